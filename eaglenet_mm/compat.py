@@ -1,0 +1,192 @@
+"""Repairs for the libraries below us, each with its cause and its end.
+
+This is the only module that touches other packages. Every repair looks for
+its own defect first and leaves a healthy installation alone, so that it ends
+by itself when the cause is mended upstream.
+"""
+
+import importlib.metadata
+import os.path as osp
+import re
+import sys
+import types
+from importlib.util import find_spec
+
+_VINDLU = osp.join('models', 'multimodal', 'vindlu', 'modeling_bert.py')
+
+
+def apply() -> None:
+    """Apply every repair that this installation needs.
+
+    Calling it again changes nothing.
+
+    Raises:
+        ImportError: If neither mmcv nor mmcv-lite is installed.
+    """
+    require_mmcv()
+    alias_importlib_metadata()
+    complete_localizers()
+    disable_broken_multimodal()
+    read_checkpoints_safely()
+
+
+def require_mmcv() -> None:
+    """Say how to get mmcv, which mmaction2 needs and does not declare.
+
+    Raises:
+        ImportError: If neither mmcv nor mmcv-lite is installed.
+    """
+    if find_spec('mmcv') is None:
+        raise ImportError(
+            'eaglenet_mm needs mmcv>=2.0.1,<2.2, but none is installed. '
+            "Install the light one with: pip install 'eaglenet_mm[lite]' "
+            '(or a compiled mmcv, if other projects need its operators; '
+            'never both, they share one folder).'
+        )
+
+
+def alias_importlib_metadata() -> bool:
+    """Let the standard library stand in for ``importlib_metadata``.
+
+    Cause: mmaction2 1.2.0 imports the back-port for two names that
+    :mod:`importlib.metadata` has as well, and does not declare it. End: when
+    mmaction2 declares the dependency or imports the standard module. We
+    declare it, so only installations with ``--no-deps`` need this.
+
+    Returns:
+        bool: Whether the repair was needed.
+    """
+    name = 'importlib_metadata'
+    if name in sys.modules or find_spec(name) is not None:
+        return False
+    sys.modules[name] = importlib.metadata
+    return True
+
+
+def complete_localizers() -> bool:
+    """Stand in for the package that the mmaction2 1.2.0 wheel lacks.
+
+    Cause: ``mmaction.models.localizers`` imports ``drn``, a folder missing
+    from the published wheel (mmaction2 issue 2714), so that
+    ``import mmaction.models`` fails. End: a release that carries the folder
+    or does not ask for it. ``DRN`` then says that it is missing when built.
+
+    Returns:
+        bool: Whether the repair was needed.
+    """
+    root = _package_folder('mmaction')
+    if root is None:
+        return False
+    folder = osp.join(root, 'models', 'localizers')
+    asked_for = 'from .drn' in _text(osp.join(folder, '__init__.py'))
+    there = osp.exists(osp.join(folder, 'drn'))
+    name = 'mmaction.models.localizers.drn'
+    if not asked_for or there or name in sys.modules:
+        return False
+    package, module = types.ModuleType(name), types.ModuleType(f'{name}.drn')
+    package.__path__ = []
+    module.DRN = _MissingDRN  # type: ignore[attr-defined]
+    sys.modules[package.__name__] = package
+    sys.modules[module.__name__] = module
+    return True
+
+
+class _MissingDRN:
+    """The localizer that the published wheel of mmaction2 lacks."""
+
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        raise ImportError(
+            'DRN is not part of the published mmaction2 1.2.0 wheel. '
+            'Install mmaction2 from its source to use it.'
+        )
+
+
+def disable_broken_multimodal() -> bool:
+    """Let mmaction2 use placeholders where transformers is too new.
+
+    Cause: VindLU of mmaction2 1.2.0 imports from
+    ``transformers.modeling_utils`` the name ``apply_chunking_to_forward``,
+    which transformers 4.56 removed there, so that ``import mmaction.models``
+    fails. End: a mmaction2 that does not import the name. VindLU cannot be
+    used meanwhile, as if transformers were absent.
+
+    Returns:
+        bool: Whether the repair was needed.
+    """
+    root = _package_folder('mmaction')
+    if root is None or find_spec('transformers') is None:
+        return False
+    try:
+        version = importlib.metadata.version('transformers')
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    numbers = [int(part) for part in re.findall(r'\d+', version)[:2]]
+    if numbers < [4, 56]:
+        return False
+    if 'apply_chunking_to_forward' not in _text(osp.join(root, _VINDLU)):
+        return False
+    from mmaction.utils import dependency
+
+    if not dependency.WITH_MULTIMODAL:
+        return False
+    dependency.WITH_MULTIMODAL = False
+    return True
+
+
+def read_checkpoints_safely() -> bool:
+    """Let MMEngine read its own checkpoints, without executing them.
+
+    Cause: MMEngine 0.10.7 calls ``torch.load`` without options. Since torch
+    2.6 that refuses MMEngine's own checkpoints, which hold history buffers
+    (mmengine issue 1655); before, it executed whatever the file says, as
+    downloaded files still do today. End: an MMEngine whose loaders choose
+    by themselves how to read (``weights_only`` or ``pickle_module``). A local
+    loader that somebody else registered is left alone.
+
+    Returns:
+        bool: Whether the repair was needed.
+    """
+    from mmengine.runner import checkpoint
+
+    from eaglenet_mm.utils import safe_checkpoint
+
+    needed = False
+    # MMEngine's table has no public way to read an entry
+    loader = checkpoint.CheckpointLoader._schemes.get('')
+    if loader is checkpoint.load_from_local and not _chooses(loader):
+        checkpoint.CheckpointLoader.register_scheme(
+            prefixes='',
+            loader=safe_checkpoint.load_checkpoint_for_runner,
+            force=True,
+        )
+        needed = True
+    downloads = getattr(checkpoint, 'load_url', None)
+    if getattr(downloads, '__module__', None) == 'torch.hub':
+        checkpoint.load_url = safe_checkpoint.load_checkpoint_url
+        needed = True
+    return needed
+
+
+def _chooses(loader: types.FunctionType) -> bool:
+    """Whether a loader says how the pickle is to be read."""
+    options = {'weights_only', 'pickle_module'}
+    return any(
+        isinstance(constant, tuple) and options & set(constant)
+        for constant in loader.__code__.co_consts
+    )
+
+
+def _package_folder(name: str) -> str | None:
+    """Find a package without importing it."""
+    spec = find_spec(name)
+    if spec is None or spec.origin is None:
+        return None
+    return osp.dirname(spec.origin)
+
+
+def _text(path: str) -> str:
+    """Read a file of another package; a missing one is empty."""
+    if not osp.isfile(path):
+        return ''
+    with open(path, encoding='utf-8') as file:
+        return file.read()

@@ -1,0 +1,44 @@
+"""Annotation, data sets, wrappers, readers and transforms."""
+
+from .annotation import check_annotation, read_annotation, write_annotation
+from .base_wrapper import RetrievalDatasetWrapper
+from .text_video_dataset import TextVideoDataset
+from .transforms import (
+    CLIPTokenizer,
+    DecodeFrames,
+    OpenVideo,
+    PackRetrievalInputs,
+    ResizeCenterCrop,
+    SampleFrames,
+    TokenizeCaptions,
+    WordTokenizer,
+)
+from .video_readers import VideoReadError, open_video
+from .wrappers import (
+    CaptionExpansion,
+    ParagraphDataset,
+    RandomCaption,
+    VideoSubset,
+)
+
+__all__ = [
+    'CLIPTokenizer',
+    'CaptionExpansion',
+    'DecodeFrames',
+    'OpenVideo',
+    'PackRetrievalInputs',
+    'ParagraphDataset',
+    'RandomCaption',
+    'ResizeCenterCrop',
+    'RetrievalDatasetWrapper',
+    'SampleFrames',
+    'TextVideoDataset',
+    'TokenizeCaptions',
+    'VideoReadError',
+    'VideoSubset',
+    'WordTokenizer',
+    'check_annotation',
+    'open_video',
+    'read_annotation',
+    'write_annotation',
+]

@@ -1,0 +1,274 @@
+"""The one annotation schema: checked reading and atomic writing.
+
+A file is JSON in the form of MMEngine's ``BaseDataset``::
+
+    {"metainfo": {"dataset": "msrvtt", "split": "test", "protocol": "1k-A",
+                  "num_videos": 1000, "num_captions": 1000},
+     "data_list": [{"video_id": "video7020", "video": "video7020.mp4",
+                    "captions": ["a woman creating a fondant baby"],
+                    "start": 0.0, "end": 31.0}]}
+
+``start`` and ``end`` (seconds) are optional. ``video`` is a path relative to
+the folder of videos, with forward slashes on every system.
+"""
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+#: Keys that the header must have, each a string that is not empty.
+HEADER_KEYS = ('dataset', 'split', 'protocol')
+#: Keys that a record must have.
+REQUIRED_KEYS = ('video_id', 'video', 'captions')
+#: Keys that a record may have.
+OPTIONAL_KEYS = ('start', 'end')
+
+_MEND = 'Make the file again with its converter in tools/dataset_converters.'
+
+
+def read_annotation(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Read an annotation file and check all of it.
+
+    Args:
+        path (str or PathLike): The JSON file, in UTF-8.
+
+    Returns:
+        tuple[dict, list[dict]]: The header with ``num_videos`` and
+        ``num_captions`` (filled in where the file leaves them out), and the
+        records in file order.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not JSON in UTF-8, or a value is not allowed.
+        KeyError: If a required key is missing or a key is unknown.
+        TypeError: If a value has the wrong type.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Annotation file '{path}' does not exist. Check 'ann_file' and "
+            "'data_root' in the config, or make the file with a converter of "
+            'tools/dataset_converters.'
+        )
+    try:
+        # utf-8-sig also takes the mark that Windows editors put in front
+        content = json.loads(path.read_text(encoding='utf-8-sig'))
+    except (json.JSONDecodeError, UnicodeDecodeError) as err:
+        raise ValueError(
+            f'{path}: expected JSON in UTF-8, but reading stopped with: '
+            f'{err}. {_MEND}'
+        ) from err
+    if not isinstance(content, dict) or {'metainfo', 'data_list'} - set(
+        content
+    ):
+        found = (
+            sorted(content)[:10]
+            if isinstance(content, dict)
+            else type(content)
+        )
+        raise KeyError(
+            f"{path}: expected an object with 'metainfo' and 'data_list', "
+            f'but got {found}. {_MEND}'
+        )
+    return check_annotation(
+        content['metainfo'], content['data_list'], source=str(path)
+    )
+
+
+def write_annotation(
+    path: str | os.PathLike[str],
+    metainfo: Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
+) -> None:
+    """Check an annotation and write it, all or nothing.
+
+    The text goes to a temporary file in the same folder, which then takes
+    the place of ``path``: an interrupted run leaves no half-written file.
+
+    Args:
+        path (str or PathLike): Where to write; missing folders are made.
+        metainfo (Mapping): Header. ``num_videos`` and ``num_captions`` are
+            filled in; if given they must agree with ``records``.
+        records (Sequence[Mapping]): Records as the module describes them.
+
+    Raises:
+        ValueError, KeyError, TypeError: As :func:`read_annotation` does.
+    """
+    path = Path(path)
+    header, data_list = check_annotation(metainfo, records, source=str(path))
+    text = json.dumps(
+        dict(metainfo=header, data_list=data_list),
+        ensure_ascii=False,
+        allow_nan=False,
+        indent=1,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(
+        dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp'
+    )
+    try:
+        with open(handle, 'w', encoding='utf-8', newline='\n') as file:
+            file.write(text + '\n')
+        # mkstemp makes files private; give the mode an ordinary file has
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def check_annotation(
+    metainfo: Any, records: Any, source: str
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Check a header and its records against the schema.
+
+    Args:
+        metainfo (Mapping): The header.
+        records (Sequence[Mapping]): The records.
+        source (str): What to call them in messages, usually the path.
+
+    Returns:
+        tuple[dict, list[dict]]: Copies of both, the counts filled in.
+
+    Raises:
+        ValueError: If a value is empty, a time range is not increasing, an
+            id comes twice, there are no records, or the counts differ.
+        KeyError: If a required key is missing or a key is unknown.
+        TypeError: If a value has the wrong type.
+    """
+    if not isinstance(metainfo, Mapping):
+        raise TypeError(
+            f"{source}: 'metainfo' must be an object, but got "
+            f'{type(metainfo).__name__}. {_MEND}'
+        )
+    if not isinstance(records, Sequence) or isinstance(records, str):
+        raise TypeError(
+            f"{source}: 'data_list' must be a list, but got "
+            f'{type(records).__name__}. {_MEND}'
+        )
+    header = dict(metainfo)
+    for key in HEADER_KEYS:
+        if not isinstance(header.get(key), str) or not header[key]:
+            raise KeyError(
+                f"{source}: 'metainfo' needs '{key}', a string that is not "
+                f'empty, but got {header.get(key)!r}. {_MEND}'
+            )
+    if not records:
+        raise ValueError(
+            f"{source}: 'data_list' is empty, so there is nothing to read. "
+            f'{_MEND}'
+        )
+    first_place: dict[str, int] = {}
+    for place, record in enumerate(records):
+        _check_record(record, place, source)
+        other = first_place.setdefault(record['video_id'], place)
+        if other != place:
+            raise ValueError(
+                f"{source}: video_id '{record['video_id']}' stands in record "
+                f'{other} and in record {place}, but must be unique. Put all '
+                'captions of a video into one record.'
+            )
+    counts = dict(
+        num_videos=len(records),
+        num_captions=sum(len(record['captions']) for record in records),
+    )
+    for key, count in counts.items():
+        if header.setdefault(key, count) != count:
+            raise ValueError(
+                f"{source}: the header says '{key}' is {header[key]!r}, but "
+                f'the records hold {count}. The file may be cut short. {_MEND}'
+            )
+    return header, [dict(record) for record in records]
+
+
+def _check_record(record: Any, place: int, source: str) -> None:
+    """Check one record."""
+    if not isinstance(record, Mapping):
+        raise TypeError(
+            f'{source}: record {place} must be an object, but got '
+            f'{type(record).__name__}. {_MEND}'
+        )
+    where = f'{source}: record {place} ({record.get("video_id")!r})'
+    for key in REQUIRED_KEYS:
+        if key not in record:
+            raise KeyError(f"{where} has no '{key}'. {_MEND}")
+    unknown = sorted(
+        str(key) for key in set(record) - {*REQUIRED_KEYS, *OPTIONAL_KEYS}
+    )
+    if unknown:
+        raise KeyError(
+            f'{where} has unknown keys {unknown[:5]}. Allowed are '
+            f'{[*REQUIRED_KEYS, *OPTIONAL_KEYS]}: remove or rename the others.'
+        )
+    for key in ('video_id', 'video'):
+        if not isinstance(record[key], str) or not record[key]:
+            raise TypeError(
+                f"{where}: '{key}' must be a string that is not empty, but "
+                f'got {record[key]!r}. {_MEND}'
+            )
+    _check_captions(record['captions'], where)
+    _check_times(record, where)
+
+
+def _check_captions(captions: Any, where: str) -> None:
+    """Check that captions are a list of sentences that can be encoded."""
+    if not isinstance(captions, list):
+        raise TypeError(
+            f"{where}: 'captions' must be a list of strings, but got "
+            f'{type(captions).__name__}. {_MEND}'
+        )
+    if not captions:
+        raise ValueError(
+            f"{where}: 'captions' is an empty list, but every video needs a "
+            'caption. Add one, or leave the video out of the file.'
+        )
+    for number, caption in enumerate(captions):
+        if not isinstance(caption, str):
+            raise TypeError(
+                f"{where}: 'captions'[{number}] must be a string, but got "
+                f'{caption!r}. {_MEND}'
+            )
+        if not caption.strip():
+            raise ValueError(
+                f"{where}: 'captions'[{number}] is empty ({caption!r}), so it "
+                'describes nothing. Remove it from the list.'
+            )
+        try:
+            caption.encode('utf-8')
+        except UnicodeEncodeError as err:
+            raise ValueError(
+                f"{where}: 'captions'[{number}] is no valid Unicode text "
+                f'({err.reason}). Write it again in UTF-8.'
+            ) from err
+
+
+def _check_times(record: Mapping[str, Any], where: str) -> None:
+    """Check that the seconds are numbers with 0 <= start < end."""
+    for key in OPTIONAL_KEYS:
+        value = record.get(key)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise TypeError(
+                f"{where}: '{key}' must be a number of seconds, but got "
+                f'{value!r}. {_MEND}'
+            )
+        if not math.isfinite(value) or value < 0:
+            raise ValueError(
+                f"{where}: '{key}' must be finite and at least 0, but got "
+                f'{value!r}. {_MEND}'
+            )
+    start, end = record.get('start'), record.get('end')
+    if end is not None and (start or 0) >= end:
+        raise ValueError(
+            f"{where}: 'start' must come before 'end', but got {start} and "
+            f'{end} seconds. Exchange or correct them.'
+        )

@@ -1,0 +1,200 @@
+"""The one data set class: videos that carry all their captions."""
+
+import logging
+import os.path as osp
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+
+from eaglenet_mm.registry import DATASETS, SCOPE, TRANSFORMS
+
+from .annotation import read_annotation
+from .fetching import fetch
+from .video_readers import VideoReadError
+
+
+@DATASETS.register_module()
+class TextVideoDataset(BaseDataset):
+    """Videos with their captions, from a file of the one annotation schema.
+
+    An item is a **video** with all its captions; wrappers make other items of
+    it (:class:`CaptionExpansion`, :class:`RandomCaption`,
+    :class:`ParagraphDataset`, :class:`VideoSubset`). Before the pipeline it
+    is a dict of ``video_id`` (str), ``video`` (path, joined with the prefix),
+    ``captions`` (list[str]), ``caption_indices`` (list[int], place of each
+    among all captions of the file), ``video_index`` (int, place of the record
+    in the file), ``start`` and ``end`` (seconds or None).
+
+    ``metainfo`` comes from the head of the file: ``dataset``, ``split``,
+    ``protocol``, ``num_videos``, ``num_captions`` and what else it has.
+
+    Args:
+        ann_file (str): Annotation file, see
+            :mod:`eaglenet_mm.datasets.annotation`.
+        data_root (str): Folder in front of ``ann_file`` and of the prefix.
+            Defaults to ''.
+        data_prefix (dict): ``video``: folder of the videos. Defaults to
+            ``dict(video='')``.
+        pipeline (Sequence[dict | Callable]): Transforms. Defaults to none.
+        test_mode (bool): Whether the set is evaluated. Defaults to False.
+        check_files (bool): Whether to look for every video when the set is
+            built and to list those that are missing. Defaults to False: a
+            missing file raises when it is read.
+        skip_unreadable (bool): Whether a video that exists but cannot be
+            decoded is replaced by the next one, counted and logged. Only in
+            training. Defaults to False: it raises.
+        max_refetch (int): Videos tried in the place of an unreadable one.
+            Defaults to 100.
+        **kwargs: Further arguments of MMEngine's ``BaseDataset``, such as
+            ``metainfo``, ``indices``, ``serialize_data`` and ``lazy_init``.
+
+    Raises:
+        FileNotFoundError: If the annotation file is missing, or a video is
+            and ``check_files`` is on.
+        ValueError, KeyError, TypeError: If the annotation breaks the schema,
+            ``data_prefix`` has no ``video``, or ``skip_unreadable`` is set
+            for a set that is evaluated.
+
+    Example:
+        >>> dataset = TextVideoDataset(
+        ...     ann_file='msrvtt/test_1k-A.json',
+        ...     data_root='data',
+        ...     data_prefix=dict(video='msrvtt/videos'))
+        >>> dataset.get_data_info(0)['captions']
+        ['a woman creating a fondant baby and flower']
+    """
+
+    def __init__(
+        self,
+        ann_file: str,
+        *,
+        data_root: str = '',
+        data_prefix: dict[str, str] | None = None,
+        pipeline: Sequence[dict | Callable] = (),
+        test_mode: bool = False,
+        check_files: bool = False,
+        skip_unreadable: bool = False,
+        max_refetch: int = 100,
+        **kwargs: Any,
+    ) -> None:
+        data_prefix = dict(video='') if data_prefix is None else data_prefix
+        if set(data_prefix) != {'video'}:
+            raise KeyError(
+                "data_prefix must have the key 'video' and no other, but got "
+                f'{sorted(data_prefix)}. Write data_prefix=dict(video=...).'
+            )
+        if test_mode and skip_unreadable:
+            raise ValueError(
+                'skip_unreadable=True would silently evaluate other videos '
+                'than the annotation names. Repair or remove the unreadable '
+                'videos, or set skip_unreadable=False.'
+            )
+        self.check_files = check_files
+        self.skip_unreadable = skip_unreadable
+        self.num_skipped = 0
+        super().__init__(
+            ann_file=ann_file,
+            data_root=data_root,
+            data_prefix=dict(data_prefix),
+            # bare names are ours, whatever scope is the default one
+            pipeline=[
+                TRANSFORMS.build({'_scope_': SCOPE, **transform})
+                if isinstance(transform, dict)
+                else transform
+                for transform in pipeline
+            ],
+            test_mode=test_mode,
+            max_refetch=max_refetch,
+            **kwargs,
+        )
+
+    def load_data_list(self) -> list[dict[str, Any]]:
+        """Read the annotation file into items.
+
+        Returns:
+            list[dict]: One item a video, in file order.
+
+        Raises:
+            FileNotFoundError: If the file is missing, or a video is and
+                ``check_files`` is on.
+            ValueError, KeyError, TypeError: If it breaks the schema.
+        """
+        header, records = read_annotation(self.ann_file)
+        # what the config says goes before what the file says
+        self._metainfo: dict[str, Any] = {**header, **self._metainfo}
+        data_list, num_captions = [], 0
+        for video_index, record in enumerate(records):
+            captions = record['captions']
+            data_list.append(
+                dict(
+                    video_id=record['video_id'],
+                    video=osp.join(self.data_prefix['video'], record['video']),
+                    captions=captions,
+                    caption_indices=list(
+                        range(num_captions, num_captions + len(captions))
+                    ),
+                    video_index=video_index,
+                    start=record.get('start'),
+                    end=record.get('end'),
+                )
+            )
+            num_captions += len(captions)
+        if self.check_files:
+            self._check_files(data_list)
+        return data_list
+
+    @property
+    def items_are_videos(self) -> bool:
+        """bool: Whether every video is one item; True."""
+        return True
+
+    def count_captions(self, index: int) -> int:
+        """Return how many captions an item carries."""
+        return len(self.get_data_info(index)['captions'])
+
+    def process(self, item: dict[str, Any]) -> Any:
+        """Send an item through the pipeline.
+
+        Args:
+            item (dict): What :meth:`get_data_info` of this data set or of a
+                wrapper returned.
+
+        Returns:
+            Any: What the pipeline returns; None for an unreadable video if
+            ``skip_unreadable`` is on.
+        """
+        try:
+            return self.pipeline(item)
+        except VideoReadError as err:
+            if not self.skip_unreadable:
+                raise
+            self.num_skipped += 1
+            print_log(
+                f"Video '{item['video_id']}' is unreadable and replaced by "
+                f'the next one ({self.num_skipped} so far in this process): '
+                f'{err}',
+                logger='current',
+                level=logging.WARNING,
+            )
+            return None
+
+    def __getitem__(self, index: int) -> Any:
+        return fetch(self, index, self.max_refetch)
+
+    def _check_files(self, data_list: list[dict[str, Any]]) -> None:
+        """Raise if videos are missing, with the number and some names."""
+        missing = [
+            f'{item["video_id"]} ({item["video"]})'
+            for item in data_list
+            if not osp.isfile(item['video'])
+        ]
+        if missing:
+            more = '' if len(missing) <= 10 else ', ...'
+            raise FileNotFoundError(
+                f'{len(missing)} of {len(data_list)} videos of '
+                f"'{self.ann_file}' do not exist: {', '.join(missing[:10])}"
+                f"{more}. Check 'data_root' and 'data_prefix' in the config, "
+                'and that the download is complete.'
+            )

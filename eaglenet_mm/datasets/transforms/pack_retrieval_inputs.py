@@ -1,0 +1,69 @@
+"""Pack an item for the model."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform
+
+from eaglenet_mm.registry import TRANSFORMS
+from eaglenet_mm.structures import RetrievalDataSample
+
+#: What is packed beside the tensors.
+META_KEYS = (
+    'video_id',
+    'video',
+    'video_index',
+    'captions',
+    'caption_indices',
+    'frame_indices',
+    'num_frames_found',
+)
+
+
+@TRANSFORMS.register_module()
+class PackRetrievalInputs(BaseTransform):
+    """Pack an item for the model.
+
+    Takes ``frames`` (RGB, uint8, shape ``(n, H, W, 3)``) and ``token_ids``
+    (int64, shape ``(C, L)``), of which one may be absent. What a pipeline
+    leaves in the results beside these and the keys of
+    :class:`~eaglenet_mm.structures.RetrievalDataSample` is dropped.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Pack an item.
+
+        Args:
+            results (dict): With ``frames``, ``token_ids`` or both.
+
+        Returns:
+            dict: ``inputs``, a dict of ``frames`` (uint8, shape ``(n, 3, H,
+            W)``) and ``token_ids``, and ``data_samples``
+            (:obj:`RetrievalDataSample`).
+
+        Raises:
+            KeyError: If neither is there.
+        """
+        inputs: dict[str, torch.Tensor] = {}
+        if 'frames' in results:
+            frames = np.ascontiguousarray(
+                results['frames'].transpose(0, 3, 1, 2)
+            )
+            inputs['frames'] = torch.from_numpy(frames)
+        if 'token_ids' in results:
+            inputs['token_ids'] = results['token_ids']
+        if not inputs:
+            raise KeyError(
+                "PackRetrievalInputs expects 'frames' or 'token_ids', but got "
+                f'{sorted(results)}. Put DecodeFrames or TokenizeCaptions '
+                'before it in the pipeline.'
+            )
+        metainfo = {key: results[key] for key in META_KEYS if key in results}
+        return dict(
+            inputs=inputs,
+            data_samples=RetrievalDataSample(metainfo=metainfo),
+        )
+
+    def __repr__(self) -> str:
+        return f'{type(self).__name__}()'

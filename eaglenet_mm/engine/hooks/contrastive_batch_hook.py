@@ -1,0 +1,78 @@
+"""State the contrastive batch, which is part of the method."""
+
+from __future__ import annotations
+
+import logging
+
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from eaglenet_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class ContrastiveBatchHook(Hook):
+    """Log how many pairs compete in one loss, and warn when it is unusual.
+
+    Negatives come from the batch, so the number of pairs in one loss, the
+    batch of a process times the number of processes, changes the method and
+    not only its speed. Gradient accumulation does not enlarge it.
+
+    Args:
+        expected_batch_size (int, optional): Pairs in one loss that the recipe
+            needs. Defaults to ``auto_scale_lr.base_batch_size`` of the config;
+            without either there is no warning.
+    """
+
+    def __init__(self, expected_batch_size: int | None = None) -> None:
+        self.expected_batch_size = expected_batch_size
+
+    def before_train(self, runner: Runner) -> None:
+        """Log the batch and compare it with the expected one.
+
+        Args:
+            runner (Runner): The runner of the training.
+
+        Raises:
+            ValueError: If the training dataloader does not tell its batch
+                size.
+        """
+        loader = runner.train_dataloader
+        own = loader.batch_size or getattr(
+            loader.batch_sampler, 'batch_size', None
+        )
+        if own is None:
+            raise ValueError(
+                'ContrastiveBatchHook needs to know the batch size, but '
+                'neither the training dataloader nor its batch sampler has '
+                "one. Give the batch sampler a 'batch_size' attribute."
+            )
+        processes = get_world_size()
+        batch = own * processes
+        accumulation = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        note = (
+            'no gradient accumulation'
+            if accumulation == 1
+            else f'gradients of {accumulation} such batches are accumulated; '
+            'pairs of different batches never meet in a loss'
+        )
+        print_log(
+            f'Contrastive batch: {batch} pairs in one loss ({own} a process, '
+            f'{processes} processes); {note}.',
+            logger='current',
+        )
+        expected = self.expected_batch_size
+        if expected is None:
+            scale = runner.cfg.get('auto_scale_lr') or {}
+            expected = scale.get('base_batch_size')
+        if expected is not None and expected != batch:
+            print_log(
+                f'The recipe was made for {expected} pairs in one loss, but '
+                f'this run has {batch}. In-batch negatives are part of the '
+                'method: change train_dataloader.batch_size or the number of '
+                'processes, or expect other results.',
+                logger='current',
+                level=logging.WARNING,
+            )

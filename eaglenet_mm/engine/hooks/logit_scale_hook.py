@@ -1,0 +1,67 @@
+"""Keep learnable temperatures in their range."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner
+
+from eaglenet_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class LogitScaleClampHook(Hook):
+    """Clamp the logit scale of every loss that has a limit, each iteration.
+
+    Acts on modules with a ``max_log_scale`` and a ``clamp_()``, such as
+    :class:`~eaglenet_mm.models.losses.InfoNCELoss`, which CLIP and the release
+    keep at or below ``ln 100``. Runs before hooks of normal priority, so that
+    an average of the weights (EMA) sees the clamped value.
+    """
+
+    priority = 'ABOVE_NORMAL'
+
+    def __init__(self) -> None:
+        self._modules: list[Any] = []
+
+    def before_train(self, runner: Runner) -> None:
+        """Find the modules to clamp and log them.
+
+        Args:
+            runner (Runner): The runner of the training.
+        """
+        model: Any = runner.model
+        if is_model_wrapper(model):
+            model = model.module
+        found = {
+            name: module
+            for name, module in model.named_modules()
+            if hasattr(module, 'max_log_scale')
+            and callable(getattr(module, 'clamp_', None))
+        }
+        self._modules = list(found.values())
+        print_log(
+            f'LogitScaleClampHook clamps {list(found) or "nothing"}.',
+            logger='current',
+        )
+
+    def after_train_iter(
+        self,
+        runner: Runner,
+        batch_idx: int,
+        data_batch: Any = None,
+        outputs: dict | None = None,
+    ) -> None:
+        """Clamp.
+
+        Args:
+            runner (Runner): The runner of the training.
+            batch_idx (int): Index of the batch in the epoch.
+            data_batch (Any, optional): The batch.
+            outputs (dict, optional): The losses.
+        """
+        for module in self._modules:
+            module.clamp_()

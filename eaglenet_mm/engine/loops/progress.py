@@ -1,0 +1,55 @@
+"""MMEngine's progress bar, on one process and without flooding logs."""
+
+from __future__ import annotations
+
+import sys
+
+from mmengine.dist import is_main_process
+from mmengine.utils import ProgressBar
+
+_UPDATES = 40
+
+
+class Progress:
+    """Draw a progress bar on the main process.
+
+    Args:
+        name (str): What is counted; written before the bar.
+        total (int): Number of items of this evaluation.
+
+    Note:
+        The bar is drawn about 40 times whatever the total, so that a log file
+        stays readable. With several processes the main one shows its share;
+        :meth:`close` completes the bar.
+    """
+
+    def __init__(self, name: str, total: int) -> None:
+        self.total = total
+        self._done = self._shown = 0
+        self._bar: ProgressBar | None = None
+        if is_main_process() and total > 0:
+            sys.stdout.write(f'{name} ')
+            self._bar = ProgressBar(total, file=sys.stdout)
+
+    def update(self, count: int) -> None:
+        """Count finished items.
+
+        Args:
+            count (int): Items finished since the last call.
+        """
+        self._done += count
+        if (self._done - self._shown) * _UPDATES >= self.total:
+            self._show()
+
+    def close(self) -> None:
+        """Complete the bar and end its line."""
+        self._done = self.total
+        self._show()
+        if self._bar is not None:
+            sys.stdout.write('\n')
+            sys.stdout.flush()
+
+    def _show(self) -> None:
+        if self._bar is not None and self._done > self._shown:
+            self._bar.update(self._done - self._shown)
+        self._shown = self._done

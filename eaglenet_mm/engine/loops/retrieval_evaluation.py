@@ -1,0 +1,271 @@
+"""One evaluation: encode each side once, join by id, score in rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import fields
+from itertools import accumulate
+from typing import Any
+
+import torch
+from mmengine.dist import all_gather_object, get_rank, get_world_size
+from mmengine.runner.amp import autocast
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+from eaglenet_mm.structures import TextFeatures, VideoFeatures
+
+from .gather_by_id import gather_rows, order_by_id
+
+#: Captions encoded and scored together. No option: the size of a product can
+#: change its last bits, and no option may change a score.
+TEXT_BLOCK = 64
+
+Rows = list[dict[str, Any]]
+
+
+class RetrievalEvaluation:
+    """State of one pass over an evaluation set.
+
+    Call :meth:`add_batch` for every batch of the dataloader, then
+    :meth:`gather`, then :meth:`encode_texts` and :meth:`score`.
+
+    Args:
+        model (nn.Module): A retriever without wrapper: ``data_preprocessor``,
+            ``encode_video``, ``encode_text`` and ``head``.
+        fp16 (bool): Encode under autocast (bfloat16 on CPU). Features are
+            cast to float32 and scored without it.
+        video_batch (int): Videos in one call of the video encoder. The last
+            call is filled up by repetition, so that all have one shape.
+
+    Attributes:
+        video_indices (list[int]): After :meth:`gather`, the canonical ids of
+            the videos found, ascending: the columns.
+        caption_indices (list[int]): Likewise of the captions: the rows.
+        num_frames (int): After :meth:`gather`, frames of a video, padding
+            included.
+    """
+
+    def __init__(
+        self, model: Any, *, fp16: bool = False, video_batch: int = 1
+    ) -> None:
+        self.model = model
+        self.fp16 = fp16
+        self.video_batch = video_batch
+        self.device = torch.device(model.data_preprocessor.device)
+        self._pending: list[tuple[Tensor, Tensor]] = []
+        self._encoded: list[VideoFeatures] = []
+        self._videos: dict[
+            int, str
+        ] = {}  # canonical index -> id, as they came
+        self._captions: dict[int, int] = {}  # canonical index -> video index
+        self._token_ids: list[Tensor] = []
+
+    def add_batch(self, data_batch: dict) -> list[BaseDataElement]:
+        """Encode the videos of a batch and keep its captions.
+
+        Args:
+            data_batch (dict): Of the dataloader: videos that carry their
+                captions.
+
+        Returns:
+            list[BaseDataElement]: The samples of the batch.
+
+        Raises:
+            ValueError: If the numbers of token rows and captions differ.
+        """
+        with autocast(enabled=self.fp16):
+            data = self.model.data_preprocessor(data_batch, False)
+            inputs, samples = data['inputs'], data['data_samples']
+            counts = [int(count) for count in inputs['caption_counts']]
+            starts = [0, *accumulate(counts)]
+            for place, sample in enumerate(samples):
+                index, captions = sample.video_index, sample.caption_indices
+                if len(captions) != counts[place]:
+                    raise ValueError(
+                        f"Video '{sample.video_id}' has "
+                        f'{len(captions)} caption_indices, but '
+                        f'{counts[place]} rows of token ids. The pipeline '
+                        'must tokenise all captions of an item.'
+                    )
+                for offset, caption in enumerate(captions):
+                    if caption not in self._captions:
+                        self._captions[caption] = index
+                        self._token_ids.append(
+                            inputs['token_ids'][starts[place] + offset]
+                        )
+                if index not in self._videos:
+                    self._videos[index] = sample.video_id
+                    self._pending.append(
+                        (
+                            inputs['pixels'][place],
+                            inputs['frame_mask'][place],
+                        )
+                    )
+                    if len(self._pending) == self.video_batch:
+                        self._encode_pending()
+        return samples
+
+    def _encode_pending(self) -> None:
+        """Encode the waiting videos in one call of constant shape."""
+        waiting = self._pending
+        missing = self.video_batch - len(waiting)
+        padded = waiting + waiting[-1:] * missing
+        features = self.model.encode_video(
+            torch.stack([pixels for pixels, _ in padded]),
+            torch.stack([mask for _, mask in padded]),
+        )
+        self._encoded.append(
+            to_full_precision(features).index_select(slice(len(waiting)))
+        )
+        self._pending = []
+
+    def gather(self) -> None:
+        """Join the videos and captions of all processes, by id.
+
+        Samplers deal items out in turn and may repeat some: order and
+        duplicates are settled by the canonical indices alone.
+
+        Raises:
+            ValueError: If there is no video, a feature is not finite, or
+                captions have token rows of different lengths.
+        """
+        if self._pending:
+            with autocast(enabled=self.fp16):
+                self._encode_pending()
+        videos = _flatten(all_gather_object(list(self._videos.items())))
+        captions = _flatten(all_gather_object(list(self._captions.items())))
+        if not videos or not captions:
+            raise ValueError(
+                f'The evaluation set has {len(videos)} videos and '
+                f'{len(captions)} captions; it needs at least one of each. '
+                "Look at the dataloader's ann_file."
+            )
+        own = VideoFeatures.cat(self._encoded) if self._encoded else None
+        self.video_indices, places = order_by_id([v for v, _ in videos])
+        self.video_ids = [videos[place][1] for place in places]
+        self.videos = _gather_videos(own, self.device).index_select(
+            torch.tensor(places, device=self.device)
+        )
+        self._encoded = []
+        self._check_videos()
+        self.num_frames = self.videos.frames.shape[1]
+        self.caption_indices, places = order_by_id([c for c, _ in captions])
+        column = {v: place for place, v in enumerate(self.video_indices)}
+        self.columns = [column[captions[place][1]] for place in places]
+        widths = sorted({len(row) for row in self._token_ids})
+        if len(widths) > 1:
+            raise ValueError(
+                'All captions must have token rows of one length, but got '
+                f'lengths {widths[:5]}. Pad to max_words in the pipeline.'
+            )
+        tokens = torch.stack(self._token_ids) if self._token_ids else None
+        self.token_ids = gather_rows(tokens, self.device)[
+            torch.tensor(places, device=self.device)
+        ]
+
+    def _check_videos(self) -> None:
+        for name in ('frames', 'patches'):
+            values = getattr(self.videos, name)
+            if values is None:
+                continue
+            finite = torch.isfinite(values).flatten(1).all(dim=1)  # (Bv,)
+            broken = [self.video_ids[i] for i in torch.where(~finite)[0]]
+            if broken:
+                raise ValueError(
+                    f'Video features must be finite, but {len(broken)} of '
+                    f'{len(finite)} videos have a non-finite value in '
+                    f"'{name}': {broken[:5]}. Look at the weights, and at "
+                    'these files.'
+                )
+
+    def encode_texts(self) -> Iterator[tuple[range, TextFeatures]]:
+        """Encode this process's captions, in blocks of canonical order.
+
+        Yields:
+            tuple[range, TextFeatures]: Rows of the score matrix and their
+            features. Block k belongs to rank k modulo the number of
+            processes, and is the same block whatever that number.
+
+        Raises:
+            ValueError: If a feature is not finite.
+        """
+        total = len(self.caption_indices)
+        stride = TEXT_BLOCK * get_world_size()
+        for start in range(TEXT_BLOCK * get_rank(), total, stride):
+            rows = range(start, min(start + TEXT_BLOCK, total))
+            with autocast(enabled=self.fp16):
+                text = self.model.encode_text(
+                    self.token_ids[rows.start : rows.stop]
+                )
+            text = to_full_precision(text)
+            finite = torch.isfinite(text.embeds).flatten(1).all(dim=1)
+            broken = [
+                self.caption_indices[rows[int(i)]]
+                for i in torch.where(~finite)[0]
+            ]
+            if broken:
+                raise ValueError(
+                    f'Text features must be finite, but those of captions '
+                    f'{broken[:5]} (counted in the order of the annotation '
+                    f'file) are not; {len(broken)} of {len(rows)} in this '
+                    'block. Look at the weights.'
+                )
+            yield rows, text
+
+    def score(
+        self, head: Any, blocks: Iterable[tuple[range, TextFeatures]]
+    ) -> Iterator[Rows]:
+        """Score blocks of captions against all videos.
+
+        Args:
+            head (BasePairHead): The head to score with.
+            blocks (Iterable[tuple[range, TextFeatures]]): Of
+                :meth:`encode_texts`.
+
+        Yields:
+            list[dict]: One row for each caption: ``caption_index``,
+            ``video_index`` and ``video_id`` of its video, ``column`` of that
+            video, and ``scores``, on the CPU, shape ``(Bv,)``.
+        """
+        video_state = head.prepare_video(self.videos)
+        for rows, text in blocks:
+            scores = head.score_chunked(head.prepare_text(text), video_state)
+            scores = scores.detach().cpu()
+            yield [
+                {
+                    'caption_index': self.caption_indices[row],
+                    'video_index': self.video_indices[self.columns[row]],
+                    'video_id': self.video_ids[self.columns[row]],
+                    'column': self.columns[row],
+                    # a view would drag its whole block through pickle
+                    'scores': values.clone(),
+                }
+                for row, values in zip(rows, scores, strict=True)
+            ]
+
+
+def to_full_precision(features: Any) -> Any:
+    """Cast half-precision features to float32; leave other types alone."""
+    half = (torch.float16, torch.bfloat16)
+    return features.map(lambda x: x.float() if x.dtype in half else x)
+
+
+def _flatten(parts: Iterable[list]) -> list:
+    return [item for part in parts for item in part]
+
+
+def _gather_videos(
+    own: VideoFeatures | None, device: torch.device
+) -> VideoFeatures:
+    """Join the features of all processes, rank after rank."""
+    names = [field.name for field in fields(VideoFeatures)]
+    present = [name for name in names if getattr(own, name, None) is not None]
+    anywhere = set(_flatten(all_gather_object(present)))
+    return VideoFeatures(
+        **{
+            name: gather_rows(getattr(own, name, None), device)
+            for name in names
+            if name in anywhere
+        }
+    )

@@ -1,0 +1,234 @@
+"""Validation and test loops that encode each side once."""
+
+from __future__ import annotations
+
+import copy
+import statistics
+from typing import Any
+
+import torch
+from mmengine.evaluator import DumpResults, Evaluator
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.runner import Runner, TestLoop, ValLoop
+from torch.utils.data import DataLoader
+
+from eaglenet_mm.registry import LOOPS
+
+from .progress import Progress
+from .retrieval_evaluation import RetrievalEvaluation
+
+
+class _RetrievalLoop:
+    """What the two loops share; ``stage`` names the hooks that are called."""
+
+    stage: str
+    runner: Runner
+    dataloader: DataLoader
+    evaluator: Evaluator
+    fp16: bool
+
+    def _set_options(self, *, noise_seeds: int, video_batch: int) -> None:
+        if noise_seeds < 0 or noise_seeds == 1:
+            raise ValueError(
+                "'noise_seeds' must be 0 (off) or at least 2, to have a "
+                f'spread, but got {noise_seeds}.'
+            )
+        if video_batch < 1:
+            raise ValueError(
+                f"'video_batch' must be at least 1, but got {video_batch}."
+            )
+        self.noise_seeds = noise_seeds
+        self.video_batch = video_batch
+
+    def run(self) -> dict[str, float]:
+        """Evaluate the whole set.
+
+        Returns:
+            dict[str, float]: The metrics, the same on every process.
+        """
+        call_hook, stage = self.runner.call_hook, self.stage
+        call_hook(f'before_{stage}')
+        call_hook(f'before_{stage}_epoch')
+        self.runner.model.eval()
+        model: Any = self.runner.model
+        if is_model_wrapper(model):
+            model = model.module
+        with torch.no_grad():
+            metrics = self._evaluate(model)
+        call_hook(f'after_{stage}_epoch', metrics=metrics)
+        call_hook(f'after_{stage}')
+        return metrics
+
+    def _evaluate(self, model: Any) -> dict[str, float]:
+        """Encode, gather, score, and measure."""
+        evaluation = RetrievalEvaluation(
+            model, fp16=self.fp16, video_batch=self.video_batch
+        )
+        progress = Progress('video batches', len(self.dataloader))
+        for index, data_batch in enumerate(self.dataloader):
+            self.runner.call_hook(
+                f'before_{self.stage}_iter',
+                batch_idx=index,
+                data_batch=data_batch,
+            )
+            samples = evaluation.add_batch(data_batch)
+            self.runner.call_hook(
+                f'after_{self.stage}_iter',
+                batch_idx=index,
+                data_batch=data_batch,
+                outputs=samples,
+            )
+            progress.update(1)
+        progress.close()
+        evaluation.gather()
+        blocks: Any = evaluation.encode_texts()
+        if self.noise_seeds:
+            blocks = list(blocks)  # encoded once, scored several times
+        metrics = self._measure(evaluation, model.head, blocks, self.evaluator)
+        if self.noise_seeds:
+            metrics.update(self._repeat(evaluation, model.head, blocks))
+        return metrics
+
+    def _measure(
+        self,
+        evaluation: RetrievalEvaluation,
+        head: Any,
+        blocks: Any,
+        evaluator: Evaluator,
+    ) -> dict[str, float]:
+        """Score with a head and hand the rows to an evaluator."""
+        num_captions = len(evaluation.caption_indices)
+        announcement = {
+            'num_captions': num_captions,
+            'num_videos': len(evaluation.video_indices),
+            'num_frames': evaluation.num_frames,
+        }
+        progress = Progress('captions', num_captions)
+        for rows in evaluation.score(head, blocks):
+            evaluator.process(data_samples=rows, data_batch=announcement)
+            progress.update(len(rows))
+        progress.close()
+        return evaluator.evaluate(num_captions)
+
+    def _repeat(
+        self, evaluation: RetrievalEvaluation, head: Any, blocks: Any
+    ) -> dict[str, float]:
+        """Measure under several seeds of the head's noise."""
+        # a copy: the checkpoint's own noise must survive the evaluation
+        head = copy.deepcopy(head)
+        # a dump holds the rows of the checkpoint's own noise
+        evaluator = Evaluator(
+            [
+                metric
+                for metric in self.evaluator.metrics
+                if not isinstance(metric, DumpResults)
+            ]
+        )
+        evaluator.dataset_meta = self.evaluator.dataset_meta
+        runs = []
+        for seed in range(self.noise_seeds):
+            head.reseed(seed)
+            runs.append(self._measure(evaluation, head, blocks, evaluator))
+        result: dict[str, float] = {}
+        for key in runs[0]:
+            if key.endswith(('ties', '_low', '_high')):
+                continue
+            values = [run[key] for run in runs]
+            result[f'{key}_mean'] = statistics.fmean(values)
+            result[f'{key}_std'] = statistics.stdev(values)
+            print_log(
+                f'{key} over {len(runs)} noise seeds: mean '
+                f'{result[f"{key}_mean"]:.2f}, standard deviation '
+                f'{result[f"{key}_std"]:.2f}',
+                logger='current',
+            )
+        return result
+
+
+@LOOPS.register_module()
+class RetrievalValLoop(_RetrievalLoop, ValLoop):
+    """Validate a retriever; see :class:`RetrievalTestLoop`.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (DataLoader or dict): Videos that carry their captions.
+        evaluator (Evaluator or dict or list): Takes score rows, see
+            :class:`~eaglenet_mm.evaluation.RetrievalRankMetric`.
+        fp16 (bool): Encode under autocast. Defaults to False.
+        noise_seeds (int): Repetitions with other noise. Defaults to 0.
+        video_batch (int): Videos in one encoder call. Defaults to 1.
+    """
+
+    stage = 'val'
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict,
+        evaluator: Evaluator | dict | list,
+        fp16: bool = False,
+        *,
+        noise_seeds: int = 0,
+        video_batch: int = 1,
+    ) -> None:
+        self._set_options(noise_seeds=noise_seeds, video_batch=video_batch)
+        ValLoop.__init__(self, runner, dataloader, evaluator, fp16=fp16)
+
+
+@LOOPS.register_module()
+class RetrievalTestLoop(_RetrievalLoop, TestLoop):
+    """Test a retriever: encode each side once, score all pairs, rank.
+
+    Items are videos that carry all their captions. Every process encodes the
+    videos its sampler deals out; features are gathered by id, where duplicates
+    of the sampler fall away; captions are encoded and scored in fixed blocks
+    of the canonical order, dealt out over the processes. Hooks are called as
+    MMEngine's loops call them.
+
+    Differs from the release, which decodes a video once for each caption and
+    whose scores depend on batch size and chunk order.
+
+    Args:
+        runner (Runner): The runner.
+        dataloader (DataLoader or dict): Videos that carry their captions.
+        evaluator (Evaluator or dict or list): Takes score rows, see
+            :class:`~eaglenet_mm.evaluation.RetrievalRankMetric`; MMEngine's
+            ``DumpResults`` writes them to a file.
+        fp16 (bool): Encode under autocast (bfloat16 on CPU); features are
+            scored in float32. Defaults to False.
+        noise_seeds (int): If K >= 2, evaluate K more times with
+            ``head.reseed(0)`` to ``head.reseed(K - 1)`` and add
+            ``t2v/R1_mean`` and ``t2v/R1_std`` (sample standard deviation) and
+            so on; the plain keys keep the checkpoint's own noise. Defaults to
+            0, off.
+        video_batch (int): Videos in one encoder call. With 1, the default, a
+            video's features are bitwise the same for every batch size of the
+            dataloader and every number of processes. Larger values are
+            faster on a GPU; calls still all have the same shape, but which
+            videos share a call then depends on batch order, and equality to
+            the last bit on the kernels.
+
+    Raises:
+        ValueError: If an option is out of range, or features are not finite.
+
+    Note:
+        Every process holds the features of all videos and the token ids of
+        all captions; scores exist in blocks of 64 captions until they reach
+        the evaluator.
+    """
+
+    stage = 'test'
+
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict,
+        evaluator: Evaluator | dict | list,
+        fp16: bool = False,
+        *,
+        noise_seeds: int = 0,
+        video_batch: int = 1,
+    ) -> None:
+        self._set_options(noise_seeds=noise_seeds, video_batch=video_batch)
+        TestLoop.__init__(self, runner, dataloader, evaluator, fp16=fp16)

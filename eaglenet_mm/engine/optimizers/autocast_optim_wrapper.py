@@ -1,0 +1,53 @@
+"""Mixed precision in bfloat16, on CPU as well."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from mmengine.optim import OptimWrapper
+from mmengine.runner.amp import autocast
+from torch import nn
+
+from eaglenet_mm.registry import OPTIM_WRAPPERS
+
+
+@OPTIM_WRAPPERS.register_module()
+class AutocastOptimWrapper(OptimWrapper):
+    """Run the forward pass under bfloat16 autocast, without a loss scaler.
+
+    MMEngine's ``AmpOptimWrapper`` refuses to work without a GPU. bfloat16 has
+    the exponents of float32, so no scaler is needed.
+
+    Args:
+        dtype (str or torch.dtype): ``'bfloat16'``, the only type that needs
+            no loss scaler. Defaults to ``'bfloat16'``.
+        **kwargs (Any): Arguments of :class:`mmengine.optim.OptimWrapper`.
+
+    Raises:
+        ValueError: If ``dtype`` is another type.
+    """
+
+    def __init__(
+        self, dtype: str | torch.dtype = 'bfloat16', **kwargs: Any
+    ) -> None:
+        if dtype not in ('bfloat16', torch.bfloat16):
+            raise ValueError(
+                "AutocastOptimWrapper's 'dtype' must be 'bfloat16', but got "
+                f'{dtype!r}. For float16 on a GPU use AmpOptimWrapper, which '
+                'scales the loss; for float32 use OptimWrapper.'
+            )
+        super().__init__(**kwargs)
+        self.cast_dtype = torch.bfloat16
+
+    @contextmanager
+    def optim_context(self, model: nn.Module) -> Iterator[None]:
+        """Enable autocast, and MMEngine's context for accumulation.
+
+        Args:
+            model (nn.Module): The training model.
+        """
+        with super().optim_context(model), autocast(dtype=self.cast_dtype):
+            yield

@@ -1,0 +1,95 @@
+"""Post-processing of a score matrix that uses other queries.
+
+Both methods look at more than one query at a time, so their numbers belong
+beside the raw ones, never in their place.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .ranking import check_finite
+
+
+def dual_softmax(scores: Tensor, *, temperature: float = 100.0) -> Tensor:
+    """Damp candidates that many queries like (dual softmax, DSL).
+
+    ``scores * softmax(temperature * scores, over the queries)``, of `CAMoE
+    <https://arxiv.org/abs/2109.04290>`_. Works on any ``(Q, C)``; for the
+    other direction hand over the transposed matrix.
+
+    Args:
+        scores (Tensor): Shape ``(Q, C)``, rows queries.
+        temperature (float): Factor inside the softmax. Defaults to 100, the
+            usual choice for cosines.
+
+    Returns:
+        Tensor: Float64, shape ``(Q, C)``. Double precision keeps small
+        probabilities from becoming equal, which would be ties.
+
+    Raises:
+        ValueError: If a score is not finite or ``temperature`` is not
+            positive.
+    """
+    check_finite(scores)
+    _check_positive('temperature', temperature)
+    scores = scores.double()
+    return scores * (temperature * scores).softmax(dim=0)
+
+
+def query_bank_normalisation(
+    scores: Tensor,
+    bank: Tensor,
+    *,
+    beta: float = 20.0,
+    dynamic: bool = True,
+) -> Tensor:
+    """Divide by what a bank of queries gives each candidate (QB-Norm).
+
+    ``exp(beta * s_qc) / sum_b exp(beta * bank_bc)`` of `Cross Modal Retrieval
+    with Querybank Normalisation <https://arxiv.org/abs/2112.12777>`_, returned
+    as its logarithm, which has the same order and cannot overflow. With
+    ``dynamic`` only queries whose best candidate is the best one of some bank
+    query are normalised; the other rows stay as they are. Rows are therefore
+    comparable within themselves only, which is all that ranking needs.
+
+    Args:
+        scores (Tensor): Shape ``(Q, C)``, rows queries.
+        bank (Tensor): Scores of the bank's queries with the same candidates,
+            shape ``(N, C)``, N at least 1.
+        beta (float): Inverse temperature. Defaults to 20.
+        dynamic (bool): Use the dynamic inverted softmax. Defaults to True.
+
+    Returns:
+        Tensor: Float64, shape ``(Q, C)``.
+
+    Raises:
+        ValueError: If a score is not finite, the number of candidates
+            differs, the bank is empty, or ``beta`` is not positive.
+    """
+    check_finite(scores)
+    check_finite(bank)
+    _check_positive('beta', beta)
+    if bank.shape[1] != scores.shape[1] or bank.shape[0] == 0:
+        raise ValueError(
+            'The bank needs at least one query, scored with the same '
+            f'{scores.shape[1]} candidates, but has shape '
+            f'{tuple(bank.shape)}.'
+        )
+    scores = scores.double()
+    bank = bank.to(scores.device).double()
+    normalised = beta * scores - torch.logsumexp(beta * bank, dim=0)
+    if not dynamic:
+        return normalised
+    active = torch.zeros(
+        scores.shape[1], dtype=torch.bool, device=scores.device
+    )
+    active[bank.argmax(dim=1)] = True
+    use = active[scores.argmax(dim=1)]  # (Q,)
+    return torch.where(use[:, None], normalised, scores)
+
+
+def _check_positive(name: str, value: float) -> None:
+    if not value > 0:
+        raise ValueError(f"'{name}' must be above 0, but got {value}.")

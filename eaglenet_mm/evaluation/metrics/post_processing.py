@@ -1,0 +1,96 @@
+"""The metric's options for rescoring, built from a config."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..functional import dual_softmax, query_bank_normalisation
+
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    'dsl': {'temperature': 100.0},
+    'querybank': {'beta': 20.0, 'dynamic': True, 'bank_file': None},
+}
+
+
+class PostProcessing:
+    """One kind of rescoring with its settings.
+
+    Args:
+        type (str): ``'dsl'`` (dual softmax) or ``'querybank'``.
+        **options (Any): ``temperature`` of ``'dsl'``; ``beta``, ``dynamic``
+            and ``bank_file`` of ``'querybank'``. The bank is a ``.npy`` file
+            of float scores of bank texts (rows, usually training captions)
+            against the evaluated videos (columns, canonical order). Without
+            one, the evaluated queries are their own bank, in both directions;
+            with one, only text-to-video is rescored.
+
+    Attributes:
+        name (str): The type, used in metric keys.
+
+    Raises:
+        ValueError: If the type or an option is unknown.
+    """
+
+    def __init__(self, type: str, **options: Any) -> None:  # noqa: A002
+        if type not in _DEFAULTS:
+            raise ValueError(
+                f'post_process type must be one of {sorted(_DEFAULTS)}, but '
+                f"got '{type}'."
+            )
+        unknown = sorted(set(options) - set(_DEFAULTS[type]))
+        if unknown:
+            raise ValueError(
+                f"post_process '{type}' has the options "
+                f'{sorted(_DEFAULTS[type])}, but got {unknown}.'
+            )
+        self.name = type
+        self.options = {**_DEFAULTS[type], **options}
+
+    def __str__(self) -> str:
+        settings = ', '.join(
+            f'{key}={value}' for key, value in self.options.items()
+        )
+        return f'{self.name}({settings})'
+
+    def __call__(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Rescore a matrix for both directions.
+
+        Args:
+            scores (Tensor): Shape ``(Bt, Bv)``, rows texts.
+
+        Returns:
+            tuple[Tensor, Tensor or None]: For text-to-video and for
+            video-to-text, both float64 of shape ``(Bt, Bv)``, rows texts;
+            None where the bank does not serve that direction.
+        """
+        if self.name == 'dsl':
+            temperature = self.options['temperature']
+            return (
+                dual_softmax(scores, temperature=temperature),
+                dual_softmax(scores.t(), temperature=temperature).t(),
+            )
+        options = {key: self.options[key] for key in ('beta', 'dynamic')}
+        if self.options['bank_file'] is not None:
+            bank = _load_bank(self.options['bank_file'])
+            return query_bank_normalisation(scores, bank, **options), None
+        by_video = scores.t()
+        return (
+            query_bank_normalisation(scores, scores, **options),
+            query_bank_normalisation(by_video, by_video, **options).t(),
+        )
+
+
+def _load_bank(path: str) -> Tensor:
+    """Read the scores of a query bank."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"post_process 'querybank': bank_file '{path}' does not exist. "
+            'Give a .npy file of scores (bank texts, videos), or leave '
+            'bank_file out to use the evaluated queries.'
+        )
+    return torch.from_numpy(np.load(path, allow_pickle=False))

@@ -1,0 +1,260 @@
+"""Retrieval metrics of a complete evaluation, with its protocol stated."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import print_log
+from torch import Tensor
+
+from eaglenet_mm.registry import METRICS
+
+from ..functional import (
+    RankResult,
+    bootstrap_recall,
+    check_finite,
+    summarize_ranks,
+    text_to_video_ranks,
+    video_to_text_ranks,
+)
+from .post_processing import PostProcessing
+
+_ROW_KEYS = ('caption_index', 'video_index', 'scores')
+
+
+@METRICS.register_module()
+class RetrievalRankMetric(BaseMetric):
+    """Text-to-video and video-to-text ranks of one evaluation.
+
+    Takes one row of scores for each caption, in any order and from any number
+    of processes; rows are put in order by ``caption_index`` and duplicates are
+    dropped by it, so the result depends on neither. Ties count against the
+    right answer and are reported. Differs from the release, and from
+    mmaction2's ``RetrievalMetric``, which count every tie as one more query.
+
+    Keys: ``t2v/R1 t2v/R5 t2v/R10 t2v/R50`` (percent), ``t2v/MdR t2v/MnR``
+    (ranks from 1), ``t2v/ties`` (queries whose right answer shares its score),
+    the same with ``v2t/``, and ``Rsum``, the sum of R1, R5 and R10 of both
+    directions. On multi-caption sets text-to-video ranks every caption, and
+    video-to-text scores a video against another video's captions by their
+    maximum.
+
+    Args:
+        post_process (dict or list[dict], optional): Post-processing whose
+            results are reported beside the raw ones, as ``t2v_dsl/R1`` and so
+            on: ``dict(type='dsl', temperature=100.)`` or
+            ``dict(type='querybank', beta=20., dynamic=True,
+            bank_file=None)``. See :class:`PostProcessing`.
+        bootstrap (dict, optional): Report a bootstrap interval of R1 as
+            ``t2v/R1_low`` and ``t2v/R1_high``; keys ``num_samples``
+            (default 2000), ``level`` (0.95) and ``seed`` (0). Captions of one
+            video are resampled together.
+        **kwargs (Any): ``collect_device``, ``prefix`` and ``collect_dir`` of
+            :class:`mmengine.evaluator.BaseMetric`.
+
+    Raises:
+        ValueError: If an option is unknown.
+    """
+
+    # '' rather than None: the keys are complete, nothing is missing to warn of
+    default_prefix: str | None = ''
+
+    def __init__(
+        self,
+        *,
+        post_process: dict | Sequence[dict] | None = None,
+        bootstrap: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if post_process is None:
+            post_process = []
+        elif isinstance(post_process, Mapping):
+            post_process = [dict(post_process)]
+        self.post_processing = [PostProcessing(**cfg) for cfg in post_process]
+        names = [item.name for item in self.post_processing]
+        if len(set(names)) != len(names):
+            raise ValueError(
+                'Each kind of post-processing can be asked for once, but '
+                f"'post_process' holds {names}."
+            )
+        unknown = set(bootstrap or {}) - {'num_samples', 'level', 'seed'}
+        if unknown:
+            raise ValueError(
+                "'bootstrap' knows num_samples, level and seed, but got "
+                f'{sorted(unknown)}.'
+            )
+        self.bootstrap = None if bootstrap is None else dict(bootstrap)
+        self._announced: dict[str, int] = {}
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep rows of the score matrix.
+
+        Args:
+            data_batch (dict, optional): What the loop says of the complete
+                evaluation: ``num_captions``, ``num_videos`` and
+                ``num_frames``.
+            data_samples (Sequence[dict]): Rows: ``caption_index`` (int),
+                ``video_index`` (int) of its video, ``scores`` against all
+                videos in canonical order, shape ``(Bv,)``, and optionally
+                ``column`` (int), the place of its video among these, where
+                that is not ``video_index``.
+
+        Raises:
+            KeyError: If a row lacks a key.
+        """
+        if isinstance(data_batch, Mapping):
+            self._announced.update(
+                {
+                    key: int(data_batch[key])
+                    for key in ('num_captions', 'num_videos', 'num_frames')
+                    if key in data_batch
+                }
+            )
+        for row in data_samples:
+            for key in _ROW_KEYS:
+                if key not in row:
+                    raise KeyError(
+                        'RetrievalRankMetric takes rows with '
+                        f"{', '.join(_ROW_KEYS)}, but got one without '{key}' "
+                        f'(it has {sorted(row)}). Use RetrievalValLoop and '
+                        'RetrievalTestLoop.'
+                    )
+            self.results.append(
+                {
+                    'caption_index': int(row['caption_index']),
+                    'column': int(row.get('column', row['video_index'])),
+                    'scores': torch.as_tensor(row['scores']),
+                }
+            )
+
+    def evaluate(self, size: int) -> dict:
+        """Collect the rows of all processes and compute the metrics.
+
+        Args:
+            size (int): Ignored: rows are unique by id, so none is padding
+                that would have to be cut off.
+
+        Returns:
+            dict[str, float]: The metrics, the same on every process.
+        """
+        return super().evaluate(sys.maxsize)
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Compute all metrics from the rows of all processes.
+
+        Args:
+            results (list[dict]): Rows in any order.
+
+        Returns:
+            dict[str, float]: Metrics by key; see the class.
+
+        Raises:
+            ValueError: If rows are missing, differ in length, or hold a
+                non-finite score.
+        """
+        announced, self._announced = self._announced, {}
+        scores, columns = _assemble(results, announced)
+        blocks: dict[str, tuple[Tensor, Tensor | None]] = {
+            '': (scores, scores)
+        }
+        for item in self.post_processing:
+            blocks[f'_{item.name}'] = item(scores)
+        metrics: dict[str, float] = {}
+        self._log_protocol(scores, announced)
+        for suffix, (for_texts, for_videos) in blocks.items():
+            block: dict[str, float] = {}
+            total = 0.0
+            directions = {'t2v': text_to_video_ranks(for_texts, columns)}
+            if for_videos is not None:
+                directions['v2t'] = video_to_text_ranks(for_videos, columns)
+            for direction, result in directions.items():
+                summary = summarize_ranks(result.ranks)
+                total += summary['R1'] + summary['R5'] + summary['R10']
+                summary['ties'] = float(result.num_tied_queries)
+                if self.bootstrap is not None:
+                    groups = columns if direction == 't2v' else None
+                    summary.update(self._interval(result, groups))
+                for key, value in summary.items():
+                    block[f'{direction}{suffix}/{key}'] = value
+                self._log_row(f'{direction}{suffix}', summary)
+            if len(directions) == 2:
+                block[f'Rsum{suffix}'] = total
+            metrics.update(block)
+        return metrics
+
+    def _interval(
+        self, result: RankResult, groups: Tensor | None
+    ) -> dict[str, float]:
+        """Bootstrap interval of R1 under the keys of this metric."""
+        options = self.bootstrap or {}
+        low, high = bootstrap_recall(result.ranks, groups, **options)
+        return {'R1_low': low, 'R1_high': high}
+
+    def _log_protocol(
+        self, scores: Tensor, announced: Mapping[str, int]
+    ) -> None:
+        """State what was evaluated, and warn when something is missing."""
+        meta = self.dataset_meta or {}
+        found = {'texts': scores.shape[0], 'videos': scores.shape[1]}
+        expected = {
+            'texts': meta.get('num_captions'),
+            'videos': meta.get('num_videos'),
+        }
+        counts = ', '.join(
+            f'{name} {found[name]} found of '
+            f'{"unknown" if expected[name] is None else expected[name]} '
+            'expected'
+            for name in found
+        )
+        applied = ', '.join(str(item) for item in self.post_processing)
+        lost = any(expected[name] not in (None, found[name]) for name in found)
+        print_log(
+            f'Protocol: dataset {meta.get("dataset", "unknown")}, split '
+            f'{meta.get("split", "unknown")}, protocol '
+            f'{meta.get("protocol", "unknown")}; {counts}; frames '
+            f'{announced.get("num_frames", "unknown")}; ties count against; '
+            f'post-processing {applied or "none"}'
+            + ('; NOT the complete set' if lost else ''),
+            logger='current',
+            level=logging.WARNING if lost else logging.INFO,
+        )
+
+    @staticmethod
+    def _log_row(name: str, summary: Mapping[str, float]) -> None:
+        values = '  '.join(
+            f'{key} {int(value) if key == "ties" else format(value, ".2f")}'
+            for key, value in summary.items()
+        )
+        print_log(f'{name:<14} {values}', logger='current')
+
+
+def _assemble(
+    rows: Sequence[dict], announced: Mapping[str, int]
+) -> tuple[Tensor, Tensor]:
+    """Order rows by caption, drop duplicates, check that none is missing."""
+    by_caption = {row['caption_index']: row for row in reversed(rows)}
+    num_captions = announced.get('num_captions', len(by_caption))
+    if len(by_caption) != num_captions or not by_caption:
+        raise ValueError(
+            f'Expected score rows of {num_captions} captions, but got '
+            f'{len(by_caption)}. Every process must hand its rows to the '
+            'evaluator; use RetrievalValLoop and RetrievalTestLoop.'
+        )
+    ordered = [by_caption[index] for index in sorted(by_caption)]
+    widths = sorted({len(row['scores']) for row in ordered})
+    num_videos = announced.get('num_videos', widths[0])
+    if widths != [num_videos]:
+        raise ValueError(
+            f'Every score row must cover the {num_videos} videos, but rows '
+            f'have lengths {widths[:5]}.'
+        )
+    scores = torch.stack([row['scores'] for row in ordered])  # (Bt, Bv)
+    check_finite(scores)
+    columns = torch.tensor([row['column'] for row in ordered])
+    return scores, columns

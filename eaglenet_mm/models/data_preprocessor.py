@@ -1,0 +1,183 @@
+"""From collated items to the tensors the encoders take."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine.model import BaseDataPreprocessor
+from torch import Tensor
+
+from eaglenet_mm.registry import MODELS
+
+#: Mean and deviation of the images CLIP was trained on, in [0, 1] units.
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@MODELS.register_module()
+class RetrievalDataPreprocessor(BaseDataPreprocessor):
+    """Stack, pad, mask, normalise and move a batch.
+
+    Frames travel to the device as uint8 and become float there. A video with
+    fewer frames than ``num_frames`` is padded with zeros **after**
+    normalisation, as in the release, and the mask says which are real.
+
+    Args:
+        mean (Sequence[float]): Mean of the three colours, in [0, 1] units.
+            Defaults to CLIP's.
+        std (Sequence[float]): Their deviations, in the same units. Defaults
+            to CLIP's.
+        num_frames (int): Frames ``F`` of every video after padding, that is,
+            ``num_frames`` of the head.
+        non_blocking (bool): Whether the copy to the device runs beside the
+            computation; needs pinned memory. Defaults to False.
+
+    Raises:
+        ValueError: If ``mean`` and ``std`` are not three numbers each in
+            [0, 1], a deviation is 0, or ``num_frames`` is not positive.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        mean: Sequence[float] = CLIP_MEAN,
+        std: Sequence[float] = CLIP_STD,
+        *,
+        num_frames: int,
+        non_blocking: bool = False,
+    ) -> None:
+        super().__init__(non_blocking=non_blocking)
+        if (
+            len(mean) != 3
+            or len(std) != 3
+            or not all(0 <= value <= 1 for value in mean)
+            or not all(0 < value <= 1 for value in std)
+        ):
+            raise ValueError(
+                'mean and std must be three numbers each, in units of [0, 1] '
+                f'and std above 0, but got {list(mean)} and {list(std)}. '
+                'Divide values in grey levels by 255.'
+            )
+        if num_frames < 1:
+            raise ValueError(
+                f'num_frames must be at least 1, but got {num_frames}. Set '
+                'data_preprocessor.num_frames to num_frames of the head.'
+            )
+        self.num_frames = num_frames
+        for name, value in (('mean', mean), ('std', std)):
+            self.register_buffer(
+                name, torch.tensor(value).view(3, 1, 1), persistent=False
+            )
+
+    def forward(
+        self, data: dict[str, Any], training: bool = False
+    ) -> dict[str, Any]:
+        """Prepare a batch.
+
+        Args:
+            data (dict): Of the loader with ``pseudo_collate``: ``inputs``, a
+                dict of ``frames`` (``B`` tensors, uint8, shape ``(n, 3, H,
+                W)``, ``1 <= n <= num_frames``) and ``token_ids`` (``B``
+                tensors, int64, shape ``(C_i, L)``), of which one may be
+                absent; ``data_samples``, a list, may be absent too.
+            training (bool): Has no effect.
+
+        Returns:
+            dict: ``inputs``, a dict of ``pixels`` (float32, shape ``(B, F, 3,
+            H, W)``), ``frame_mask`` (bool, True = real, shape ``(B, F)``),
+            ``token_ids`` (int64, shape ``(sum C_i, L)``, items one after the
+            other) and ``caption_counts`` (``C_i``, int64, shape ``(B,)``);
+            and ``data_samples``.
+
+        Raises:
+            KeyError: If there are neither frames nor token ids.
+            TypeError: If frames are not uint8 or token ids not int64.
+            ValueError: If shapes do not fit each other or ``num_frames``.
+        """
+        inputs = data['inputs']
+        batch: dict[str, Tensor] = {}
+        if 'frames' in inputs:
+            self._check_frames(inputs['frames'])
+            frames = self.cast_data(inputs['frames'])
+            batch['pixels'], batch['frame_mask'] = self._pad(frames)
+        if 'token_ids' in inputs:
+            _check_token_ids(inputs['token_ids'])
+            token_ids = self.cast_data(inputs['token_ids'])
+            batch['token_ids'] = torch.cat(token_ids)  # (T, L)
+            batch['caption_counts'] = torch.tensor(
+                [len(ids) for ids in token_ids], device=self.device
+            )
+        if not batch:
+            raise KeyError(
+                "The preprocessor expects 'frames' or 'token_ids' in the "
+                f'inputs, but got {sorted(inputs)}. End the pipeline with '
+                'PackRetrievalInputs.'
+            )
+        return dict(
+            inputs=batch,
+            data_samples=self.cast_data(data.get('data_samples')),
+        )
+
+    def _pad(self, frames: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Normalise frames and pad them to ``num_frames`` with zeros."""
+        counts = torch.tensor([len(video) for video in frames])
+        places = torch.arange(self.num_frames)
+        mask = (places < counts[:, None]).to(self.device)  # (B, F)
+        real = torch.cat(list(frames)).to(torch.float32)  # (sum n, 3, H, W)
+        real = real.div_(255).sub_(self.mean).div_(self.std)
+        pixels = real.new_zeros(*mask.shape, *real.shape[1:])
+        pixels[mask] = real  # rows of a mask run item by item, as cat does
+        return pixels, mask
+
+    def _check_frames(self, frames: Sequence[Tensor]) -> None:
+        """Refuse what cannot be stacked or is too long."""
+        for item, video in enumerate(frames):
+            if video.dtype != torch.uint8:
+                raise TypeError(
+                    f'Frames must be uint8 in [0, 255], but item {item} is '
+                    f'{video.dtype}. Leave normalisation to the preprocessor.'
+                )
+            if video.ndim != 4 or video.shape[1] != 3 or len(video) == 0:
+                raise ValueError(
+                    'Frames must have the shape (n, 3, H, W) with n at least '
+                    f'1, but item {item} has {tuple(video.shape)}. End the '
+                    'pipeline with PackRetrievalInputs.'
+                )
+            if len(video) > self.num_frames:
+                raise ValueError(
+                    f'At most {self.num_frames} frames a video are expected '
+                    '(model.data_preprocessor.num_frames), but item '
+                    f'{item} has {len(video)}. Set num_frames of '
+                    'SampleFrames in the pipeline, of the preprocessor and '
+                    'of the head (model.head.num_frames) to one number.'
+                )
+        sizes = sorted({tuple(video.shape[2:]) for video in frames})
+        if len(sizes) > 1:
+            raise ValueError(
+                'Frames of a batch must have one size, but got '
+                f'{sizes[:5]}. Put ResizeCenterCrop into the pipeline.'
+            )
+
+
+def _check_token_ids(token_ids: Sequence[Tensor]) -> None:
+    """Refuse token ids that cannot be joined."""
+    for item, ids in enumerate(token_ids):
+        if ids.dtype != torch.int64:
+            raise TypeError(
+                f'Token ids must be int64, but item {item} is {ids.dtype}. '
+                'Let the tokenizer return torch.int64.'
+            )
+        if ids.ndim != 2 or len(ids) == 0:
+            raise ValueError(
+                'Token ids must have the shape (C, L) with C at least 1, but '
+                f'item {item} has {tuple(ids.shape)}. Use TokenizeCaptions.'
+            )
+    lengths = sorted({ids.shape[1] for ids in token_ids})
+    if len(lengths) > 1:
+        raise ValueError(
+            'Token ids of a batch must have one length, but got '
+            f'{lengths[:5]}. Give all data sets the same max_words of '
+            'TokenizeCaptions.'
+        )

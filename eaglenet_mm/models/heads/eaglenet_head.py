@@ -1,0 +1,311 @@
+"""EagleNet: enriched texts from a text-frame graph, and energies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eaglenet_mm.models.heads.eaglenet_objective import EagleNetObjective
+from eaglenet_mm.models.heads.eaglenet_state import (
+    CandidateNoise,
+    EagleNetTextState,
+    EagleNetVideoState,
+    PairChunk,
+)
+from eaglenet_mm.models.layers import (
+    FramePooling,
+    GraphDropout,
+    KeyedRandom,
+    PlainGraph,
+    RelationalGraph,
+    StochasticText,
+)
+from eaglenet_mm.registry import MODELS
+from eaglenet_mm.structures import TextFeatures, VideoFeatures
+
+GRAPHS = {'rgat': RelationalGraph, 'gat': PlainGraph}
+
+
+@MODELS.register_module()
+class EagleNetHead(EagleNetObjective):
+    """Scores pairs by enriched texts and text-conditioned videos.
+
+    Implements `EagleNet <https://arxiv.org/abs/2603.25267>`_: stochastic
+    candidates around each sentence, their weights from a graph over the
+    candidates and the frames (fine-grained relationship learning), pooling of
+    the frames conditioned on the enriched text, and the cosine of the two.
+    Training adds the support text of `T-MASS
+    <https://arxiv.org/abs/2403.17998>`_ and energy-aware matching.
+
+    Differs from the release: the algebra is factorised (same numbers);
+    evaluation noise comes from one table ``(S, D)``, kept in the checkpoint
+    and shared by all pairs, unless ``noise='pair'``; training noise and
+    dropout depend on seed, step and place in the joint batch, not on the
+    process; and padded frames can be masked.
+
+    Args:
+        embed_dim (int): Width ``D`` of the features.
+        num_frames (int): Frames ``F`` of every video, padding included.
+        num_candidates (int): Candidates ``S`` a pair. Default: 20.
+        prior (str): Noise of the candidates, ``'uniform01'`` or ``'normal'``.
+            Default: ``'uniform01'``.
+        prior_std (float): Standard deviation of ``'normal'``. Default: 1.
+        graph (dict, optional): Options of the graph, and ``type='rgat'``
+            (default) or ``'gat'``.
+        pooling (dict, optional): Options of the pooling.
+        frame_embedding (bool): Add a learnt vector to each frame node.
+            Default: False.
+        use_frame_mask (bool): Leave padded frames out of everything. The
+            release does not. Default: False.
+        noise (str): Evaluation noise, ``'table'`` or ``'pair'``.
+            Default: ``'table'``.
+        noise_seed (int): Seed of the evaluation noise. Default: 0.
+        loss_match (dict, optional): Loss on the scores. Default: None.
+        support_weight (float): Factor of the same loss on the scores of the
+            support text. Default: 0.8.
+        loss_energy (dict, optional): Energy-aware matching, without the
+            sizes. Default: None, none.
+        energy_support_weight (float): Factor of the energy loss of the
+            support text. Default: 0.
+        memory_budget (int): See the base class.
+        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+
+    Raises:
+        ValueError: If an option is unknown or out of range.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_frames: int,
+        num_candidates: int = 20,
+        prior: str = 'uniform01',
+        prior_std: float = 1.0,
+        graph: dict | None = None,
+        pooling: dict | None = None,
+        frame_embedding: bool = False,
+        use_frame_mask: bool = False,
+        noise: str = 'table',
+        noise_seed: int = 0,
+        loss_match: dict | None = None,
+        support_weight: float = 0.8,
+        loss_energy: dict | None = None,
+        energy_support_weight: float = 0.0,
+        memory_budget: int = 512 * 2**20,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(loss_match, memory_budget, init_cfg)
+        if noise not in ('table', 'pair'):
+            raise ValueError(
+                f"noise must be 'table' or 'pair', but is {noise!r}."
+            )
+        if num_candidates < 0:
+            raise ValueError(
+                f'num_candidates cannot be negative, but is {num_candidates}.'
+            )
+        if energy_support_weight and loss_energy is None:
+            raise ValueError(
+                f'energy_support_weight={energy_support_weight} weighs an '
+                'energy loss, but there is none. Set loss_energy.'
+            )
+        self.embed_dim = embed_dim
+        self.num_frames = num_frames
+        self.use_frame_mask = use_frame_mask
+        self.noise = noise
+        self.noise_seed = noise_seed
+        self.support_weight = support_weight
+        self.energy_support_weight = energy_support_weight
+        self.candidate_noise = CandidateNoise(prior, prior_std, num_candidates)
+        self.stochastic_text = StochasticText(embed_dim, num_frames)
+        graph = dict(graph or {})
+        graph_type = graph.pop('type', 'rgat')
+        if graph_type not in GRAPHS:
+            raise ValueError(
+                f'graph.type must be one of {sorted(GRAPHS)}, but is '
+                f'{graph_type!r}.'
+            )
+        self.graph = GRAPHS[graph_type](embed_dim, **graph)
+        self.pooling = FramePooling(embed_dim, **(pooling or {}))
+        self.frame_embedding = (
+            nn.Parameter(torch.randn(num_frames, embed_dim))
+            if frame_embedding
+            else None
+        )
+        self.loss_energy = (
+            None
+            if loss_energy is None
+            else MODELS.build(
+                dict(loss_energy, embed_dim=embed_dim, num_frames=num_frames)
+            )
+        )
+        self.register_buffer(
+            'noise_table', self.candidate_noise.table(embed_dim, noise_seed)
+        )
+        # seed of the run and number of the next training step
+        self.register_buffer(
+            'random_key', torch.tensor([torch.initial_seed() % 2**62, 0])
+        )
+        self.noise_table: Tensor
+        self.random_key: Tensor
+
+    def reseed(self, seed: int) -> None:
+        """Draw the evaluation noise anew.
+
+        Args:
+            seed (int): Seed of the noise.
+        """
+        self.noise_seed = seed
+        table = self.candidate_noise.table(self.embed_dim, seed)
+        self.noise_table.copy_(table)
+
+    def prepare_text(self, text: TextFeatures) -> EagleNetTextState:
+        """Take the sentences as they are, shape ``(Bt, D)``."""
+        if text.embeds.shape[-1] != self.embed_dim:
+            raise ValueError(
+                f'The head was built for embed_dim={self.embed_dim}, but got '
+                f'text features of shape {tuple(text.embeds.shape)}.'
+            )
+        return EagleNetTextState(text.embeds)
+
+    def prepare_video(self, video: VideoFeatures) -> EagleNetVideoState:
+        """Compute the video side of graph and pooling, once a video.
+
+        Raises:
+            ValueError: If the frames do not fit the head, or a video has no
+                real frame while masks are in use.
+        """
+        frames = video.frames
+        if frames.shape[1:] != (self.num_frames, self.embed_dim):
+            raise ValueError(
+                f'The head was built for num_frames={self.num_frames} and '
+                f'embed_dim={self.embed_dim}, but got video features of shape '
+                f'{tuple(frames.shape)}. Set num_frames alike in the head, '
+                'the preprocessor and the pipeline.'
+            )
+        mask = video.frame_mask if self.use_frame_mask else None
+        if mask is not None and not bool(mask.any(dim=1).all()):
+            empty = (~mask.any(dim=1)).nonzero().flatten()
+            raise ValueError(
+                f'{len(empty)} videos have no real frame, the first at '
+                f'position {int(empty[0])}. Remove them from the annotations.'
+            )
+        nodes = frames
+        if self.frame_embedding is not None:
+            nodes = frames + self.frame_embedding
+        return EagleNetVideoState(
+            nodes=nodes,
+            unit_frames=self.stochastic_text.unit_frames(frames, mask),
+            pooled_frames=self.pooling.prepare_frames(frames, mask),
+            graph=self.graph.prepare_frames(nodes, mask),
+            frame_mask=mask,
+        )
+
+    def score(
+        self, text_state: EagleNetTextState, video_state: EagleNetVideoState
+    ) -> Tensor:
+        """Score every text against every video.
+
+        Sections 3.1 and 3.2 of the paper, with evaluation noise and without
+        dropout, whatever mode the module is in. With ``noise='table'`` the
+        score of a pair depends on that pair alone.
+
+        Args:
+            text_state (EagleNetTextState): Of :meth:`prepare_text`.
+            video_state (EagleNetVideoState): Of :meth:`prepare_video`.
+
+        Returns:
+            Tensor: Cosines, shape ``(Bt, Bv)``.
+        """
+        text = text_state.embeds
+        if self.noise == 'table':
+            noise = self.noise_table
+        else:
+            chunk = PairChunk.whole(len(text), len(video_state))
+            noise = self.pair_noise(KeyedRandom(self.noise_seed), chunk, text)
+        enriched, pooled = self.enrich_and_pool(text, video_state, noise)
+        return F.cosine_similarity(enriched, pooled, dim=-1, eps=1e-12)
+
+    def enrich_and_pool(
+        self,
+        text: Tensor,
+        video: EagleNetVideoState,
+        noise: Tensor,
+        chunk: PairChunk | None = None,
+        random: KeyedRandom | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Enrich each text for each video, and pool each video for it.
+
+        Args:
+            text (Tensor): Sentences, shape ``(Bt, D)``.
+            video (EagleNetVideoState): Of :meth:`prepare_video`.
+            noise (Tensor): Of the candidates, shape ``(S, D)`` for all pairs
+                or ``(Bt, Bv, S, D)``.
+            chunk (PairChunk, optional): Place of the pairs in the joint
+                batch; with it dropout acts. Default: None.
+            random (KeyedRandom, optional): Source of the dropout masks.
+
+        Returns:
+            tuple[Tensor, Tensor]: Enriched texts and pooled videos, each of
+            shape ``(Bt, Bv, D)``.
+        """
+        radius = self.stochastic_text(text, video.unit_frames).exp()
+        spread = noise * radius.unsqueeze(2)  # (Bt, Bv, S, D)
+        sentence = text[:, None, None]  # (Bt, 1, 1, D)
+        nodes = sentence + F.pad(spread, (0, 0, 1, 0))  # (Bt, Bv, 1 + S, D)
+        graph_dropout = keep_mask = None
+        if chunk is not None and random is not None:
+            graph_dropout = GraphDropout(
+                random,
+                chunk.rows,
+                chunk.columns,
+                chunk.num_videos,
+                self.graph.dropout,
+            )
+            keep_mask = random.keep_mask(
+                'pooling',
+                chunk.rows,
+                (chunk.num_videos, self.embed_dim),
+                self.pooling.dropout,
+                text,
+            )
+        logits = self.graph(
+            nodes, video.nodes, video.graph, video.frame_mask, graph_dropout
+        )
+        weights = logits.softmax(dim=-1)
+        enriched = (weights.unsqueeze(-2) @ nodes).squeeze(-2)
+        pooled = self.pooling(
+            enriched,
+            video.pooled_frames,
+            None if keep_mask is None else keep_mask[:, chunk.columns],
+        )
+        return enriched, pooled
+
+    def bytes_per_pair(self) -> int:
+        """Tell what the graph of one pair takes in float32.
+
+        Wide tensors that live at once: noise, candidates, their projections
+        and messages, frame messages and pooled vectors. Training keeps about
+        three times as many for its backward pass.
+        """
+        num_nodes = 1 + self.candidate_noise.num_candidates
+        wide = 4 * num_nodes + 4 * self.num_frames + 6
+        return 4 * wide * self.embed_dim * (3 if self.training else 1)
+
+    def pair_noise(
+        self, random: KeyedRandom, chunk: PairChunk, like: Tensor
+    ) -> Tensor:
+        """Draw candidate noise for each pair, ``(Bt, Bv, S, D)``."""
+        return self.candidate_noise.pairs(
+            random, chunk.rows, chunk.columns, chunk.num_videos, like
+        )
+
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args: Any
+    ) -> None:
+        """Keep own noise and key where a checkpoint has none."""
+        for name in ('noise_table', 'random_key'):
+            state_dict.setdefault(prefix + name, getattr(self, name))
+        super()._load_from_state_dict(state_dict, prefix, *args)

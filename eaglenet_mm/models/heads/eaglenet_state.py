@@ -1,0 +1,124 @@
+"""What the EagleNet head prepares of each side, and its random numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from eaglenet_mm.models.layers import KeyedRandom, PooledFramesState
+from eaglenet_mm.models.layers.plain_graph import PlainFramesState
+from eaglenet_mm.models.layers.relational_graph import RelationalFramesState
+from eaglenet_mm.structures import Features
+
+
+@dataclass
+class EagleNetTextState(Features):
+    """Sentences as they leave the encoder.
+
+    Args:
+        embeds (Tensor): Shape ``(Bt, D)``.
+    """
+
+    embeds: Tensor
+
+
+@dataclass
+class EagleNetVideoState(Features):
+    """Everything the head needs of ``Bv`` videos.
+
+    Args:
+        nodes (Tensor): Frame nodes of the graph, frame embedding included,
+            shape ``(Bv, F, D)``.
+        unit_frames (Tensor): Frames of unit length, shape ``(Bv, F, D)``.
+        pooled_frames (PooledFramesState): Keys and values of the pooling.
+        graph (RelationalFramesState | PlainFramesState, optional): Video side
+            of the first hidden layer.
+        frame_mask (Tensor, optional): Shape ``(Bv, F)``; None if the head
+            does not mask.
+    """
+
+    nodes: Tensor
+    unit_frames: Tensor
+    pooled_frames: PooledFramesState
+    graph: RelationalFramesState | PlainFramesState | None = None
+    frame_mask: Tensor | None = None
+
+
+@dataclass
+class PairChunk:
+    """Which pairs of the joint batch a chunk holds.
+
+    Args:
+        rows (range): Texts, as rows of the joint batch.
+        columns (slice): Videos.
+        num_videos (int): Videos of the joint batch.
+    """
+
+    rows: range
+    columns: slice
+    num_videos: int
+
+    @classmethod
+    def whole(cls, num_texts: int, num_videos: int) -> PairChunk:
+        """Take all pairs of a matrix."""
+        return cls(range(num_texts), slice(0, num_videos), num_videos)
+
+
+class CandidateNoise:
+    """Noise of the text candidates of a chunk of pairs.
+
+    Args:
+        prior (str): ``'uniform01'`` or ``'normal'``.
+        std (float): Standard deviation of ``'normal'``.
+        num_candidates (int): Candidates ``S``.
+    """
+
+    PRIORS = ('uniform01', 'normal')
+
+    def __init__(self, prior: str, std: float, num_candidates: int) -> None:
+        if prior not in self.PRIORS:
+            raise ValueError(
+                f'prior must be one of {self.PRIORS}, but is {prior!r}.'
+            )
+        self.prior = prior
+        self.std = std
+        self.num_candidates = num_candidates
+
+    def table(self, width: int, seed: int) -> Tensor:
+        """Draw the table shared by all pairs, shape ``(S, D)``."""
+        generator = torch.Generator().manual_seed(seed)
+        shape = (self.num_candidates, width)
+        if self.prior == 'normal':
+            return self.std * torch.randn(*shape, generator=generator)
+        return torch.rand(*shape, generator=generator)
+
+    def pairs(
+        self,
+        random: KeyedRandom,
+        rows: range,
+        columns: slice,
+        num_videos: int,
+        like: Tensor,
+    ) -> Tensor:
+        """Draw noise for each pair on its own.
+
+        Args:
+            random (KeyedRandom): Source.
+            rows (range): Texts, as rows of the joint batch.
+            columns (slice): Videos among ``num_videos``.
+            num_videos (int): Videos of the joint batch.
+            like (Tensor): Gives width, type and device.
+
+        Returns:
+            Tensor: Shape ``(len(rows), columns, S, D)``.
+        """
+        shape = (num_videos, self.num_candidates, like.shape[-1])
+        blocks = [
+            random.normal('candidates', shape, like, row)[columns] * self.std
+            if self.prior == 'normal'
+            else random.uniform('candidates', shape, like, row)[columns]
+            for row in rows
+        ]
+        return torch.stack(blocks)

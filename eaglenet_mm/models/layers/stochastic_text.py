@@ -1,0 +1,75 @@
+"""Stochastic text: candidates around a sentence, spread by the video."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class StochasticText(nn.Module):
+    """Radius of the candidates of every text-video pair.
+
+    Implements the similarity-aware radius of `T-MASS
+    <https://arxiv.org/abs/2403.17998>`_ as `EagleNet
+    <https://arxiv.org/abs/2603.25267>`_ uses it: ``log R_ij = W s_ij + b``
+    with ``s_ij`` the cosines of sentence ``i`` and the frames of video ``j``.
+    A candidate is ``t_i + noise * R_ij``.
+
+    Differs from the release: an all-zero frame has cosine 0 with every
+    sentence. The release then leaves the frames of the whole batch
+    unnormalised; :meth:`unit_frames` does so on request.
+
+    Args:
+        embed_dim (int): Width ``D``.
+        num_frames (int): Frames of a video, ``F``.
+    """
+
+    def __init__(self, embed_dim: int, num_frames: int) -> None:
+        super().__init__()
+        self.radius = nn.Linear(num_frames, embed_dim)
+        nn.init.eye_(self.radius.weight)
+        nn.init.zeros_(self.radius.bias)
+
+    @staticmethod
+    def unit_frames(
+        frames: Tensor,
+        frame_mask: Tensor | None = None,
+        keep_if_zero: bool = False,
+    ) -> Tensor:
+        """Bring frames to unit length.
+
+        Args:
+            frames (Tensor): Shape ``(Bv, F, D)``.
+            frame_mask (Tensor, optional): True for real frames; the others
+                become zero and so have cosine 0. Shape ``(Bv, F)``.
+            keep_if_zero (bool): Return all frames as they are if any of them
+                is zero, as the release does. Default: False.
+
+        Returns:
+            Tensor: Shape ``(Bv, F, D)``.
+        """
+        norm = frames.norm(dim=-1, keepdim=True)
+        if keep_if_zero and bool((norm == 0).any()):
+            return frames
+        unit = frames / norm.masked_fill(norm == 0, 1.0)
+        if frame_mask is not None:
+            unit = unit * frame_mask.unsqueeze(-1)
+        return unit
+
+    def forward(self, text: Tensor, unit_frames: Tensor) -> Tensor:
+        """Compute the logarithm of the radius of every pair.
+
+        Args:
+            text (Tensor): Sentences of any length, shape ``(Bt, D)``.
+            unit_frames (Tensor): Of :meth:`unit_frames`, shape
+                ``(Bv, F, D)``.
+
+        Returns:
+            Tensor: Shape ``(Bt, Bv, D)``.
+        """
+        unit_text = F.normalize(text, dim=-1)
+        cosines = torch.einsum(
+            'td,vfd->tvf', unit_text, unit_frames
+        )  # (Bt, Bv, F)
+        return self.radius(cosines)

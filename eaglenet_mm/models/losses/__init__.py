@@ -1,0 +1,20 @@
+"""Losses on score matrices, and on features for energies."""
+
+from .energies import BilinearEnergy, CosineEnergy, FrameTextEnergy, MLPEnergy
+from .energy_matching_loss import EnergyMatchingLoss, KeyedNoise
+from .info_nce_loss import InfoNCELoss
+from .langevin_sampler import LangevinSampler, NoiseSource
+from .pairwise_sigmoid_loss import PairwiseSigmoidLoss
+
+__all__ = [
+    'BilinearEnergy',
+    'CosineEnergy',
+    'EnergyMatchingLoss',
+    'FrameTextEnergy',
+    'InfoNCELoss',
+    'KeyedNoise',
+    'LangevinSampler',
+    'MLPEnergy',
+    'NoiseSource',
+    'PairwiseSigmoidLoss',
+]

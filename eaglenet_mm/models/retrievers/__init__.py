@@ -1,0 +1,5 @@
+"""Models that join encoders and a head."""
+
+from .text_video_retriever import TextVideoRetriever
+
+__all__ = ['TextVideoRetriever']

@@ -1,0 +1,135 @@
+"""The model that joins two encoders and a head."""
+
+from __future__ import annotations
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor
+
+from eaglenet_mm.registry import MODELS
+from eaglenet_mm.structures import (
+    RetrievalDataSample,
+    TextFeatures,
+    VideoFeatures,
+)
+
+
+@MODELS.register_module()
+class TextVideoRetriever(BaseModel):
+    """Retrieve videos by text and texts by video.
+
+    Args:
+        text_encoder (dict): Config of the text encoder.
+        video_encoder (dict): Config of the video encoder.
+        head (dict): Config of the head, the method.
+        data_preprocessor (dict, optional): Config of the preprocessor.
+        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+
+    Raises:
+        ValueError: If the parts do not agree in width or number of frames.
+    """
+
+    def __init__(
+        self,
+        text_encoder: dict,
+        video_encoder: dict,
+        head: dict,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor, init_cfg)
+        self.text_encoder = MODELS.build(text_encoder)
+        self.video_encoder = MODELS.build(video_encoder)
+        self.head = MODELS.build(head)
+        self._check_agreement('embed_dim', 'text_encoder', 'video_encoder')
+        self._check_agreement('embed_dim', 'text_encoder', 'head')
+        self._check_agreement('num_frames', 'data_preprocessor', 'head')
+
+    def _check_agreement(self, name: str, first: str, second: str) -> None:
+        """Refuse parts that state different sizes."""
+        one = getattr(getattr(self, first), name, None)
+        other = getattr(getattr(self, second), name, None)
+        if None not in (one, other) and one != other:
+            raise ValueError(
+                f'{first} has {name}={one}, but {second} has {name}={other}. '
+                'Set both alike in the config.'
+            )
+
+    def encode_text(self, token_ids: Tensor) -> TextFeatures:
+        """Encode sentences.
+
+        Args:
+            token_ids (Tensor): Shape ``(Bt, L)``, int64.
+
+        Returns:
+            TextFeatures: Of ``Bt`` sentences.
+        """
+        return self.text_encoder(token_ids)
+
+    def encode_video(
+        self, pixels: Tensor, frame_mask: Tensor
+    ) -> VideoFeatures:
+        """Encode videos.
+
+        Args:
+            pixels (Tensor): Normalised, padded with zeros, shape
+                ``(Bv, F, 3, H, W)``.
+            frame_mask (Tensor): True for real frames, shape ``(Bv, F)``.
+
+        Returns:
+            VideoFeatures: Of ``Bv`` videos.
+        """
+        return self.video_encoder(pixels, frame_mask)
+
+    def forward(
+        self,
+        inputs: dict[str, Tensor],
+        data_samples: list[RetrievalDataSample] | None = None,
+        mode: str = 'tensor',
+    ) -> (
+        dict[str, Tensor]
+        | tuple[TextFeatures, VideoFeatures]
+        | list[RetrievalDataSample]
+    ):
+        """Run the model on one batch.
+
+        Args:
+            inputs (dict): Of the preprocessor: ``pixels``, ``frame_mask``,
+                ``token_ids``, ``caption_counts``.
+            data_samples (list[RetrievalDataSample], optional): One a video.
+            mode (str): ``'loss'`` gives the losses; ``'tensor'`` the features
+                of both sides; ``'predict'`` the data samples with ``scores``,
+                those of the captions of each against the videos of the batch,
+                shape ``(captions, Bv)``.
+
+        Raises:
+            ValueError: If the mode is none of these.
+        """
+        if mode not in ('loss', 'tensor', 'predict'):
+            raise ValueError(
+                f"mode must be 'loss', 'tensor' or 'predict', but is {mode!r}."
+            )
+        text = self.encode_text(inputs['token_ids'])
+        video = self.encode_video(inputs['pixels'], inputs['frame_mask'])
+        if mode == 'loss':
+            return self.head.loss(text, video)
+        if mode == 'tensor':
+            return text, video
+        return self._predict(text, video, inputs, data_samples)
+
+    @torch.no_grad()
+    def _predict(
+        self,
+        text: TextFeatures,
+        video: VideoFeatures,
+        inputs: dict[str, Tensor],
+        data_samples: list[RetrievalDataSample] | None,
+    ) -> list[RetrievalDataSample]:
+        scores = self.head.score_chunked(
+            self.head.prepare_text(text), self.head.prepare_video(video)
+        )
+        rows = scores.split(inputs['caption_counts'].tolist())
+        samples = data_samples or [RetrievalDataSample() for _ in rows]
+        for sample, own in zip(samples, rows, strict=True):
+            sample.scores = own
+        return samples

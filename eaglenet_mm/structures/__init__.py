@@ -1,0 +1,6 @@
+"""Containers that pass between the parts; they import nothing of ours."""
+
+from .features import Features, TextFeatures, VideoFeatures
+from .retrieval_data_sample import RetrievalDataSample
+
+__all__ = ['Features', 'RetrievalDataSample', 'TextFeatures', 'VideoFeatures']

@@ -1,0 +1,122 @@
+"""What encoders return and heads take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+FeaturesT = TypeVar('FeaturesT', bound='Features')
+
+
+@dataclass
+class Features:
+    """Tensors that share their first axis; the base of both sides.
+
+    A field may be absent (None) or hold further :class:`Features`, so that
+    heads can use it for the states they prepare.
+    """
+
+    def map(
+        self: FeaturesT, function: Callable[[Tensor], Tensor]
+    ) -> FeaturesT:
+        """Apply a function to every tensor that is present."""
+        mapped: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Features):
+                mapped[field.name] = value.map(function)
+            else:
+                mapped[field.name] = None if value is None else function(value)
+        return type(self)(**mapped)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """Go through the tensors that are present, nested ones included."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, Features):
+                yield from value.tensors()
+            elif value is not None:
+                yield value
+
+    def __len__(self) -> int:
+        return next(self.tensors()).shape[0]
+
+    def to(
+        self: FeaturesT, device: torch.device | str | torch.dtype
+    ) -> FeaturesT:
+        """Move to a device, or change the type of the floating tensors."""
+        if isinstance(device, torch.dtype):
+            dtype = device
+            return self.map(
+                lambda x: x.to(dtype) if x.is_floating_point() else x
+            )
+        return self.map(lambda x: x.to(device))
+
+    def index_select(self: FeaturesT, index: Tensor | slice) -> FeaturesT:
+        """Take rows by a tensor of indices or a slice."""
+        return self.map(lambda x: x[index])
+
+    @classmethod
+    def cat(cls: type[FeaturesT], parts: Sequence[FeaturesT]) -> FeaturesT:
+        """Join along the first axis.
+
+        Raises:
+            ValueError: If there are no parts, or a field is present in some
+                parts only.
+        """
+        if not parts:
+            raise ValueError(f'{cls.__name__}.cat needs at least one part.')
+        joined: dict[str, Any] = {}
+        for field in fields(cls):
+            values = [getattr(part, field.name) for part in parts]
+            present = [value for value in values if value is not None]
+            if present and len(present) != len(values):
+                raise ValueError(
+                    f"'{field.name}' is present in {len(present)} of "
+                    f'{len(values)} {cls.__name__} only, so they cannot be '
+                    'joined.'
+                )
+            if present and isinstance(present[0], Features):
+                joined[field.name] = type(present[0]).cat(present)
+            else:
+                joined[field.name] = torch.cat(present) if present else None
+        return cls(**joined)
+
+
+@dataclass
+class TextFeatures(Features):
+    """Features of ``Bt`` sentences.
+
+    Args:
+        embeds (Tensor): One vector a sentence, not normalised, shape
+            ``(Bt, D)``.
+        tokens (Tensor, optional): One vector a token, shape ``(Bt, L, D)``.
+        token_mask (Tensor, optional): True for real tokens, shape
+            ``(Bt, L)``.
+    """
+
+    embeds: Tensor
+    tokens: Tensor | None = None
+    token_mask: Tensor | None = None
+
+
+@dataclass
+class VideoFeatures(Features):
+    """Features of ``Bv`` videos.
+
+    Args:
+        frames (Tensor): One vector a frame, not normalised, shape
+            ``(Bv, F, D)``.
+        frame_mask (Tensor): True for real frames, False for padding, shape
+            ``(Bv, F)``.
+        patches (Tensor, optional): Vectors of the patches, shape
+            ``(Bv, F, N, D)``.
+    """
+
+    frames: Tensor
+    frame_mask: Tensor
+    patches: Tensor | None = None

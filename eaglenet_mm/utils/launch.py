@@ -1,0 +1,193 @@
+"""From command line to Runner: what ``tools/train.py`` and ``test.py`` share.
+
+The tools only state their options; everything that can go wrong with them is
+decided, and tested, here.
+"""
+
+import argparse
+import glob
+import os
+import os.path as osp
+
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from eaglenet_mm.utils.config_keys import check_config_keys, check_options
+from eaglenet_mm.utils.cpu_processes import prepare_processes
+from eaglenet_mm.utils.safe_checkpoint import TRUST_VARIABLE
+from eaglenet_mm.utils.strict_loading import require_matching_weights
+
+
+def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that training and testing share.
+
+    Args:
+        parser (ArgumentParser): Gets ``--work-dir``, ``--cfg-options``,
+            ``--trust-checkpoint``, ``--launcher`` and ``--local_rank``.
+    """
+    parser.add_argument(
+        '--work-dir',
+        help='folder of logs, checkpoints and metrics; default: work_dir of '
+        "the config, else work_dirs/ and the config's name",
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config: key=value, for example '
+        'train_dataloader.batch_size=8; lists as key="[a,b]"',
+    )
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='read checkpoints as plain pickles, which can run code; only '
+        'for files whose maker you trust',
+    )
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='what started the processes; default: none, a single one',
+    )
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read the config and apply the options all tools share.
+
+    Args:
+        args (Namespace): Of :func:`add_launch_arguments`, and ``config``.
+
+    Returns:
+        Config: With ``launcher`` and ``work_dir`` set.
+
+    Raises:
+        FileNotFoundError: If there is no such config.
+        KeyError: If a top-level key is not known but resembles one that is,
+            or if ``--cfg-options`` sets one that does not exist.
+    """
+    if not osp.isfile(args.config):
+        raise FileNotFoundError(
+            f'A config file was expected at {args.config}, but there is '
+            'none. Run from the repository root, or give a full path.'
+        )
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    if args.trust_checkpoint:
+        os.environ[TRUST_VARIABLE] = '1'
+    cfg = Config.fromfile(args.config)
+    check_config_keys(cfg)
+    if args.cfg_options:
+        check_options(cfg, args.cfg_options)
+        cfg.merge_from_dict(args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        name = osp.splitext(osp.basename(args.config))[0]
+        cfg.work_dir = osp.join('work_dirs', name)
+    return cfg
+
+
+def check_checkpoint(path: str) -> None:
+    """Refuse a missing checkpoint before minutes of set-up.
+
+    Args:
+        path (str): A file, or a URL, which is not looked up.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    if '://' in path or osp.isfile(osp.expanduser(path)):
+        return
+    folder = osp.dirname(path) or '.'
+    there = sorted(glob.glob(osp.join(glob.escape(folder), '*.pth')))[:5]
+    raise FileNotFoundError(
+        f'A checkpoint was expected at {path}, but there is no such file. '
+        f'Its folder holds: {", ".join(there) or "no *.pth file"}.'
+    )
+
+
+def merge_train_arguments(cfg: Config, args: argparse.Namespace) -> None:
+    """Apply the options of training to the config, in place.
+
+    Args:
+        cfg (Config): Of :func:`load_config`.
+        args (Namespace): ``no_validate``, ``resume``, ``amp``,
+            ``auto_scale_lr``, ``seed``, ``diff_rank_seed`` and
+            ``deterministic``.
+
+    Raises:
+        FileNotFoundError: If the checkpoint to resume from does not exist.
+        KeyError: If ``--auto-scale-lr`` is given and the config does not
+            state the batch size it was made for.
+        ValueError: If ``--amp`` meets an optimizer wrapper it cannot replace.
+    """
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.resume is not None:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+        if cfg.load_from is not None:
+            check_checkpoint(cfg.load_from)
+    if args.amp:
+        _enable_amp(cfg)
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
+            raise KeyError(
+                '--auto-scale-lr needs auto_scale_lr = dict(base_batch_size='
+                f'...) in {cfg.filename}, which has none. Add the global '
+                'batch size that the learning rate was chosen for.'
+            )
+        cfg.auto_scale_lr.enable = True
+    chosen = {
+        'seed': args.seed,
+        'diff_rank_seed': args.diff_rank_seed or None,
+        'deterministic': args.deterministic or None,
+    }
+    chosen = {key: value for key, value in chosen.items() if value is not None}
+    if chosen:
+        cfg.randomness = {**(cfg.get('randomness') or {}), **chosen}
+
+
+def _enable_amp(cfg: Config) -> None:
+    """Take the mixed precision that the device at hand supports."""
+    from mmengine.device import get_device
+
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    mixed = ('AmpOptimWrapper', 'AutocastOptimWrapper')
+    if kind in mixed:
+        return
+    if kind != 'OptimWrapper':
+        raise ValueError(
+            f'--amp can replace an OptimWrapper, but optim_wrapper.type of '
+            f'{cfg.filename} is {kind!r}. Choose the precision there.'
+        )
+    if get_device() == 'cpu':
+        cfg.optim_wrapper.type = 'AutocastOptimWrapper'
+        cfg.optim_wrapper.dtype = 'bfloat16'
+    else:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
+def build_runner(cfg: Config, strict: bool) -> Runner:
+    """Start the processes if there are several, and build the Runner.
+
+    Args:
+        cfg (Config): Of :func:`load_config`.
+        strict (bool): Whether a checkpoint must fit the model exactly. Off,
+            MMEngine starts what is missing from random numbers, which is what
+            fine-tuning from a part of a model wants.
+
+    Returns:
+        Runner: Ready to train or test.
+    """
+    prepare_processes(cfg)
+    if 'runner_type' in cfg:
+        runner = RUNNERS.build(cfg)
+    else:
+        runner = Runner.from_cfg(cfg)
+    if strict:
+        require_matching_weights(runner)
+    return runner

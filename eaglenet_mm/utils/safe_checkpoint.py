@@ -1,0 +1,198 @@
+"""Read checkpoints without executing what they contain.
+
+A PyTorch checkpoint is a pickle, and a pickle is a program: whoever writes
+the file decides what runs on the machine that loads it. Here a checkpoint may
+hold tensors, containers, numbers, numpy arrays and the history buffers of
+MMEngine; anything else is refused by name.
+"""
+
+import os
+import os.path as osp
+import tarfile
+import zipfile
+from typing import Any
+
+import torch
+
+from eaglenet_mm.utils import restricted_unpickler
+
+#: Set this environment variable to 1 to read every checkpoint as a plain
+#: pickle. ``--trust-checkpoint`` of the tools sets it.
+TRUST_VARIABLE = 'EAGLENET_MM_TRUST_CHECKPOINTS'
+
+
+class UnsafeCheckpointError(ValueError):
+    """A checkpoint asks for something that could execute code.
+
+    Args:
+        path (str): The file.
+        name (str): What it asks for, mostly ``module.name``.
+    """
+
+    def __init__(self, path: str, name: str) -> None:
+        super().__init__(
+            f'{path} was not read: its pickle asks for {name}, but only '
+            'tensors, containers, numbers, numpy arrays and the history '
+            'buffers of MMEngine are allowed, because anything else could '
+            'run code. If you trust whoever made the file, give the tool '
+            f'--trust-checkpoint or set {TRUST_VARIABLE}=1.'
+        )
+        self.path = path
+        self.name = name
+
+
+def checkpoints_are_trusted() -> bool:
+    """Tell whether the user asked to read checkpoints as plain pickles.
+
+    Returns:
+        bool: Whether ``EAGLENET_MM_TRUST_CHECKPOINTS`` is ``1``, ``true`` or
+        ``yes``.
+    """
+    value = os.environ.get(TRUST_VARIABLE, '')
+    return value.lower() in ('1', 'true', 'yes')
+
+
+def load_checkpoint_file(
+    path: str | os.PathLike[str],
+    map_location: Any = 'cpu',
+    trusted: bool = False,
+) -> Any:
+    """Read a PyTorch checkpoint, in the zip form or the older flat one.
+
+    Args:
+        path (str | PathLike): The file; ``~`` is expanded.
+        map_location (Any): Where tensors go, as in :func:`torch.load`.
+            Defaults to ``'cpu'``.
+        trusted (bool): Read it as a plain pickle, which executes what the
+            file says. ``EAGLENET_MM_TRUST_CHECKPOINTS=1`` does the same.
+            Defaults to False.
+
+    Returns:
+        Any: What was saved, mostly a dict.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        UnsafeCheckpointError: If the file holds more than the allowed kinds.
+        ValueError: If the file is truncated or no checkpoint.
+
+    Example:
+        >>> import torch
+        >>> torch.save({'weight': torch.ones(2)}, '/tmp/two.pth')
+        >>> load_checkpoint_file('/tmp/two.pth')
+        {'weight': tensor([1., 1.])}
+    """
+    path = osp.expanduser(os.fspath(path))
+    if not osp.isfile(path):
+        raise FileNotFoundError(
+            f'A checkpoint was expected at {path}, but there is no such '
+            'file. Check the path, or list the *.pth files of the work '
+            'directory.'
+        )
+    if trusted or checkpoints_are_trusted():
+        return torch.load(path, map_location=map_location, weights_only=False)
+    try:
+        _check_form(path)
+        return torch.load(
+            path,
+            map_location=map_location,
+            pickle_module=restricted_unpickler,
+            weights_only=False,
+        )
+    except UnsafeCheckpointError:
+        raise
+    except restricted_unpickler.ForbiddenGlobalError as err:
+        raise UnsafeCheckpointError(path, err.name) from err
+    except PermissionError:
+        raise
+    except Exception as err:
+        raise ValueError(
+            f'{path} ({osp.getsize(path)} bytes) is no complete PyTorch '
+            f'checkpoint: {type(err).__name__}: {err}. Copy or download it '
+            'again, or take an earlier checkpoint of the same run.'
+        ) from err
+
+
+def load_checkpoint_for_runner(filename: str, map_location: Any = None) -> Any:
+    """Read a local checkpoint for MMEngine's ``CheckpointLoader``.
+
+    The Runner executes ``meta['config']`` of a checkpoint that it resumes, as
+    a Python config; MMEngine itself has written ``meta['cfg']`` for years, so
+    the old field is left out.
+
+    Args:
+        filename (str): The file.
+        map_location (Any): As in :func:`torch.load`. Defaults to None.
+
+    Returns:
+        Any: What was saved, mostly a dict, without ``meta['config']``.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        UnsafeCheckpointError: If the file holds more than the allowed kinds.
+        ValueError: If the file is truncated or no checkpoint.
+    """
+    checkpoint = load_checkpoint_file(filename, map_location)
+    meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+    if isinstance(meta, dict) and not checkpoints_are_trusted():
+        meta.pop('config', None)
+    return checkpoint
+
+
+def load_checkpoint_url(
+    url: str,
+    model_dir: str | None = None,
+    map_location: Any = None,
+    progress: bool = True,
+    **kwargs: Any,
+) -> Any:
+    """Download a checkpoint once and read it by the allow-list.
+
+    It has the interface of :func:`torch.hub.load_state_dict_from_url`, which
+    reads as a plain pickle, and takes its place in MMEngine.
+
+    Args:
+        url (str): Where the file is.
+        model_dir (str, optional): Where it is kept. Defaults to None, the
+            ``checkpoints`` folder of :func:`torch.hub.get_dir`.
+        map_location (Any): As in :func:`torch.load`. Defaults to None.
+        progress (bool): Show a progress bar. Defaults to True.
+        **kwargs: ``file_name`` and ``check_hash``, as in torch.
+
+    Returns:
+        Any: What was saved, mostly a dict.
+
+    Raises:
+        UnsafeCheckpointError: If the file holds more than the allowed kinds.
+        ValueError: If the file is truncated or no checkpoint.
+    """
+    name = kwargs.get('file_name') or osp.basename(url.split('?')[0])
+    model_dir = model_dir or osp.join(torch.hub.get_dir(), 'checkpoints')
+    path = osp.join(model_dir, name)
+    if not osp.isfile(path):
+        os.makedirs(model_dir, exist_ok=True)
+        match = torch.hub.HASH_REGEX.search(name)
+        expected = (
+            match.group(1) if match and kwargs.get('check_hash') else None
+        )
+        torch.hub.download_url_to_file(url, path, expected, progress=progress)
+    return load_checkpoint_for_runner(path, map_location)
+
+
+def _check_form(path: str) -> None:
+    """Refuse what torch reads by other means than the pickle reader."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+        if any(name.endswith('/constants.pkl') for name in names):
+            raise UnsafeCheckpointError(path, 'a TorchScript program')
+        return
+    try:
+        with tarfile.open(path, 'r:'):
+            raise UnsafeCheckpointError(path, 'files of a tar archive')
+    except tarfile.TarError:
+        pass
+    with open(path, 'rb') as file:
+        start = file.read(2)
+    if not start.startswith(b'\x80'):  # the mark of a pickle
+        form = 'a zip archive without its end' if start == b'PK' else start
+        raise EOFError(f'neither a zip archive nor a pickle, but {form!r}')

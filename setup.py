@@ -1,0 +1,128 @@
+"""Build the package; ``pip install -e .`` and ``pip wheel .`` call this.
+
+OpenMMLab's tools (MIM, ``_base_ = 'eaglenet_mm::...'``) expect configs and
+tools inside of the installed package, in ``eaglenet_mm/.mim``. A wheel gets
+copies; an editable install gets links into this folder, so that both always
+show the same files.
+"""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+PACKAGE = 'eaglenet_mm'
+SHIPPED = ('configs', 'tools', 'model-index.yml', 'constraints.txt')
+
+MMCV_LITE = 'mmcv-lite>=2.0.1,<2.2'
+VIDEO = ['av>=12']
+SEARCH = ['faiss-cpu>=1.8']
+TENSORBOARD = ['tensorboard>=2.15']
+
+
+class BuildWithConfigs(build_py):
+    """Put configs and tools beside the modules, under ``.mim``."""
+
+    def run(self):
+        missing = [name for name in SHIPPED if not (ROOT / name).exists()]
+        if missing:
+            raise FileNotFoundError(
+                f'{PACKAGE} ships {", ".join(SHIPPED)}, but {ROOT} lacks '
+                f'{", ".join(missing)}. Build from a complete checkout.'
+            )
+        super().run()
+        if getattr(self, 'editable_mode', False):
+            place(ROOT / PACKAGE / '.mim', link=True)
+        else:
+            place(Path(self.build_lib) / PACKAGE / '.mim', link=False)
+
+
+def place(folder, link):
+    """Fill ``folder`` with links to what we ship, or with copies of it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in SHIPPED:
+        source, target = ROOT / name, folder / name
+        if link:
+            try:
+                target.symlink_to(os.path.relpath(source, folder))
+                continue
+            except OSError:  # Windows without the right to make links
+                pass
+        if source.is_dir():
+            ignored = shutil.ignore_patterns('__pycache__', '*.pyc')
+            shutil.copytree(source, target, ignore=ignored)
+        else:
+            shutil.copy2(source, target)
+
+
+def version():
+    text = (ROOT / PACKAGE / 'version.py').read_text(encoding='utf-8')
+    return re.search(r"__version__ = '([^']+)'", text).group(1)
+
+
+def long_description():
+    readme = ROOT / 'README.md'
+    return readme.read_text(encoding='utf-8') if readme.exists() else ''
+
+
+setup(
+    name=PACKAGE,
+    version=version(),
+    description='EagleNet and other text-video retrieval on MMEngine',
+    long_description=long_description(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    keywords='computer vision, text-video retrieval, OpenMMLab',
+    packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    python_requires='>=3.10,<3.14',
+    # mmaction2 needs mmcv and importlib_metadata without declaring them.
+    # mmcv comes as the extra [lite], because a compiled mmcv lives in the
+    # same folder and must not be overwritten.
+    install_requires=[
+        'av>=12',
+        'decord>=0.6.0',
+        'ftfy',
+        'importlib_metadata',
+        'mmaction2==1.2.0',
+        'mmengine>=0.10.6,<0.11',
+        'numpy',
+        'open_clip_torch>=2.26',
+        'opencv-python',
+        'pillow',
+        'regex',
+        'setuptools<82',  # mmengine imports pkg_resources
+        'torch>=2.1',
+        'torchvision',
+    ],
+    extras_require={
+        'lite': [MMCV_LITE],
+        'search': SEARCH,
+        'video': VIDEO,
+        'tensorboard': TENSORBOARD,
+        'dev': [
+            'build',
+            'hypothesis',
+            'mypy',
+            'pytest>=8',
+            'pytest-timeout',
+            'pytest-xdist',
+            'ruff',
+            'wheel',
+            *TENSORBOARD,
+        ],
+    },
+    cmdclass={'build_py': BuildWithConfigs},
+    zip_safe=False,
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'License :: OSI Approved :: Apache Software License',
+        'Operating System :: OS Independent',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+)

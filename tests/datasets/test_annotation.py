@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eaglenet_mm.datasets import (
+    annotation,
+    check_annotation,
+    read_annotation,
+    write_annotation,
+)
+
+
+def test_round_trip(
+    tmp_path: Path, metainfo: dict[str, Any], records: list[dict[str, Any]]
+) -> None:
+    records[0]['captions'][0] = 'ein Mädchen läuft 😀'
+    path = tmp_path / 'new' / 'test.json'
+    write_annotation(path, metainfo, records)
+    header, read = read_annotation(path)
+    assert header == {**metainfo, 'num_videos': 3, 'num_captions': 6}
+    assert read == records
+    content = path.read_bytes()
+    assert 'Mädchen läuft 😀'.encode() in content
+    assert b'\r' not in content
+    assert os.listdir(path.parent) == ['test.json']
+
+
+def test_reads_a_file_of_a_windows_editor(
+    ann_file: str, records: list[dict[str, Any]]
+) -> None:
+    path = Path(ann_file)
+    text = path.read_text(encoding='utf-8').replace('\n', '\r\n')
+    path.write_bytes(b'\xef\xbb\xbf' + text.encode())
+    assert read_annotation(path)[1] == records
+
+
+def test_an_interrupted_write_leaves_the_old_file(
+    ann_file: str,
+    metainfo: dict[str, Any],
+    records: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = Path(ann_file).read_bytes()
+
+    def interrupt(source: str, target: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(annotation.os, 'replace', interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_annotation(ann_file, metainfo, records[:1])
+    assert Path(ann_file).read_bytes() == before
+    assert os.listdir(Path(ann_file).parent) == [Path(ann_file).name]
+
+
+def test_nothing_is_written_if_a_record_is_wrong(
+    tmp_path: Path, metainfo: dict[str, Any]
+) -> None:
+    with pytest.raises(KeyError, match="record 0 \\('a'\\) has no 'captions'"):
+        write_annotation(
+            tmp_path / 'x.json', metainfo, [dict(video_id='a', video='a.mp4')]
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none\.json' does not exist"):
+        read_annotation(tmp_path / 'none.json')
+
+
+@pytest.mark.parametrize(
+    'content', [b'{"metainfo": {', b'\xff\xfe\x00', b'', b'not json']
+)
+def test_broken_json(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / 'broken.json'
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r'broken\.json: expected JSON'):
+        read_annotation(path)
+
+
+@pytest.mark.parametrize('content', [[], {'metainfo': {}}, 'text', None])
+def test_wrong_top_level(tmp_path: Path, content: Any) -> None:
+    path = tmp_path / 'top.json'
+    path.write_text(json.dumps(content), encoding='utf-8')
+    with pytest.raises(KeyError, match="'metainfo' and 'data_list'"):
+        read_annotation(path)
+
+
+def test_header_must_be_an_object(records: list[dict[str, Any]]) -> None:
+    with pytest.raises(TypeError, match="'metainfo' must be an object"):
+        check_annotation([], records, 'file')
+
+
+@pytest.mark.parametrize('key', ['dataset', 'split', 'protocol'])
+@pytest.mark.parametrize('value', ['', 3, None])
+def test_header_keys(
+    metainfo: dict[str, Any],
+    records: list[dict[str, Any]],
+    key: str,
+    value: Any,
+) -> None:
+    metainfo[key] = value
+    with pytest.raises(KeyError, match=f"needs '{key}'.*got {value!r}"):
+        check_annotation(metainfo, records, 'file')
+
+
+@pytest.mark.parametrize(
+    ('key', 'count'), [('num_videos', 3), ('num_captions', 6)]
+)
+def test_header_counts_must_agree(
+    metainfo: dict[str, Any],
+    records: list[dict[str, Any]],
+    key: str,
+    count: int,
+) -> None:
+    metainfo[key] = 1000
+    with pytest.raises(ValueError, match=f"'{key}' is 1000.*hold {count}"):
+        check_annotation(metainfo, records, 'file')
+
+
+def test_records_must_be_a_list(metainfo: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=r"'data_list' must be a list.*dict"):
+        check_annotation(metainfo, {}, 'file')
+
+
+def test_no_records(metainfo: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="'data_list' is empty"):
+        check_annotation(metainfo, [], 'file')
+
+
+def test_a_record_must_be_an_object(
+    metainfo: dict[str, Any], records: list[dict[str, Any]]
+) -> None:
+    with pytest.raises(TypeError, match=r'record 3 must be an object.*str'):
+        check_annotation(metainfo, [*records, 'video7020'], 'file')
+
+
+@pytest.mark.parametrize('key', ['video_id', 'video', 'captions'])
+def test_missing_key(
+    metainfo: dict[str, Any], records: list[dict[str, Any]], key: str
+) -> None:
+    del records[1][key]
+    with pytest.raises(KeyError, match=f"file: record 1 .*has no '{key}'"):
+        check_annotation(metainfo, records, 'file')
+
+
+def test_duplicate_video_id(
+    metainfo: dict[str, Any], records: list[dict[str, Any]]
+) -> None:
+    records[2]['video_id'] = 'a'
+    with pytest.raises(
+        ValueError, match="'a' stands in record 0 and in record 2"
+    ):
+        check_annotation(metainfo, records, 'file')
+
+
+@pytest.mark.parametrize(
+    ('change', 'error', 'message'),
+    [
+        (dict(caption='one'), KeyError, r"unknown keys \['caption'\]"),
+        (dict(video_id=7020), TypeError, "'video_id' must be a string.*7020"),
+        (dict(video=''), TypeError, "'video' must be a string.*''"),
+        (dict(captions='one'), TypeError, "'captions' must be a list.*str"),
+        (dict(captions=[]), ValueError, "'captions' is an empty list"),
+        (dict(captions=['a', None]), TypeError, r"'captions'\[1\].*None"),
+        (dict(captions=['a', ' \n']), ValueError, r"'captions'\[1\] is empty"),
+        (dict(captions=['\ud800']), ValueError, r'\[0\] is no valid Unicode'),
+        (dict(start='3'), TypeError, "'start' must be a number.*'3'"),
+        (dict(end=True), TypeError, "'end' must be a number.*True"),
+        (dict(start=-1), ValueError, "'start' must be finite.*-1"),
+        (dict(end=float('inf')), ValueError, "'end' must be finite.*inf"),
+        (
+            dict(start=5, end=5),
+            ValueError,
+            "'start' must come before.*5 and 5",
+        ),
+        (dict(start=6, end=5.5), ValueError, 'got 6 and 5.5'),
+        (dict(end=0), ValueError, 'got None and 0'),
+    ],
+)
+def test_bad_record(
+    metainfo: dict[str, Any],
+    records: list[dict[str, Any]],
+    change: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    records[0].update(change)
+    with pytest.raises(error, match=message) as caught:
+        check_annotation(metainfo, records, 'file')
+    assert 'file: record 0' in str(caught.value)
+
+
+def test_times_may_be_absent_or_half_given(
+    metainfo: dict[str, Any], records: list[dict[str, Any]]
+) -> None:
+    records[0].update(start=3)
+    records[1].update(start=None, end=None)
+    assert check_annotation(metainfo, records, 'file')[1] == records

@@ -1,0 +1,181 @@
+"""What every backend must deliver, on written and on real clips."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from eaglenet_mm.datasets import VideoReadError
+from eaglenet_mm.datasets.video_readers import (
+    DecordReader,
+    OpenCVReader,
+    PyAVReader,
+    open_video,
+)
+
+READERS = [DecordReader, PyAVReader, OpenCVReader]
+
+
+@pytest.mark.parametrize('reader_type', READERS)
+def test_frames_in_any_order(
+    write_clip: Callable[..., Path],
+    frame_numbers: Callable,
+    reader_type: type,
+) -> None:
+    path = write_clip(num_frames=40, options={'g': '7', 'bf': '2'})
+    with reader_type(str(path)) as reader:
+        assert reader.num_frames == reader.num_frames_reported == 40
+        assert reader.fps == 10
+        for wanted in ([0, 13, 39], [39, 0, 13, 13], [21]):
+            frames = reader.get_batch(wanted)
+            assert frames.shape == (len(wanted), 48, 64, 3)
+            assert frames.dtype == np.uint8
+            assert frame_numbers(frames) == wanted
+
+
+def write_image(path: Path, image: np.ndarray) -> None:
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('libx264', rate=10)
+        stream.height, stream.width = image.shape[:2]
+        stream.pix_fmt = 'yuv420p'
+        frame = av.VideoFrame.from_ndarray(image, format='rgb24')
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize('reader_type', READERS)
+def test_colours_are_red_green_blue(tmp_path: Path, reader_type: type) -> None:
+    image = np.zeros((48, 64, 3), dtype=np.uint8)
+    image[..., 0] = 200
+    write_image(tmp_path / 'red.mp4', image)
+    with reader_type(str(tmp_path / 'red.mp4')) as reader:
+        mean = reader.get_batch([0])[0].reshape(-1, 3).mean(axis=0)
+    np.testing.assert_allclose(mean, [200, 0, 0], atol=12)
+
+
+@pytest.mark.parametrize('reader_type', READERS)
+def test_true_frame_rate(
+    tmp_path: Path, write_clip: Callable[..., Path], reader_type: type
+) -> None:
+    path = write_clip(num_frames=30, fps=Fraction(30000, 1001))
+    with reader_type(str(path)) as reader:
+        assert reader.fps == Fraction(30000, 1001)
+
+
+@pytest.mark.parametrize('reader_type', READERS)
+@pytest.mark.parametrize('content', [b'', b'this is a text' * 99])
+def test_no_video(tmp_path: Path, reader_type: type, content: bytes) -> None:
+    path = tmp_path / 'text.mp4'
+    path.write_bytes(content)
+    with pytest.raises(VideoReadError, match=r'text\.mp4: expected a video'):
+        reader_type(str(path))
+
+
+@pytest.mark.parametrize('name', ['sound.mp4', 'sound.mkv'])
+def test_sound_alone(tmp_path: Path, name: str) -> None:
+    with av.open(str(tmp_path / name), 'w') as container:
+        stream = container.add_stream('aac', rate=8000, layout='mono')
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), dtype=np.float32), format='fltp', layout='mono'
+        )
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with pytest.raises(VideoReadError, match='no video stream'):
+        open_video(str(tmp_path / name))
+
+
+def turn_clockwise(path: Path) -> None:
+    """Write a quarter turn into the display matrix of an MP4 file."""
+    content = path.read_bytes()
+    upright = struct.pack('>9i', 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
+    turned = struct.pack('>9i', 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
+    place = content.index(upright, content.index(b'tkhd'))
+    path.write_bytes(content[:place] + turned + content[place + len(turned) :])
+
+
+@pytest.mark.parametrize('reader_type', READERS)
+def test_rotation(tmp_path: Path, reader_type: type) -> None:
+    image = np.zeros((48, 64, 3), dtype=np.uint8)
+    image[:24] = 220  # bright above
+    path = tmp_path / 'turned.mp4'
+    write_image(path, image)
+    turn_clockwise(path)
+    with reader_type(str(path)) as reader:
+        frame = reader.get_batch([0])[0]
+    assert frame.shape == (64, 48, 3)
+    # a quarter turn clockwise brings the upper half to the right
+    assert frame[:, :20].mean() < 30
+    assert frame[:, 28:].mean() > 200
+
+
+@pytest.mark.parametrize('name', ['video_90', 'video_270'])
+def test_readers_agree_on_turned_real_clips(
+    video_dir: Path, name: str
+) -> None:
+    frames = []
+    for reader_type in READERS:
+        with reader_type(str(video_dir / f'formats/{name}.mov')) as reader:
+            frames.append(reader.get_batch([0, 2]).astype(np.float64))
+    assert frames[0].shape == (2, 568, 320, 3)
+    for other in frames[1:]:
+        assert np.abs(other - frames[0]).mean() < 3
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'msrvtt/video7010.mp4',
+        'msrvtt/video7011.mp4',
+        'msvd/WTf5EgVY5uU_124_128.avi',
+        'msvd/klteYv1Uv9A_27_33.avi',
+        'formats/anomaly_detection.mpg',
+        'formats/goldeneye-vfr-drop3.mp4',
+        'formats/unordered.mov',
+        'formats/delayed_start.mp4',
+        'formats/h264_10bits.mp4',
+        'formats/no_duration.webm',
+        'formats/pigs_in_a_polka.gif',
+        'formats/av1_video.mkv',
+        'formats/-video-with-dash-.mp4',
+        'formats/sample.ts',
+        'formats/test.avi',
+        'formats/video_90.mov',
+    ],
+)
+def test_auto_is_exact_on_real_clips(video_dir: Path, name: str) -> None:
+    """The frames are those of decoding in order."""
+    path = str(video_dir / name)
+    with open_video(path) as reader, PyAVReader(path) as reference:
+        count = reader.num_frames
+        wanted = np.unique(np.linspace(0, count - 1, 12, dtype=int)).tolist()
+        np.testing.assert_array_equal(
+            reader.get_batch(wanted), reference.get_batch(wanted)
+        )
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'Panasonic_AG_HMC_151.MTS',
+        'corrupted.mp4',
+        'first_vid.mp4',
+        'matrix_ping_pong.wmv',
+        'mpeg4.mp4',
+        'pentax_320x240.mov',
+    ],
+)
+def test_broken_real_clips_raise(video_dir: Path, name: str) -> None:
+    path = str(video_dir / 'broken' / name)
+    with (
+        pytest.raises(VideoReadError, match=re.escape(name)),
+        open_video(path) as reader,
+    ):
+        reader.get_batch([max(reader.num_frames - 1, 0)])

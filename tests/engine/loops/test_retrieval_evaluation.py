@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from eaglenet_mm.engine.loops.retrieval_evaluation import (
+    RetrievalEvaluation,
+    to_full_precision,
+)
+from eaglenet_mm.structures import TextFeatures
+from tests.engine.loops.tiny_retrieval import (
+    TinyRetriever,
+    TinyVideos,
+    collate,
+)
+
+
+def evaluation_of(
+    items: list[dict], **model: object
+) -> tuple[RetrievalEvaluation, TinyRetriever]:
+    retriever = TinyRetriever(**model).eval()
+    evaluation = RetrievalEvaluation(retriever)
+    with torch.no_grad():
+        if items:
+            evaluation.add_batch(collate(items))
+    return evaluation, retriever
+
+
+def test_non_finite_video_features_name_the_videos():
+    evaluation, _ = evaluation_of(TinyVideos(3).items, broken_video=True)
+    with pytest.raises(
+        ValueError,
+        match=r"3 of 3 videos .* in 'frames': \['clip0', 'clip1', 'clip2'\]",
+    ):
+        evaluation.gather()
+
+
+@torch.no_grad()
+def test_non_finite_text_features_name_the_captions():
+    evaluation, _ = evaluation_of(TinyVideos(3).items, broken_text=True)
+    evaluation.gather()
+    with pytest.raises(ValueError, match=r'captions \[1\].*1 of 3 in this'):
+        list(evaluation.encode_texts())
+
+
+def test_no_video():
+    evaluation, _ = evaluation_of([])
+    with pytest.raises(ValueError, match='0 videos and 0 captions'):
+        evaluation.gather()
+
+
+def test_captions_without_tokens():
+    items = TinyVideos(2).items
+    items[1]['data_samples'].set_metainfo(dict(caption_indices=[1, 2]))
+    with pytest.raises(
+        ValueError, match="'clip1' has 2 caption_indices, but 1 rows"
+    ):
+        evaluation_of(items)
+
+
+@torch.no_grad()
+def test_token_rows_of_different_lengths():
+    retriever = TinyRetriever().eval()
+    evaluation = RetrievalEvaluation(retriever)
+    for item in TinyVideos(2, uneven=True).items:
+        evaluation.add_batch(collate([item]))
+    with pytest.raises(ValueError, match=r'lengths \[6, 7\]'):
+        evaluation.gather()
+
+
+def test_half_precision_is_cast_and_double_is_kept():
+    half = TextFeatures(torch.ones(1, 2, dtype=torch.float16))
+    double = TextFeatures(torch.ones(1, 2, dtype=torch.float64))
+    assert to_full_precision(half).embeds.dtype == torch.float32
+    assert to_full_precision(double).embeds.dtype == torch.float64

@@ -1,0 +1,289 @@
+from __future__ import annotations
+
+import logging
+import math
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.runner import TestLoop, ValLoop
+
+from eaglenet_mm.engine.loops import RetrievalTestLoop, RetrievalValLoop
+from eaglenet_mm.engine.loops import retrieval_evaluation as evaluation_module
+from tests.engine.loops.tiny_retrieval import build_runner, loader_config
+
+DATASET = dict(num_videos=7, max_captions=3)
+NUM_CAPTIONS = 1 + 2 + 3 + 1 + 2 + 3 + 1
+
+
+def dumped(tmp_path: Path, name: str, **options: object) -> list[dict]:
+    """Rows of an evaluation, as DumpResults writes them."""
+    path = tmp_path / f'{name}.pkl'
+    runner = build_runner(
+        str(tmp_path),
+        evaluator=[
+            dict(type='RetrievalRankMetric'),
+            dict(type='DumpResults', out_file_path=str(path)),
+        ],
+        **options,
+    )
+    runner.test()
+    with path.open('rb') as file:
+        rows = pickle.load(file)
+    return sorted(rows, key=lambda row: row['caption_index'])
+
+
+def test_metrics_equal_those_of_the_full_matrix(tmp_path):
+    runner = build_runner(str(tmp_path), dataset=DATASET)
+    metrics = runner.test()
+    items = runner.test_dataloader.dataset.items
+    model = runner.model
+    with torch.no_grad():
+        pixels = torch.stack([i['inputs']['frames'] for i in items]) / 255
+        videos = model.visual(pixels.flatten(2)).mean(1)
+        tokens = torch.cat([i['inputs']['token_ids'] for i in items])
+        texts = model.words(tokens).mean(1)
+        scores = torch.nn.functional.cosine_similarity(
+            texts[:, None], videos[None], dim=-1
+        )
+    owner = [
+        item['data_samples'].video_index
+        for item in items
+        for _ in item['inputs']['token_ids']
+    ]
+    ranks = [
+        sum(float(s) >= float(row[right]) for s in row)
+        for row, right in zip(scores, owner, strict=True)
+    ]
+    assert metrics['t2v/R1'] == pytest.approx(
+        100 * sum(rank == 1 for rank in ranks) / NUM_CAPTIONS
+    )
+    assert metrics['t2v/MnR'] == pytest.approx(sum(ranks) / NUM_CAPTIONS)
+    by_video = []
+    for video in range(7):
+        best = [
+            max(
+                float(scores[row, video])
+                for row in range(NUM_CAPTIONS)
+                if owner[row] == group
+            )
+            for group in range(7)
+        ]
+        by_video.append(sum(score >= best[video] for score in best))
+    assert metrics['v2t/MnR'] == pytest.approx(sum(by_video) / 7)
+    assert set(metrics) == {
+        f'{direction}/{name}'
+        for direction in ('t2v', 'v2t')
+        for name in ('R1', 'R5', 'R10', 'R50', 'MdR', 'MnR', 'ties')
+    } | {'Rsum'}
+
+
+def test_each_side_is_encoded_once(tmp_path):
+    runner = build_runner(str(tmp_path), dataset=DATASET, batch_size=3)
+    runner.val()
+    calls = runner.model.calls
+    assert calls.count(('video', 1)) == 7
+    assert [call for call in calls if call[0] == 'text'] == [
+        ('text', NUM_CAPTIONS)
+    ]
+    assert len(calls) == 8
+
+
+def test_scores_are_bitwise_equal_for_every_batch_size(tmp_path):
+    reference = dumped(tmp_path, 'one', dataset=DATASET, batch_size=1)
+    assert len(reference) == NUM_CAPTIONS
+    for batch_size in (3, 7):
+        rows = dumped(
+            tmp_path, str(batch_size), dataset=DATASET, batch_size=batch_size
+        )
+        for row, expected in zip(rows, reference, strict=True):
+            assert torch.equal(row['scores'], expected['scores'])
+
+
+def test_dumped_rows_name_their_video(tmp_path):
+    rows = dumped(tmp_path, 'rows', dataset=DATASET)
+    assert [row['caption_index'] for row in rows] == list(range(NUM_CAPTIONS))
+    assert [row['video_index'] for row in rows[:6]] == [0, 1, 1, 2, 2, 2]
+    assert rows[3]['video_id'] == 'clip2'
+    assert rows[0]['scores'].shape == (7,)
+    # no row may carry the storage of its whole block
+    assert rows[0]['scores'].untyped_storage().nbytes() == 7 * 4
+
+
+def test_many_blocks_of_texts(tmp_path, monkeypatch):
+    whole = dumped(tmp_path, 'whole', dataset=DATASET)
+    monkeypatch.setattr(evaluation_module, 'TEXT_BLOCK', 5)
+    parts = dumped(tmp_path, 'parts', dataset=DATASET)
+    for row, expected in zip(parts, whole, strict=True):
+        torch.testing.assert_close(row['scores'], expected['scores'])
+
+
+def test_video_batches_have_one_shape(tmp_path):
+    runner = build_runner(
+        str(tmp_path), dataset=DATASET, loop=dict(video_batch=4)
+    )
+    metrics = runner.test()
+    assert [c for c in runner.model.calls if c[0] == 'video'] == [
+        ('video', 4),
+        ('video', 4),
+    ]
+    assert metrics == pytest.approx(
+        build_runner(str(tmp_path), dataset=DATASET).test()
+    )
+
+
+def test_expanded_pairs_are_joined_by_id(tmp_path):
+    """One item for each caption gives the same numbers."""
+    expected = build_runner(str(tmp_path), dataset=DATASET).test()
+    runner = build_runner(str(tmp_path), dataset=DATASET)
+    dataset = runner.test_loop.dataloader.dataset
+    pairs = []
+    for item in dataset.items:
+        for place, tokens in enumerate(item['inputs']['token_ids']):
+            sample = item['data_samples'].clone()
+            sample.set_metainfo(
+                dict(caption_indices=[sample.caption_indices[place]])
+            )
+            inputs = dict(item['inputs'], token_ids=tokens[None])
+            pairs.append(dict(inputs=inputs, data_samples=sample))
+    dataset.items = pairs[::-1]
+    assert runner.test() == expected
+    assert runner.model.calls.count(('video', 1)) == 7
+
+
+def test_a_subset_keeps_canonical_numbers(tmp_path, caplog):
+    """Gaps in the indices are closed; the result line says what is lost."""
+    runner = build_runner(str(tmp_path), dataset=DATASET)
+    dataset = runner.test_loop.dataloader.dataset
+    dataset.items = [dataset.items[i] for i in (1, 4, 6)]
+    with caplog.at_level(logging.WARNING):
+        metrics = runner.test()
+    assert metrics['t2v/MnR'] <= 3
+    assert 'texts 5 found of 13 expected' in caplog.text
+    assert 'videos 3 found of 7 expected' in caplog.text
+    assert 'NOT the complete set' in caplog.text
+
+
+class Recorder(Hook):
+    def __init__(self) -> None:
+        self.calls: list[tuple] = []
+
+    def __getattribute__(self, name: str):
+        for stage in ('val', 'test'):
+            if name in (
+                f'before_{stage}',
+                f'after_{stage}',
+                f'before_{stage}_epoch',
+                f'after_{stage}_epoch',
+                f'before_{stage}_iter',
+                f'after_{stage}_iter',
+            ):
+                return lambda runner, **kwargs: self.calls.append(
+                    (name, kwargs)
+                )
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize('stage', ['val', 'test'])
+def test_hooks_are_called_as_by_mmengine(tmp_path, stage):
+    recorder = Recorder()
+    runner = build_runner(
+        str(tmp_path), dataset=dict(num_videos=3), custom_hooks=[recorder]
+    )
+    metrics = getattr(runner, stage)()
+    assert [name for name, _ in recorder.calls] == [
+        f'before_{stage}',
+        f'before_{stage}_epoch',
+        *[f'before_{stage}_iter', f'after_{stage}_iter'] * 2,
+        f'after_{stage}_epoch',
+        f'after_{stage}',
+    ]
+    kwargs = [kwargs for _, kwargs in recorder.calls]
+    assert [k['batch_idx'] for k in kwargs[2:6]] == [0, 0, 1, 1]
+    assert kwargs[3]['outputs'][1].video_id == 'clip1'
+    assert kwargs[6]['metrics'] == metrics
+    assert isinstance(runner.val_loop, ValLoop)
+    assert isinstance(runner.test_loop, TestLoop)
+
+
+def test_training_with_ema_and_best_checkpoint(tmp_path):
+    runner = build_runner(
+        str(tmp_path),
+        train_dataloader=loader_config(2, num_videos=4),
+        train_cfg=dict(by_epoch=True, max_epochs=2, val_interval=1),
+        optim_wrapper=dict(optimizer=dict(type='BertAdam', lr=1e-2)),
+        param_scheduler=dict(
+            type='WarmupCosineLR', convert_to_iter_based=True, by_epoch=True
+        ),
+        custom_hooks=[dict(type='EMAHook')],
+    )
+    runner.register_hook(
+        dict(type='CheckpointHook', save_best='t2v/R1', rule='greater')
+    )
+    runner.train()
+    assert list(tmp_path.glob('best_t2v_R1_epoch_*.pth'))
+    assert runner.model.training is False  # validation came last
+
+
+def test_fp16_encodes_in_half_and_scores_in_float(tmp_path):
+    exact = dumped(tmp_path, 'exact', dataset=DATASET)
+    half = dumped(tmp_path, 'half', dataset=DATASET, loop=dict(fp16=True))
+    assert half[0]['scores'].dtype == torch.float32
+    assert not torch.equal(half[0]['scores'], exact[0]['scores'])
+    torch.testing.assert_close(
+        half[0]['scores'], exact[0]['scores'], atol=0.05, rtol=0
+    )
+
+
+def test_noise_seeds_report_mean_and_spread(tmp_path):
+    runner = build_runner(
+        str(tmp_path),
+        dataset=DATASET,
+        model=dict(noise=0.5),
+        loop=dict(noise_seeds=3),
+    )
+    metrics = runner.test()
+    model = runner.model
+    assert not model.head.noise_table.any()  # the checkpoint's own survives
+    assert model.calls.count(('video', 1)) == 7
+    plain = build_runner(
+        str(tmp_path), dataset=DATASET, model=dict(noise=0.5)
+    ).test()
+    assert {key: metrics[key] for key in plain} == plain
+    values = []
+    for seed in range(3):
+        single = build_runner(
+            str(tmp_path), dataset=DATASET, model=dict(noise=0.5)
+        )
+        single.model.head.reseed(seed)
+        values.append(single.test()['t2v/MnR'])
+    mean = sum(values) / 3
+    assert metrics['t2v/MnR_mean'] == pytest.approx(mean)
+    spread = math.sqrt(sum((v - mean) ** 2 for v in values) / 2)
+    assert spread > 0
+    assert metrics['t2v/MnR_std'] == pytest.approx(spread)
+    assert 't2v/R1_std' in metrics
+    assert 't2v/ties_std' not in metrics
+
+
+def test_progress_bar_is_drawn(tmp_path, capsys):
+    build_runner(str(tmp_path), dataset=DATASET).test()
+    shown = capsys.readouterr().out
+    assert 'video batches' in shown
+    assert '4/4' in shown
+    assert f'{NUM_CAPTIONS}/{NUM_CAPTIONS}' in shown
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(noise_seeds=1), "'noise_seeds' must be 0 .* but got 1"),
+        (dict(video_batch=0), "'video_batch' must be at least 1, but got 0"),
+    ],
+)
+@pytest.mark.parametrize('loop', [RetrievalValLoop, RetrievalTestLoop])
+def test_bad_options(loop, options, message):
+    with pytest.raises(ValueError, match=message):
+        loop(None, None, None, **options)

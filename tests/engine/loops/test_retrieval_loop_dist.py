@@ -1,0 +1,78 @@
+"""Two gloo processes give the numbers of one."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from torch.multiprocessing import spawn
+
+from tests.engine.loops import dist_worker
+from tests.engine.loops.tiny_retrieval import build_runner
+
+pytestmark = [pytest.mark.dist, pytest.mark.slow]
+
+SETTINGS = [
+    dict(dataset=dict(num_videos=7, max_captions=3), batch_size=1),
+    dict(dataset=dict(num_videos=7, max_captions=3), batch_size=3),
+    dict(dataset=dict(num_videos=151), batch_size=7),
+    # fewer videos than processes: the sampler repeats the only one
+    dict(dataset=dict(num_videos=1, max_captions=1), batch_size=2),
+    dict(
+        dataset=dict(num_videos=5, max_captions=2),
+        model=dict(noise=0.5),
+        loop=dict(noise_seeds=2),
+    ),
+]
+
+
+def load(path: Path):
+    with path.open('rb') as file:
+        return pickle.load(file)
+
+
+def rows_of(path: Path) -> list[dict]:
+    return sorted(load(path), key=lambda row: row['caption_index'])
+
+
+def test_two_processes_equal_one(tmp_path, monkeypatch, repository):
+    monkeypatch.syspath_prepend(str(repository))
+    spawn(
+        dist_worker.evaluate,
+        args=(2, str(tmp_path / 'init'), str(tmp_path), SETTINGS),
+        nprocs=2,
+    )
+    for number, options in enumerate(SETTINGS):
+        path = tmp_path / f'single{number}.pkl'
+        metrics = build_runner(
+            str(tmp_path),
+            evaluator=[
+                dict(type='RetrievalRankMetric'),
+                dict(type='DumpResults', out_file_path=str(path)),
+            ],
+            **{**options, 'batch_size': 2},
+        ).test()
+        for rank in (0, 1):
+            assert load(tmp_path / f'metrics{number}_{rank}.pkl') == metrics
+        single = rows_of(path)
+        double = rows_of(tmp_path / f'rows{number}.pkl')
+        assert len(single) == len(double)
+        for ours, theirs in zip(single, double, strict=True):
+            assert ours['caption_index'] == theirs['caption_index']
+            assert ours['video_id'] == theirs['video_id']
+            assert torch.equal(ours['scores'], theirs['scores'])
+
+
+def test_gather_of_uneven_rows(tmp_path, monkeypatch, repository):
+    monkeypatch.syspath_prepend(str(repository))
+    spawn(
+        dist_worker.gather,
+        args=(2, str(tmp_path / 'init'), str(tmp_path)),
+        nprocs=2,
+    )
+    for rank in (0, 1):
+        uneven, lacking = torch.load(tmp_path / f'{rank}.pt')
+        assert uneven.flatten().tolist() == [0, 1, 2, 10]
+        assert lacking.tolist() == [[True, False]]

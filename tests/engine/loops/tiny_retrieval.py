@@ -1,0 +1,201 @@
+"""A tiny retriever and data set, to drive the loops without the real ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.model import BaseDataPreprocessor, BaseModel
+from mmengine.runner import Runner
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from eaglenet_mm.registry import DATASETS, MODELS
+from eaglenet_mm.structures import (
+    RetrievalDataSample,
+    TextFeatures,
+    VideoFeatures,
+)
+
+WIDTH, FRAMES, WORDS, SIDE = 24, 3, 6, 5
+
+
+@MODELS.register_module()
+class TinyPreprocessor(BaseDataPreprocessor):
+    def forward(self, data: dict, training: bool = False) -> dict:
+        data = self.cast_data(data)
+        inputs = data['inputs']
+        frames = torch.stack([f.float() / 255 for f in inputs['frames']])
+        return dict(
+            inputs=dict(
+                pixels=frames,
+                frame_mask=torch.ones(frames.shape[:2], dtype=torch.bool),
+                token_ids=torch.cat(inputs['token_ids']),
+                caption_counts=torch.tensor(
+                    [len(rows) for rows in inputs['token_ids']]
+                ),
+            ),
+            data_samples=data['data_samples'],
+        )
+
+
+class TinyHead(nn.Module):
+    """Cosine of text and mean frame, with a noise table on the text."""
+
+    def __init__(self, noise: float = 0.0) -> None:
+        super().__init__()
+        self.noise = noise
+        self.register_buffer('noise_table', torch.zeros(WIDTH))
+
+    def reseed(self, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.noise_table.copy_(torch.randn(WIDTH, generator=generator))
+
+    def prepare_text(self, text: TextFeatures) -> Tensor:
+        embeds = text.embeds + self.noise * self.noise_table
+        return nn.functional.normalize(embeds, dim=-1)
+
+    def prepare_video(self, video: VideoFeatures) -> Tensor:
+        return nn.functional.normalize(video.frames.mean(1), dim=-1)
+
+    def score_chunked(self, text: Tensor, video: Tensor) -> Tensor:
+        return text @ video.t()
+
+
+@MODELS.register_module()
+class TinyRetriever(BaseModel):
+    """Linear encoders; counts the videos and captions it encodes."""
+
+    def __init__(
+        self,
+        noise: float = 0.0,
+        broken_video: bool = False,
+        broken_text: bool = False,
+        data_preprocessor: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor or dict(type='TinyPreprocessor'))
+        torch.manual_seed(3)
+        self.visual = nn.Linear(3 * SIDE * SIDE, WIDTH)
+        self.words = nn.Embedding(50, WIDTH)
+        self.head = TinyHead(noise)
+        self.broken_video, self.broken_text = broken_video, broken_text
+        self.calls: list[tuple[str, int]] = []
+
+    def encode_video(self, pixels: Tensor, mask: Tensor) -> VideoFeatures:
+        assert not self.training
+        self.calls.append(('video', len(pixels)))
+        frames = self.visual(pixels.flatten(2))
+        if self.broken_video:
+            frames[:, 0, 0] = torch.nan
+        return VideoFeatures(frames, mask)
+
+    def encode_text(self, token_ids: Tensor) -> TextFeatures:
+        self.calls.append(('text', len(token_ids)))
+        embeds = self.words(token_ids).mean(1)
+        if self.broken_text:
+            embeds[1, 0] = torch.inf
+        return TextFeatures(embeds)
+
+    def forward(
+        self, inputs: dict, data_samples: Any = None, mode: str = 'loss'
+    ) -> dict:
+        frames = self.visual(inputs['pixels'].flatten(2))
+        texts = self.words(inputs['token_ids'])
+        return {'loss': frames.square().mean() + texts.square().mean()}
+
+
+@DATASETS.register_module()
+class TinyVideos(Dataset):
+    """Videos with one to ``max_captions`` random captions each."""
+
+    def __init__(
+        self,
+        num_videos: int = 7,
+        max_captions: int = 1,
+        expected: dict | None = None,
+        uneven: bool = False,
+    ) -> None:
+        generator = torch.Generator().manual_seed(11)
+        self.items, start = [], 0
+        for index in range(num_videos):
+            count = index % max_captions + 1
+            length = WORDS + (index if uneven else 0)
+            self.items.append(
+                dict(
+                    inputs=dict(
+                        frames=torch.randint(
+                            256, (FRAMES, 3, SIDE, SIDE), generator=generator
+                        ).to(torch.uint8),
+                        token_ids=torch.randint(
+                            50, (count, length), generator=generator
+                        ),
+                    ),
+                    data_samples=RetrievalDataSample(
+                        metainfo=dict(
+                            video_id=f'clip{index}',
+                            video_index=index,
+                            caption_indices=list(range(start, start + count)),
+                        )
+                    ),
+                )
+            )
+            start += count
+        self.metainfo = dict(
+            dataset='tiny',
+            split='test',
+            protocol='all',
+            num_videos=num_videos,
+            num_captions=start,
+            **(expected or {}),
+        )
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.items[index]
+
+
+def loader_config(batch_size: int, **dataset: Any) -> dict:
+    return dict(
+        batch_size=batch_size,
+        num_workers=0,
+        dataset=dict(type='TinyVideos', **dataset),
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        collate_fn=dict(type='pseudo_collate'),
+    )
+
+
+def build_runner(
+    work_dir: str,
+    *,
+    batch_size: int = 2,
+    dataset: dict | None = None,
+    model: dict | None = None,
+    loop: dict | None = None,
+    evaluator: Any = None,
+    **runner: Any,
+) -> Runner:
+    """A runner with our test and validation loops on the tiny parts."""
+    loader = loader_config(batch_size, **(dataset or {}))
+    evaluator = evaluator or dict(type='RetrievalRankMetric')
+    return Runner(
+        model=dict(type='TinyRetriever', **(model or {})),
+        work_dir=work_dir,
+        val_dataloader=loader,
+        val_cfg=dict(type='RetrievalValLoop', **(loop or {})),
+        val_evaluator=evaluator,
+        test_dataloader=loader,
+        test_cfg=dict(type='RetrievalTestLoop', **(loop or {})),
+        test_evaluator=evaluator,
+        default_scope='eaglenet_mm',
+        default_hooks=dict(runtime_info=dict(type='RuntimeInfoHook')),
+        log_level='WARNING',
+        experiment_name=f'tiny-{id(loader)}',
+        **runner,
+    )
+
+
+def collate(items: list[dict]) -> dict:
+    return pseudo_collate(items)

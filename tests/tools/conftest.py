@@ -1,0 +1,60 @@
+"""Starting the tools, in this process or in one of their own."""
+
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+TOOLS = HERE.parents[1] / 'tools'
+
+
+@pytest.fixture
+def mini_config():
+    return HERE / 'mini_config.py'
+
+
+@pytest.fixture
+def call_tool(monkeypatch):
+    """Run a tool in this process, which saves its start-up time."""
+    monkeypatch.syspath_prepend(str(HERE))
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    monkeypatch.setenv('EAGLENET_MM_TRUST_CHECKPOINTS', '0')
+
+    def call(name, *arguments):
+        monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
+        runpy.run_path(str(TOOLS / name), run_name='__main__')
+
+    return call
+
+
+@pytest.fixture
+def environment():
+    path = os.pathsep.join([str(HERE), str(HERE.parents[1])])
+    return {
+        **os.environ,
+        'PYTHONPATH': path,
+        'PYTHON': sys.executable,
+        'OMP_NUM_THREADS': '1',
+    }
+
+
+@pytest.fixture
+def start_tool(environment):
+    """Run a script of ``tools`` in a process; fail with its output."""
+
+    def start(*command):
+        result = subprocess.run(
+            list(map(str, command)),
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        return result.stdout + result.stderr
+
+    return start

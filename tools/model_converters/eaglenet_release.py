@@ -1,0 +1,83 @@
+"""Turn a checkpoint of the EagleNet release into one for tools/test.py."""
+
+import argparse
+import os
+import os.path as osp
+from dataclasses import asdict
+
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from eaglenet_mm import __version__
+from eaglenet_mm.models.converters import (
+    check_model_fit,
+    convert_eaglenet_release,
+    read_model_options,
+)
+from eaglenet_mm.registry import MODELS
+from eaglenet_mm.utils.safe_checkpoint import load_checkpoint_file
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('input', help="the authors' checkpoint")
+    parser.add_argument('output', help='where ours is written')
+    parser.add_argument('--config', help='config whose model it must fit')
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='read the input as a plain pickle, which can run code',
+    )
+    args = parser.parse_args()
+    if osp.realpath(args.input) == osp.realpath(args.output):
+        parser.error(f'the output {args.output} is the input; name another')
+    return args
+
+
+def build_model(path: str) -> torch.nn.Module:
+    """Build the model of a config without fetching pretrained weights."""
+    config = Config.fromfile(path)
+    init_default_scope(config.get('default_scope', 'eaglenet_mm'))
+    for part in ('text_encoder', 'video_encoder'):
+        config.model[part]['pretrained'] = None
+    return MODELS.build(config.model)
+
+
+def main() -> None:
+    """Convert, check, write and report."""
+    args = parse_args()
+    source = load_checkpoint_file(args.input, trusted=args.trust_checkpoint)
+    if isinstance(source, dict):
+        source = source.get('state_dict', source)
+    model = build_model(args.config) if args.config else None
+    options = read_model_options(model) if model else {}
+    ours, report = convert_eaglenet_release(source, **options)
+    kept = check_model_fit(ours, model) if model else []
+    meta = dict(
+        converted_from=osp.basename(args.input),
+        eaglenet_mm_version=__version__,
+        options=asdict(report.options),
+    )
+    partial = f'{args.output}.partial'
+    os.makedirs(osp.dirname(osp.abspath(partial)), exist_ok=True)
+    torch.save(dict(state_dict=ours, meta=meta), partial)
+    os.replace(partial, args.output)
+    print('The checkpoint is of a model with')
+    for name, value in meta['options'].items():
+        print(f'  {name}: {value}')
+    for name, target in report.converted.items():
+        print(f'converted {name} -> {target}')
+    for name, reason in report.dropped.items():
+        print(f'dropped {name}: {reason}')
+    for name in kept:
+        print(f'not in the checkpoint, left as the model makes it: {name}')
+    print(
+        f'{len(report.converted)} tensors converted, {len(report.dropped)} '
+        f'dropped. Written: {args.output}'
+    )
+
+
+if __name__ == '__main__':
+    main()

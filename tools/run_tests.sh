@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Make the environment if needed and run the tests.
+#
+#   bash tools/run_tests.sh [options of pytest]
+#
+# Without options all tests run, two at a time. Works from any directory.
+# Variables: EAGLENET_MM_VENV (instead of .venv), BASE_PYTHON.
+set -euo pipefail
+
+# shellcheck source=tools/environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+cd "$repository"
+ensure_environment
+
+# One thread a process: two test processes fill the two cores of a small
+# machine, and more threads would only wait for each other.
+export OMP_NUM_THREADS=1
+# Nothing in the tests may reach for a network.
+export HF_HUB_OFFLINE=1
+echo "Running pytest in $repository"
+exec "$python" -m pytest -n "${TEST_PROCESSES:-2}" --dist worksteal \
+    --timeout 600 -q "$@"

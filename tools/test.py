@@ -1,0 +1,57 @@
+"""Test a checkpoint: python tools/test.py CONFIG CHECKPOINT [options]."""
+
+import argparse
+
+from eaglenet_mm.utils.cpu_processes import leave_processes
+from eaglenet_mm.utils.launch import (
+    add_launch_arguments,
+    build_runner,
+    check_checkpoint,
+    load_config,
+)
+from eaglenet_mm.utils.metric_file import (
+    dump_scores,
+    start_metrics,
+    write_metrics,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Test a checkpoint')
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        'checkpoint',
+        help="checkpoint file or URL; the word 'none' tests the model as it "
+        'is initialised, for comparison',
+    )
+    parser.add_argument(
+        '--dump',
+        metavar='OUT.pkl',
+        help='write the scores of every caption against all videos',
+    )
+    add_launch_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Test the checkpoint and write ``metrics.json`` to the work dir."""
+    args = parse_args()
+    cfg = load_config(args)
+    cfg.resume = False
+    cfg.load_from = None
+    if args.checkpoint != 'none':
+        check_checkpoint(args.checkpoint)
+        cfg.load_from = args.checkpoint
+    if args.dump is not None:
+        dump_scores(cfg, args.dump)
+    path = start_metrics(cfg)
+    runner = build_runner(cfg, strict=True)
+    metrics = runner.test()
+    about = dict(config=args.config, checkpoint=args.checkpoint)
+    write_metrics(path, metrics, **about)
+    leave_processes()
+
+
+if __name__ == '__main__':
+    main()

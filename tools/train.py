@@ -1,0 +1,65 @@
+"""Train a retriever: python tools/train.py CONFIG [options]."""
+
+import argparse
+
+from eaglenet_mm.utils.cpu_processes import leave_processes
+from eaglenet_mm.utils.launch import (
+    add_launch_arguments,
+    build_runner,
+    load_config,
+    merge_train_arguments,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Train a retriever')
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        metavar='CHECKPOINT',
+        help='go on from this checkpoint; without a path, from the latest '
+        'one of the work directory (from the start if there is none)',
+    )
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='mixed precision: scaled float16 on a GPU, bfloat16 on CPU',
+    )
+    parser.add_argument(
+        '--no-validate', action='store_true', help='do not evaluate meanwhile'
+    )
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help='scale the learning rate by global batch / base_batch_size',
+    )
+    parser.add_argument('--seed', type=int, help='seed of all random numbers')
+    parser.add_argument(
+        '--diff-rank-seed',
+        action='store_true',
+        help='give every process its own seed',
+    )
+    parser.add_argument(
+        '--deterministic',
+        action='store_true',
+        help='let cuDNN and torch use repeatable algorithms only',
+    )
+    add_launch_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train as the config and the command line say."""
+    args = parse_args()
+    cfg = load_config(args)
+    merge_train_arguments(cfg, args)
+    runner = build_runner(cfg, strict=bool(cfg.get('resume')))
+    runner.train()
+    leave_processes()
+
+
+if __name__ == '__main__':
+    main()
