@@ -101,4 +101,4 @@ baseline=$(best mean_pooling_toy)
     --work-dir "$out/untrained"
 
 step '7/7 result'
-"$python" tools/quickstart_report.py data/toy "$out"
+"$python" tools/quickstart_report.py data/toy/test.json "$out"

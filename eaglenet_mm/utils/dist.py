@@ -2,16 +2,61 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+import torch.distributed as dist
 from mmengine.dist import get_rank, get_world_size
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather, all_reduce
+from torch.autograd import Function
 
 from eaglenet_mm.structures import Features
 
 FeaturesT = TypeVar('FeaturesT', bound=Features)
+
+
+class _GatherRows(Function):
+    """Join rows; backward sums what all processes send to the own ones.
+
+    ``torch.distributed.nn.functional.all_gather`` would do, but its backward
+    under gloo reads gradients that are not contiguous, those of a transposed
+    matrix for one, in the wrong order (torch 2.14), and it is deprecated.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.rows = len(x)
+        parts = [torch.empty_like(x) for _ in range(get_world_size())]
+        dist.all_gather(parts, x)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous()
+        if dist.get_backend() == 'nccl':
+            own = gradient.new_empty(ctx.rows, *gradient.shape[1:])
+            dist.reduce_scatter_tensor(own, gradient)
+            return own
+        # a copy: autograd may use this gradient elsewhere
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total[get_rank() * ctx.rows : (get_rank() + 1) * ctx.rows]
+
+
+class _Sum(Function):
+    """Sum over processes, forward and backward."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
 
 
 def gather_with_grad(x: Tensor) -> Tensor:
@@ -30,15 +75,9 @@ def gather_with_grad(x: Tensor) -> Tensor:
     """
     if get_world_size() == 1:
         return x
-    if x.is_floating_point():
-        return torch.cat(all_gather(x.contiguous()))
-    # gloo and NCCL gather bytes, so masks travel as such
-    as_bytes = x.dtype is torch.bool
-    own = (x.to(torch.uint8) if as_bytes else x).contiguous()
-    parts = [torch.empty_like(own) for _ in range(get_world_size())]
-    torch.distributed.all_gather(parts, own)
-    joined = torch.cat(parts)
-    return joined.to(torch.bool) if as_bytes else joined
+    if x.dtype is torch.bool:  # masks travel as bytes
+        return _GatherRows.apply(x.to(torch.uint8).contiguous()).to(x.dtype)
+    return _GatherRows.apply(x.contiguous())
 
 
 def gather_features(features: FeaturesT) -> FeaturesT:
@@ -50,7 +89,7 @@ def gather_features(features: FeaturesT) -> FeaturesT:
 
 def sum_with_grad(x: Tensor) -> Tensor:
     """Sum a tensor over the processes, with gradient."""
-    return x if get_world_size() == 1 else all_reduce(x.contiguous())
+    return x if get_world_size() == 1 else _Sum.apply(x)
 
 
 def own_rows(num_rows: int) -> slice:

@@ -177,8 +177,8 @@ def build_runner(cfg: Config, strict: bool) -> Runner:
     Args:
         cfg (Config): Of :func:`load_config`.
         strict (bool): Whether a checkpoint must fit the model exactly. Off,
-            MMEngine starts what is missing from random numbers, which is what
-            fine-tuning from a part of a model wants.
+            what it lacks starts from random numbers, as fine-tuning from a
+            part of a model wants; its shapes must fit all the same.
 
     Returns:
         Runner: Ready to train or test.
@@ -188,6 +188,5 @@ def build_runner(cfg: Config, strict: bool) -> Runner:
         runner = RUNNERS.build(cfg)
     else:
         runner = Runner.from_cfg(cfg)
-    if strict:
-        require_matching_weights(runner)
+    require_matching_weights(runner, partial=not strict)
     return runner

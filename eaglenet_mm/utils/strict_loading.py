@@ -1,20 +1,25 @@
 """Checkpoints that must fit: a test on random weights is worse than none."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from mmengine.runner import Runner
+from torch import Tensor
 
 
-def require_matching_weights(runner: Runner) -> None:
+def require_matching_weights(runner: Runner, partial: bool = False) -> None:
     """Let a Runner refuse checkpoints that do not fit its model.
 
     MMEngine loads what fits, warns, and leaves the rest random. The order of
     its hooks (EMA weights are exchanged between reading and loading) stays.
 
     Args:
-        runner (Runner): Its ``load_checkpoint`` is replaced by a strict one,
-            which testing and resuming use as well.
+        runner (Runner): Its ``load_checkpoint``, which testing and resuming
+            use as well, is replaced by one that raises a ValueError.
+        partial (bool): Allow missing and surplus keys, as fine-tuning from a
+            part of a model needs, but neither another shape nor a checkpoint
+            without any key of the model. Defaults to False.
     """
     load = runner.load_checkpoint
 
@@ -26,16 +31,49 @@ def require_matching_weights(runner: Runner) -> None:
     ) -> dict:
         del strict
         try:
-            return load(filename, map_location, strict=True, **kwargs)
+            checkpoint = load(
+                filename, map_location, strict=not partial, **kwargs
+            )
+            if partial:
+                _check_shapes(runner, checkpoint)
         except RuntimeError as err:
             raise ValueError(
                 f'{filename} does not fit the model of the config, so it was '
-                f'not loaded: {_shortened(str(err))}\nUse the config that '
+                f'not used: {_shortened(str(err))}\nUse the config that '
                 'the checkpoint was trained with (its meta["cfg"]), or a '
                 'converter of tools/model_converters for a foreign one.'
             ) from err
+        return checkpoint
 
     runner.load_checkpoint = load_checkpoint
+
+
+def _check_shapes(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
+    """Find the parameters that MMEngine left random for their shape."""
+    found = {
+        re.sub('^module[.]', '', name): value
+        for name, value in checkpoint.get('state_dict', checkpoint).items()
+        if isinstance(value, Tensor)
+    }
+    wanted = {
+        re.sub('^module[.]', '', name): value
+        for name, value in runner.model.state_dict().items()
+    }
+    common = found.keys() & wanted.keys()
+    if not common:
+        raise RuntimeError(
+            f'it has none of the {len(wanted)} keys of the model, such as '
+            f'{", ".join(list(wanted)[:3])}, but {", ".join(list(found)[:3])}'
+        )
+    different = [
+        f'size mismatch for {name}: the model has '
+        f'{tuple(wanted[name].shape)}, the checkpoint '
+        f'{tuple(found[name].shape)}'
+        for name in sorted(common)
+        if wanted[name].shape != found[name].shape
+    ]
+    if different:
+        raise RuntimeError('\n'.join(different))
 
 
 def _shortened(message: str, lines: int = 30, width: int = 1000) -> str:

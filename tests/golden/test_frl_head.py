@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ class Case:
             self.weights = weights_by_rule(
                 self.arrays['param_names'].tolist(),
                 [
-                    eval(shape, {})
+                    ast.literal_eval(shape)
                     for shape in self.arrays['param_shapes'].tolist()
                 ],
                 self.meta['seed'],

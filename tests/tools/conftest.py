@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
 
 HERE = Path(__file__).resolve().parent
 TOOLS = HERE.parents[1] / 'tools'
@@ -25,6 +28,9 @@ def call_tool(monkeypatch):
     monkeypatch.setenv('EAGLENET_MM_TRUST_CHECKPOINTS', '0')
 
     def call(name, *arguments):
+        for kind in (DefaultScope, MessageHub, MMLogger, Visualizer):
+            # MMEngine names them by the second, and two runs may share one
+            kind._instance_dict.clear()
         monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
         runpy.run_path(str(TOOLS / name), run_name='__main__')
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from mmengine.config import Config
 
 from eaglenet_mm.utils import UnsafeCheckpointError, load_checkpoint_file
 
-from .conftest import TOOLS
+TOOLS = Path(__file__).resolve().parents[2] / 'tools'
 
 
 def read_metrics(folder):
@@ -148,12 +149,13 @@ def test_killed_training_resumes_with_the_same_losses(
 ):
     """SIGKILL in the second epoch; MMEngine's own checkpoint is resumed."""
     folder, waiting = tmp_path / 'killed', tmp_path / 'waiting'
-    hook = f"[{{'type': 'WaitForKill', 'iteration': 6, 'file': '{waiting}'}}]"
-    arguments = [
-        *('train.py', str(mini_config), '--work-dir', str(folder)),
-        *('--cfg-options', f'custom_hooks={hook}'),
-    ]
-    command = [sys.executable, str(TOOLS / arguments[0]), *arguments[1:]]
+    config = tmp_path / 'mini_config.py'
+    hook = dict(type='WaitForKill', iteration=6, file=str(waiting))
+    config.write_text(
+        f'_base_ = {str(mini_config)!r}\ncustom_hooks = [{hook}]\n'
+    )
+    command = [sys.executable, TOOLS / 'train.py', config]
+    command += ['--work-dir', folder]
     with subprocess.Popen(command, env=environment) as process:
         for _ in range(1200):
             if waiting.exists() or process.poll() is not None:

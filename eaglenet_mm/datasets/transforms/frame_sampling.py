@@ -55,8 +55,8 @@ def release_seeks(
     last = num_seconds if end is None else min(end, num_seconds)
     offsets = range(0, rate, rate // fps)[:fps] if fps else range(rate)
     return [
-        int(second * rate) + offset
-        for second in np.arange(first, last + 1).tolist()
+        int((first + second) * rate) + offset
+        for second in range(math.floor(last - first) + 1)
         for offset in offsets
     ]
 
@@ -116,19 +116,22 @@ def clean_frames(
             f'Sampling needs a positive frame rate, but got {float(rate):g}. '
             'Encode the video again.'
         )
-    first_second = Fraction(start or 0)
-    first = math.ceil(first_second * rate)
-    stop = num_frames
+    begin, limit = _seconds(start or 0), num_frames / rate
     if end is not None:
-        stop = min(stop, math.ceil(Fraction(end) * rate))
+        limit = min(limit, _seconds(end))
+    first, stop = math.ceil(begin * rate), math.ceil(limit * rate)
     if first >= stop:
         return []
-    count = math.ceil((stop / rate - first_second) / step)
     nearest = (
-        math.floor((first_second + k * step) * rate + Fraction(1, 2))
-        for k in range(count)
+        math.floor((begin + k * step) * rate + Fraction(1, 2))
+        for k in range(math.ceil((limit - begin) / step))
     )
     return sorted({min(max(frame, first), stop - 1) for frame in nearest})
+
+
+def _seconds(value: float) -> Fraction:
+    """Turn seconds into the fraction that was meant: 0.1 is 1/10."""
+    return Fraction(value).limit_denominator(1_000_000)
 
 
 def select_frames(

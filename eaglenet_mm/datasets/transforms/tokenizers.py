@@ -68,6 +68,9 @@ class CLIPTokenizer:
     start_id = 49406
     end_id = 49407
 
+    def __init__(self) -> None:
+        _clip_bpe()  # before workers fork, so that none makes its own
+
     def __call__(self, sentences: Sequence[str], max_words: int) -> Tensor:
         """Encode sentences.
 

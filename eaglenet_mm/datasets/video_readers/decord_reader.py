@@ -69,7 +69,7 @@ class DecordReader(VideoReader):
 
     def close(self) -> None:
         """Release the file."""
-        del self._reader
+        self.__dict__.pop('_reader', None)  # twice does no harm
 
 
 def _last_line(error: BaseException) -> str:

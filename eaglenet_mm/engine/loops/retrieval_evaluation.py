@@ -15,6 +15,7 @@ from torch import Tensor
 
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
+from .encoded_features import check_texts, check_videos, to_full_precision
 from .gather_by_id import gather_rows, order_by_id
 
 #: Captions encoded and scored together. No option: the size of a product can
@@ -148,7 +149,7 @@ class RetrievalEvaluation:
             torch.tensor(places, device=self.device)
         )
         self._encoded = []
-        self._check_videos()
+        check_videos(self.videos, self.video_ids)
         self.num_frames = self.videos.frames.shape[1]
         self.caption_indices, places = order_by_id([c for c, _ in captions])
         column = {v: place for place, v in enumerate(self.video_indices)}
@@ -163,21 +164,6 @@ class RetrievalEvaluation:
         self.token_ids = gather_rows(tokens, self.device)[
             torch.tensor(places, device=self.device)
         ]
-
-    def _check_videos(self) -> None:
-        for name in ('frames', 'patches'):
-            values = getattr(self.videos, name)
-            if values is None:
-                continue
-            finite = torch.isfinite(values).flatten(1).all(dim=1)  # (Bv,)
-            broken = [self.video_ids[i] for i in torch.where(~finite)[0]]
-            if broken:
-                raise ValueError(
-                    f'Video features must be finite, but {len(broken)} of '
-                    f'{len(finite)} videos have a non-finite value in '
-                    f"'{name}': {broken[:5]}. Look at the weights, and at "
-                    'these files.'
-                )
 
     def encode_texts(self) -> Iterator[tuple[range, TextFeatures]]:
         """Encode this process's captions, in blocks of canonical order.
@@ -199,18 +185,7 @@ class RetrievalEvaluation:
                     self.token_ids[rows.start : rows.stop]
                 )
             text = to_full_precision(text)
-            finite = torch.isfinite(text.embeds).flatten(1).all(dim=1)
-            broken = [
-                self.caption_indices[rows[int(i)]]
-                for i in torch.where(~finite)[0]
-            ]
-            if broken:
-                raise ValueError(
-                    f'Text features must be finite, but those of captions '
-                    f'{broken[:5]} (counted in the order of the annotation '
-                    f'file) are not; {len(broken)} of {len(rows)} in this '
-                    'block. Look at the weights.'
-                )
+            check_texts(text, self.caption_indices[rows.start : rows.stop])
             yield rows, text
 
     def score(
@@ -243,12 +218,6 @@ class RetrievalEvaluation:
                 }
                 for row, values in zip(rows, scores, strict=True)
             ]
-
-
-def to_full_precision(features: Any) -> Any:
-    """Cast half-precision features to float32; leave other types alone."""
-    half = (torch.float16, torch.bfloat16)
-    return features.map(lambda x: x.float() if x.dtype in half else x)
 
 
 def _flatten(parts: Iterable[list]) -> list:

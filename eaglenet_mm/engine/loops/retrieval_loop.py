@@ -137,6 +137,8 @@ class _RetrievalLoop:
             values = [run[key] for run in runs]
             result[f'{key}_mean'] = statistics.fmean(values)
             result[f'{key}_std'] = statistics.stdev(values)
+            if not key.endswith('/R1') and not key.startswith('Rsum'):
+                continue
             print_log(
                 f'{key} over {len(runs)} noise seeds: mean '
                 f'{result[f"{key}_mean"]:.2f}, standard deviation '

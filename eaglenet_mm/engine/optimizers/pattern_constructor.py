@@ -133,11 +133,16 @@ class PatternOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                 group['weight_decay'] = self.base_wd * key[1]
             print_log(
                 f'Parameter group {len(params)}: {len(group["params"])} '
-                f'tensors, {counts[key]} values, lr {group.get("lr")}, '
-                f'weight_decay {group.get("weight_decay")}',
+                f'tensors, {counts[key]} values, lr {_show(group, "lr")}, '
+                f'weight_decay {_show(group, "weight_decay")}',
                 logger='current',
             )
             params.append(group)
+
+
+def _show(group: dict[str, Any], key: str) -> str:
+    """A group's setting in few digits; the optimiser's own is unknown."""
+    return f'{group[key]:g}' if key in group else 'default'
 
 
 def _no_match(pattern: str, names: list[str]) -> str:

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
@@ -17,14 +16,12 @@ from eaglenet_mm.registry import METRICS
 from ..functional import (
     RankResult,
     bootstrap_recall,
-    check_finite,
     summarize_ranks,
     text_to_video_ranks,
     video_to_text_ranks,
 )
 from .post_processing import PostProcessing
-
-_ROW_KEYS = ('caption_index', 'video_index', 'scores')
+from .score_rows import assemble_rows, check_row
 
 
 @METRICS.register_module()
@@ -116,22 +113,7 @@ class RetrievalRankMetric(BaseMetric):
                     if key in data_batch
                 }
             )
-        for row in data_samples:
-            for key in _ROW_KEYS:
-                if key not in row:
-                    raise KeyError(
-                        'RetrievalRankMetric takes rows with '
-                        f"{', '.join(_ROW_KEYS)}, but got one without '{key}' "
-                        f'(it has {sorted(row)}). Use RetrievalValLoop and '
-                        'RetrievalTestLoop.'
-                    )
-            self.results.append(
-                {
-                    'caption_index': int(row['caption_index']),
-                    'column': int(row.get('column', row['video_index'])),
-                    'scores': torch.as_tensor(row['scores']),
-                }
-            )
+        self.results.extend(check_row(row) for row in data_samples)
 
     def evaluate(self, size: int) -> dict:
         """Collect the rows of all processes and compute the metrics.
@@ -159,7 +141,7 @@ class RetrievalRankMetric(BaseMetric):
                 non-finite score.
         """
         announced, self._announced = self._announced, {}
-        scores, columns = _assemble(results, announced)
+        scores, columns = assemble_rows(results, announced)
         blocks: dict[str, tuple[Tensor, Tensor | None]] = {
             '': (scores, scores)
         }
@@ -232,29 +214,3 @@ class RetrievalRankMetric(BaseMetric):
             for key, value in summary.items()
         )
         print_log(f'{name:<14} {values}', logger='current')
-
-
-def _assemble(
-    rows: Sequence[dict], announced: Mapping[str, int]
-) -> tuple[Tensor, Tensor]:
-    """Order rows by caption, drop duplicates, check that none is missing."""
-    by_caption = {row['caption_index']: row for row in reversed(rows)}
-    num_captions = announced.get('num_captions', len(by_caption))
-    if len(by_caption) != num_captions or not by_caption:
-        raise ValueError(
-            f'Expected score rows of {num_captions} captions, but got '
-            f'{len(by_caption)}. Every process must hand its rows to the '
-            'evaluator; use RetrievalValLoop and RetrievalTestLoop.'
-        )
-    ordered = [by_caption[index] for index in sorted(by_caption)]
-    widths = sorted({len(row['scores']) for row in ordered})
-    num_videos = announced.get('num_videos', widths[0])
-    if widths != [num_videos]:
-        raise ValueError(
-            f'Every score row must cover the {num_videos} videos, but rows '
-            f'have lengths {widths[:5]}.'
-        )
-    scores = torch.stack([row['scores'] for row in ordered])  # (Bt, Bv)
-    check_finite(scores)
-    columns = torch.tensor([row['column'] for row in ordered])
-    return scores, columns

@@ -103,17 +103,17 @@ def turn_clockwise(path: Path) -> None:
 
 @pytest.mark.parametrize('reader_type', READERS)
 def test_rotation(tmp_path: Path, reader_type: type) -> None:
-    image = np.zeros((48, 64, 3), dtype=np.uint8)
-    image[:24] = 220  # bright above
+    image = np.zeros((64, 128, 3), dtype=np.uint8)
+    image[:32] = 220  # bright above
     path = tmp_path / 'turned.mp4'
     write_image(path, image)
     turn_clockwise(path)
     with reader_type(str(path)) as reader:
         frame = reader.get_batch([0])[0]
-    assert frame.shape == (64, 48, 3)
+    assert frame.shape == (128, 64, 3)
     # a quarter turn clockwise brings the upper half to the right
-    assert frame[:, :20].mean() < 30
-    assert frame[:, 28:].mean() > 200
+    assert frame[:, :28].mean() < 30
+    assert frame[:, 36:].mean() > 200
 
 
 @pytest.mark.parametrize('name', ['video_90', 'video_270'])

@@ -43,8 +43,10 @@ def evaluate(
                     collect_dir=f'{out_dir}/collect{number}',
                 ),
             ],
-            model_wrapper_cfg=dict(
-                type='MMDistributedDataParallel', device_ids=None
+            cfg=dict(
+                model_wrapper_cfg=dict(
+                    type='MMDistributedDataParallel', device_ids=None
+                )
             ),
             **options,
         )

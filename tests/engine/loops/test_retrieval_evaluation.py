@@ -3,11 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eaglenet_mm.engine.loops.retrieval_evaluation import (
-    RetrievalEvaluation,
-    to_full_precision,
-)
-from eaglenet_mm.structures import TextFeatures
+from eaglenet_mm.engine.loops.retrieval_evaluation import RetrievalEvaluation
 from tests.engine.loops.tiny_retrieval import (
     TinyRetriever,
     TinyVideos,
@@ -66,10 +62,3 @@ def test_token_rows_of_different_lengths():
         evaluation.add_batch(collate([item]))
     with pytest.raises(ValueError, match=r'lengths \[6, 7\]'):
         evaluation.gather()
-
-
-def test_half_precision_is_cast_and_double_is_kept():
-    half = TextFeatures(torch.ones(1, 2, dtype=torch.float16))
-    double = TextFeatures(torch.ones(1, 2, dtype=torch.float64))
-    assert to_full_precision(half).embeds.dtype == torch.float32
-    assert to_full_precision(double).embeds.dtype == torch.float64

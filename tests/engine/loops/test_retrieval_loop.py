@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-import logging
 import math
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
+from mmengine import runner as mmengine_runner
 from mmengine.hooks import Hook
-from mmengine.runner import TestLoop, ValLoop
 
 from eaglenet_mm.engine.loops import RetrievalTestLoop, RetrievalValLoop
 from eaglenet_mm.engine.loops import retrieval_evaluation as evaluation_module
@@ -137,33 +136,39 @@ def test_video_batches_have_one_shape(tmp_path):
 def test_expanded_pairs_are_joined_by_id(tmp_path):
     """One item for each caption gives the same numbers."""
     expected = build_runner(str(tmp_path), dataset=DATASET).test()
-    runner = build_runner(str(tmp_path), dataset=DATASET)
-    dataset = runner.test_loop.dataloader.dataset
-    pairs = []
-    for item in dataset.items:
-        for place, tokens in enumerate(item['inputs']['token_ids']):
-            sample = item['data_samples'].clone()
-            sample.set_metainfo(
-                dict(caption_indices=[sample.caption_indices[place]])
-            )
-            inputs = dict(item['inputs'], token_ids=tokens[None])
-            pairs.append(dict(inputs=inputs, data_samples=sample))
-    dataset.items = pairs[::-1]
+    runner = build_runner(
+        str(tmp_path), dataset=dict(**DATASET, expand=True), batch_size=4
+    )
     assert runner.test() == expected
     assert runner.model.calls.count(('video', 1)) == 7
 
 
-def test_a_subset_keeps_canonical_numbers(tmp_path, caplog):
+def test_items_that_come_twice_count_once(tmp_path):
+    once = dumped(tmp_path, 'once', dataset=dict(**DATASET, keep=[2, 0, 1]))
+    twice = dumped(
+        tmp_path, 'twice', dataset=dict(**DATASET, keep=[2, 0, 2, 1, 0])
+    )
+    assert len(once) == len(twice) == 6
+    for row, expected in zip(twice, once, strict=True):
+        assert row['caption_index'] == expected['caption_index']
+        assert torch.equal(row['scores'], expected['scores'])
+
+
+def test_a_subset_keeps_canonical_numbers(tmp_path, capsys):
     """Gaps in the indices are closed; the result line says what is lost."""
-    runner = build_runner(str(tmp_path), dataset=DATASET)
-    dataset = runner.test_loop.dataloader.dataset
-    dataset.items = [dataset.items[i] for i in (1, 4, 6)]
-    with caplog.at_level(logging.WARNING):
-        metrics = runner.test()
-    assert metrics['t2v/MnR'] <= 3
-    assert 'texts 5 found of 13 expected' in caplog.text
-    assert 'videos 3 found of 7 expected' in caplog.text
-    assert 'NOT the complete set' in caplog.text
+    rows = dumped(
+        tmp_path, 'part', dataset=dict(**DATASET, keep=[6, 1, 4]), batch_size=1
+    )
+    assert [row['caption_index'] for row in rows] == [1, 2, 7, 8, 12]
+    assert [row['video_index'] for row in rows] == [1, 1, 4, 4, 6]
+    assert [row['column'] for row in rows] == [0, 0, 1, 1, 2]
+    whole = dumped(tmp_path, 'whole', dataset=DATASET)
+    torch.testing.assert_close(
+        rows[3]['scores'], whole[8]['scores'][[1, 4, 6]]
+    )
+    shown = capsys.readouterr().out
+    assert 'texts 5 found of 13 expected, videos 3 found of 7' in shown
+    assert shown.count('NOT the complete set') == 1
 
 
 class Recorder(Hook):
@@ -204,8 +209,8 @@ def test_hooks_are_called_as_by_mmengine(tmp_path, stage):
     assert [k['batch_idx'] for k in kwargs[2:6]] == [0, 0, 1, 1]
     assert kwargs[3]['outputs'][1].video_id == 'clip1'
     assert kwargs[6]['metrics'] == metrics
-    assert isinstance(runner.val_loop, ValLoop)
-    assert isinstance(runner.test_loop, TestLoop)
+    assert isinstance(runner.val_loop, mmengine_runner.ValLoop)
+    assert isinstance(runner.test_loop, mmengine_runner.TestLoop)
 
 
 def test_training_with_ema_and_best_checkpoint(tmp_path):

@@ -113,8 +113,9 @@ class TinyVideos(Dataset):
         self,
         num_videos: int = 7,
         max_captions: int = 1,
-        expected: dict | None = None,
         uneven: bool = False,
+        keep: list[int] | None = None,
+        expand: bool = False,
     ) -> None:
         generator = torch.Generator().manual_seed(11)
         self.items, start = [], 0
@@ -147,14 +148,29 @@ class TinyVideos(Dataset):
             protocol='all',
             num_videos=num_videos,
             num_captions=start,
-            **(expected or {}),
         )
+        if keep is not None:
+            self.items = [self.items[index] for index in keep]
+        if expand:
+            self.items = [p for item in self.items for p in pairs(item)][::-1]
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> dict:
         return self.items[index]
+
+
+def pairs(item: dict) -> list[dict]:
+    """One item for each caption of an item."""
+    found = []
+    for place, tokens in enumerate(item['inputs']['token_ids']):
+        sample = item['data_samples'].clone()
+        own = [sample.caption_indices[place]]
+        sample.set_metainfo(dict(caption_indices=own))
+        inputs = dict(item['inputs'], token_ids=tokens[None])
+        found.append(dict(inputs=inputs, data_samples=sample))
+    return found
 
 
 def loader_config(batch_size: int, **dataset: Any) -> dict:

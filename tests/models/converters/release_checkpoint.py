@@ -125,7 +125,7 @@ def model_config(
         head['loss_energy'] = dict(
             type='EnergyMatchingLoss',
             energy=dict(type=energies[energy]),
-            buffer_size=REPLAY_SIZE,
+            sampler=dict(buffer_size=REPLAY_SIZE),
         )
     return dict(
         type='TextVideoRetriever',

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+
+from eaglenet_mm.engine.hooks import contrastive_batch_hook
+from eaglenet_mm.registry import HOOKS
+
+
+@pytest.fixture
+def lines(monkeypatch) -> list[tuple[int, str]]:
+    found: list[tuple[int, str]] = []
+    monkeypatch.setattr(
+        contrastive_batch_hook,
+        'print_log',
+        lambda text, logger, level=logging.INFO: found.append((level, text)),
+    )
+    return found
+
+
+def run(
+    batch_size=8,
+    processes=4,
+    accumulation=1,
+    cfg=None,
+    sampler=None,
+    monkeypatch=None,
+    **options,
+):
+    monkeypatch.setattr(
+        contrastive_batch_hook, 'get_world_size', lambda: processes
+    )
+    runner = SimpleNamespace(
+        train_dataloader=SimpleNamespace(
+            batch_size=batch_size, batch_sampler=sampler
+        ),
+        optim_wrapper=SimpleNamespace(_accumulative_counts=accumulation),
+        cfg=cfg or {},
+    )
+    HOOKS.build(dict(type='ContrastiveBatchHook', **options)).before_train(
+        runner
+    )
+
+
+def test_the_batch_is_stated(lines, monkeypatch):
+    run(monkeypatch=monkeypatch)
+    assert lines == [
+        (
+            logging.INFO,
+            'Contrastive batch: 32 pairs in one loss (8 a process, 4 '
+            'processes); no gradient accumulation.',
+        )
+    ]
+
+
+def test_accumulation_is_stated(lines, monkeypatch):
+    sampler = SimpleNamespace(batch_size=2)
+    run(
+        batch_size=None,
+        sampler=sampler,
+        accumulation=4,
+        monkeypatch=monkeypatch,
+    )
+    assert 'batch: 8 pairs' in lines[0][1]
+    assert 'gradients of 4 such batches are accumulated' in lines[0][1]
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(cfg=dict(auto_scale_lr=dict(base_batch_size=64))),
+        dict(expected_batch_size=64),
+        dict(
+            cfg=dict(auto_scale_lr=dict(base_batch_size=32)),
+            expected_batch_size=64,
+        ),
+    ],
+)
+def test_another_batch_is_a_warning(lines, monkeypatch, options):
+    run(monkeypatch=monkeypatch, **options)
+    level, text = lines[1]
+    assert level == logging.WARNING
+    assert 'made for 64 pairs in one loss, but this run has 32' in text
+
+
+def test_the_right_batch_is_none(lines, monkeypatch):
+    run(expected_batch_size=32, monkeypatch=monkeypatch)
+    assert len(lines) == 1
+
+
+def test_unknown_batch_size(monkeypatch):
+    with pytest.raises(ValueError, match='needs to know the batch size'):
+        run(batch_size=None, monkeypatch=monkeypatch)

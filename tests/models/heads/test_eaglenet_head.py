@@ -1,0 +1,377 @@
+"""Scores, losses and refusals of the EagleNet head."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eaglenet_mm.models.heads import EagleNetHead
+from eaglenet_mm.registry import MODELS
+from eaglenet_mm.structures import TextFeatures, VideoFeatures
+from tests.models.tiny import FRAMES, WIDTH, eaglenet_head, random_features
+from tests.reference.brute_force import score_pairs
+
+GRAPHS = [
+    dict(type='rgat', num_layers=1),
+    dict(type='rgat', num_layers=2),
+    dict(type='rgat', num_layers=3),
+    dict(type='gat', num_layers=1),
+    dict(type='gat', num_layers=2),
+    dict(type='gat', num_layers=3, version=2),
+]
+
+
+def build(**overrides: object) -> EagleNetHead:
+    head = MODELS.build(eaglenet_head(**overrides)).double()
+    with torch.no_grad():
+        for parameter in head.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return head.eval()
+
+
+def release_weights(head: EagleNetHead) -> dict[str, torch.Tensor]:
+    """The head's weights under the release's names, for the reference."""
+    state = head.state_dict()
+    radius = 'stochastic.std_branch.linear_proj'
+    weights = {
+        f'{radius}.weight': state['stochastic_text.radius.weight'],
+        f'{radius}.bias': state['stochastic_text.radius.bias'],
+        'frame_pe': state['frame_embedding'],
+    }
+    for theirs, ours in {
+        'cross_attn.q_proj': 'query',
+        'cross_attn.k_proj': 'key',
+        'cross_attn.v_proj': 'value',
+        'cross_attn.out_proj': 'output',
+        'linear_proj': 'linear',
+        'layer_norm1': 'norm1',
+        'layer_norm2': 'norm2',
+        'layer_norm3': 'norm3',
+    }.items():
+        for leaf in ('weight', 'bias'):
+            weights[f'pool_frames.{theirs}.{leaf}'] = state[
+                f'pooling.{ours}.{leaf}'
+            ]
+    width, layers = WIDTH, len(head.graph.hidden)
+    for index in range(layers + 1):
+        last = index == layers
+        ours = 'graph.last' if last else f'graph.hidden.{index}'
+        theirs = f'gnn.layers.{max(index, 1) if last else index}'
+        if type(head.graph).__name__ == 'PlainGraph':
+            weights[f'{theirs}.lin1.weight'] = state[f'{ours}.project.weight']
+            weights[f'{theirs}.att_l.weight'] = state[f'{ours}.left'][None]
+            weights[f'{theirs}.att_r.weight'] = state[f'{ours}.right'][None]
+            continue
+        for relation, name in enumerate(
+            ('text_text', 'frame_frame', 'frame_text')
+        ):
+            # relations 0 and 1 of the last layer reach nothing
+            source = ours if last else f'{ours}.{name}'
+            for theirs_part, ours_part in (
+                ('lin_rels', 'project.weight'),
+                ('att_l_rels', 'left'),
+                ('att_r_rels', 'right'),
+            ):
+                value = state[f'{source}.{ours_part}']
+                if value.dim() == 1:
+                    value = value[None]
+                weights[f'{theirs}.{theirs_part}.{relation}.weight'] = value
+        weights[f'{theirs}.lin_out.weight'] = (
+            torch.zeros(width, width, dtype=torch.float64)
+            if last
+            else state[f'{ours}.self_project.weight']
+        )
+    return weights
+
+
+@pytest.mark.parametrize('graph', GRAPHS, ids=str)
+@pytest.mark.parametrize('frames', [FRAMES, 9], ids=['few', 'many'])
+@pytest.mark.parametrize('sizes', [(1, 1), (2, 7), (5, 1)], ids=str)
+def test_scores_are_those_of_brute_force(
+    graph: dict, frames: int, sizes: tuple[int, int]
+) -> None:
+    head = build(
+        graph=graph, num_frames=frames, pooling=dict(num_heads=2)
+    )
+    text, video = random_features(*sizes, frames=frames)
+    pairs = sizes[0] * sizes[1]
+    noise = head.noise_table.unsqueeze(1).expand(-1, pairs, -1)
+    expected = score_pairs(
+        text.embeds,
+        video.frames,
+        noise,
+        release_weights(head),
+        graph=graph['type'],
+        layers=graph['num_layers'],
+        version=graph.get('version', 1),
+        pooling_heads=2,
+    )['logits']
+    got = head(text, video)
+    torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    texts=st.integers(1, 5),
+    videos=st.integers(1, 6),
+    budget=st.sampled_from([1, 20_000, 60_000, 10**9]),
+    seed=st.integers(0, 1000),
+)
+@pytest.mark.parametrize('use_frame_mask', [False, True])
+def test_a_score_depends_on_its_pair_alone(
+    use_frame_mask: bool, texts: int, videos: int, budget: int, seed: int
+) -> None:
+    head = build(use_frame_mask=use_frame_mask)
+    text, video = random_features(texts, videos, seed=seed)
+    whole = head(text, video)
+    head.memory_budget = budget
+    chunked = head.score_chunked(
+        head.prepare_text(text), head.prepare_video(video)
+    )
+    torch.testing.assert_close(chunked, whole, rtol=1e-10, atol=1e-12)
+    rows = torch.randperm(texts)
+    columns = torch.randperm(videos)[: max(1, videos - 1)]
+    part = head(text.index_select(rows), video.index_select(columns))
+    torch.testing.assert_close(
+        part, whole[rows][:, columns], rtol=1e-10, atol=1e-12
+    )
+
+
+def test_masked_frames_have_no_influence() -> None:
+    head = build(use_frame_mask=True)
+    text, video = random_features(3, 4)
+    before = head(text, video)
+    other = video.frames.clone()
+    other[1::2, -1] = 100.0
+    after = head(text, VideoFeatures(other, video.frame_mask))
+    torch.testing.assert_close(before, after)
+    without = build(use_frame_mask=False)
+    assert not torch.allclose(
+        without(text, video),
+        without(text, VideoFeatures(other, video.frame_mask)),
+    )
+
+
+def test_masked_scores_are_those_of_the_shorter_video() -> None:
+    """Masking a last frame equals a head that never had it."""
+    long = build(use_frame_mask=True)
+    short = build(num_frames=FRAMES - 1)
+    state = long.state_dict()
+    state['frame_embedding'] = state['frame_embedding'][:-1]
+    state['stochastic_text.radius.weight'] = state[
+        'stochastic_text.radius.weight'
+    ][:, :-1]
+    for name in list(state):
+        if name.startswith('loss_energy'):
+            del state[name]
+    short.load_state_dict(state, strict=False)
+    text, video = random_features(3, 4)
+    mask = torch.ones(4, FRAMES, dtype=torch.bool)
+    mask[:, -1] = False
+    torch.testing.assert_close(
+        long(text, VideoFeatures(video.frames, mask)),
+        short(text, VideoFeatures(video.frames[:, :-1], mask[:, :-1])),
+    )
+
+
+def test_reseed_draws_other_noise_and_back() -> None:
+    head = build()
+    text, video = random_features(3, 4)
+    first = head(text, video)
+    head.reseed(7)
+    assert not torch.allclose(head(text, video), first)
+    head.reseed(0)
+    torch.testing.assert_close(head(text, video), first)
+
+
+def test_pair_noise_differs_between_pairs() -> None:
+    head = build(noise='pair')
+    text, video = random_features(1, 1)
+    twice = head(
+        TextFeatures(text.embeds.repeat(2, 1)), video.index_select([0, 0])
+    )
+    assert len(twice.flatten().unique()) == 4
+    torch.testing.assert_close(
+        head(TextFeatures(text.embeds.repeat(2, 1)),
+             video.index_select([0, 0])),
+        twice,
+    )  # fmt: skip
+
+
+def test_no_candidates_leaves_the_sentence() -> None:
+    head = build(num_candidates=0)
+    text, video = random_features(2, 3)
+    enriched, _ = head.enrich_and_pool(
+        text.embeds, head.prepare_video(video), head.noise_table
+    )
+    torch.testing.assert_close(
+        enriched, text.embeds[:, None].expand(-1, 3, -1)
+    )
+
+
+def test_training_chunks_give_the_same_losses_and_gradients() -> None:
+    text, video = random_features(4, 4)
+    results = []
+    for budget in (10**9, 1, 50_000):
+        torch.manual_seed(0)
+        head = build(memory_budget=budget).train()
+        losses = head.loss(text, video)
+        sum(v for k, v in losses.items() if 'loss' in k).backward()
+        results.append(
+            (losses, {n: p.grad for n, p in head.named_parameters()})
+        )
+    for losses, gradients in results[1:]:
+        for key, value in results[0][0].items():
+            torch.testing.assert_close(losses[key], value)
+        for key, value in results[0][1].items():
+            torch.testing.assert_close(
+                gradients[key], value, rtol=1e-7, atol=1e-12
+            )
+
+
+def test_training_noise_follows_seed_and_step() -> None:
+    def values(seed: int, steps: int) -> list[float]:
+        torch.manual_seed(seed)
+        head = MODELS.build(eaglenet_head(loss_energy=None,
+                                          energy_support_weight=0.0))  # fmt: skip
+        with torch.no_grad():
+            for parameter in head.parameters():
+                parameter.fill_(0.1)
+        head.train()
+        text, video = random_features(3, 3, dtype=torch.float32)
+        return [
+            head.loss(text, video)['loss_match'].item() for _ in range(steps)
+        ]
+
+    first = values(1, 3)
+    assert values(1, 3) == first
+    assert len(set(first)) == 3
+    assert values(2, 1)[0] != first[0]
+
+
+def test_state_dict_restores_noise_step_and_replay() -> None:
+    text, video = random_features(3, 3)
+    head = build().train()
+    head.loss(text, video)
+    torch.manual_seed(5)
+    other = build().train()
+    other.load_state_dict(head.state_dict())
+    expected = head.loss(text, video)
+    got = other.loss(text, video)
+    for key, value in expected.items():
+        torch.testing.assert_close(got[key], value, rtol=0, atol=0)
+    assert int(other.loss_energy.sampler.replay_fill) == 6
+
+
+def test_state_dict_without_noise_keeps_the_own() -> None:
+    head = build()
+    state = head.state_dict()
+    own = head.noise_table.clone()
+    for name in ('noise_table', 'random_key'):
+        del state[name]
+    head.load_state_dict(state)
+    torch.testing.assert_close(head.noise_table, own)
+
+
+def test_loss_names_and_weights() -> None:
+    text, video = random_features(3, 3)
+    torch.manual_seed(0)
+    full = build().loss(text, video)
+    assert set(full) == {
+        'loss_match',
+        'loss_support',
+        'loss_energy',
+        'loss_energy_support',
+        'pos_score',
+        'neg_score',
+    }
+    torch.manual_seed(0)
+    half = build(support_weight=0.4).loss(text, video)
+    torch.testing.assert_close(half['loss_support'] * 2, full['loss_support'])
+    torch.manual_seed(0)
+    plain = build(
+        support_weight=0.0, loss_energy=None, energy_support_weight=0.0
+    ).loss(text, video)
+    assert set(plain) == {'loss_match', 'pos_score', 'neg_score'}
+
+
+def test_a_batch_of_one_trains() -> None:
+    text, video = random_features(1, 1)
+    head = build().train()
+    losses = head.loss(text, video)
+    assert 'neg_score' not in losses
+    total = sum(v for k, v in losses.items() if 'loss' in k)
+    total.backward()
+    assert torch.isfinite(total)
+    assert all(
+        torch.isfinite(p.grad).all()
+        for p in head.parameters()
+        if p.grad is not None
+    )
+
+
+@pytest.mark.parametrize(
+    ('overrides', 'message'),
+    [
+        (dict(noise='fresh'), "noise must be 'table' or 'pair'"),
+        (dict(num_candidates=-1), 'cannot be negative, but is -1'),
+        (dict(prior='laplace'), "prior must be one of .* but is 'laplace'"),
+        (dict(graph=dict(type='gcn')), "graph.type must be .* but is 'gcn'"),
+        (dict(graph=dict(num_layers=0)), 'num_layers=0'),
+        (dict(graph=dict(num_heads=3)), 'no multiple of num_heads=3'),
+        (dict(graph=dict(type='gat', version=3)), 'version must .* is 3'),
+        (dict(pooling=dict(num_heads=3)), 'no multiple of num_heads=3'),
+        (dict(loss_energy=None), 'energy_support_weight=1.0 weighs'),
+        (dict(memory_budget=0), 'positive number of bytes, but got 0'),
+    ],
+)
+def test_options_are_checked(overrides: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        MODELS.build(eaglenet_head(**overrides))
+
+
+def test_unknown_option_names_the_class() -> None:
+    with pytest.raises(TypeError, match='num_candidate'):
+        MODELS.build(eaglenet_head(num_candidate=3))
+
+
+def test_features_are_checked() -> None:
+    head = build(use_frame_mask=True)
+    text, video = random_features(2, 2)
+    with pytest.raises(ValueError, match=r'num_frames=3 .*\(2, 4, 16\)'):
+        head(text, random_features(2, 2, frames=4)[1])
+    with pytest.raises(ValueError, match=r'embed_dim=16.*\(2, 8\)'):
+        head(random_features(2, 2, width=8)[0], video)
+    with pytest.raises(ValueError, match='one text a video.*3 texts and 2'):
+        head.loss(random_features(3, 2)[0], video)
+    with pytest.raises(ValueError, match=r'same width.*\(2, 8\)'):
+        head.loss(random_features(2, 2, width=8)[0], video)
+    empty = VideoFeatures(video.frames, torch.zeros(2, FRAMES).bool())
+    with pytest.raises(ValueError, match='2 videos have no real frame'):
+        head(text, empty)
+    broken = video.frames.clone()
+    broken[1, 0, 0] = float('nan')
+    with pytest.raises(ValueError, match='video features of 1 of 2 items'):
+        head.loss(text, VideoFeatures(broken, video.frame_mask))
+    without = build(loss_match=None)
+    with pytest.raises(ValueError, match='EagleNetHead has no loss_match'):
+        without.loss(text, video)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_autocast_trains_and_scores_close_to_float32(
+    dtype: torch.dtype,
+) -> None:
+    text, video = random_features(4, 4, dtype=torch.float32)
+    head = build().float()
+    expected = head(text, video)
+    with torch.autocast('cpu', dtype=dtype):
+        scores = head(text, video)
+        head.train()
+        losses = head.loss(text, video)
+    assert (scores.float() - expected).abs().max() < 0.05
+    total = sum(v for k, v in losses.items() if 'loss' in k)
+    total.backward()
+    assert torch.isfinite(total)

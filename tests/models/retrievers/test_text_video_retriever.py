@@ -1,0 +1,72 @@
+"""The retriever's modes and its checks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from eaglenet_mm.models import TextVideoRetriever
+from eaglenet_mm.structures import RetrievalDataSample
+from tests.models.tiny import (
+    FRAMES,
+    TEXT_ENCODER,
+    VIDEO_ENCODER,
+    WIDTH,
+    eaglenet_head,
+    tiny_inputs,
+    tiny_retriever,
+)
+
+
+def test_modes() -> None:
+    model = tiny_retriever().eval()
+    inputs = tiny_inputs(3)
+    text, video = model(inputs)
+    assert text.embeds.shape == (3, WIDTH)
+    assert video.frames.shape == (3, FRAMES, WIDTH)
+    losses = model(inputs, mode='loss')
+    assert 'loss_match' in losses
+    samples = model(inputs, [RetrievalDataSample() for _ in range(3)],
+                    mode='predict')  # fmt: skip
+    scores = torch.cat([sample.scores for sample in samples])
+    torch.testing.assert_close(scores, model.head(text, video).detach())
+
+
+def test_predict_gives_each_video_its_captions() -> None:
+    model = tiny_retriever().eval()
+    inputs = tiny_inputs(4)
+    inputs['pixels'] = inputs['pixels'][:2]
+    inputs['frame_mask'] = inputs['frame_mask'][:2]
+    inputs['caption_counts'] = torch.tensor([1, 3])
+    samples = model(inputs, mode='predict')
+    assert [tuple(s.scores.shape) for s in samples] == [(1, 2), (3, 2)]
+
+
+def test_unknown_mode() -> None:
+    with pytest.raises(ValueError, match="but is 'train'"):
+        tiny_retriever()(tiny_inputs(2), mode='train')
+
+
+@pytest.mark.parametrize(
+    ('head', 'frames', 'message'),
+    [
+        (eaglenet_head(embed_dim=32), FRAMES, 'embed_dim=16, but head has'),
+        (eaglenet_head(), FRAMES + 1, 'num_frames=4, but head has num_frames=3'),
+    ],
+)
+def test_parts_must_agree(head: dict, frames: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TextVideoRetriever(
+            TEXT_ENCODER,
+            VIDEO_ENCODER,
+            head,
+            dict(type='RetrievalDataPreprocessor', num_frames=frames),
+        )
+
+
+def test_non_finite_features_end_the_step() -> None:
+    model = tiny_retriever().train()
+    inputs = tiny_inputs(3)
+    inputs['pixels'][1] = float('inf')
+    with pytest.raises(ValueError, match='video features of 1 of 3 items'):
+        model(inputs, mode='loss')

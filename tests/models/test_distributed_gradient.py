@@ -1,0 +1,123 @@
+"""Two processes give the gradient of one on the joint batch."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
+
+from tests.models.tiny import eaglenet_head, tiny_inputs, tiny_retriever
+
+WORLD = 2
+BATCH = 6
+INFO_NCE = dict(type='InfoNCELoss')
+ENERGY = dict(type='EnergyMatchingLoss')
+SAMPLER = dict(num_steps=3, buffer_size=6)
+HEADS = {
+    'eaglenet': eaglenet_head(),
+    'eaglenet-masked-chunked': eaglenet_head(
+        use_frame_mask=True, memory_budget=30_000
+    ),
+    'eaglenet-bilinear-info-nce': eaglenet_head(
+        loss_match=INFO_NCE,
+        loss_energy=dict(
+            **ENERGY, energy=dict(type='BilinearEnergy'), sampler=SAMPLER
+        ),
+    ),
+    'eaglenet-cosine-gat': eaglenet_head(
+        graph=dict(type='gat', version=2),
+        prior='normal',
+        loss_energy=dict(
+            **ENERGY,
+            energy=dict(type='CosineEnergy', reduction='max'),
+            sampler=SAMPLER,
+        ),
+    ),
+    'mean-pooling-sigmoid': dict(
+        type='MeanPoolingHead', loss_match=dict(type='PairwiseSigmoidLoss')
+    ),
+    'mean-pooling-info-nce': dict(type='MeanPoolingHead', loss_match=INFO_NCE),
+}
+
+
+def run(head: dict, rank: int, world: int) -> dict[str, Any]:
+    """Take two training steps, return losses and gradients of the second."""
+    torch.manual_seed(0)
+    model = tiny_retriever(head).double().train()
+    wrapped = DistributedDataParallel(model) if world > 1 else model
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    for step in range(2):
+        share = BATCH // world
+        rows = slice(rank * share, (rank + 1) * share)
+        inputs = {
+            name: (x.double() if x.is_floating_point() else x)[rows]
+            for name, x in tiny_inputs(BATCH, seed=step).items()
+        }
+        optimizer.zero_grad()
+        losses = wrapped(inputs, mode='loss')
+        sum(v for k, v in losses.items() if 'loss' in k).backward()
+        if step == 0:
+            optimizer.step()
+    gradients = {
+        name: parameter.grad.clone()
+        for name, parameter in model.named_parameters()
+    }
+    buffers = {name: x.clone() for name, x in model.named_buffers()}
+    losses = {name: x.detach() for name, x in losses.items()}
+    return dict(losses=losses, gradients=gradients, buffers=buffers)
+
+
+def worker(rank: int, init_file: str, head: dict, out_dir: str) -> None:
+    os.environ['OMP_NUM_THREADS'] = '1'
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        'gloo',
+        init_method=f'file://{init_file}',
+        rank=rank,
+        world_size=WORLD,
+        timeout=timedelta(seconds=60),
+    )
+    torch.save(run(head, rank, WORLD), f'{out_dir}/{rank}.pt')
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.dist
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize('name', HEADS)
+def test_gradient_of_two_processes(name: str, tmp_path: Path) -> None:
+    alone = run(HEADS[name], 0, 1)
+    mp.start_processes(
+        worker,
+        (str(tmp_path / 'init'), HEADS[name], str(tmp_path)),
+        nprocs=WORLD,
+        start_method='spawn',
+    )
+    largest = max(float(g.abs().max()) for g in alone['gradients'].values())
+    for rank in range(WORLD):
+        got = torch.load(tmp_path / f'{rank}.pt')
+        for part in ('losses', 'buffers'):
+            for key, expected in alone[part].items():
+                torch.testing.assert_close(
+                    got[part][key], expected, rtol=1e-9, atol=1e-9
+                )
+        for key, expected in alone['gradients'].items():
+            size = float(expected.abs().max())
+            scale = size if size > 1e-9 * largest else largest
+            error = float((got['gradients'][key] - expected).abs().max())
+            assert error <= 1e-8 * scale, key
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    """DDP runs without searching for unused parameters."""
+    for name, head in HEADS.items():
+        gradients = run(head, 0, 1)['gradients']
+        idle = [key for key, value in gradients.items() if value is None]
+        assert not idle, (name, idle)

@@ -1,0 +1,99 @@
+"""Which Python the scripts take, and when they install."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).resolve().parents[2] / 'tools'
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """Make a checkout whose pip only writes down how it was called."""
+    (tmp_path / 'tools').mkdir()
+    text = (TOOLS / 'environment.sh').read_text()
+    (tmp_path / 'tools' / 'environment.sh').write_text(text)
+    for name in ('setup.py', 'pyproject.toml', 'constraints.txt'):
+        (tmp_path / name).write_text(name)
+    bin_folder = tmp_path / '.venv' / 'bin'
+    bin_folder.mkdir(parents=True)
+    python = bin_folder / 'python'
+    python.write_text(f'#!/bin/sh\necho "$@" >>{tmp_path}/called\n')
+    python.chmod(0o755)
+    return tmp_path
+
+
+def run(checkout, command, **variables):
+    keep = {'PATH': os.environ['PATH'], 'HOME': str(checkout)}
+    return subprocess.run(
+        [
+            'bash',
+            '-c',
+            f'set -euo pipefail; source {checkout}/tools/'
+            f'environment.sh; {command}',
+        ],
+        env={**keep, **variables},
+        cwd='/',
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_python_by_preference(checkout):
+    def found(**variables):
+        return run(checkout, 'find_python', **variables).stdout.strip()
+
+    assert found(PYTHON='mine', VIRTUAL_ENV='/active') == 'mine'
+    assert found(VIRTUAL_ENV='/active') == '/active/bin/python'
+    assert found() == f'{checkout}/.venv/bin/python'
+    assert found(EAGLENET_MM_VENV='/nowhere') == 'python'
+
+
+def test_installs_once_and_again_when_the_pins_change(checkout):
+    called = checkout / 'called'
+    result = run(checkout, 'ensure_environment')
+    assert result.returncode == 0, result.stderr
+    assert 'Installing into' in result.stdout
+    assert '-c constraints.txt -e .[dev,lite]' in called.read_text()
+    result = run(checkout, 'ensure_environment')
+    assert 'Using the environment' in result.stdout
+    assert len(called.read_text().splitlines()) == 1
+    (checkout / 'constraints.txt').write_text('changed')
+    run(checkout, 'ensure_environment')
+    assert len(called.read_text().splitlines()) == 2
+
+
+def test_a_failed_install_is_tried_again(checkout):
+    python = checkout / '.venv' / 'bin' / 'python'
+    working = python.read_text()
+    python.write_text('#!/bin/sh\nexit 1\n')
+    assert run(checkout, 'ensure_environment').returncode != 0
+    python.write_text(working)
+    assert 'Installing' in run(checkout, 'ensure_environment').stdout
+
+
+def test_makes_an_environment_where_there_is_none(checkout):
+    """Only that it is made: the installation into it is left out."""
+    command = (
+        'find_base_python() { echo make_venv; }; '
+        'make_venv() { mkdir -p "$3/bin"; cp /bin/true "$3/bin/python"; }; '
+        'ensure_environment; echo "$python"'
+    )
+    new = f'{checkout}/new'
+    result = run(checkout, command, EAGLENET_MM_VENV=new)
+    assert f'Making a virtual environment in {new}' in result.stdout
+    assert result.stdout.endswith(f'{new}/bin/python\n')
+
+
+def test_finds_a_base_python(checkout):
+    result = run(checkout, 'find_base_python', BASE_PYTHON=sys.executable)
+    assert result.stdout.strip() == sys.executable
+
+
+def test_says_which_python_is_needed(checkout):
+    result = run(checkout, 'find_base_python', BASE_PYTHON='/bin/false')
+    assert result.returncode == 1
+    assert 'Python 3.10 to 3.13' in result.stderr

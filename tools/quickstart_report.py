@@ -1,0 +1,68 @@
+"""Print the table that ends the quickstart, from the metrics files."""
+
+import argparse
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+KEYS = ('t2v/R1', 't2v/R5', 't2v/R10', 't2v/MdR', 'v2t/R1', 'v2t/R10')
+MODELS = {
+    'EagleNet, untrained': 'untrained',
+    'mean pooling, trained equally': 'mean_pooling_toy/test',
+    'EagleNet': 'eaglenet_toy/test',
+}
+
+
+def chance(num_videos: int) -> dict[str, float]:
+    """Give the expected metrics of random scores, one video right."""
+    recall = {f'R{k}': 100 * min(1, k / num_videos) for k in (1, 5, 10)}
+    values = {**recall, 'MdR': (num_videos + 1) / 2}
+    return {
+        f'{way}/{k}': v for way in ('t2v', 'v2t') for k, v in values.items()
+    }
+
+
+def make_table(annotation: Path, out: Path) -> Table:
+    """Collect the rows: what is known beforehand, then what was measured."""
+    about = json.loads(annotation.read_text(encoding='utf-8'))['metainfo']
+    rows = {
+        'chance': chance(about['num_videos']),
+        'best blind to order (expected)': {
+            f't2v/{name}': value
+            for name, value in about['order_blind_ceiling'].items()
+        },
+    }
+    for title, folder in MODELS.items():
+        file = out / folder / 'metrics.json'
+        rows[title] = json.loads(file.read_text(encoding='utf-8'))['metrics']
+    table = Table(
+        title=f'{about["num_videos"]} videos, {about["num_captions"]} captions'
+    )
+    table.add_column('')
+    for key in KEYS:
+        table.add_column(key, justify='right')
+    for title, values in rows.items():
+        cells = [f'{values[k]:.1f}' if k in values else '' for k in KEYS]
+        table.add_row(title, *cells)
+    return table
+
+
+def main() -> None:
+    """Print the table, and where everything lies."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('annotation', type=Path, help='of the test split')
+    parser.add_argument('out', type=Path, help='folder of the quickstart')
+    args = parser.parse_args()
+    console = Console(width=100)
+    console.print(make_table(args.annotation, args.out))
+    console.print(f'toy videos and annotations: {args.annotation.parent}')
+    for title, folder in MODELS.items():
+        console.print(f'{title}: {args.out / folder}/metrics.json')
+    for name in ('eaglenet_toy', 'mean_pooling_toy'):
+        console.print(f'checkpoints and logs: {args.out / name}')
+
+
+if __name__ == '__main__':
+    main()
