@@ -56,7 +56,7 @@ train() {
 # A number that changes with code, configs and annotations.
 fingerprint() {
     find eaglenet_mm configs data/toy tools/train.py \
-        \( -name '*.py' -o -name '*.json' \) -type f -print0 |
+        \( -name '*.py' -o -name '*.json' -o -name '*.txt' \) -type f -print0 |
         sort -z | xargs -0 cat | cksum
 }
 

@@ -19,4 +19,4 @@ export OMP_NUM_THREADS=1
 export HF_HUB_OFFLINE=1
 echo "Running pytest in $repository"
 exec "$python" -m pytest -n "${TEST_PROCESSES:-2}" --dist worksteal \
-    --timeout 600 -q "$@"
+    --timeout 600 "$@"

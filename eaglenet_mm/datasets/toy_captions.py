@@ -7,7 +7,7 @@ from itertools import chain
 
 import numpy as np
 
-from .toy_shapes import ToyCombination
+from .toy_combinations import ToyCombination
 
 _SHAPE_WORDS = {
     'square': ('square', 'box'),
@@ -20,7 +20,7 @@ _COLOUR_WORDS = {
     'green': ('green', 'bright green'),
     'blue': ('blue', 'bright blue'),
     'yellow': ('yellow', 'bright yellow'),
-    'purple': ('purple', 'violet'),
+    'white': ('white', 'bright white'),
 }
 _MOTION_WORDS = {
     'right': ('moves right', 'slides from left to right', 'goes to the right'),
@@ -29,13 +29,15 @@ _MOTION_WORDS = {
     'down': ('moves down', 'falls from top to bottom', 'sinks downwards'),
     'grow': ('grows', 'becomes bigger', 'gets larger and larger'),
     'shrink': ('shrinks', 'becomes smaller', 'gets smaller and smaller'),
+    'appear': ('appears', 'fades in', 'becomes visible'),
+    'vanish': ('vanishes', 'fades out', 'disappears'),
     'still': ('stays still', 'does not move', 'rests in its place'),
     'shake': ('shakes', 'jumps about', 'trembles around its place'),
 }
 _BACKGROUND_WORDS = {
-    'dark': ('on a dark background', 'in front of a black wall'),
-    'light': ('on a light background', 'in front of a pale wall'),
-    'striped': ('on a striped background', 'in front of a wall with stripes'),
+    'grey': ('on a grey background', 'in front of a grey wall'),
+    'brown': ('on a brown background', 'in front of a brown wall'),
+    'navy': ('on a navy background', 'in front of a navy wall'),
 }
 _TEMPLATES = (
     'a {colour} {shape} {motion} {background}',

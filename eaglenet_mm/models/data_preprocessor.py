@@ -25,16 +25,18 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
     Args:
         mean (Sequence[float]): Mean of the three colours, in [0, 1] units.
             Defaults to CLIP's.
-        std (Sequence[float]): Their deviations, in the same units. Defaults
-            to CLIP's.
+        std (Sequence[float]): What they are divided by, in the same units:
+            their deviations, or more to make pixels small beside what a
+            model adds to them. Defaults to CLIP's.
         num_frames (int): Frames ``F`` of every video after padding, that is,
             ``num_frames`` of the head.
         non_blocking (bool): Whether the copy to the device runs beside the
             computation; needs pinned memory. Defaults to False.
 
     Raises:
-        ValueError: If ``mean`` and ``std`` are not three numbers each in
-            [0, 1], a deviation is 0, or ``num_frames`` is not positive.
+        ValueError: If ``mean`` and ``std`` are not three numbers each, a mean
+            is not in [0, 1], a deviation not above 0, or ``num_frames`` is
+            not positive.
     """
 
     mean: Tensor
@@ -53,7 +55,7 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
             len(mean) != 3
             or len(std) != 3
             or not all(0 <= value <= 1 for value in mean)
-            or not all(0 < value <= 1 for value in std)
+            or not all(value > 0 for value in std)
         ):
             raise ValueError(
                 'mean and std must be three numbers each, in units of [0, 1] '

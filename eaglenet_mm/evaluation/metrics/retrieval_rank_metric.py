@@ -51,7 +51,11 @@ class RetrievalRankMetric(BaseMetric):
             ``t2v/R1_low`` and ``t2v/R1_high``; keys ``num_samples``
             (default 2000), ``level`` (0.95) and ``seed`` (0). Captions of one
             video are resampled together.
-        **kwargs (Any): ``collect_device``, ``prefix`` and ``collect_dir`` of
+        collect_device (str): ``'gpu'`` collects rows through the process
+            group, whatever its backend; ``'cpu'`` through files, for which
+            all nodes must share a folder. Defaults to ``'gpu'``, which works
+            on CPUs as well.
+        **kwargs (Any): ``prefix`` and ``collect_dir`` of
             :class:`mmengine.evaluator.BaseMetric`.
 
     Raises:
@@ -66,9 +70,10 @@ class RetrievalRankMetric(BaseMetric):
         *,
         post_process: dict | Sequence[dict] | None = None,
         bootstrap: dict | None = None,
+        collect_device: str = 'gpu',
         **kwargs: Any,
     ) -> None:
-        super().__init__(**kwargs)
+        super().__init__(collect_device=collect_device, **kwargs)
         if post_process is None:
             post_process = []
         elif isinstance(post_process, Mapping):

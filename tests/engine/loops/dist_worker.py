@@ -36,7 +36,7 @@ def evaluate(
         runner = build_runner(
             out_dir,
             evaluator=[
-                dict(type='RetrievalRankMetric', collect_device='gpu'),
+                dict(type='RetrievalRankMetric'),
                 dict(
                     type='DumpResults',
                     out_file_path=path,

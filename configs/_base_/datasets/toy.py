@@ -1,0 +1,82 @@
+# Toy shapes, made by tools/dataset_converters/toy.py
+num_frames = 6
+max_words = 24
+# every word of the captions; the text tower has 4 ids more
+vocabulary = [
+    'a', 'about', 'and', 'appears', 'around', 'background', 'becomes',
+    'bigger', 'blue', 'bottom', 'box', 'bright', 'brown', 'climbs', 'cross',
+    'disappears', 'does', 'down', 'downwards', 'fades', 'falls', 'from',
+    'front', 'gets', 'goes', 'green', 'grey', 'grows', 'hoop', 'in', 'is',
+    'its', 'jumps', 'larger', 'left', 'move', 'moves', 'navy', 'not', 'of',
+    'on', 'out', 'place', 'plus', 'red', 'rests', 'right', 'ring', 'rises',
+    'shakes', 'shrinks', 'sign', 'sinks', 'slides', 'smaller', 'square',
+    'stays', 'still', 'that', 'the', 'to', 'top', 'trembles', 'triangle',
+    'up', 'upwards', 'vanishes', 'video', 'visible', 'wall', 'wedge',
+    'white', 'yellow',
+]
+
+pipeline = [
+    dict(type='OpenVideo'),
+    dict(type='SampleFrames', num_frames=num_frames, fps=4, mode='clean'),
+    dict(type='DecodeFrames'),
+    dict(type='ResizeCenterCrop', size=32),
+    dict(
+        type='TokenizeCaptions',
+        tokenizer=dict(
+            type='WordTokenizer',
+            vocabulary=vocabulary,
+        ),
+        max_words=max_words,
+    ),
+    dict(type='PackRetrievalInputs'),
+]
+data_root = 'data/toy/'
+
+train_dataloader = dict(
+    batch_size=64,
+    num_workers=1,
+    persistent_workers=True,
+    drop_last=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    collate_fn=dict(type='pseudo_collate'),
+    dataset=dict(
+        type='RandomCaption',
+        dataset=dict(
+            type='TextVideoDataset',
+            data_root=data_root,
+            ann_file='train.json',
+            data_prefix=dict(video='videos'),
+            pipeline=pipeline,
+        ),
+    ),
+)
+val_dataloader = dict(
+    batch_size=16,
+    num_workers=1,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='pseudo_collate'),
+    dataset=dict(
+        type='TextVideoDataset',
+        data_root=data_root,
+        ann_file='val.json',
+        data_prefix=dict(video='videos'),
+        pipeline=pipeline,
+        test_mode=True,
+    ),
+)
+test_dataloader = dict(
+    batch_size=16,
+    num_workers=1,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    collate_fn=dict(type='pseudo_collate'),
+    dataset=dict(
+        type='TextVideoDataset',
+        data_root=data_root,
+        ann_file='test.json',
+        data_prefix=dict(video='videos'),
+        pipeline=pipeline,
+        test_mode=True,
+    ),
+)
+val_evaluator = dict(type='RetrievalRankMetric')
+test_evaluator = val_evaluator

@@ -1,0 +1,40 @@
+# Towers of one and three layers, trained from scratch on 32 x 32 pixels
+model = dict(
+    type='TextVideoRetriever',
+    data_preprocessor=dict(
+        type='RetrievalDataPreprocessor',
+        # pixels kept small beside the position embeddings: without weights
+        # to start from, motion is not learnt otherwise
+        mean=(0.45, 0.45, 0.45),
+        std=(2.0, 2.0, 2.0),
+    ),
+    text_encoder=dict(
+        type='CLIPTextEncoder',
+        arch=dict(
+            embed_dim=96,
+            quick_gelu=True,
+            text_cfg=dict(
+                context_length=24,
+                vocab_size=77,
+                width=96,
+                heads=4,
+                layers=1,
+            ),
+        ),
+    ),
+    video_encoder=dict(
+        type='CLIPVideoEncoder',
+        arch=dict(
+            embed_dim=96,
+            quick_gelu=True,
+            vision_cfg=dict(
+                image_size=32,
+                patch_size=8,
+                width=96,
+                head_width=24,
+                layers=3,
+            ),
+        ),
+        shift_layers=(0, 1, 2),
+    ),
+)

@@ -1,0 +1,63 @@
+"""Generate the toy data set of moving shapes.
+
+    python tools/dataset_converters/toy.py --out data/toy
+
+Does nothing if the folder holds the data of the same options already.
+"""
+
+import argparse
+from pathlib import Path
+
+from eaglenet_mm.datasets.toy_writer import write_toy_dataset
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        '--out', type=Path, default=Path('data/toy'), help='folder to write'
+    )
+    parser.add_argument(
+        '--seed', type=int, default=0, help='of split, videos and captions'
+    )
+    parser.add_argument(
+        '--renderings',
+        type=int,
+        default=4,
+        help='training videos of one combination',
+    )
+    parser.add_argument(
+        '--captions', type=int, default=4, help='captions of one video, 1-4'
+    )
+    parser.add_argument(
+        '--limit', type=int, help='combinations a split; default: all'
+    )
+    parser.add_argument(
+        '--workers', type=int, default=2, help='processes that draw'
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Generate, unless all is there."""
+    args = parse_args()
+    try:
+        made = write_toy_dataset(
+            args.out,
+            seed=args.seed,
+            renderings=args.renderings,
+            num_captions=args.captions,
+            limit=args.limit,
+            workers=args.workers,
+        )
+    except (FileExistsError, ValueError) as err:
+        raise SystemExit(f'toy.py: {err}') from err
+    print(
+        f'Wrote the toy data set to {args.out}.'
+        if made
+        else f'{args.out} is complete already, nothing to do.'
+    )
+
+
+if __name__ == '__main__':
+    main()
