@@ -19,6 +19,8 @@ from mmengine.registry import OPTIMIZERS as MMENGINE_OPTIMIZERS
 from mmengine.registry import PARAM_SCHEDULERS as MMENGINE_PARAM_SCHEDULERS
 from mmengine.registry import TASK_UTILS as MMENGINE_TASK_UTILS
 from mmengine.registry import TRANSFORMS as MMENGINE_TRANSFORMS
+from mmengine.registry import VISBACKENDS as MMENGINE_VISBACKENDS
+from mmengine.registry import VISUALIZERS as MMENGINE_VISUALIZERS
 from mmengine.registry import Registry
 
 SCOPE = 'eaglenet_mm'
@@ -50,6 +52,9 @@ OPTIM_WRAPPER_CONSTRUCTORS = _child(
 PARAM_SCHEDULERS = _child(
     'parameter scheduler', MMENGINE_PARAM_SCHEDULERS, 'engine'
 )
+# ours hold nothing yet, but MMEngine asks every scope for them
+VISBACKENDS = _child('vis_backend', MMENGINE_VISBACKENDS, 'engine')
+VISUALIZERS = _child('visualizer', MMENGINE_VISUALIZERS, 'engine')
 #: Tokenizers: callables from sentences to token ids.
 TOKENIZERS = _child('tokenizer', MMENGINE_TASK_UTILS, 'datasets.transforms')
 
@@ -67,4 +72,6 @@ __all__ = [
     'SCOPE',
     'TOKENIZERS',
     'TRANSFORMS',
+    'VISBACKENDS',
+    'VISUALIZERS',
 ]

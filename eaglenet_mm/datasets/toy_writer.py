@@ -31,7 +31,8 @@ STAMP_NAME = 'stamp.json'
 # other, the traces of coding would tell in which order they come.
 _CODEC_OPTIONS = {
     'preset': 'veryfast',
-    'qp': '16',
+    'tune': 'fastdecode',
+    'qp': '24',
     'g': '1',
     'bf': '0',
     'x264-params': 'aq-mode=0:mbtree=0:scenecut=0',

@@ -3,7 +3,6 @@
 import json
 import os
 import pickle
-import re
 import signal
 import subprocess
 import sys
@@ -198,18 +197,6 @@ def test_two_processes_on_cpu(start_tool, mini_config, trained, tmp_path):
     last = json.loads(one.read_text().splitlines()[-1])
     metrics = read_metrics(tmp_path / 'test')['metrics']
     assert metrics['mini/error'] == pytest.approx(last['mini/error'])
-
-
-@pytest.mark.slow
-def test_mmaction2_trains_the_same_config(start_tool, mini_config, tmp_path):
-    from eaglenet_mm.compat import _package_folder
-
-    script = f'{_package_folder("mmaction")}/.mim/tools/train.py'
-    output = start_tool(
-        *(sys.executable, script, mini_config, '--work-dir', tmp_path),
-    )
-    assert (tmp_path / 'epoch_2.pth').is_file()
-    assert re.search(r'Epoch\(val\) \[2\].*mini/error', output)
 
 
 @pytest.mark.parametrize(
