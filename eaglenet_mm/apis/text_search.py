@@ -76,7 +76,9 @@ def search_videos(
             float(score),
             list(samples[place].captions),
         )
-        for score, place in zip(best.values, best.indices.tolist(), strict=True)
+        for score, place in zip(
+            best.values, best.indices.tolist(), strict=True
+        )
     ]
 
 

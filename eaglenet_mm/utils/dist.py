@@ -70,14 +70,19 @@ def gather_with_grad(x: Tensor) -> Tensor:
         x (Tensor): Of the same shape in every process.
 
     Returns:
-        Tensor: Rows of rank 0, then of rank 1, and so on; ``x`` itself when
-        there is one process.
+        Tensor: The rows dealt out again as MMEngine's ``DefaultSampler`` has
+        dealt them: the first of every rank, then the second of every rank.
+        The joint batch is so that of one process, in the same order. ``x``
+        itself when there is one process.
     """
-    if get_world_size() == 1:
+    world = get_world_size()
+    if world == 1:
         return x
     if x.dtype is torch.bool:  # masks travel as bytes
-        return _GatherRows.apply(x.to(torch.uint8).contiguous()).to(x.dtype)
-    return _GatherRows.apply(x.contiguous())
+        joined = _GatherRows.apply(x.to(torch.uint8).contiguous()).to(x.dtype)
+    else:
+        joined = _GatherRows.apply(x.contiguous())
+    return joined.unflatten(0, (world, -1)).transpose(0, 1).flatten(0, 1)
 
 
 def gather_features(features: FeaturesT) -> FeaturesT:
@@ -92,7 +97,6 @@ def sum_with_grad(x: Tensor) -> Tensor:
     return x if get_world_size() == 1 else _Sum.apply(x)
 
 
-def own_rows(num_rows: int) -> slice:
+def own_rows(num_rows: int) -> range:
     """Rows of this process in a joint batch of equal shares."""
-    share = num_rows // get_world_size()
-    return slice(get_rank() * share, (get_rank() + 1) * share)
+    return range(get_rank(), num_rows, get_world_size())

@@ -48,7 +48,6 @@ def test_short_names_only_inherit(path: Path) -> None:
 def test_config_builds_with_tiny_encoders(path: Path) -> None:
     cfg = load(path)
     model = cfg.model.to_dict()
-    model['head']['memory_budget'] = 10**8
     embed_dim = 16
     if 'embed_dim' in model['head']:
         model['head']['embed_dim'] = embed_dim
@@ -57,8 +56,13 @@ def test_config_builds_with_tiny_encoders(path: Path) -> None:
     retriever = MODELS.build(model)
     frames = cfg.num_frames
     text, video = random_features(3, 3, frames=frames)
-    losses = retriever.double().train().head.loss(
-        TextFeatures(text.embeds), VideoFeatures(video.frames, video.frame_mask)
+    losses = (
+        retriever.double()
+        .train()
+        .head.loss(
+            TextFeatures(text.embeds),
+            VideoFeatures(video.frames, video.frame_mask),
+        )
     )
     sum(v for k, v in losses.items() if 'loss' in k).backward()
     for transform in cfg.pipeline:

@@ -153,9 +153,7 @@ def test_evaluation(
     )
     with torch.no_grad():
         state = head.prepare_video(video)
-        pair_noise = tensor(noise).view(
-            len(noise), len(text), len(video), -1
-        )
+        pair_noise = tensor(noise).view(len(noise), len(text), len(video), -1)
         enriched, pooled = head.enrich_and_pool(
             text.embeds, state, pair_noise.permute(1, 2, 0, 3)
         )
@@ -163,7 +161,9 @@ def test_evaluation(
     golden_report(
         f'{label}/beta', seen[0].flatten(0, 1), case.arrays['eval/beta'], 1e-4
     )
-    golden_report(f'{label}/t_star', enriched, case.arrays['eval/t_star'], 1e-4)
+    golden_report(
+        f'{label}/t_star', enriched, case.arrays['eval/t_star'], 1e-4
+    )
     golden_report(
         f'{label}/pooled',
         pooled.transpose(0, 1),
@@ -235,7 +235,7 @@ def _chunk_by_rows(head: RecordedHead) -> None:
         return drawn[step][chunk.rows.start : chunk.rows.stop, chunk.columns]
 
     head.pair_noise = pair_noise
-    head.chunks = lambda texts, videos, itemsize=4: [
+    head.chunks = lambda texts, videos, budget: [
         (slice(row, row + 1), slice(0, videos)) for row in range(texts)
     ]
 

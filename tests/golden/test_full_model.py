@@ -226,11 +226,16 @@ def test_training(
     total = sum(value for key, value in losses.items() if 'loss' in key)
     total.backward()
     golden_report(
-        f'{label}/total{suffix}', total, case[f'train/total{suffix}'], tolerance
+        f'{label}/total{suffix}',
+        total,
+        case[f'train/total{suffix}'],
+        tolerance,
     )
     for number, matrix in enumerate(matrices, start=1):
         key = f'logits{number}{suffix}'
-        golden_report(f'{label}/{key}', matrix, case[f'train/{key}'], tolerance)
+        golden_report(
+            f'{label}/{key}', matrix, case[f'train/{key}'], tolerance
+        )
     factors = dict(
         sim_loss2=model.meta['support_loss_weight'],
         eam_loss=model.meta['eam_loss_weight'],
@@ -241,7 +246,9 @@ def test_training(
         assert (key in case) == (ours in losses)
         if key in case:
             value = losses[ours] / factors.get(theirs, 1.0)
-            golden_report(f'{label}/{theirs}{suffix}', value, case[key], tolerance)
+            golden_report(
+                f'{label}/{theirs}{suffix}', value, case[key], tolerance
+            )
     gradients = {
         name: parameter.grad
         for name, parameter in model.model.named_parameters()

@@ -58,7 +58,10 @@ def test_stochastic_text(
     # the release leaves all frames as they are if one of them is zero
     unit = layer.unit_frames(video, keep_if_zero=True)
     log_radius = torch.stack(
-        [layer(t[None], u[None])[0, 0] for t, u in zip(text, unit, strict=True)]
+        [
+            layer(t[None], u[None])[0, 0]
+            for t, u in zip(text, unit, strict=True)
+        ]
     )
     candidates = text + tensor(case['sigma'], dtype) * log_radius.exp()
     loss = (candidates * tensor(case['cotangent_sto'], dtype)).sum() + (

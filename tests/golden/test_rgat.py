@@ -94,9 +94,7 @@ def test_our_graph(
     if is_double:
         return  # gradients are stored in float32
     loss.backward()
-    golden_report(
-        f'{label}/grad_eij/x', x.grad, case['grad_eij/x'], tolerance
-    )
+    golden_report(f'{label}/grad_eij/x', x.grad, case['grad_eij/x'], tolerance)
     unused = set(case['none_grads_eij'].tolist())
     weight_gradients = list(part(case, 'grad_eij/w').values())
     for theirs, ours in names.items():

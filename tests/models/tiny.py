@@ -75,9 +75,7 @@ def tiny_retriever(head: dict | None = None) -> TextVideoRetriever:
 def tiny_inputs(count: int, seed: int = 0) -> dict[str, Tensor]:
     """Make a preprocessed batch of ``count`` pairs."""
     generator = torch.Generator().manual_seed(seed)
-    ids = torch.randint(
-        1, VOCABULARY - 2, (count, WORDS), generator=generator
-    )
+    ids = torch.randint(1, VOCABULARY - 2, (count, WORDS), generator=generator)
     ids[:, 0], ids[:, -1] = VOCABULARY - 2, VOCABULARY - 1
     mask = torch.ones(count, FRAMES, dtype=torch.bool)
     mask[1::2, -1] = False
@@ -104,9 +102,7 @@ def random_features(
     mask = torch.ones(videos, frames, dtype=torch.bool)
     mask[1::2, -1] = False
     return (
-        TextFeatures(
-            torch.randn(texts, width, generator=generator).to(dtype)
-        ),
+        TextFeatures(torch.randn(texts, width, generator=generator).to(dtype)),
         VideoFeatures(
             torch.randn(videos, frames, width, generator=generator).to(dtype),
             mask,

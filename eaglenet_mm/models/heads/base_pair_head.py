@@ -14,6 +14,10 @@ from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from eaglenet_mm.utils.dist import gather_features, gather_with_grad
 
+#: Bytes of one chunk in evaluation, by type of device. No option: the shape
+#: of a product decides on its last bits, and no option may change a score.
+EVALUATION_BYTES = {'cpu': 32 * 2**20, 'cuda': 512 * 2**20}
+
 
 class BasePairHead(BaseModule, ABC):
     """Scores every text against every video; the base of all methods.
@@ -26,7 +30,9 @@ class BasePairHead(BaseModule, ABC):
         loss_match (dict, optional): Config of the loss on the score matrix.
             Only training needs it. Default: None.
         memory_budget (int): Bytes that the intermediate tensors of one chunk
-            of pairs may take. Default: 512 MiB.
+            of pairs may take in training. Evaluation cuts chunks of one
+            constant size, so that scores are the same to the last bit
+            whatever is set. Default: 512 MiB.
         init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
     """
 
@@ -93,20 +99,20 @@ class BasePairHead(BaseModule, ABC):
         """
 
     def chunks(
-        self, num_texts: int, num_videos: int, itemsize: int = 4
+        self, num_texts: int, num_videos: int, budget: int
     ) -> Iterator[tuple[slice, slice]]:
-        """Cut a matrix of pairs into blocks that fit the memory budget.
+        """Cut a matrix of pairs into blocks of some bytes at most.
 
         Args:
             num_texts (int): Rows.
             num_videos (int): Columns.
-            itemsize (int): Bytes of a number. Default: 4.
+            budget (int): Bytes of a block, by :meth:`bytes_per_pair`; a block
+                has one pair at least.
 
         Yields:
             tuple[slice, slice]: Rows and columns of a block.
         """
-        cost = self.bytes_per_pair() * itemsize // 4
-        pairs = max(1, self.memory_budget // cost)
+        pairs = max(1, budget // self.bytes_per_pair())
         columns = max(1, min(num_videos, pairs))
         rows = max(1, min(num_texts, pairs // columns))
         for row in range(0, num_texts, rows):
@@ -118,7 +124,7 @@ class BasePairHead(BaseModule, ABC):
 
     @torch.no_grad()
     def score_chunked(self, text_state: Any, video_state: Any) -> Tensor:
-        """Score prepared sides in chunks under the memory budget.
+        """Score prepared sides in chunks of constant size.
 
         Args:
             text_state: Of :meth:`prepare_text`, ``Bt`` rows.
@@ -138,9 +144,10 @@ class BasePairHead(BaseModule, ABC):
             if first.dtype == torch.float64
             else torch.float32,
         )
-        for rows, columns in self.chunks(
-            num_texts, num_videos, first.element_size()
-        ):
+        budget = EVALUATION_BYTES.get(
+            first.device.type, EVALUATION_BYTES['cuda']
+        )
+        for rows, columns in self.chunks(num_texts, num_videos, budget):
             scores[rows, columns] = self.score(
                 text_state.index_select(rows),
                 video_state.index_select(columns),
@@ -174,20 +181,24 @@ class BasePairHead(BaseModule, ABC):
         )
         return self.match_losses(gather_with_grad(rows))
 
-    def match_losses(self, scores: Tensor) -> dict[str, Tensor]:
-        """Apply ``loss_match`` to the joint matrix, shape ``(B, B)``."""
+    def match(self, scores: Tensor) -> Tensor:
+        """Apply ``loss_match`` to a joint matrix, shape ``(B, B)``."""
         if self.loss_match is None:
             raise ValueError(
                 f'{type(self).__name__} has no loss_match, so it cannot be '
                 'trained. Name one in the config, for example loss_match=dict('
                 "type='PairwiseSigmoidLoss')."
             )
+        return self.loss_match(scores)
+
+    def match_losses(self, scores: Tensor) -> dict[str, Tensor]:
+        """Match the joint matrix, and tell how far apart scores are."""
         positives = scores.detach().diagonal()
         watched = {'pos_score': positives.mean()}
         if len(scores) > 1:
             others = scores.detach().sum() - positives.sum()
             watched['neg_score'] = others / (len(scores) ** 2 - len(scores))
-        return {'loss_match': self.loss_match(scores), **watched}
+        return {'loss_match': self.match(scores), **watched}
 
     def check_batch(self, text: TextFeatures, video: VideoFeatures) -> None:
         """Refuse a batch that cannot be trained on."""

@@ -271,16 +271,14 @@ class EagleNetHead(EagleNetObjective):
                 self.pooling.dropout,
                 text,
             )
+            if keep_mask is not None:
+                keep_mask = keep_mask[:, chunk.columns]
         logits = self.graph(
             nodes, video.nodes, video.graph, video.frame_mask, graph_dropout
         )
         weights = logits.softmax(dim=-1)
         enriched = (weights.unsqueeze(-2) @ nodes).squeeze(-2)
-        pooled = self.pooling(
-            enriched,
-            video.pooled_frames,
-            None if keep_mask is None else keep_mask[:, chunk.columns],
-        )
+        pooled = self.pooling(enriched, video.pooled_frames, keep_mask)
         return enriched, pooled
 
     def bytes_per_pair(self) -> int:

@@ -72,18 +72,17 @@ class EagleNetObjective(BasePairHead):
         videos = gather_features(VideoFeatures(video.frames, video.frame_mask))
         state = self.prepare_video(videos)
         rows = own_rows(len(texts))
-        scores, pooled = self._training_scores(
-            texts[rows], state, rows.start, random
-        )
+        own = texts[rows.start :: rows.step]
+        scores, pooled = self._training_scores(own, state, rows, random)
         losses = self.match_losses(gather_with_grad(scores))
         supports = None
         if self.support_weight or self.energy_support_weight:
             centre = sum_with_grad(pooled.sum(dim=0)) / len(texts)
             support_scores, supports = self._support_scores(
-                texts[rows], state, pooled, centre, rows.start
+                own, state, pooled, centre, rows
             )
             if self.support_weight:
-                losses['loss_support'] = self.support_weight * self.loss_match(
+                losses['loss_support'] = self.support_weight * self.match(
                     gather_with_grad(support_scores)
                 )
         losses.update(
@@ -114,7 +113,7 @@ class EagleNetObjective(BasePairHead):
                 state.frame_mask,
             )
         }
-        if self.energy_support_weight:
+        if supports is not None and self.energy_support_weight:
             loss = self.loss_energy(
                 frames,
                 gather_with_grad(supports),
@@ -128,7 +127,7 @@ class EagleNetObjective(BasePairHead):
         self,
         text: Tensor,
         state: EagleNetVideoState,
-        first_row: int,
+        joint_rows: range,
         random: KeyedRandom,
     ) -> tuple[Tensor, Tensor]:
         """Score own texts, and keep the pooled videos of unit length.
@@ -140,11 +139,7 @@ class EagleNetObjective(BasePairHead):
         num_videos = len(state)
 
         def score(rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
-            chunk = PairChunk(
-                range(first_row + rows.start, first_row + rows.stop),
-                columns,
-                num_videos,
-            )
+            chunk = PairChunk(joint_rows[rows], columns, num_videos)
             enriched, pooled = self.enrich_and_pool(
                 text[rows],
                 state.index_select(columns),
@@ -163,7 +158,7 @@ class EagleNetObjective(BasePairHead):
         state: EagleNetVideoState,
         pooled: Tensor,
         centre: Tensor,
-        first_row: int,
+        joint_rows: range,
     ) -> tuple[Tensor, Tensor]:
         """Score the support texts of own texts.
 
@@ -173,8 +168,9 @@ class EagleNetObjective(BasePairHead):
         """
         support = self.support_text(text, state.unit_frames, centre)
         scores = (support * pooled).sum(dim=-1)
-        matching = torch.arange(len(text), device=text.device)
-        return scores, support[matching, matching + first_row]
+        own = torch.arange(len(text), device=text.device)
+        matching = torch.tensor(joint_rows, device=text.device)
+        return scores, support[own, matching]
 
     def _in_chunks(
         self,
@@ -183,7 +179,7 @@ class EagleNetObjective(BasePairHead):
         num_videos: int,
     ) -> tuple[Tensor, Tensor]:
         """Run a function over chunks of pairs, recomputed in backward."""
-        chunks = list(self.chunks(num_texts, num_videos))
+        chunks = list(self.chunks(num_texts, num_videos, self.memory_budget))
         if len(chunks) == 1:
             return function(*chunks[0])
         lines: dict[int, list[tuple[Tensor, Tensor]]] = {}

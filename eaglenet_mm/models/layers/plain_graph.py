@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -144,6 +145,8 @@ class PlainGraph(nn.Module):
         ValueError: If sizes do not fit or ``version`` is neither 1 nor 2.
     """
 
+    hidden: Any  # nn.ModuleList forgets what class its modules have
+
     def __init__(
         self,
         width: int,
@@ -172,7 +175,9 @@ class PlainGraph(nn.Module):
         self, frames: Tensor, frame_mask: Tensor | None
     ) -> PlainFramesState | None:
         """Compute the video side of the first hidden layer, if any."""
-        return self.hidden[0].prepare(frames) if self.hidden else None
+        if not self.hidden:
+            return None
+        return self.hidden[0].prepare(frames)
 
     def forward(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -186,6 +187,8 @@ class RelationalGraph(nn.Module):
         ValueError: If ``width`` is no multiple of ``num_heads`` or
             ``num_layers`` is below 1.
     """
+
+    hidden: Any  # nn.ModuleList forgets what class its modules have
 
     def __init__(
         self,

@@ -16,7 +16,10 @@ class PairwiseSigmoidLoss(BaseModule):
     """Classify every pair as matching or not.
 
     The loss of `SigLIP <https://arxiv.org/abs/2303.15343>`_ with EagleNet's
-    start values: ``-1/B sum_ij log sigmoid(y_ij (exp(log_scale) s_ij + bias))``
+    start values::
+
+        -1/B sum_ij log sigmoid(y_ij (exp(log_scale) s_ij + bias))
+
     with ``y = 1`` on the diagonal and ``-1`` elsewhere.
 
     Differs from the release: ``log sigmoid`` is computed in its stable form.

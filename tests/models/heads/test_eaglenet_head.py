@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eaglenet_mm.models.heads import EagleNetHead
+from eaglenet_mm.models.heads import EagleNetHead, base_pair_head
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from tests.models.tiny import FRAMES, WIDTH, eaglenet_head, random_features
@@ -92,9 +92,7 @@ def release_weights(head: EagleNetHead) -> dict[str, torch.Tensor]:
 def test_scores_are_those_of_brute_force(
     graph: dict, frames: int, sizes: tuple[int, int]
 ) -> None:
-    head = build(
-        graph=graph, num_frames=frames, pooling=dict(num_heads=2)
-    )
+    head = build(graph=graph, num_frames=frames, pooling=dict(num_heads=2))
     text, video = random_features(*sizes, frames=frames)
     pairs = sizes[0] * sizes[1]
     noise = head.noise_table.unsqueeze(1).expand(-1, pairs, -1)
@@ -126,10 +124,11 @@ def test_a_score_depends_on_its_pair_alone(
     head = build(use_frame_mask=use_frame_mask)
     text, video = random_features(texts, videos, seed=seed)
     whole = head(text, video)
-    head.memory_budget = budget
-    chunked = head.score_chunked(
-        head.prepare_text(text), head.prepare_video(video)
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(base_pair_head.EVALUATION_BYTES, 'cpu', budget)
+        chunked = head.score_chunked(
+            head.prepare_text(text), head.prepare_video(video)
+        )
     torch.testing.assert_close(chunked, whole, rtol=1e-10, atol=1e-12)
     rows = torch.randperm(texts)
     columns = torch.randperm(videos)[: max(1, videos - 1)]
@@ -137,6 +136,22 @@ def test_a_score_depends_on_its_pair_alone(
     torch.testing.assert_close(
         part, whole[rows][:, columns], rtol=1e-10, atol=1e-12
     )
+
+
+def test_no_option_changes_a_score() -> None:
+    """To the last bit, in float32, whatever the memory budget."""
+    text, video = random_features(40, 30, dtype=torch.float32)
+    results = []
+    for budget in (1, 10**6, 10**10):
+        torch.manual_seed(0)
+        head = build(memory_budget=budget).float()
+        results.append(
+            head.score_chunked(
+                head.prepare_text(text), head.prepare_video(video)
+            )
+        )
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
 
 
 def test_masked_frames_have_no_influence() -> None:
@@ -234,8 +249,8 @@ def test_training_chunks_give_the_same_losses_and_gradients() -> None:
 def test_training_noise_follows_seed_and_step() -> None:
     def values(seed: int, steps: int) -> list[float]:
         torch.manual_seed(seed)
-        head = MODELS.build(eaglenet_head(loss_energy=None,
-                                          energy_support_weight=0.0))  # fmt: skip
+        options = dict(loss_energy=None, energy_support_weight=0.0)
+        head = MODELS.build(eaglenet_head(**options))
         with torch.no_grad():
             for parameter in head.parameters():
                 parameter.fill_(0.1)
@@ -344,7 +359,7 @@ def test_features_are_checked() -> None:
         head(text, random_features(2, 2, frames=4)[1])
     with pytest.raises(ValueError, match=r'embed_dim=16.*\(2, 8\)'):
         head(random_features(2, 2, width=8)[0], video)
-    with pytest.raises(ValueError, match='one text a video.*3 texts and 2'):
+    with pytest.raises(ValueError, match=r'one text a video.*3 texts and 2'):
         head.loss(random_features(3, 2)[0], video)
     with pytest.raises(ValueError, match=r'same width.*\(2, 8\)'):
         head.loss(random_features(2, 2, width=8)[0], video)

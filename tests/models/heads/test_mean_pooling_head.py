@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eaglenet_mm.models.heads import MeanPoolingHead
+from eaglenet_mm.models.heads import MeanPoolingHead, base_pair_head
 from tests.models.tiny import random_features
 
 
@@ -27,11 +27,10 @@ def test_scores_are_masked_means(sizes: tuple[int, int]) -> None:
             torch.testing.assert_close(got[i, j], expected)
 
 
-def test_chunks_and_losses() -> None:
+def test_chunks_and_losses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(base_pair_head.EVALUATION_BYTES, 'cpu', 24)
     text, video = random_features(5, 5)
-    head = MeanPoolingHead(
-        loss_match=dict(type='InfoNCELoss'), memory_budget=24
-    )
+    head = MeanPoolingHead(loss_match=dict(type='InfoNCELoss'))
     whole = head(text, video)
     chunked = head.score_chunked(
         head.prepare_text(text), head.prepare_video(video)

@@ -51,7 +51,11 @@ def test_unknown_mode() -> None:
     ('head', 'frames', 'message'),
     [
         (eaglenet_head(embed_dim=32), FRAMES, 'embed_dim=16, but head has'),
-        (eaglenet_head(), FRAMES + 1, 'num_frames=4, but head has num_frames=3'),
+        (
+            eaglenet_head(),
+            FRAMES + 1,
+            'num_frames=4, but head has num_frames=3',
+        ),
     ],
 )
 def test_parts_must_agree(head: dict, frames: int, message: str) -> None:
