@@ -8,6 +8,7 @@ import argparse
 from mmengine.config import Config, DictAction
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import eaglenet_mm  # noqa: F401  repairs of the environment come first
 from eaglenet_mm.apis import search_videos
@@ -42,12 +43,15 @@ def main() -> None:
     check_options(cfg, args.cfg_options)
     cfg.merge_from_dict(args.cfg_options)
     hits = search_videos(cfg, args.checkpoint, args.query, args.top_k)
-    table = Table(title=f'"{args.query}"')
-    for name in ('rank', 'score', 'video', 'its caption'):
-        table.add_column(name)
+    table = Table(title=Text(f'"{args.query}"'))
+    table.add_column('rank', no_wrap=True)
+    table.add_column('score', no_wrap=True)
+    table.add_column('video', overflow='fold', no_wrap=True)
+    table.add_column('its first caption')
     for rank, hit in enumerate(hits, start=1):
-        caption = hit.captions[0] if hit.captions else ''
-        table.add_row(str(rank), f'{hit.score:.4f}', hit.video, caption)
+        # Text, since brackets in a caption are no markup
+        cells = (str(rank), f'{hit.score:.4f}', hit.video, hit.captions[0])
+        table.add_row(*map(Text, cells))
     Console().print(table)
 
 

@@ -32,11 +32,10 @@ _MOTION_WORDS = {
     'appear': ('appears', 'fades in', 'becomes visible'),
     'vanish': ('vanishes', 'fades out', 'disappears'),
     'still': ('stays still', 'does not move', 'rests in its place'),
-    'shake': ('shakes', 'jumps about', 'trembles around its place'),
+    'blink': ('blinks', 'flashes', 'comes and goes'),
 }
 _BACKGROUND_WORDS = {
     'grey': ('on a grey background', 'in front of a grey wall'),
-    'brown': ('on a brown background', 'in front of a brown wall'),
     'navy': ('on a navy background', 'in front of a navy wall'),
 }
 _TEMPLATES = (

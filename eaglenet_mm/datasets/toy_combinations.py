@@ -25,8 +25,8 @@ TOY_VERSION = 1
 
 SHAPES = ('square', 'triangle', 'cross', 'ring')
 COLOURS = ('red', 'green', 'blue', 'yellow', 'white')
-BACKGROUNDS = ('grey', 'brown', 'navy')
-#: Every motion with its reverse; still and shaking are their own.
+BACKGROUNDS = ('grey', 'navy')
+#: Every motion with its reverse; still and blinking are their own.
 REVERSED_MOTION = {
     'right': 'left',
     'left': 'right',
@@ -37,7 +37,7 @@ REVERSED_MOTION = {
     'appear': 'vanish',
     'vanish': 'appear',
     'still': 'still',
-    'shake': 'shake',
+    'blink': 'blink',
 }
 #: Motions that are assigned to a split together.
 MOTION_GROUPS = (
@@ -45,10 +45,10 @@ MOTION_GROUPS = (
     ('up', 'down'),
     ('grow', 'shrink'),
     ('appear', 'vanish'),
-    ('still', 'shake'),
+    ('still', 'blink'),
 )
 #: Share of the combinations; training gets the rest.
-SPLIT_SHARES = {'test': 0.25, 'val': 0.125}
+SPLIT_SHARES = {'test': 0.3, 'val': 0.1}
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,6 @@ _COLOURS: dict[str, tuple[int, int, int]] = {
 }
 _BACKGROUNDS: dict[str, tuple[int, int, int]] = {
     'grey': (50, 50, 50),
-    'brown': (90, 40, 10),
     'navy': (10, 10, 90),
 }
 
@@ -97,8 +96,10 @@ def _course(
         radii = rng.uniform(4, 9) + time * rng.uniform(18, 22)
     elif motion == 'appear':
         opacity = np.linspace(rng.uniform(0, 0.2), 1, FRAMES_PER_VIDEO)
-    elif motion == 'shake':
-        centres += rng.uniform(-13, 13, centres.shape)
+    elif motion == 'blink':
+        # seen for two frames, gone for two; any start, so no order
+        place = np.arange(FRAMES_PER_VIDEO) + rng.integers(4)
+        opacity = 1.0 * (place % 4 < 2)
     return centres, radii, opacity
 
 

@@ -1,0 +1,271 @@
+"""Training, resuming, two processes and testing with the toy config."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+TIMES = {'time', 'data_time', 'memory'}
+OPTIONS = (
+    'default_hooks.logger.interval=1',
+    'log_processor.window_size=1',
+    'train_cfg.max_epochs=2',
+    'train_cfg.val_interval=2',
+    'val_dataloader.num_workers=0',
+    'test_dataloader.num_workers=0',
+    'train_dataloader.num_workers=0',
+    'train_dataloader.persistent_workers=False',
+)
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    """Work in a folder with a small toy data set as ``data/toy``."""
+    path = tmp_path_factory.mktemp('toy')
+    run(
+        path,
+        sys.executable,
+        repository / 'tools/dataset_converters/toy.py',
+        *('--out', 'data/toy', '--limit', 16, '--renderings', 1),
+        *('--workers', 1),
+    )
+    return path
+
+
+def run(folder: Path, *command: Any, **environment: str) -> str:
+    """Run a command to its end; fail with what it printed."""
+    result = start(folder, *command, **environment).communicate()[0]
+    return result
+
+
+def start(
+    folder: Path, *command: Any, **environment: str
+) -> subprocess.Popen[str]:
+    return Process(
+        [str(part) for part in command],
+        cwd=folder,
+        env={
+            **os.environ,
+            'OMP_NUM_THREADS': '1',
+            'PYTHON': sys.executable,
+            **environment,
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+class Process(subprocess.Popen):
+    """A process whose failure shows its output."""
+
+    def communicate(self, *args: Any, **kwargs: Any) -> tuple[str, str]:
+        output = super().communicate(*args, **kwargs)
+        assert self.returncode in (0, -signal.SIGKILL), output[0]
+        return output
+
+
+def train(folder: Path, repository: Path, name: str, *options: str) -> Path:
+    """Train in one process; return the work folder."""
+    command = train_command(repository, name, *options)
+    run(folder, *command)
+    return folder / name
+
+
+def train_command(repository: Path, name: str, *options: str) -> list[Any]:
+    return [
+        sys.executable,
+        repository / 'tools/train.py',
+        repository / 'configs/eaglenet_toy.py',
+        *('--work-dir', name, '--cfg-options'),
+        *OPTIONS,
+        'train_dataloader.batch_size=8',
+        *options,
+    ]
+
+
+def losses(folder: Path) -> dict[int, dict[str, float]]:
+    """Read what was logged in each iteration, later runs last."""
+    rows = {}
+    for path in sorted(folder.glob('*/vis_data/scalars.json')):
+        for line in path.read_text().splitlines():
+            row = json.loads(line)
+            if 'loss_match' in row:
+                rows[row['iter']] = {
+                    key: value
+                    for key, value in row.items()
+                    if 'loss' in key or key == 'grad_norm'
+                }
+    return rows
+
+
+@pytest.fixture(scope='module')
+def trained(folder: Path, repository: Path) -> Path:
+    return train(folder, repository, 'whole')
+
+
+def metrics(folder: Path) -> dict[str, float]:
+    return json.loads((folder / 'metrics.json').read_text())['metrics']
+
+
+def last_checkpoint(folder: Path) -> Path:
+    return folder / 'epoch_2.pth'
+
+
+def test_losses_fall_and_have_every_term(trained: Path) -> None:
+    rows = losses(trained)
+    assert list(rows) == [1, 2, 3, 4]
+    assert {
+        'loss_match',
+        'loss_support',
+        'loss_energy',
+        'loss_energy_support',
+    } <= set(rows[1])
+    assert rows[4]['loss'] < rows[1]['loss']
+
+
+def test_killed_training_goes_on_as_it_was(
+    trained: Path, folder: Path, repository: Path
+) -> None:
+    """SIGKILL in the second epoch; replay buffer and noise included."""
+    name = 'killed'
+    # wait long enough in each iteration to be killed in the middle
+    process = start(folder, *train_command(repository, name))
+    deadline = time.monotonic() + 120
+    while 3 not in losses(folder / name):
+        assert time.monotonic() < deadline
+        assert process.poll() is None or 3 in losses(folder / name)
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert (folder / name / 'epoch_1.pth').is_file()
+    (folder / name / 'epoch_2.pth').unlink(missing_ok=True)
+    (folder / name / 'last_checkpoint').write_text(
+        str(folder / name / 'epoch_1.pth')
+    )
+    command = train_command(repository, name)
+    command.insert(5, '--resume')
+    output = run(folder, *command)
+    assert 'resumed epoch: 1, iter: 2' in output
+    expected, got = losses(trained), losses(folder / name)
+    assert got == expected
+
+
+def test_two_processes_train_and_test_as_one(
+    trained: Path, folder: Path, repository: Path
+) -> None:
+    """Same batches, same noise: same losses but for rounding, same metrics."""
+    run(
+        folder,
+        'bash',
+        repository / 'tools/dist_train.sh',
+        repository / 'configs/eaglenet_toy.py',
+        2,
+        *('--work-dir', 'two', '--cfg-options', *OPTIONS),
+        'train_dataloader.batch_size=4',
+    )
+    expected, got = losses(trained), losses(folder / 'two')
+    assert set(got) == set(expected)
+    for number, row in expected.items():
+        for key, value in row.items():
+            assert got[number][key] == pytest.approx(value, rel=2e-3), key
+    checkpoint = last_checkpoint(folder / 'two')
+    config = repository / 'configs/eaglenet_toy.py'
+    options = ('--cfg-options', 'test_dataloader.num_workers=0')
+    run(
+        folder,
+        *(sys.executable, repository / 'tools/test.py', config, checkpoint),
+        *('--work-dir', 'test_one', '--dump', 'one.pkl', *options),
+        'test_dataloader.batch_size=5',
+        'model.head.memory_budget=1000000',
+    )
+    run(
+        folder,
+        'bash',
+        repository / 'tools/dist_test.sh',
+        *(config, checkpoint, 2),
+        *('--work-dir', 'test_two', '--dump', 'two.pkl', *options),
+    )
+    assert metrics(folder / 'test_one') == metrics(folder / 'test_two')
+    one, two = (read_rows(folder / f'{name}.pkl') for name in ('one', 'two'))
+    assert list(one) == list(two)
+    for index, scores in one.items():
+        np.testing.assert_array_equal(scores, two[index])
+
+
+def read_rows(path: Path) -> dict[int, np.ndarray]:
+    rows = pickle.loads(path.read_bytes())
+    return {
+        row['caption_index']: np.asarray(row['scores'])
+        for row in sorted(rows, key=lambda row: row['caption_index'])
+    }
+
+
+def test_search_finds_videos(
+    trained: Path, folder: Path, repository: Path
+) -> None:
+    command = [
+        sys.executable,
+        repository / 'tools/search.py',
+        repository / 'configs/eaglenet_toy.py',
+        last_checkpoint(trained),
+    ]
+    output = run(folder, *command, 'a red square moves left', '-k', 3)
+    assert output.count('.mp4') == 3
+    for arguments, message in (
+        (('',), 'The query is empty'),
+        (('a red square', '-k', 0), 'top_k must be at least 1, but is 0'),
+    ):
+        result = subprocess.run(
+            list(map(str, [*command, *arguments])),
+            cwd=folder,
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode
+        assert message in result.stderr
+
+
+def test_a_broken_video_is_named(
+    trained: Path, folder: Path, repository: Path
+) -> None:
+    """Neither trained on as zeros nor left out in silence."""
+    ours = folder / 'broken'
+    shutil.copytree(folder / 'data', ours / 'data')
+    data = json.loads((ours / 'data/toy/test.json').read_text())
+    video = data['data_list'][3]['video']
+    path = ours / 'data/toy/videos' / video
+    for damage, message in (
+        (lambda: path.write_bytes(b'no video'), 'cannot'),
+        (path.unlink, 'does not exist'),
+    ):
+        damage()
+        result = subprocess.run(
+            [
+                sys.executable,
+                str(repository / 'tools/test.py'),
+                str(repository / 'configs/eaglenet_toy.py'),
+                str(last_checkpoint(trained)),
+                *('--work-dir', 'work', '--cfg-options'),
+                'test_dataloader.num_workers=0',
+            ],
+            cwd=ours,
+            capture_output=True,
+            text=True,
+        )
+        assert result.returncode
+        assert video in result.stderr
+        assert message in result.stderr
+        assert not (ours / 'work/metrics.json').exists()
