@@ -46,8 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
 
 def run(folder: Path, *command: Any, **environment: str) -> str:
     """Run a command to its end; fail with what it printed."""
-    result = start(folder, *command, **environment).communicate()[0]
-    return result
+    return start(folder, *command, **environment).communicate()[0]
 
 
 def start(
@@ -269,3 +268,30 @@ def test_a_broken_video_is_named(
         assert video in result.stderr
         assert message in result.stderr
         assert not (ours / 'work/metrics.json').exists()
+
+
+def test_mixed_precision_and_moving_average(
+    folder: Path, repository: Path
+) -> None:
+    """``--amp`` and MMEngine's EMAHook, and a test of what they saved."""
+    config = folder / 'ema.py'
+    config.write_text(
+        f"_base_ = ['{repository}/configs/eaglenet_toy.py']\n"
+        "custom_hooks = [dict(type='EMAHook'), dict(type='DatasetEpochHook')]"
+    )
+    command = train_command(repository, 'ema')
+    command[2:3] = [config, '--amp']
+    output = run(folder, *command)
+    assert 'bfloat16' in output
+    rows = losses(folder / 'ema')
+    assert rows[4]['loss'] < rows[1]['loss']
+    checkpoint = last_checkpoint(folder / 'ema')
+    trained_metrics = folder / 'ema_test'
+    run(
+        folder,
+        *(sys.executable, repository / 'tools/test.py', config, checkpoint),
+        *('--work-dir', trained_metrics, '--cfg-options'),
+        'test_dataloader.num_workers=0',
+        'test_cfg.fp16=True',
+    )
+    assert metrics(trained_metrics)['t2v/R10'] > 0

@@ -61,7 +61,9 @@ def search_videos(
         raise ValueError(f'top_k must be at least 1, but is {top_k}.')
     model = load_retriever(cfg, checkpoint)
     dataset = DATASETS.build({'_scope_': SCOPE, **cfg.test_dataloader.dataset})
-    text = model.encode_text(_tokenize(query, dataset).to(model.data_preprocessor.device))
+    text = model.encode_text(
+        _tokenize(query, dataset).to(model.data_preprocessor.device)
+    )
     videos, samples = _encode_videos(model, dataset)
     head = model.head
     scores = head.score_chunked(

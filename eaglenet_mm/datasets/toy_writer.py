@@ -43,7 +43,7 @@ def write_toy_dataset(
     out: str | os.PathLike[str],
     *,
     seed: int = 0,
-    renderings: int = 4,
+    renderings: int = 6,
     num_captions: int = 4,
     limit: int | None = None,
     workers: int = 2,
@@ -64,7 +64,7 @@ def write_toy_dataset(
         seed (int): Seed of split, videos and captions. Defaults to 0.
         renderings (int): Training videos of one combination; val and test
             have one each, so that a caption fits one video only. Defaults
-            to 4.
+            to 6.
         num_captions (int): Captions of one video, 1 to 4. Defaults to 4.
         limit (int, optional): Combinations of a split that are made, for
             tests. Defaults to None, all of them.
@@ -92,6 +92,7 @@ def write_toy_dataset(
     out = Path(out).absolute()
     options = dict(
         version=TOY_VERSION,
+        code=_code_hash(),
         seed=seed,
         renderings=renderings,
         num_captions=num_captions,
@@ -214,6 +215,14 @@ def _header(
             gallery, top_k
         )
     return {**header, **bounds}
+
+
+def _code_hash() -> str:
+    """Change when the generator does, even without a new version."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob('toy_*.py')):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def _random(seed: int, video_id: str, use: int) -> np.random.Generator:

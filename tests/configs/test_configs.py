@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +39,8 @@ def load(path: Path) -> Config:
 
 @pytest.mark.parametrize('path', SHORT, ids=lambda path: path.stem)
 def test_short_names_only_inherit(path: Path) -> None:
-    lines = path.read_text().strip().splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith('_base_')
+    (statement,) = ast.parse(path.read_text()).body
+    assert [target.id for target in statement.targets] == ['_base_']
     assert load(path).model.type == 'TextVideoRetriever'
 
 

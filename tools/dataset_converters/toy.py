@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--renderings',
         type=int,
-        default=4,
+        default=6,
         help='training videos of one combination',
     )
     parser.add_argument(

@@ -1,4 +1,4 @@
-# Towers of one and three layers, trained from scratch on 32 x 32 pixels
+# Towers of one and two layers, trained from scratch on 32 x 32 pixels
 model = dict(
     type='TextVideoRetriever',
     data_preprocessor=dict(
@@ -15,7 +15,7 @@ model = dict(
             quick_gelu=True,
             text_cfg=dict(
                 context_length=24,
-                vocab_size=77,
+                vocab_size=74,
                 width=96,
                 heads=4,
                 layers=1,
@@ -32,9 +32,9 @@ model = dict(
                 patch_size=8,
                 width=96,
                 head_width=24,
-                layers=3,
+                layers=2,
             ),
         ),
-        shift_layers=(0, 1, 2),
+        shift_layers=(0, 1),
     ),
 )

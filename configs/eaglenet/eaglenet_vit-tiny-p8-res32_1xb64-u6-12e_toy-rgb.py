@@ -1,7 +1,7 @@
 _base_ = [
     '../_base_/models/clip_vit-tiny.py',
     '../_base_/datasets/toy.py',
-    '../_base_/schedules/adamw_16e.py',
+    '../_base_/schedules/adamw_12e.py',
     '../_base_/default_runtime.py',
 ]
 
@@ -14,12 +14,9 @@ model = dict(
         num_frames={{_base_.num_frames}},
         num_candidates=4,
         frame_embedding=True,
-        graph=dict(num_layers=2, num_heads=4, dropout=0.5),
-        pooling=dict(num_heads=1, dropout=0.3),
-        # a flatter start than the paper's, which suits pretrained encoders
-        loss_match=dict(
-            type='PairwiseSigmoidLoss', init_log_scale=2.3, init_bias=-10.0
-        ),
+        graph=dict(num_layers=2, num_heads=4, dropout=0.0),
+        pooling=dict(num_heads=1, dropout=0.0),
+        loss_match=dict(type='InfoNCELoss'),
         support_weight=0.8,
         loss_energy=dict(
             type='EnergyMatchingLoss',

@@ -1,7 +1,7 @@
 _base_ = [
     '../_base_/models/clip_vit-tiny.py',
     '../_base_/datasets/toy.py',
-    '../_base_/schedules/adamw_16e.py',
+    '../_base_/schedules/adamw_12e.py',
     '../_base_/default_runtime.py',
 ]
 
@@ -10,9 +10,7 @@ model = dict(
     text_encoder=dict(max_words={{_base_.max_words}}),
     head=dict(
         type='MeanPoolingHead',
-        loss_match=dict(
-            type='PairwiseSigmoidLoss', init_log_scale=2.3, init_bias=-10.0
-        ),
+        loss_match=dict(type='InfoNCELoss'),
     ),
 )
 auto_scale_lr = dict(enable=False, base_batch_size=64)
