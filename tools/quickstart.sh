@@ -27,6 +27,9 @@ esac
 trap 'echo "Stopped. The same command goes on from the last checkpoint." >&2
 exit 130' INT TERM
 export HF_HUB_OFFLINE=1
+# One thread for the model, the other core for the videos: two threads of one
+# process that wait for each other lose more than they gain on a busy machine.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
 step() {
     printf '\n== %s\n' "$*"

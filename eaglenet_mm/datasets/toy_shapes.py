@@ -99,7 +99,7 @@ def _course(
     elif motion == 'blink':
         # seen for two frames, gone for two; any start, so no order
         place = np.arange(FRAMES_PER_VIDEO) + rng.integers(4)
-        opacity = 1.0 * (place % 4 < 2)
+        opacity = np.where(place % 4 < 2, 1.0, 0.0)
     return centres, radii, opacity
 
 

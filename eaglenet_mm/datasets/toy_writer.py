@@ -29,7 +29,7 @@ from .toy_shapes import VIDEO_FPS, render_video
 STAMP_NAME = 'stamp.json'
 # Every frame is a key frame of one quality. Were they predicted from each
 # other, the traces of coding would tell in which order they come.
-_CODEC_OPTIONS = {
+_CODEC_OPTIONS: dict[str, Any] = {
     'preset': 'veryfast',
     'tune': 'fastdecode',
     'qp': '24',
