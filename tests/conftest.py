@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 import eaglenet_mm  # noqa: F401  repairs of the environment come first
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+_GOLDEN: list[tuple[str, float, float]] = []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,3 +60,28 @@ def _fresh_mmengine_globals() -> None:
         init_default_scope('eaglenet_mm')
     yield
     init_default_scope('eaglenet_mm')
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Collect what golden checks measured, also from worker processes."""
+    if report.when == 'call':
+        _GOLDEN.extend(
+            row for name, row in report.user_properties if name == 'golden'
+        )
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Print the largest relative error of every golden array."""
+    if not _GOLDEN:
+        return
+    largest: dict[str, tuple[float, float]] = {}
+    for name, error, tolerance in _GOLDEN:
+        if not error < largest.get(name, (-1.0, 0.0))[0]:
+            largest[name] = (error, tolerance)
+    terminalreporter.section('golden: largest relative error of each array')
+    for name, (error, tolerance) in largest.items():
+        terminalreporter.line(f'{error:9.2e}  (<= {tolerance:.0e})  {name}')
+    worst = max(largest.items(), key=lambda item: item[1][0])
+    terminalreporter.line(
+        f'{len(largest)} arrays; largest {worst[1][0]:.2e} at {worst[0]}'
+    )

@@ -173,15 +173,15 @@ def build_head(meta: dict[str, Any], **overrides: Any) -> RecordedHead:
         )
     energy_weight = meta['eam_loss_weight']
     support_weight = meta['support_loss_weight']
+    energy_support = meta['eam_support_loss_weight'] if support_weight else 0
     loss_energy = None
-    if energy_weight:
+    if energy_weight or energy_support:
         loss_energy = dict(
             type='EnergyMatchingLoss',
             energy=dict(
                 type=ENERGIES[meta['energy_fn']],
                 reduction=REDUCTIONS[meta['energy_pooling']],
             ),
-            loss_weight=energy_weight,
             regularization=meta['mcmc_coef_reg'],
             sampler=dict(
                 num_steps=meta['mcmc_steps'],
@@ -191,9 +191,6 @@ def build_head(meta: dict[str, Any], **overrides: Any) -> RecordedHead:
                 replay_unfilled=True,
             ),
         )
-    # in the release the support energy needs the support loss, and its
-    # weight is not multiplied with that of the plain energy
-    energy_support = meta['eam_support_loss_weight'] if support_weight else 0
     options = dict(
         embed_dim=meta.get('dim', meta.get('embed_dim')),
         num_frames=meta['max_frames'],
@@ -209,9 +206,9 @@ def build_head(meta: dict[str, Any], **overrides: Any) -> RecordedHead:
         loss_match=loss,
         support_weight=support_weight,
         loss_energy=loss_energy,
-        energy_support_weight=(
-            energy_support / energy_weight if energy_weight else 0
-        ),
+        energy_weight=energy_weight,
+        # in the release the support energy needs the support loss
+        energy_support_weight=energy_support,
     )
     return RecordedHead(**{**options, **overrides})
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-_REPORT = pytest.StashKey[list]()
+_FAILURES = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope='session')
@@ -41,9 +41,13 @@ def golden_report(request: pytest.FixtureRequest) -> Callable[..., float]:
     """Compare with a golden array and note the relative error.
 
     The error is the largest difference over the largest magnitude of the
-    golden array, or over ``scale`` where that is given.
+    golden array, or over ``scale`` where that is given. ``double`` is the
+    same array of the release's float64 run: where float32 leaves the release
+    itself further from it than the tolerance (a ReLU near zero takes the
+    other side, a sum cancels), three times that distance is allowed. A test
+    compares all its arrays before it fails.
     """
-    rows = request.config.stash.setdefault(_REPORT, [])
+    failures = request.node.stash.setdefault(_FAILURES, [])
 
     def compare(
         name: str,
@@ -51,43 +55,37 @@ def golden_report(request: pytest.FixtureRequest) -> Callable[..., float]:
         expected: Any,
         tolerance: float,
         scale: float | None = None,
+        double: Any = None,
     ) -> float:
         got, expected = to_numpy(got), to_numpy(expected)
-        assert got.shape == expected.shape, (
-            f'{name}: shape {got.shape}, golden {expected.shape}'
-        )
-        if scale is None:
-            scale = float(np.abs(expected).max(initial=0.0))
+        if got.shape != expected.shape:
+            failures.append(f'{name}: shape {got.shape}, not {expected.shape}')
+            return float('inf')
         if expected.size == 0:
             return 0.0
-        if not np.isfinite(got).all():
-            raise AssertionError(f'{name}: non-finite values')
-        difference = float(np.abs(got - expected).max(initial=0.0))
-        error = difference / scale if scale > 0 else difference
-        rows.append((name, error, tolerance))
-        assert error <= tolerance, (
-            f'{name}: relative error {error:.3g} above {tolerance:.0e}'
-        )
+        if scale is None:
+            scale = float(np.abs(expected).max())
+        scale = scale or 1.0
+        error = float(np.abs(got - expected).max()) / scale
+        if double is not None:
+            own = float(np.abs(expected - to_numpy(double)).max()) / scale
+            tolerance = max(tolerance, 3 * own)
+        row = (name, float(error), float(tolerance))
+        request.node.user_properties.append(('golden', row))
+        if not error <= tolerance:  # also where it is not a number
+            failures.append(
+                f'{name}: relative error {error:.3g} above {tolerance:.1e}'
+            )
         return error
 
     return compare
 
 
-def pytest_terminal_summary(
-    terminalreporter: Any, config: pytest.Config
-) -> None:
-    """Print the largest relative error of every golden array."""
-    rows = config.stash.get(_REPORT, [])
-    if not rows:
-        return
-    largest: dict[str, tuple[float, float]] = {}
-    for name, error, tolerance in rows:
-        if error >= largest.get(name, (-1.0, 0.0))[0]:
-            largest[name] = (error, tolerance)
-    terminalreporter.section('golden: largest relative error of each array')
-    for name, (error, tolerance) in largest.items():
-        terminalreporter.line(f'{error:9.2e}  (<= {tolerance:.0e})  {name}')
-    worst = max(largest.items(), key=lambda item: item[1][0])
-    terminalreporter.line(
-        f'{len(largest)} arrays; largest {worst[1][0]:.2e} at {worst[0]}'
-    )
+@pytest.hookimpl(hookwrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Any:
+    """Fail a test with all its golden arrays that are off."""
+    outcome = yield
+    failures = pyfuncitem.stash.get(_FAILURES, [])
+    if failures and outcome.excinfo is None:
+        message = f'{len(failures)} golden arrays are off:\n'
+        outcome.force_exception(AssertionError(message + '\n'.join(failures)))

@@ -19,7 +19,10 @@ MODULE = 1e-5  # tolerance of single modules
 
 @pytest.fixture(scope='module')
 def golden(golden_dir: Path) -> Any:
-    return np.load(golden_dir / 'bertadam.npz')
+    path = golden_dir / 'bertadam.npz'
+    if not path.is_file():
+        pytest.skip(f'{path} is not there')
+    return np.load(path)
 
 
 def case_names(golden: Any) -> list[str]:
@@ -231,6 +234,8 @@ def test_scheduler_and_optimizer_together(golden, golden_report):
 
 
 def test_schedule_functions(golden, golden_report):
+    if 'schedule/x' not in golden:
+        pytest.skip('the file has no schedules')
     x = golden['schedule/x']
     for decay in ('cosine', 'linear', 'constant'):
         golden_report(
@@ -248,6 +253,8 @@ def test_half_precision_regimes(golden):
     behaviour they show, not values: where the second moment vanishes, and
     that weights then move far more than those in float32.
     """
+    if 'half_demo/steps' not in golden:
+        pytest.skip('the file has no half_demo')
     steps = int(golden['half_demo/steps'])
     generator = torch.Generator().manual_seed(0)
     for place, scale in enumerate(golden['half_demo/grad_scale']):

@@ -184,6 +184,8 @@ def test_frame_pooling(
 
 def test_initial_pooling(golden_dir: Path, golden_report: Report) -> None:
     init = part(load(golden_dir, 'pooling.npz'), 'init')
+    if not init:
+        pytest.skip('the file has no initial values')
     weight = init['cross_attn.q_proj.weight']
     state = FramePooling(len(weight)).state_dict()
     for name, expected in init.items():

@@ -42,7 +42,8 @@ class EagleNetHead(EagleNetObjective):
 
     Differs from the release: the algebra is factorised (same numbers);
     evaluation noise comes from one table ``(S, D)``, kept in the checkpoint
-    and shared by all pairs, unless ``noise='pair'``; training noise and
+    and shared by all pairs, unless ``noise='pair'`` (then it is fresh at each
+    call, as in the release); training noise and
     dropout depend on seed, step and place in the joint batch, not on the
     process; and padded frames can be masked.
 
@@ -62,14 +63,17 @@ class EagleNetHead(EagleNetObjective):
             release does not. Default: False.
         noise (str): Evaluation noise, ``'table'`` or ``'pair'``.
             Default: ``'table'``.
-        noise_seed (int): Seed of the evaluation noise. Default: 0.
+        noise_seed (int, optional): Seed of the evaluation noise. Default:
+            None, the noise of the checkpoint, which is that of seed 0 unless
+            it was trained with another.
         loss_match (dict, optional): Loss on the scores. Default: None.
         support_weight (float): Factor of the same loss on the scores of the
             support text. Default: 0.8.
         loss_energy (dict, optional): Energy-aware matching, without the
             sizes. Default: None, none.
-        energy_support_weight (float): Factor of the energy loss of the
-            support text. Default: 0.
+        energy_weight (float): Factor of its loss. Default: 1.
+        energy_support_weight (float): Factor of the same loss on the support
+            text. Default: 0.
         memory_budget (int): See the base class.
         init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
 
@@ -89,10 +93,11 @@ class EagleNetHead(EagleNetObjective):
         frame_embedding: bool = False,
         use_frame_mask: bool = False,
         noise: str = 'table',
-        noise_seed: int = 0,
+        noise_seed: int | None = None,
         loss_match: dict | None = None,
         support_weight: float = 0.8,
         loss_energy: dict | None = None,
+        energy_weight: float = 1.0,
         energy_support_weight: float = 0.0,
         memory_budget: int = 512 * 2**20,
         init_cfg: dict | None = None,
@@ -116,7 +121,9 @@ class EagleNetHead(EagleNetObjective):
         self.use_frame_mask = use_frame_mask
         self.noise = noise
         self.noise_seed = noise_seed
+        self.noise_draws = 0
         self.support_weight = support_weight
+        self.energy_weight = energy_weight
         self.energy_support_weight = energy_support_weight
         self.candidate_noise = CandidateNoise(prior, prior_std, num_candidates)
         self.stochastic_text = StochasticText(embed_dim, num_frames)
@@ -142,7 +149,8 @@ class EagleNetHead(EagleNetObjective):
             )
         )
         self.register_buffer(
-            'noise_table', self.candidate_noise.table(embed_dim, noise_seed)
+            'noise_table',
+            self.candidate_noise.table(embed_dim, noise_seed or 0),
         )
         # seed of the run and number of the next training step
         self.register_buffer(
@@ -157,7 +165,7 @@ class EagleNetHead(EagleNetObjective):
         Args:
             seed (int): Seed of the noise.
         """
-        self.noise_seed = seed
+        self.noise_seed, self.noise_draws = seed, 0
         table = self.candidate_noise.table(self.embed_dim, seed)
         self.noise_table.copy_(table)
 
@@ -223,8 +231,11 @@ class EagleNetHead(EagleNetObjective):
         if self.noise == 'table':
             noise = self.noise_table
         else:
+            # fresh noise at each call, so it depends on the chunks
             chunk = PairChunk.whole(len(text), len(video_state))
-            noise = self.pair_noise(KeyedRandom(self.noise_seed), chunk, text)
+            random = KeyedRandom(self.noise_seed or 0, self.noise_draws)
+            self.noise_draws += 1
+            noise = self.pair_noise(random, chunk, text)
         enriched, pooled = self.enrich_and_pool(text, video_state, noise)
         return F.cosine_similarity(enriched, pooled, dim=-1, eps=1e-12)
 
@@ -303,7 +314,9 @@ class EagleNetHead(EagleNetObjective):
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, *args: Any
     ) -> None:
-        """Keep own noise and key where a checkpoint has none."""
+        """Keep own noise if it was asked for or a checkpoint has none."""
+        if self.noise_seed is not None:
+            state_dict[prefix + 'noise_table'] = self.noise_table
         for name in ('noise_table', 'random_key'):
             state_dict.setdefault(prefix + name, getattr(self, name))
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -66,7 +66,6 @@ class EnergyMatchingLoss(BaseModule):
             ``dict(type='MLPEnergy')``.
         sampler (dict, optional): Options of :class:`LangevinSampler`.
         regularization (float): Weight of the squared energies. Default: 1.
-        loss_weight (float): Factor of the loss. Default: 1.
         memory_budget (int): Bytes that the hidden layer of a chunk of pairs
             may take. Default: 256 MiB.
     """  # noqa: E501
@@ -78,7 +77,6 @@ class EnergyMatchingLoss(BaseModule):
         energy: dict | None = None,
         sampler: dict | None = None,
         regularization: float = 1.0,
-        loss_weight: float = 1.0,
         memory_budget: int = 256 * 2**20,
     ) -> None:
         super().__init__()
@@ -92,7 +90,6 @@ class EnergyMatchingLoss(BaseModule):
             num_frames, embed_dim, **(sampler or {})
         )
         self.regularization = regularization
-        self.loss_weight = loss_weight
         self.memory_budget = memory_budget
 
     def all_pairs(
@@ -174,7 +171,7 @@ class EnergyMatchingLoss(BaseModule):
                     len(text), dtype=torch.bool, device=text.device
                 )
                 loss = (loss + self.contrast(positive, energies[other])) / 2
-            return self.loss_weight * loss
+            return loss
 
     def _check(self, frames: Tensor, text: Tensor) -> None:
         expected = tuple(self.sampler.replay_video.shape[1:])

@@ -15,10 +15,15 @@ from eaglenet_mm.registry import MODELS
 
 @MODELS.register_module()
 class InfoNCELoss(BaseModule):
-    """Cross entropy of the rows and of the columns, averaged.
+    r"""Cross entropy of the rows and of the columns, averaged.
 
     The loss of `CLIP <https://arxiv.org/abs/2103.00020>`_ on
     ``scores * exp(log_scale)`` with matching pairs on the diagonal.
+
+    Differs from the releases of this field: the scale belongs to the loss,
+    not to CLIP, so it has the learning rate of the head. For theirs, add
+    ``dict(pattern=r'^head\.loss_match\.log_scale$', lr_mult=1e-3)`` to the
+    rules of ``paramwise_cfg``.
 
     Args:
         init_scale (float): Start of the scale. Default: 100, which is where

@@ -138,7 +138,7 @@ class LangevinSampler(BaseModule):
         size: int,
         noise: NoiseSource,
     ) -> tuple[Tensor, Tensor]:
-        """Run chains and store where they end.
+        """Run chains and, in training, store where they end.
 
         Args:
             energy (Callable): Energies ``(B,)`` of frames ``(B, F, D)`` and
@@ -171,5 +171,6 @@ class LangevinSampler(BaseModule):
                 - self.step_size * text_gradient
                 + self.noise_std * noise.normal(tuple(text.shape), text)
             )
-        self.store(frames, text)
+        if self.training:
+            self.store(frames, text)
         return frames, text

@@ -201,18 +201,64 @@ def test_reseed_draws_other_noise_and_back() -> None:
     torch.testing.assert_close(head(text, video), first)
 
 
-def test_pair_noise_differs_between_pairs() -> None:
+def test_pair_noise_is_fresh_for_pairs_and_calls() -> None:
     head = build(noise='pair')
     text, video = random_features(1, 1)
-    twice = head(
-        TextFeatures(text.embeds.repeat(2, 1)), video.index_select([0, 0])
-    )
-    assert len(twice.flatten().unique()) == 4
-    torch.testing.assert_close(
-        head(TextFeatures(text.embeds.repeat(2, 1)),
-             video.index_select([0, 0])),
-        twice,
-    )  # fmt: skip
+    texts = TextFeatures(text.embeds.repeat(2, 1))
+    videos = video.index_select([0, 0])
+    first, second = head(texts, videos), head(texts, videos)
+    assert len(torch.cat([first, second]).flatten().unique()) == 8
+    head.reseed(0)
+    torch.testing.assert_close(head(texts, videos), first)
+
+
+def test_noise_of_a_checkpoint_gives_way_to_a_seed_asked_for() -> None:
+    trained = build(noise_seed=3)
+    assert torch.equal(build(noise_seed=3).noise_table, trained.noise_table)
+    for seed in (None, 3, 5):
+        head = build(noise_seed=seed)
+        own = head.noise_table.clone()
+        head.load_state_dict(trained.state_dict())
+        expected = trained.noise_table if seed is None else own
+        assert torch.equal(head.noise_table, expected)
+
+
+def test_losses_in_evaluation_mode_change_no_state() -> None:
+    head = build().eval()
+    text, video = random_features(3, 3)
+    before = {k: v.clone() for k, v in head.state_dict().items()}
+    head.loss(text, video)
+    for key, value in head.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def kept_for_backward(batch: int, budget: int) -> int:
+    """Numbers that a training step keeps outside its chunks."""
+    alive: dict[int, torch.Tensor] = {}
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        if x.numel() >= alive.get(x.data_ptr(), x).numel():
+            alive[x.data_ptr()] = x
+        return x
+
+    head = build(
+        memory_budget=budget, loss_energy=None, energy_support_weight=0.0
+    ).train()
+    text, video = random_features(batch, batch)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        head.loss(text, video)
+    return sum(x.numel() for x in alive.values())
+
+
+def test_chunked_training_keeps_nothing_wide_for_each_pair() -> None:
+    """What grows with the pairs is a few scores, not vectors of width D."""
+
+    def numbers_a_pair(budget: int) -> float:
+        six, twelve, more = (kept_for_backward(n, budget) for n in (6, 12, 24))
+        return (more - twelve - 2 * (twelve - six)) / (24**2 - 12**2 - 216)
+
+    assert numbers_a_pair(1) < WIDTH
+    assert numbers_a_pair(10**9) > 10 * WIDTH
 
 
 def test_no_candidates_leaves_the_sentence() -> None:

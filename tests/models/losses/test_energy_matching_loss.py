@@ -90,7 +90,7 @@ def test_ties_send_the_gradient_to_one_frame() -> None:
 
 @pytest.mark.parametrize('energy', ENERGIES)
 def test_loss_is_its_formula(energy: str) -> None:
-    loss = build(energy, regularization=0.3, loss_weight=2.0)
+    loss = build(energy, regularization=0.3)
     frames, text = sides()
     got = loss(frames, text, noise())
     pairs = loss.all_pairs(frames, text)
@@ -103,7 +103,7 @@ def test_loss_is_its_formula(energy: str) -> None:
     for other in (negative, sampled):
         expected += positive.mean() - other.mean()
         expected += 0.3 * (positive**2).mean() + 0.3 * (other**2).mean()
-    torch.testing.assert_close(got, expected)  # (a + b) / 2 * weight 2
+    torch.testing.assert_close(got, expected / 2)
 
 
 def test_langevin_steps_follow_the_gradient() -> None:
