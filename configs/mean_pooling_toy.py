@@ -1,3 +1,3 @@
 _base_ = [
-    'mean_pooling/mean-pooling_vit-tiny-p8-res32_1xb64-u6-12e_toy-rgb.py'
+    'mean_pooling/mean-pooling_vit-tiny-p8-res32_1xb64-u6-16e_toy-rgb.py'
 ]

@@ -5,15 +5,16 @@ The videos are those of the config's test set.
 
 import argparse
 
-from mmengine.config import Config, DictAction
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-import eaglenet_mm  # noqa: F401  repairs of the environment come first
 from eaglenet_mm.apis import search_videos
-from eaglenet_mm.utils.config_keys import check_options
-from eaglenet_mm.utils.launch import check_checkpoint
+from eaglenet_mm.utils.launch import (
+    add_config_arguments,
+    check_checkpoint,
+    read_config,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,13 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '-k', '--top-k', type=int, default=5, help='videos to show'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        default={},
-        help='settings to override, key=value',
-    )
+    add_config_arguments(parser)
     return parser.parse_args()
 
 
@@ -39,10 +34,9 @@ def main() -> None:
     """Search, and print a table of what was found."""
     args = parse_args()
     check_checkpoint(args.checkpoint)
-    cfg = Config.fromfile(args.config)
-    check_options(cfg, args.cfg_options)
-    cfg.merge_from_dict(args.cfg_options)
-    hits = search_videos(cfg, args.checkpoint, args.query, args.top_k)
+    hits = search_videos(
+        read_config(args), args.checkpoint, args.query, args.top_k
+    )
     table = Table(title=Text(f'"{args.query}"'))
     table.add_column('rank', no_wrap=True)
     table.add_column('score', no_wrap=True)

@@ -40,6 +40,7 @@ def prepare_processes(cfg: Config) -> None:
     wrapper = dict(cfg.get('model_wrapper_cfg') or {})
     wrapper.setdefault('type', 'MMDistributedDataParallel')
     wrapper.setdefault('device_ids', None)
+    wrapper.setdefault('broadcast_buffers', False)  # MMEngine's own default
     wrapper.setdefault(
         'find_unused_parameters', cfg.get('find_unused_parameters', False)
     )

@@ -19,18 +19,13 @@ from eaglenet_mm.utils.safe_checkpoint import TRUST_VARIABLE
 from eaglenet_mm.utils.strict_loading import require_matching_weights
 
 
-def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that training and testing share.
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every tool that takes a config and a checkpoint.
 
     Args:
-        parser (ArgumentParser): Gets ``--work-dir``, ``--cfg-options``,
-            ``--trust-checkpoint``, ``--launcher`` and ``--local_rank``.
+        parser (ArgumentParser): Gets ``--cfg-options`` and
+            ``--trust-checkpoint``.
     """
-    parser.add_argument(
-        '--work-dir',
-        help='folder of logs, checkpoints and metrics; default: work_dir of '
-        "the config, else work_dirs/ and the config's name",
-    )
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -44,6 +39,21 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
         help='read checkpoints as plain pickles, which can run code; only '
         'for files whose maker you trust',
     )
+
+
+def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that training and testing share.
+
+    Args:
+        parser (ArgumentParser): Gets ``--work-dir``, ``--launcher``,
+            ``--local_rank`` and those of :func:`add_config_arguments`.
+    """
+    parser.add_argument(
+        '--work-dir',
+        help='folder of logs, checkpoints and metrics; default: work_dir of '
+        "the config, else work_dirs/ and the config's name",
+    )
+    add_config_arguments(parser)
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
@@ -53,14 +63,14 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
-def load_config(args: argparse.Namespace) -> Config:
-    """Read the config and apply the options all tools share.
+def read_config(args: argparse.Namespace) -> Config:
+    """Read the config and apply the options of every tool.
 
     Args:
-        args (Namespace): Of :func:`add_launch_arguments`, and ``config``.
+        args (Namespace): Of :func:`add_config_arguments`, and ``config``.
 
     Returns:
-        Config: With ``launcher`` and ``work_dir`` set.
+        Config: As it is to be used.
 
     Raises:
         FileNotFoundError: If there is no such config.
@@ -72,7 +82,6 @@ def load_config(args: argparse.Namespace) -> Config:
             f'A config file was expected at {args.config}, but there is '
             'none. Run from the repository root, or give a full path.'
         )
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.trust_checkpoint:
         os.environ[TRUST_VARIABLE] = '1'
     cfg = Config.fromfile(args.config)
@@ -80,6 +89,23 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.cfg_options:
         check_options(cfg, args.cfg_options)
         cfg.merge_from_dict(args.cfg_options)
+    return cfg
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read the config and apply the options of training and testing.
+
+    Args:
+        args (Namespace): Of :func:`add_launch_arguments`, and ``config``.
+
+    Returns:
+        Config: With ``launcher`` and ``work_dir`` set.
+
+    Raises:
+        FileNotFoundError, KeyError: See :func:`read_config`.
+    """
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = read_config(args)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir

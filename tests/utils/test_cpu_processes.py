@@ -67,6 +67,7 @@ def test_one_process_of_every_launcher(monkeypatch, free_port, launcher):
     assert cfg.model_wrapper_cfg == dict(
         type='MMDistributedDataParallel',
         device_ids=None,
+        broadcast_buffers=False,
         find_unused_parameters=True,
         broadcast_buffers=False,
     )

@@ -1,7 +1,7 @@
 _base_ = [
     '../_base_/models/clip_vit-tiny.py',
     '../_base_/datasets/toy.py',
-    '../_base_/schedules/adamw_12e.py',
+    '../_base_/schedules/adamw_16e.py',
     '../_base_/default_runtime.py',
 ]
 
