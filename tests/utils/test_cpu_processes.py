@@ -57,7 +57,7 @@ def test_one_process_of_every_launcher(monkeypatch, free_port, launcher):
         dict(
             launcher=launcher,
             find_unused_parameters=True,
-            model_wrapper_cfg=dict(broadcast_buffers=False),
+            model_wrapper_cfg=dict(bucket_cap_mb=7),
             env_cfg=dict(dist_cfg=dict(backend='nccl', timeout=30)),
         )
     )
@@ -69,7 +69,7 @@ def test_one_process_of_every_launcher(monkeypatch, free_port, launcher):
         device_ids=None,
         broadcast_buffers=False,
         find_unused_parameters=True,
-        broadcast_buffers=False,
+        bucket_cap_mb=7,
     )
     cpu_processes.prepare_processes(cfg)  # a running group is kept
     cpu_processes.leave_processes()
