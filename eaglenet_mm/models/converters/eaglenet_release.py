@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from eaglenet_mm.utils.name_lists import name_some
+
 from .eaglenet_release_names import ReleaseOptions, rename
-from .model_fit import name_some
 
 LOSSES = ('sig', 'clip')
 

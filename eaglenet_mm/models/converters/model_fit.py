@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
 
-MAX_NAMED = 5
-
-
-def name_some(names: Sequence[str]) -> str:
-    """List the first names and count the others, for messages."""
-    rest = len(names) - MAX_NAMED
-    shown = ', '.join(names[:MAX_NAMED])
-    return f'{shown} and {rest} more' if rest > 0 else shown
+from eaglenet_mm.utils.name_lists import name_some
 
 
 def check_model_fit(

@@ -5,7 +5,9 @@ from __future__ import annotations
 from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor
 
-from .clip_weights import CLIPWeights, name_some
+from eaglenet_mm.utils.name_lists import name_some
+
+from .clip_weights import CLIPWeights
 
 #: First parts of the text tower's names in a complete CLIP model.
 TEXT_PARTS = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os.path as osp
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from eaglenet_mm.utils.name_lists import name_some
 from eaglenet_mm.utils.safe_checkpoint import load_checkpoint_file
 
 from .torchscript_archive import (
@@ -28,7 +29,6 @@ OPENAI_SIZES = ('input_resolution', 'context_length', 'vocab_size')
 #: Archives keep the text tower's mask, and it may be an attribute of every
 #: block; the mask is computed, not learnt.
 CAUSAL_MASK = 'attn_mask'
-MAX_NAMED = 5
 
 
 @dataclass
@@ -148,10 +148,3 @@ def _unwrap(content: Any, path: str) -> dict[str, Tensor]:
     if all(key.startswith('module.') for key in content):
         return {key[len('module.') :]: v for key, v in content.items()}
     return dict(content)
-
-
-def name_some(names: Sequence[str]) -> str:
-    """List the first names and count the others, for messages."""
-    shown = ', '.join(str(name) for name in names[:MAX_NAMED])
-    rest = len(names) - MAX_NAMED
-    return f'{shown} and {rest} more' if rest > 0 else shown

@@ -6,7 +6,6 @@ from eaglenet_mm.models.converters import (
     check_model_fit,
     read_model_options,
 )
-from eaglenet_mm.models.converters.model_fit import name_some
 from eaglenet_mm.registry import MODELS
 from tests.models.converters.release_checkpoint import MAX_WORDS, model_config
 
@@ -57,7 +56,3 @@ def test_options_of_a_model(loss, num_layers):
     assert read_model_options(model) == dict(
         num_graph_layers=num_layers, loss=loss, max_words=MAX_WORDS
     )
-
-
-def test_long_lists_are_cut():
-    assert name_some(list('abcdef')) == 'a, b, c, d, e and 1 more'

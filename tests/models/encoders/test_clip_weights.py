@@ -5,7 +5,6 @@ from safetensors.torch import save_file
 from eaglenet_mm.models.encoders import clip_weights
 from eaglenet_mm.models.encoders.clip_weights import (
     load_clip_weights,
-    name_some,
 )
 from tests.models.encoders.tiny_clip import openai_archive, reference_clip
 
@@ -124,8 +123,3 @@ def test_entries_that_are_no_tensors(tmp_path):
     torch.save({'visual.proj': torch.zeros(2), 'lr': 1.0}, tmp_path / 'a.pt')
     with pytest.raises(ValueError, match='lr are no tensors'):
         load_clip_weights(str(tmp_path / 'a.pt'), ARCH)
-
-
-def test_long_lists_are_cut():
-    assert name_some(['a', 'b']) == 'a, b'
-    assert name_some(list('abcdefg')) == 'a, b, c, d, e and 2 more'

@@ -1,0 +1,20 @@
+"""Long lists of names in messages."""
+
+from collections.abc import Sequence
+
+#: Names shown before the others are only counted.
+MAX_NAMED = 5
+
+
+def name_some(names: Sequence[object]) -> str:
+    """List the first names and count the others.
+
+    Args:
+        names (Sequence): What is to be named.
+
+    Returns:
+        str: For example ``'a, b, c, d, e and 2 more'``.
+    """
+    shown = ', '.join(str(name) for name in names[:MAX_NAMED])
+    rest = len(names) - MAX_NAMED
+    return f'{shown} and {rest} more' if rest > 0 else shown
