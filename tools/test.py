@@ -8,6 +8,7 @@ from eaglenet_mm.utils.launch import (
     build_runner,
     check_checkpoint,
     load_config,
+    skip_pretrained,
 )
 from eaglenet_mm.utils.metric_file import (
     dump_scores,
@@ -43,6 +44,7 @@ def main() -> None:
     if args.checkpoint != 'none':
         check_checkpoint(args.checkpoint)
         cfg.load_from = args.checkpoint
+        skip_pretrained(cfg)
     if args.dump is not None:
         dump_scores(cfg, args.dump)
     path = start_metrics(cfg)

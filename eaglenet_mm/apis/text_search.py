@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from mmengine.utils import track_iter_progress
 from eaglenet_mm.datasets.transforms import TokenizeCaptions
 from eaglenet_mm.registry import DATASETS, MODELS, SCOPE
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
+from eaglenet_mm.utils.launch import skip_pretrained
 
 
 @dataclass
@@ -100,10 +102,9 @@ def load_retriever(cfg: Config, checkpoint: str) -> Any:
     Raises:
         ValueError: If the checkpoint does not fit the model.
     """
-    model_cfg = Config(cfg.model.to_dict())
-    for side in ('text_encoder', 'video_encoder'):
-        model_cfg[side].pop('pretrained', None)
-    model = MODELS.build({'_scope_': SCOPE, **model_cfg.to_dict()})
+    cfg = copy.deepcopy(cfg)
+    skip_pretrained(cfg)
+    model = MODELS.build({'_scope_': SCOPE, **cfg.model})
     try:
         load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
     except RuntimeError as err:

@@ -115,6 +115,22 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def skip_pretrained(cfg: Config) -> None:
+    """Let the encoders not read the pretrained weights the config names.
+
+    For a model whose weights all come from a checkpoint: pretrained ones may
+    not be at hand, and would be overwritten.
+
+    Args:
+        cfg (Config): Its ``model.text_encoder`` and ``model.video_encoder``
+            lose ``pretrained``.
+    """
+    for side in ('text_encoder', 'video_encoder'):
+        encoder = cfg.model.get(side)
+        if encoder is not None:
+            encoder.pop('pretrained', None)
+
+
 def check_checkpoint(path: str) -> None:
     """Refuse a missing checkpoint before minutes of set-up.
 

@@ -199,3 +199,12 @@ def test_build_runner_of_another_type(monkeypatch, strict):
 def test_build_the_default_runner(monkeypatch):
     monkeypatch.setattr(launch, 'Runner', OwnRunner)
     assert isinstance(launch.build_runner(Config(), False), OwnRunner)
+
+
+def test_pretrained_weights_are_skipped(repository):
+    cfg = Config.fromfile(repository / 'configs/eaglenet_msrvtt.py')
+    assert cfg.model.text_encoder.pretrained == 'openai'
+    launch.skip_pretrained(cfg)
+    for side in ('text_encoder', 'video_encoder'):
+        assert 'pretrained' not in cfg.model[side]
+    launch.skip_pretrained(Config(dict(model=dict(type='MiniModel'))))
