@@ -14,19 +14,17 @@ from eaglenet_mm.models.heads.eaglenet_state import (
     EagleNetTextState,
     EagleNetVideoState,
     PairChunk,
+    check_frames,
 )
 from eaglenet_mm.models.layers import (
     FramePooling,
     GraphDropout,
     KeyedRandom,
-    PlainGraph,
-    RelationalGraph,
     StochasticText,
+    build_graph,
 )
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
-
-GRAPHS = {'rgat': RelationalGraph, 'gat': PlainGraph}
 
 
 @MODELS.register_module()
@@ -107,10 +105,6 @@ class EagleNetHead(EagleNetObjective):
             raise ValueError(
                 f"noise must be 'table' or 'pair', but is {noise!r}."
             )
-        if num_candidates < 0:
-            raise ValueError(
-                f'num_candidates cannot be negative, but is {num_candidates}.'
-            )
         if energy_support_weight and loss_energy is None:
             raise ValueError(
                 f'energy_support_weight={energy_support_weight} weighs an '
@@ -127,14 +121,7 @@ class EagleNetHead(EagleNetObjective):
         self.energy_support_weight = energy_support_weight
         self.candidate_noise = CandidateNoise(prior, prior_std, num_candidates)
         self.stochastic_text = StochasticText(embed_dim, num_frames)
-        graph = dict(graph or {})
-        graph_type = graph.pop('type', 'rgat')
-        if graph_type not in GRAPHS:
-            raise ValueError(
-                f'graph.type must be one of {sorted(GRAPHS)}, but is '
-                f'{graph_type!r}.'
-            )
-        self.graph = GRAPHS[graph_type](embed_dim, **graph)
+        self.graph = build_graph(embed_dim, **(graph or {}))
         self.pooling = FramePooling(embed_dim, **(pooling or {}))
         self.frame_embedding = (
             nn.Parameter(torch.randn(num_frames, embed_dim))
@@ -186,20 +173,8 @@ class EagleNetHead(EagleNetObjective):
                 real frame while masks are in use.
         """
         frames = video.frames
-        if frames.shape[1:] != (self.num_frames, self.embed_dim):
-            raise ValueError(
-                f'The head was built for num_frames={self.num_frames} and '
-                f'embed_dim={self.embed_dim}, but got video features of shape '
-                f'{tuple(frames.shape)}. Set num_frames alike in the head, '
-                'the preprocessor and the pipeline.'
-            )
         mask = video.frame_mask if self.use_frame_mask else None
-        if mask is not None and not bool(mask.any(dim=1).all()):
-            empty = (~mask.any(dim=1)).nonzero().flatten()
-            raise ValueError(
-                f'{len(empty)} videos have no real frame, the first at '
-                f'position {int(empty[0])}. Remove them from the annotations.'
-            )
+        check_frames(frames, mask, self.num_frames, self.embed_dim)
         nodes = frames
         if self.frame_embedding is not None:
             nodes = frames + self.frame_embedding

@@ -82,6 +82,10 @@ class CandidateNoise:
             raise ValueError(
                 f'prior must be one of {self.PRIORS}, but is {prior!r}.'
             )
+        if num_candidates < 0:
+            raise ValueError(
+                f'num_candidates cannot be negative, but is {num_candidates}.'
+            )
         self.prior = prior
         self.std = std
         self.num_candidates = num_candidates
@@ -122,3 +126,32 @@ class CandidateNoise:
             for row in rows
         ]
         return torch.stack(blocks)
+
+
+def check_frames(
+    frames: Tensor, mask: Tensor | None, num_frames: int, embed_dim: int
+) -> None:
+    """Refuse video features that do not fit the head.
+
+    Args:
+        frames (Tensor): Shape ``(Bv, F, D)``.
+        mask (Tensor, optional): True for real frames, if the head masks.
+        num_frames (int): Frames the head was built for.
+        embed_dim (int): Width the head was built for.
+
+    Raises:
+        ValueError: If the sizes differ, or a video has no real frame.
+    """
+    if frames.shape[1:] != (num_frames, embed_dim):
+        raise ValueError(
+            f'The head was built for num_frames={num_frames} and '
+            f'embed_dim={embed_dim}, but got video features of shape '
+            f'{tuple(frames.shape)}. Set num_frames alike in the head, '
+            'the preprocessor and the pipeline.'
+        )
+    if mask is not None and not bool(mask.any(dim=1).all()):
+        empty = (~mask.any(dim=1)).nonzero().flatten()
+        raise ValueError(
+            f'{len(empty)} videos have no real frame, the first at '
+            f'position {int(empty[0])}. Remove them from the annotations.'
+        )

@@ -3,7 +3,7 @@
 from .frame_pooling import FramePooling, PooledFramesState
 from .graph_attention import AttentionProjection, GraphDropout
 from .keyed_random import KeyedRandom
-from .plain_graph import PlainGraph
+from .plain_graph import PlainGraph, build_graph
 from .relational_graph import RelationalGraph, RelationalGraphLayer
 from .stochastic_text import StochasticText
 
@@ -17,4 +17,5 @@ __all__ = [
     'RelationalGraph',
     'RelationalGraphLayer',
     'StochasticText',
+    'build_graph',
 ]

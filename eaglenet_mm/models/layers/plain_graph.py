@@ -16,7 +16,10 @@ from eaglenet_mm.models.layers.graph_attention import (
     mean_over_frames,
     pair_logits,
 )
-from eaglenet_mm.models.layers.relational_graph import check_graph_sizes
+from eaglenet_mm.models.layers.relational_graph import (
+    RelationalGraph,
+    check_graph_sizes,
+)
 from eaglenet_mm.structures import Features
 
 
@@ -203,3 +206,25 @@ class PlainGraph(nn.Module):
         _, right = self.last.node_logits(text_nodes)
         logits = pair_logits(left, right, self.last.outer_slope)
         return mean_over_frames(logits, frame_mask)
+
+
+GRAPHS = {'rgat': RelationalGraph, 'gat': PlainGraph}
+
+
+def build_graph(width: int, **options: Any) -> RelationalGraph | PlainGraph:
+    """Build a graph by the name it has in configs.
+
+    Args:
+        width (int): Width of the nodes.
+        **options: ``type``, ``'rgat'`` with relations (default) or ``'gat'``
+            without, and arguments of the class.
+
+    Raises:
+        ValueError: If there is no such graph.
+    """
+    kind = options.pop('type', 'rgat')
+    if kind not in GRAPHS:
+        raise ValueError(
+            f'graph.type must be one of {sorted(GRAPHS)}, but is {kind!r}.'
+        )
+    return GRAPHS[kind](width, **options)
