@@ -15,7 +15,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$repository"
 out=work_dirs/quickstart
-query=${QUERY:-a red square moves left on a grey background}
+query=${QUERY:-a red square moves up on a grey background}
 case ${1:-} in
     --fresh) rm -rf "$out" ;;
     '') ;;

@@ -146,3 +146,22 @@ def test_metafile_names_every_config(folder: Path) -> None:
         assert model['Name'] == Path(model['Config']).stem
         short = CONFIGS / f'{model["Alias"]}.py'
         assert f'{folder.name}/{model["Name"]}.py' in short.read_text()
+
+
+@pytest.mark.parametrize('name', ['msrvtt', 'msvd', 'vatex', 'didemo'])
+def test_every_split_is_of_its_data_set(name: str) -> None:
+    cfg = load(CONFIGS / f'eaglenet_{name}.py')
+    files = {}
+    for split in ('train', 'val', 'test'):
+        dataset = cfg[f'{split}_dataloader'].dataset
+        while 'dataset' in dataset:
+            dataset = dataset.dataset
+        assert dataset.data_root == f'data/{name}/'
+        assert bool(dataset.get('test_mode')) == (split != 'train')
+        files[split] = dataset.ann_file
+    if name == 'msrvtt':  # has no validation list
+        assert files == dict(
+            train='train_9k.json', val='test_1k-a.json', test='test_1k-a.json'
+        )
+    else:
+        assert files == {split: f'{split}.json' for split in files}

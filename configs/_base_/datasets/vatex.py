@@ -1,64 +1,9 @@
 # VATEX: ten captions a video, every one a query
-num_frames = 12
-max_words = 32
+_base_ = ['./msrvtt_9k.py']
 
-pipeline = [
-    dict(type='OpenVideo'),
-    dict(type='SampleFrames', num_frames=num_frames, fps=1, mode='release'),
-    dict(type='DecodeFrames'),
-    dict(type='ResizeCenterCrop', size=224),
-    dict(type='TokenizeCaptions', max_words=max_words),
-    dict(type='PackRetrievalInputs'),
-]
 data_root = 'data/vatex/'
-
 train_dataloader = dict(
-    batch_size=32,
-    num_workers=8,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='pseudo_collate'),
-    dataset=dict(
-        type='CaptionExpansion',
-        dataset=dict(
-            type='TextVideoDataset',
-            data_root=data_root,
-            ann_file='train.json',
-            data_prefix=dict(video='videos'),
-            pipeline=pipeline,
-        ),
-    ),
+    dataset=dict(dataset=dict(data_root=data_root, ann_file='train.json'))
 )
-val_dataloader = dict(
-    batch_size=16,
-    num_workers=8,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='pseudo_collate'),
-    dataset=dict(
-        type='TextVideoDataset',
-        data_root=data_root,
-        ann_file='val.json',
-        data_prefix=dict(video='videos'),
-        pipeline=pipeline,
-        test_mode=True,
-    ),
-)
-test_dataloader = dict(
-    batch_size=16,
-    num_workers=8,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='pseudo_collate'),
-    dataset=dict(
-        type='TextVideoDataset',
-        data_root=data_root,
-        ann_file='test.json',
-        data_prefix=dict(video='videos'),
-        pipeline=pipeline,
-        test_mode=True,
-    ),
-)
-val_evaluator = dict(type='RetrievalRankMetric')
-test_evaluator = val_evaluator
+val_dataloader = dict(dataset=dict(data_root=data_root, ann_file='val.json'))
+test_dataloader = dict(dataset=dict(data_root=data_root, ann_file='test.json'))
