@@ -37,22 +37,7 @@ class DecodeFrames(BaseTransform):
         sampler = results.pop('frame_sampler', None)
         with reader:
             try:
-                frames = reader.get_batch(results['frame_indices'])
-            except VideoEndError as err:
-                if sampler is None or reader.num_frames == 0:
-                    raise VideoReadError(
-                        f"Video '{results.get('video_id')}': {err}"
-                    ) from err
-                print_log(
-                    f"Video '{results.get('video_id')}' is sampled by the "
-                    f'frames it holds: {err}',
-                    logger='current',
-                    level=logging.WARNING,
-                )
-                results['frame_indices'] = sampler.transform(
-                    {**results, 'video_reader': reader}
-                )['frame_indices']
-                frames = reader.get_batch(results['frame_indices'])
+                frames = self._read(reader, sampler, results)
             except VideoReadError as err:
                 raise VideoReadError(
                     f"Video '{results.get('video_id')}': {err}"
@@ -60,6 +45,24 @@ class DecodeFrames(BaseTransform):
         results['frames'] = frames
         results['num_frames_found'] = len(frames)
         return results
+
+    @staticmethod
+    def _read(reader: Any, sampler: Any, results: dict[str, Any]) -> Any:
+        """Read the frames, sampled anew if the file ends before its header."""
+        try:
+            return reader.get_batch(results['frame_indices'])
+        except VideoEndError as err:
+            if sampler is None or reader.num_frames == 0:
+                raise
+            print_log(
+                f"Video '{results.get('video_id')}' is sampled by the frames "
+                f'it holds: {err}',
+                logger='current',
+                level=logging.WARNING,
+            )
+        again = sampler.transform({**results, 'video_reader': reader})
+        results['frame_indices'] = again['frame_indices']
+        return reader.get_batch(results['frame_indices'])
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}()'
