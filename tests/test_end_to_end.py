@@ -183,7 +183,7 @@ def test_two_processes_train_and_test_as_one(
     for number, row in expected.items():
         for key, value in row.items():
             assert got[number][key] == pytest.approx(
-                value, rel=1e-3, abs=1e-4
+                value, rel=1e-5, abs=1e-6
             ), key
     checkpoint = last_checkpoint(folder / 'two')
     config = repository / 'configs/eaglenet_toy.py'

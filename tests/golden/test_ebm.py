@@ -172,7 +172,7 @@ def test_calls(
                 f'{label}/grad/w/{theirs}',
                 parameters[ours].grad,
                 expected,
-                max(1e-4, 10 * off),
+                max(1e-5, 10 * off),
                 scale=gradient_scale(
                     expected, list(part(call, 'grad/w').values())
                 ),
@@ -186,13 +186,13 @@ def test_calls(
                 f'{label}/replay_buffer_{theirs}',
                 buffer,
                 call[f'replay_buffer_{theirs}'],
-                1e-4,
+                1e-5,
             )
             golden_report(
                 f'{label}/{theirs}_sampled',
                 buffer[:size],
                 call[f'{theirs}_sampled'][:size],
-                1e-4,
+                1e-5,
             )
         assert sampler.replay_fill == min(
             (number + 1) * len(video), sampler.buffer_size

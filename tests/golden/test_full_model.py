@@ -179,10 +179,9 @@ def compare_summaries(
         for value, golden, in_double, scale in zip(
             summary, row, exact_row, scales, strict=True
         ):
-            # where float32 leaves the release itself further from float64
-            own_error = abs(golden - in_double) / scale
-            allowed = max(tolerance, 3 * own_error)
-            report(label, value, golden, allowed, scale=scale)
+            report(
+                label, value, golden, tolerance, scale=scale, double=in_double
+            )
 
 
 def test_evaluation(

@@ -228,7 +228,7 @@ def test_brute_force_reference(
                 f'{label}/grad_{kind}/{name}',
                 gradient,
                 case[f'grad_{kind}/{name}'],
-                2e-5,  # sums that cancel
+                tolerance,
                 scale=gradient_scale(
                     case[f'grad_{kind}/{name}'],
                     list(part(case, f'grad_{kind}').values()),
