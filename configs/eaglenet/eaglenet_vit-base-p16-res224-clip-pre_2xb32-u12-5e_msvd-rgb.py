@@ -15,5 +15,7 @@ model = dict(
         energy_support_weight=1.0,
     ),
 )
-# in-batch negatives: the batch is part of the method
+# in-batch negatives: the batch is part of the method. All 64 pairs meet in
+# one loss, without accumulation; where memory is short, set
+# model.encoder_micro_batch and keep the batch
 auto_scale_lr = dict(enable=False, base_batch_size=64)

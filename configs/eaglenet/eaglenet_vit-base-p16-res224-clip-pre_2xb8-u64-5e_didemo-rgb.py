@@ -15,6 +15,10 @@ model = dict(
         energy_support_weight=0.0,
     ),
 )
-# 4 batches a step: negatives come from the 16 videos of one batch
+# Plain accumulation as in the release: 4 batches a step, and negatives come
+# from the 16 videos of one batch only. For 64 pairs in one loss instead, with
+# encoders that hold these 8 a process: accumulative_counts=1,
+# base_batch_size=64, train_dataloader.batch_size=32 and
+# model.encoder_micro_batch=8
 optim_wrapper = dict(accumulative_counts=4)
 auto_scale_lr = dict(enable=False, base_batch_size=16)

@@ -25,4 +25,5 @@ model = dict(
         energy_support_weight=1.0,
     ),
 )
+# 64 pairs in one loss, encoded at once, without accumulation
 auto_scale_lr = dict(enable=False, base_batch_size=64)

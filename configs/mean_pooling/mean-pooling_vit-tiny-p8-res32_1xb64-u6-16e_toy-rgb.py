@@ -13,4 +13,5 @@ model = dict(
         loss_match=dict(type='InfoNCELoss'),
     ),
 )
+# 64 pairs in one loss, encoded at once, without accumulation
 auto_scale_lr = dict(enable=False, base_batch_size=64)

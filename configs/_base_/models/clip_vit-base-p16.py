@@ -1,6 +1,10 @@
 # CLIP ViT-B/16 with patch shift in its last two image blocks
 model = dict(
     type='TextVideoRetriever',
+    # Videos, and texts, a process encodes at once in training; None: all of
+    # its batch. A number lets a larger batch compete in one loss on the
+    # memory of few, with the same gradient, for one more forward pass.
+    encoder_micro_batch=None,
     data_preprocessor=dict(type='RetrievalDataPreprocessor'),
     text_encoder=dict(
         type='CLIPTextEncoder',

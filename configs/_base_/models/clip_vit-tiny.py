@@ -1,6 +1,10 @@
 # Towers of one and two layers, trained from scratch on 32 x 32 pixels
 model = dict(
     type='TextVideoRetriever',
+    # Videos, and texts, a process encodes at once in training; None: all of
+    # its batch. A number lets a larger batch compete in one loss on the
+    # memory of few, with the same gradient, for one more forward pass.
+    encoder_micro_batch=None,
     data_preprocessor=dict(
         type='RetrievalDataPreprocessor',
         # pixels kept small beside the position embeddings: without weights

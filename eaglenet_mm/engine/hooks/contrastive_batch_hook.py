@@ -7,6 +7,7 @@ import logging
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from eaglenet_mm.registry import HOOKS
@@ -18,7 +19,9 @@ class ContrastiveBatchHook(Hook):
 
     Negatives come from the batch, so the number of pairs in one loss, the
     batch of a process times the number of processes, changes the method and
-    not only its speed. Gradient accumulation does not enlarge it.
+    not only its speed. Gradient accumulation does not enlarge it. With
+    ``encoder_micro_batch`` of the model a larger one fits into memory. The log
+    says which of the two are in use.
 
     Args:
         expected_batch_size (int, optional): Pairs in one loss that the recipe
@@ -55,12 +58,13 @@ class ContrastiveBatchHook(Hook):
         note = (
             'no gradient accumulation'
             if accumulation == 1
-            else f'gradients of {accumulation} such batches are accumulated; '
-            'pairs of different batches never meet in a loss'
+            else f'gradients of {accumulation} such batches are accumulated, '
+            'which does not grow the contrastive batch: pairs of different '
+            'batches never meet in a loss'
         )
         print_log(
             f'Contrastive batch: {batch} pairs in one loss ({own} a process, '
-            f'{processes} processes); {note}.',
+            f'{processes} processes), {_encoding(runner, own)}; {note}.',
             logger='current',
         )
         expected = self.expected_batch_size
@@ -71,8 +75,20 @@ class ContrastiveBatchHook(Hook):
             print_log(
                 f'The recipe was made for {expected} pairs in one loss, but '
                 f'this run has {batch}. In-batch negatives are part of the '
-                'method: change train_dataloader.batch_size or the number of '
+                'method: change train_dataloader.batch_size (where memory is '
+                'short, with model.encoder_micro_batch) or the number of '
                 'processes, or expect other results.',
                 logger='current',
                 level=logging.WARNING,
             )
+
+
+def _encoding(runner: Runner, batch_size: int) -> str:
+    """Tell how the model encodes the batch of a process."""
+    model = runner.model
+    while is_model_wrapper(model):
+        model = model.module
+    size = getattr(model, 'encoder_micro_batch', None)
+    if size is None or size >= batch_size:
+        return 'encoded at once'
+    return f'encoded in micro-batches of {size}, one contrastive batch'

@@ -6,6 +6,10 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
+from eaglenet_mm.models.retrievers.micro_batches import (
+    encode_in_micro_batches,
+    refuse_batch_norm,
+)
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import (
     RetrievalDataSample,
@@ -18,15 +22,32 @@ from eaglenet_mm.structures import (
 class TextVideoRetriever(BaseModel):
     """Retrieve videos by text and texts by video.
 
+    All pairs of the dataloader's batch compete in one loss. With
+    ``encoder_micro_batch`` the encoders need the memory of a few of them
+    only: in training each side is encoded in parts without keeping the graph,
+    the loss is that of the whole batch, and its backward pass encodes each
+    part again with gradient. Losses and gradients are those of the whole
+    batch, also under ``DistributedDataParallel``, autocast and gradient
+    accumulation, for one more forward pass of the encoders. What still grows
+    with the batch are its pixels, its features and the head. Accumulation
+    (``optim_wrapper.accumulative_counts``) saves memory too, but pairs of
+    different batches do not compete in it.
+
     Args:
         text_encoder (dict): Config of the text encoder.
         video_encoder (dict): Config of the video encoder.
         head (dict): Config of the head, the method.
         data_preprocessor (dict, optional): Config of the preprocessor.
         init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        encoder_micro_batch (int, optional): Videos, and texts, that a process
+            encodes at once in ``mode='loss'``. Features of an item must not
+            depend on the others: a batch norm in training mode is refused in
+            ``forward``. Dropout inside of the encoders draws part by part.
+            Default: None, the whole batch.
 
     Raises:
-        ValueError: If the parts do not agree in width or number of frames.
+        ValueError: If the parts do not agree in width or number of frames, or
+            ``encoder_micro_batch`` is no positive integer.
     """
 
     def __init__(
@@ -36,7 +57,17 @@ class TextVideoRetriever(BaseModel):
         head: dict,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
+        *,
+        encoder_micro_batch: int | None = None,
     ) -> None:
+        if encoder_micro_batch is not None and (
+            type(encoder_micro_batch) is not int or encoder_micro_batch < 1
+        ):
+            raise ValueError(
+                'encoder_micro_batch must be a number of videos, at least 1, '
+                'or None for the whole batch, but got '
+                f'{encoder_micro_batch!r}.'
+            )
         if isinstance(data_preprocessor, dict):
             # MMEngine would look in its own registry without a default scope
             data_preprocessor = MODELS.build(data_preprocessor)
@@ -44,6 +75,7 @@ class TextVideoRetriever(BaseModel):
         self.text_encoder = MODELS.build(text_encoder)
         self.video_encoder = MODELS.build(video_encoder)
         self.head = MODELS.build(head)
+        self.encoder_micro_batch = encoder_micro_batch
         self._check_agreement('embed_dim', 'text_encoder', 'video_encoder')
         self._check_agreement('embed_dim', 'text_encoder', 'head')
         self._check_agreement('num_frames', 'data_preprocessor', 'head')
@@ -106,19 +138,36 @@ class TextVideoRetriever(BaseModel):
                 shape ``(captions, Bv)``.
 
         Raises:
-            ValueError: If the mode is none of these.
+            ValueError: If the mode is none of these, or the encoders cannot
+                be run in micro-batches as they are.
         """
         if mode not in ('loss', 'tensor', 'predict'):
             raise ValueError(
                 f"mode must be 'loss', 'tensor' or 'predict', but is {mode!r}."
             )
+        if mode == 'loss':
+            return self.head.loss(*self._encode_for_loss(inputs))
         text = self.encode_text(inputs['token_ids'])
         video = self.encode_video(inputs['pixels'], inputs['frame_mask'])
-        if mode == 'loss':
-            return self.head.loss(text, video)
         if mode == 'tensor':
             return text, video
         return self._predict(text, video, inputs, data_samples)
+
+    def _encode_for_loss(
+        self, inputs: dict[str, Tensor]
+    ) -> tuple[TextFeatures, VideoFeatures]:
+        """Encode both sides, in micro-batches if they are set."""
+        token_ids = inputs['token_ids']
+        frames = inputs['pixels'], inputs['frame_mask']
+        size = self.encoder_micro_batch
+        if size is None:
+            return self.encode_text(token_ids), self.encode_video(*frames)
+        for name in ('text_encoder', 'video_encoder'):
+            refuse_batch_norm(getattr(self, name), name)
+        return (
+            encode_in_micro_batches(self.encode_text, (token_ids,), size),
+            encode_in_micro_batches(self.encode_video, frames, size),
+        )
 
     @torch.no_grad()
     def _predict(

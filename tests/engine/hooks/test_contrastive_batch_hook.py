@@ -4,6 +4,8 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+from mmengine.registry import MODEL_WRAPPERS
+from torch import nn
 
 from eaglenet_mm.engine.hooks import contrastive_batch_hook
 from eaglenet_mm.registry import HOOKS
@@ -20,19 +22,34 @@ def lines(monkeypatch) -> list[tuple[int, str]]:
     return found
 
 
+@MODEL_WRAPPERS.register_module(force=True)
+class Wrapper(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+
 def run(
     batch_size=8,
     processes=4,
     accumulation=1,
     cfg=None,
     sampler=None,
+    micro_batch=None,
+    wrapped=0,
     monkeypatch=None,
     **options,
 ):
     monkeypatch.setattr(
         contrastive_batch_hook, 'get_world_size', lambda: processes
     )
+    model = nn.Module()
+    if micro_batch is not None:
+        model.encoder_micro_batch = micro_batch
+    for _ in range(wrapped):
+        model = Wrapper(model)
     runner = SimpleNamespace(
+        model=model,
         train_dataloader=SimpleNamespace(
             batch_size=batch_size, batch_sampler=sampler
         ),
@@ -50,7 +67,7 @@ def test_the_batch_is_stated(lines, monkeypatch):
         (
             logging.INFO,
             'Contrastive batch: 32 pairs in one loss (8 a process, 4 '
-            'processes); no gradient accumulation.',
+            'processes), encoded at once; no gradient accumulation.',
         )
     ]
 
@@ -64,7 +81,23 @@ def test_accumulation_is_stated(lines, monkeypatch):
         monkeypatch=monkeypatch,
     )
     assert 'batch: 8 pairs' in lines[0][1]
-    assert 'gradients of 4 such batches are accumulated' in lines[0][1]
+    assert 'encoded at once; gradients of 4 such batches' in lines[0][1]
+    assert 'does not grow the contrastive batch' in lines[0][1]
+
+
+@pytest.mark.parametrize('wrapped', [0, 1, 2])
+def test_micro_batches_are_stated(lines, monkeypatch, wrapped):
+    run(micro_batch=3, wrapped=wrapped, monkeypatch=monkeypatch)
+    assert lines[0][1] == (
+        'Contrastive batch: 32 pairs in one loss (8 a process, 4 processes), '
+        'encoded in micro-batches of 3, one contrastive batch; no gradient '
+        'accumulation.'
+    )
+
+
+def test_micro_batches_that_hold_all_are_none(lines, monkeypatch):
+    run(micro_batch=8, monkeypatch=monkeypatch)
+    assert 'encoded at once' in lines[0][1]
 
 
 @pytest.mark.parametrize(

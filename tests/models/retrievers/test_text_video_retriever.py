@@ -74,3 +74,45 @@ def test_non_finite_features_end_the_step() -> None:
     inputs['pixels'][1] = float('inf')
     with pytest.raises(ValueError, match='video features of 1 of 3 items'):
         model(inputs, mode='loss')
+
+
+@pytest.mark.parametrize('size', [0, -3, 2.0, '4', True])
+def test_unusable_micro_batches(size: object) -> None:
+    with pytest.raises(ValueError, match=f'at least 1.*but got {size!r}'):
+        TextVideoRetriever(
+            TEXT_ENCODER,
+            VIDEO_ENCODER,
+            eaglenet_head(),
+            encoder_micro_batch=size,
+        )
+
+
+def test_micro_batches_are_for_the_loss() -> None:
+    model = TextVideoRetriever(
+        TEXT_ENCODER,
+        VIDEO_ENCODER,
+        dict(type='MeanPoolingHead', loss_match=dict(type='InfoNCELoss')),
+        encoder_micro_batch=2,
+    ).train()
+    sizes: list[int] = []
+    for encoder in (model.text_encoder, model.video_encoder):
+        encoder.register_forward_pre_hook(
+            lambda _, inputs: sizes.append(len(inputs[0]))
+        )
+    inputs = tiny_inputs(5)
+    for mode, expected in (
+        ('loss', [2, 2, 1, 2, 2, 1]),
+        ('tensor', [5, 5]),
+        ('predict', [5, 5]),
+    ):
+        sizes.clear()
+        model(inputs, mode=mode)
+        assert sizes == expected, mode
+
+
+def test_batch_norm_ends_the_step() -> None:
+    model = tiny_retriever().train()
+    model.encoder_micro_batch = 2
+    model.video_encoder.tower.ln_post = torch.nn.BatchNorm1d(WIDTH)
+    with pytest.raises(ValueError, match=r"'video_encoder\.tower\.ln_post'"):
+        model(tiny_inputs(2), mode='loss')
