@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
 from typing import Any
 
 import torch
 from mmengine.dist import all_gather, all_gather_object, get_world_size
 from torch import Tensor
+
+from eaglenet_mm.structures import VideoFeatures
 
 
 def order_by_id(ids: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -55,3 +58,33 @@ def gather_rows(rows: Tensor | None, device: torch.device) -> Tensor:
         [part[:count] for part, count in zip(parts, counts, strict=True)]
     )
     return joined.to(device=device, dtype=dtype)
+
+
+def gather_videos(
+    own: VideoFeatures | None, device: torch.device
+) -> VideoFeatures:
+    """Join the features of all processes, rank after rank.
+
+    Args:
+        own (VideoFeatures, optional): Of this process, or None where it has
+            no video.
+        device (torch.device): Where the result lies.
+
+    Returns:
+        VideoFeatures: With every field that any process has.
+    """
+    names = [field.name for field in fields(VideoFeatures)]
+    present = [name for name in names if getattr(own, name, None) is not None]
+    anywhere = set(flatten(all_gather_object(present)))
+    return VideoFeatures(
+        **{
+            name: gather_rows(getattr(own, name, None), device)
+            for name in names
+            if name in anywhere
+        }
+    )
+
+
+def flatten(parts: Iterable[list]) -> list:
+    """Join lists."""
+    return [item for part in parts for item in part]

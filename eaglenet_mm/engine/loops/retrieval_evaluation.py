@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import fields
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import Any
 
@@ -16,10 +15,17 @@ from torch import Tensor
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
 from .encoded_features import check_texts, check_videos, to_full_precision
-from .gather_by_id import gather_rows, order_by_id
+from .gather_by_id import flatten, gather_rows, gather_videos, order_by_id
+from .two_stage import (
+    SHORTLIST_BLOCK,
+    TwoStageScorer,
+    check_shortlist,
+    first_stage_name,
+)
 
-#: Captions encoded and scored together. No option: the size of a product can
-#: change its last bits, and no option may change a score.
+#: Captions encoded together, and scored together where all pairs are. No
+#: option: the size of a product can change its last bits, and no option may
+#: change a score.
 TEXT_BLOCK = 64
 
 Rows = list[dict[str, Any]]
@@ -38,6 +44,8 @@ class RetrievalEvaluation:
             cast to float32 and scored without it.
         video_batch (int): Videos in one call of the video encoder. The last
             call is filled up by repetition, so that all have one shape.
+        shortlist (int): Videos that the head scores for a caption, the
+            others get scores below; 0 for all.
 
     Attributes:
         video_indices (list[int]): After :meth:`gather`, the canonical ids of
@@ -48,11 +56,17 @@ class RetrievalEvaluation:
     """
 
     def __init__(
-        self, model: Any, *, fp16: bool = False, video_batch: int = 1
+        self,
+        model: Any,
+        *,
+        fp16: bool = False,
+        video_batch: int = 1,
+        shortlist: int = 0,
     ) -> None:
         self.model = model
         self.fp16 = fp16
         self.video_batch = video_batch
+        self.shortlist = shortlist
         self.device = torch.device(model.data_preprocessor.device)
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._encoded: list[VideoFeatures] = []
@@ -128,24 +142,26 @@ class RetrievalEvaluation:
         duplicates are settled by the canonical indices alone.
 
         Raises:
-            ValueError: If there is no video, a feature is not finite, or
-                captions have token rows of different lengths.
+            ValueError: If there is no video, there are fewer than the
+                shortlist holds, a feature is not finite, or captions have
+                token rows of different lengths.
         """
         if self._pending:
             with autocast(enabled=self.fp16):
                 self._encode_pending()
-        videos = _flatten(all_gather_object(list(self._videos.items())))
-        captions = _flatten(all_gather_object(list(self._captions.items())))
+        videos = flatten(all_gather_object(list(self._videos.items())))
+        captions = flatten(all_gather_object(list(self._captions.items())))
         if not videos or not captions:
             raise ValueError(
                 f'The evaluation set has {len(videos)} videos and '
                 f'{len(captions)} captions; it needs at least one of each. '
                 "Look at the dataloader's ann_file."
             )
+        check_shortlist(self.shortlist, len(dict(videos)))
         own = VideoFeatures.cat(self._encoded) if self._encoded else None
         self.video_indices, places = order_by_id([v for v, _ in videos])
         self.video_ids = [videos[place][1] for place in places]
-        self.videos = _gather_videos(own, self.device).index_select(
+        self.videos = gather_videos(own, self.device).index_select(
             torch.tensor(places, device=self.device)
         )
         self._encoded = []
@@ -177,21 +193,64 @@ class RetrievalEvaluation:
             ValueError: If a feature is not finite.
         """
         total = len(self.caption_indices)
-        stride = TEXT_BLOCK * get_world_size()
-        for start in range(TEXT_BLOCK * get_rank(), total, stride):
-            rows = range(start, min(start + TEXT_BLOCK, total))
-            with autocast(enabled=self.fp16):
-                text = self.model.encode_text(
-                    self.token_ids[rows.start : rows.stop]
-                )
-            text = to_full_precision(text)
-            check_texts(text, self.caption_indices[rows.start : rows.stop])
-            yield rows, text
+        size = TEXT_BLOCK
+        if self._two_stage:
+            size = SHORTLIST_BLOCK.get(
+                self.device.type, SHORTLIST_BLOCK['cuda']
+            )
+        for start in range(size * get_rank(), total, size * get_world_size()):
+            rows = range(start, min(start + size, total))
+            yield (
+                rows,
+                TextFeatures.cat(
+                    [
+                        self._encode_texts(rows[place : place + TEXT_BLOCK])
+                        for place in range(0, len(rows), TEXT_BLOCK)
+                    ]
+                ),
+            )
+
+    def _encode_texts(self, rows: range) -> TextFeatures:
+        """Encode the captions of some rows in one call."""
+        with autocast(enabled=self.fp16):
+            text = self.model.encode_text(
+                self.token_ids[rows.start : rows.stop]
+            )
+        text = to_full_precision(text)
+        check_texts(text, self.caption_indices[rows.start : rows.stop])
+        return text
+
+    @property
+    def _two_stage(self) -> bool:
+        """Whether any pair is left out."""
+        return 0 < self.shortlist < len(self.video_indices)
+
+    def announcement(self, head: Any) -> dict[str, Any]:
+        """Tell the evaluator what it will get, after :meth:`gather`.
+
+        Args:
+            head (BasePairHead): The head to score with.
+
+        Returns:
+            dict: See :meth:`RetrievalRankMetric.process`.
+        """
+        found = {
+            'num_captions': len(self.caption_indices),
+            'num_videos': len(self.video_indices),
+            'num_frames': self.num_frames,
+        }
+        if not self.shortlist:
+            return found
+        return {
+            **found,
+            'shortlist': self.shortlist,
+            'first_stage': first_stage_name(head),
+        }
 
     def score(
         self, head: Any, blocks: Iterable[tuple[range, TextFeatures]]
     ) -> Iterator[Rows]:
-        """Score blocks of captions against all videos.
+        """Score blocks of captions against all videos, or their shortlists.
 
         Args:
             head (BasePairHead): The head to score with.
@@ -203,10 +262,13 @@ class RetrievalEvaluation:
             ``video_index`` and ``video_id`` of its video, ``column`` of that
             video, and ``scores``, on the CPU, shape ``(Bv,)``.
         """
-        video_state = head.prepare_video(self.videos)
+        score = (
+            TwoStageScorer(head, self.videos, self.shortlist)
+            if self._two_stage
+            else _all_pairs_scorer(head, self.videos)
+        )
         for rows, text in blocks:
-            scores = head.score_chunked(head.prepare_text(text), video_state)
-            scores = scores.detach().cpu()
+            scores = score(text).detach().cpu()
             yield [
                 {
                     'caption_index': self.caption_indices[row],
@@ -220,21 +282,9 @@ class RetrievalEvaluation:
             ]
 
 
-def _flatten(parts: Iterable[list]) -> list:
-    return [item for part in parts for item in part]
-
-
-def _gather_videos(
-    own: VideoFeatures | None, device: torch.device
-) -> VideoFeatures:
-    """Join the features of all processes, rank after rank."""
-    names = [field.name for field in fields(VideoFeatures)]
-    present = [name for name in names if getattr(own, name, None) is not None]
-    anywhere = set(_flatten(all_gather_object(present)))
-    return VideoFeatures(
-        **{
-            name: gather_rows(getattr(own, name, None), device)
-            for name in names
-            if name in anywhere
-        }
-    )
+def _all_pairs_scorer(
+    head: Any, videos: VideoFeatures
+) -> Callable[[TextFeatures], Tensor]:
+    """Score captions against all videos, which are prepared once."""
+    state = head.prepare_video(videos)
+    return lambda text: head.score_chunked(head.prepare_text(text), state)

@@ -17,6 +17,7 @@ from eaglenet_mm.registry import LOOPS
 
 from .progress import Progress
 from .retrieval_evaluation import RetrievalEvaluation
+from .two_stage import check_shortlist
 
 
 class _RetrievalLoop:
@@ -28,7 +29,9 @@ class _RetrievalLoop:
     evaluator: Evaluator
     fp16: bool
 
-    def _set_options(self, *, noise_seeds: int, video_batch: int) -> None:
+    def _set_options(
+        self, *, noise_seeds: int, video_batch: int, shortlist: int
+    ) -> None:
         if noise_seeds < 0 or noise_seeds == 1:
             raise ValueError(
                 "'noise_seeds' must be 0 (off) or at least 2, to have a "
@@ -38,6 +41,12 @@ class _RetrievalLoop:
             raise ValueError(
                 f"'video_batch' must be at least 1, but got {video_batch}."
             )
+        if shortlist < 0:
+            raise ValueError(
+                "'shortlist' must be 0 (off, all pairs are scored) or a "
+                f'number of videos, but got {shortlist}.'
+            )
+        self.shortlist = shortlist
         self.noise_seeds = noise_seeds
         self.video_batch = video_batch
 
@@ -62,8 +71,13 @@ class _RetrievalLoop:
 
     def _evaluate(self, model: Any) -> dict[str, float]:
         """Encode, gather, score, and measure."""
+        # every item is one video at most: an error before hours of encoding
+        check_shortlist(self.shortlist, len(self.dataloader.dataset))  # type: ignore[arg-type]
         evaluation = RetrievalEvaluation(
-            model, fp16=self.fp16, video_batch=self.video_batch
+            model,
+            fp16=self.fp16,
+            video_batch=self.video_batch,
+            shortlist=self.shortlist,
         )
         progress = Progress('video batches', len(self.dataloader))
         for index, data_batch in enumerate(self.dataloader):
@@ -99,11 +113,7 @@ class _RetrievalLoop:
     ) -> dict[str, float]:
         """Score with a head and hand the rows to an evaluator."""
         num_captions = len(evaluation.caption_indices)
-        announcement = {
-            'num_captions': num_captions,
-            'num_videos': len(evaluation.video_indices),
-            'num_frames': evaluation.num_frames,
-        }
+        announcement = evaluation.announcement(head)
         progress = Progress('captions', num_captions)
         for rows in evaluation.score(head, blocks):
             evaluator.process(data_samples=rows, data_batch=announcement)
@@ -160,6 +170,7 @@ class RetrievalValLoop(_RetrievalLoop, ValLoop):
         fp16 (bool): Encode under autocast. Defaults to False.
         noise_seeds (int): Repetitions with other noise. Defaults to 0.
         video_batch (int): Videos in one encoder call. Defaults to 1.
+        shortlist (int): Videos scored for each caption. Defaults to 0, all.
     """
 
     stage = 'val'
@@ -173,8 +184,13 @@ class RetrievalValLoop(_RetrievalLoop, ValLoop):
         *,
         noise_seeds: int = 0,
         video_batch: int = 1,
+        shortlist: int = 0,
     ) -> None:
-        self._set_options(noise_seeds=noise_seeds, video_batch=video_batch)
+        self._set_options(
+            noise_seeds=noise_seeds,
+            video_batch=video_batch,
+            shortlist=shortlist,
+        )
         ValLoop.__init__(self, runner, dataloader, evaluator, fp16=fp16)
 
 
@@ -210,14 +226,33 @@ class RetrievalTestLoop(_RetrievalLoop, TestLoop):
             faster on a GPU; calls still all have the same shape, but which
             videos share a call then depends on batch order, and equality to
             the last bit on the kernels.
+        shortlist (int): If k >= 1, evaluate in two stages: every caption
+            shortlists k videos by a cheap score in float32, of equal ones the
+            lower columns, and the head scores these pairs only. The cheap
+            score is the inner product of the head's ``shortlist_text`` and
+            ``shortlist_video``, by default the cosine of the text and the
+            mean frame. All other pairs rank behind every shortlisted one of
+            the whole matrix, in the order of the cheap score (see
+            :func:`~eaglenet_mm.evaluation.functional.off_shortlist_scores`),
+            also for video-to-text, which reads the same matrix by columns.
+            The first stage's recall at k is reported as
+            ``t2v/shortlist_recall`` and ``v2t/shortlist_recall``. With k the
+            number of videos the scores are those of all pairs, to the last
+            bit. Defaults to 0, off.
 
     Raises:
-        ValueError: If an option is out of range, or features are not finite.
+        ValueError: If an option is out of range, features are not finite, or
+            a shortlist is longer than the gallery.
 
     Note:
         Every process holds the features of all videos and the token ids of
-        all captions; scores exist in blocks of 64 captions until they reach
-        the evaluator.
+        all captions; scores exist in blocks of 64 captions (two-stage: 512,
+        on a GPU 2048) until they reach the evaluator.
+
+        A process that dies or raises during an evaluation ends the others
+        with an error: at once under gloo, and under NCCL when the launcher
+        notices, or after the time-out of the process group
+        (``env_cfg.dist_cfg.timeout``, in seconds).
     """
 
     stage = 'test'
@@ -231,6 +266,11 @@ class RetrievalTestLoop(_RetrievalLoop, TestLoop):
         *,
         noise_seeds: int = 0,
         video_batch: int = 1,
+        shortlist: int = 0,
     ) -> None:
-        self._set_options(noise_seeds=noise_seeds, video_batch=video_batch)
+        self._set_options(
+            noise_seeds=noise_seeds,
+            video_batch=video_batch,
+            shortlist=shortlist,
+        )
         TestLoop.__init__(self, runner, dataloader, evaluator, fp16=fp16)

@@ -11,14 +11,18 @@ from .ranking import (
     video_to_text_ranks,
 )
 from .rescoring import dual_softmax, query_bank_normalisation
+from .two_stage import off_shortlist_scores, on_shortlist, shortlist_recall
 
 __all__ = [
     'RankResult',
     'bootstrap_recall',
     'check_finite',
     'dual_softmax',
+    'off_shortlist_scores',
+    'on_shortlist',
     'query_bank_normalisation',
     'rank_targets',
+    'shortlist_recall',
     'summarize_ranks',
     'text_to_video_ranks',
     'video_caption_scores',

@@ -162,8 +162,10 @@ def video_caption_scores(
     if len(videos) == len(video_of_caption):  # one caption each: no maximum
         groups = scores[video_of_caption.argsort()]  # (G, Bv)
     else:
-        order = video_of_caption.argsort(stable=True)
-        parts = scores[order].split(counts.tolist())
+        # loops hand captions over by video: spare a copy of the whole
+        if bool((video_of_caption.diff() < 0).any()):
+            scores = scores[video_of_caption.argsort(stable=True)]
+        parts = scores.split(counts.tolist())
         groups = torch.stack([part.amax(dim=0) for part in parts])  # (G, Bv)
     return groups[:, videos].t(), videos
 

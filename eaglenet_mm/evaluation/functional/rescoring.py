@@ -1,7 +1,9 @@
 """Post-processing of a score matrix that uses other queries.
 
 Both methods look at more than one query at a time, so their numbers belong
-beside the raw ones, never in their place.
+beside the raw ones, never in their place. Of a two-stage matrix they rescore
+what the head has scored: pairs off the shortlist take no part in any sum, and
+stay below all others in the order of the first stage.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .ranking import check_finite
+from .two_stage import on_shortlist
 
 
 def dual_softmax(scores: Tensor, *, temperature: float = 100.0) -> Tensor:
@@ -35,7 +38,9 @@ def dual_softmax(scores: Tensor, *, temperature: float = 100.0) -> Tensor:
     check_finite(scores)
     _check_positive('temperature', temperature)
     scores = scores.double()
-    return scores * (temperature * scores).softmax(dim=0)
+    # off the shortlist scores are so low that they add nothing to the sums
+    rescored = scores * (temperature * scores).softmax(dim=0)
+    return torch.where(on_shortlist(scores), rescored, scores)
 
 
 def query_bank_normalisation(
@@ -80,6 +85,8 @@ def query_bank_normalisation(
     scores = scores.double()
     bank = bank.to(scores.device).double()
     normalised = beta * scores - torch.logsumexp(beta * bank, dim=0)
+    # off the shortlist scores add nothing to the sums, and stay
+    normalised = torch.where(on_shortlist(scores), normalised, scores)
     if not dynamic:
         return normalised
     active = torch.zeros(

@@ -16,12 +16,22 @@ from eaglenet_mm.registry import METRICS
 from ..functional import (
     RankResult,
     bootstrap_recall,
+    on_shortlist,
+    shortlist_recall,
     summarize_ranks,
     text_to_video_ranks,
     video_to_text_ranks,
 )
 from .post_processing import PostProcessing
-from .score_rows import assemble_rows, check_row
+from .score_rows import assemble_rows, pack_rows
+
+_ANNOUNCED = {
+    'num_captions',
+    'num_videos',
+    'num_frames',
+    'shortlist',
+    'first_stage',
+}
 
 
 @METRICS.register_module()
@@ -40,6 +50,14 @@ class RetrievalRankMetric(BaseMetric):
     directions. On multi-caption sets text-to-video ranks every caption, and
     video-to-text scores a video against another video's captions by their
     maximum.
+
+    Two-stage scores are ranked as they are: shortlisted pairs by the head,
+    all others behind them by the first stage, see
+    :func:`~eaglenet_mm.evaluation.functional.off_shortlist_scores`. Further
+    keys are then ``t2v/shortlist_recall``, the percent of captions whose
+    video is on their shortlist, and ``v2t/shortlist_recall``, the percent of
+    videos with captions that are on the shortlist of at least one of these.
+    Post-processing rescores the shortlisted pairs only.
 
     Args:
         post_process (dict or list[dict], optional): Post-processing whose
@@ -92,15 +110,16 @@ class RetrievalRankMetric(BaseMetric):
                 f'{sorted(unknown)}.'
             )
         self.bootstrap = None if bootstrap is None else dict(bootstrap)
-        self._announced: dict[str, int] = {}
+        self._announced: dict[str, Any] = {}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Keep rows of the score matrix.
 
         Args:
             data_batch (dict, optional): What the loop says of the complete
-                evaluation: ``num_captions``, ``num_videos`` and
-                ``num_frames``.
+                evaluation: ``num_captions``, ``num_videos``,
+                ``num_frames``, and of a two-stage one ``shortlist`` (int)
+                and ``first_stage`` (str).
             data_samples (Sequence[dict]): Rows: ``caption_index`` (int),
                 ``video_index`` (int) of its video, ``scores`` against all
                 videos in canonical order, shape ``(Bv,)``, and optionally
@@ -112,13 +131,9 @@ class RetrievalRankMetric(BaseMetric):
         """
         if isinstance(data_batch, Mapping):
             self._announced.update(
-                {
-                    key: int(data_batch[key])
-                    for key in ('num_captions', 'num_videos', 'num_frames')
-                    if key in data_batch
-                }
+                {key: data_batch[key] for key in _ANNOUNCED & set(data_batch)}
             )
-        self.results.extend(check_row(row) for row in data_samples)
+        self.results.extend(pack_rows(data_samples))
 
     def evaluate(self, size: int) -> dict:
         """Collect the rows of all processes and compute the metrics.
@@ -136,7 +151,7 @@ class RetrievalRankMetric(BaseMetric):
         """Compute all metrics from the rows of all processes.
 
         Args:
-            results (list[dict]): Rows in any order.
+            results (list[dict]): Blocks of rows, in any order.
 
         Returns:
             dict[str, float]: Metrics by key; see the class.
@@ -153,6 +168,11 @@ class RetrievalRankMetric(BaseMetric):
         for item in self.post_processing:
             blocks[f'_{item.name}'] = item(scores)
         metrics: dict[str, float] = {}
+        recalls: dict[str, float] = {}
+        scored = on_shortlist(scores)
+        if 'shortlist' in announced or not bool(scored.all()):
+            announced.setdefault('shortlist', int(scored[0].sum()))
+            recalls['t2v'], recalls['v2t'] = shortlist_recall(scores, columns)
         self._log_protocol(scores, announced)
         for suffix, (for_texts, for_videos) in blocks.items():
             block: dict[str, float] = {}
@@ -167,6 +187,8 @@ class RetrievalRankMetric(BaseMetric):
                 if self.bootstrap is not None:
                     groups = columns if direction == 't2v' else None
                     summary.update(self._interval(result, groups))
+                if not suffix and recalls:
+                    summary['shortlist_recall'] = recalls[direction]
                 for key, value in summary.items():
                     block[f'{direction}{suffix}/{key}'] = value
                 self._log_row(f'{direction}{suffix}', summary)
@@ -184,7 +206,7 @@ class RetrievalRankMetric(BaseMetric):
         return {'R1_low': low, 'R1_high': high}
 
     def _log_protocol(
-        self, scores: Tensor, announced: Mapping[str, int]
+        self, scores: Tensor, announced: Mapping[str, Any]
     ) -> None:
         """State what was evaluated, and warn when something is missing."""
         meta = self.dataset_meta or {}
@@ -200,12 +222,19 @@ class RetrievalRankMetric(BaseMetric):
             for name in found
         )
         applied = ', '.join(str(item) for item in self.post_processing)
+        stages = ''
+        if 'shortlist' in announced:
+            stages = (
+                f'two-stage, shortlist {announced["shortlist"]} by '
+                f'{announced.get("first_stage", "an unknown first stage")}; '
+            )
         lost = any(expected[name] not in (None, found[name]) for name in found)
         print_log(
             f'Protocol: dataset {meta.get("dataset", "unknown")}, split '
             f'{meta.get("split", "unknown")}, protocol '
             f'{meta.get("protocol", "unknown")}; {counts}; frames '
-            f'{announced.get("num_frames", "unknown")}; ties count against; '
+            f'{announced.get("num_frames", "unknown")}; {stages}ties count '
+            'against; '
             f'post-processing {applied or "none"}'
             + ('; NOT the complete set' if lost else ''),
             logger='current',

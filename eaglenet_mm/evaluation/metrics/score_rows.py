@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -13,19 +14,41 @@ from ..functional import check_finite
 _ROW_KEYS = ('caption_index', 'video_index', 'scores')
 
 
-def check_row(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Take from a row what ranking needs.
+def pack_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Tensor]]:
+    """Take from rows what ranking needs, in few tensors.
+
+    One tensor for each row would make collecting slow: a process sends every
+    tensor with a header of its own.
 
     Args:
-        row (Mapping): ``caption_index``, ``video_index``, ``scores`` and
-            optionally ``column``.
+        rows (Iterable[Mapping]): Each with ``caption_index``,
+            ``video_index``, ``scores`` and optionally ``column``.
 
     Returns:
-        dict: ``caption_index``, ``column`` and ``scores``, shape ``(Bv,)``.
+        list[dict[str, Tensor]]: Blocks of n rows: ``caption_index`` and
+        ``column``, shape ``(n,)``, and ``scores``, shape ``(n, Bv)``. One
+        block, unless rows differ in length.
 
     Raises:
-        KeyError: If the row lacks a key.
+        KeyError: If a row lacks a key.
     """
+    blocks = []
+    for _, group in groupby(
+        map(_check_row, rows), key=lambda row: row[2].shape
+    ):
+        captions, columns, scores = zip(*group, strict=True)
+        blocks.append(
+            {
+                'caption_index': torch.tensor(captions),
+                'column': torch.tensor(columns),
+                'scores': torch.stack(scores),
+            }
+        )
+    return blocks
+
+
+def _check_row(row: Mapping[str, Any]) -> tuple[int, int, Tensor]:
+    """Caption, column of its video, and scores ``(Bv,)``."""
     for key in _ROW_KEYS:
         if key not in row:
             raise KeyError(
@@ -33,48 +56,63 @@ def check_row(row: Mapping[str, Any]) -> dict[str, Any]:
                 f"{', '.join(_ROW_KEYS)}, but got one without '{key}' (it has "
                 f'{sorted(row)}). Use RetrievalValLoop and RetrievalTestLoop.'
             )
-    return {
-        'caption_index': int(row['caption_index']),
-        'column': int(row.get('column', row['video_index'])),
-        'scores': torch.as_tensor(row['scores']),
-    }
+    return (
+        int(row['caption_index']),
+        int(row.get('column', row['video_index'])),
+        torch.as_tensor(row['scores']),
+    )
 
 
 def assemble_rows(
-    rows: Sequence[dict], announced: Mapping[str, int]
+    blocks: Sequence[Mapping[str, Tensor]], announced: Mapping[str, Any]
 ) -> tuple[Tensor, Tensor]:
     """Order rows by caption, drop duplicates, check that none is missing.
 
     Args:
-        rows (Sequence[dict]): Of :func:`check_row`, in any order.
-        announced (Mapping[str, int]): What the loop says of the whole:
+        blocks (Sequence[dict]): Of :func:`pack_rows`, in any order.
+        announced (Mapping): What the loop says of the whole:
             ``num_captions`` and ``num_videos``, where known.
 
     Returns:
         tuple[Tensor, Tensor]: Scores, shape ``(Bt, Bv)``, and the column of
-        each caption's video, shape ``(Bt,)``.
+        each caption's video, shape ``(Bt,)``. Of rows of one caption the
+        first is taken.
 
     Raises:
         ValueError: If rows are missing, differ in length, or hold a
             non-finite score.
     """
-    by_caption = {row['caption_index']: row for row in reversed(rows)}
-    num_captions = announced.get('num_captions', len(by_caption))
-    if len(by_caption) != num_captions or not by_caption:
+    captions = torch.cat(
+        [block['caption_index'] for block in blocks] or [torch.empty(0)]
+    )
+    distinct, rows = captions.unique(return_inverse=True)
+    num_captions = announced.get('num_captions', len(distinct))
+    if len(distinct) != num_captions or not blocks:
         raise ValueError(
             f'Expected score rows of {num_captions} captions, but got '
-            f'{len(by_caption)}. Every process must hand its rows to the '
+            f'{len(distinct)}. Every process must hand its rows to the '
             'evaluator; use RetrievalValLoop and RetrievalTestLoop.'
         )
-    ordered = [by_caption[index] for index in sorted(by_caption)]
-    widths = sorted({len(row['scores']) for row in ordered})
+    widths = sorted({block['scores'].shape[1] for block in blocks})
     num_videos = announced.get('num_videos', widths[0])
     if widths != [num_videos]:
         raise ValueError(
             f'Every score row must cover the {num_videos} videos, but rows '
             f'have lengths {widths[:5]}.'
         )
-    scores = torch.stack([row['scores'] for row in ordered])  # (Bt, Bv)
+    order = torch.arange(len(rows))
+    first = order.new_full((num_captions,), len(rows))
+    first.scatter_reduce_(0, rows, order, 'amin')
+    fresh = first[rows] == order  # False: a duplicate
+    widest = max((b['scores'].dtype for b in blocks), key=lambda d: d.itemsize)
+    # block by block into its place: no second copy of the whole
+    scores = torch.empty(num_captions, num_videos, dtype=widest)  # (Bt, Bv)
+    columns = torch.empty(num_captions, dtype=torch.long)
+    sizes = [len(block['column']) for block in blocks]
+    for block, place, keep in zip(
+        blocks, rows.split(sizes), fresh.split(sizes), strict=True
+    ):
+        scores[place[keep]] = block['scores'][keep].to(widest)
+        columns[place[keep]] = block['column'][keep]
     check_finite(scores)
-    columns = torch.tensor([row['column'] for row in ordered])
     return scores, columns

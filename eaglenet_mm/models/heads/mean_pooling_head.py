@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from eaglenet_mm.models.heads.base_pair_head import BasePairHead
+from eaglenet_mm.models.heads.shortlist import (
+    mean_of_unit_frames,
+    unit_sentences,
+)
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
 
@@ -35,14 +38,11 @@ class MeanPoolingHead(BasePairHead):
 
     def prepare_text(self, text: TextFeatures) -> UnitVectors:
         """Bring sentences to unit length, shape ``(Bt, D)``."""
-        return UnitVectors(F.normalize(text.embeds, dim=-1))
+        return UnitVectors(unit_sentences(text))
 
     def prepare_video(self, video: VideoFeatures) -> UnitVectors:
         """Average the real frames of each video, shape ``(Bv, D)``."""
-        mask = video.frame_mask.unsqueeze(-1)
-        frames = F.normalize(video.frames, dim=-1) * mask
-        mean = frames.sum(dim=1) / mask.sum(dim=1).clamp(min=1)
-        return UnitVectors(F.normalize(mean, dim=-1))
+        return UnitVectors(mean_of_unit_frames(video))
 
     def score(
         self, text_state: UnitVectors, video_state: UnitVectors

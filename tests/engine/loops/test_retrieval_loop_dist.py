@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,20 @@ SETTINGS = [
         dataset=dict(num_videos=5, max_captions=2),
         model=dict(noise=0.5),
         loop=dict(noise_seeds=2),
+    ),
+    # two-stage, in more than one block of captions
+    dict(
+        dataset=dict(num_videos=60, max_captions=30),
+        model=dict(head=dict(type='BestFrameHead')),
+        loop=dict(shortlist=9),
+    ),
+    # one rank has no video at all
+    dict(dataset=dict(num_videos=1, max_captions=1), round_up=False),
+    dict(
+        dataset=dict(num_videos=1, max_captions=1),
+        model=dict(head=dict(type='BestFrameHead')),
+        loop=dict(shortlist=1),
+        round_up=False,
     ),
 ]
 
@@ -63,6 +78,36 @@ def test_two_processes_equal_one(tmp_path, monkeypatch, repository):
             assert ours['caption_index'] == theirs['caption_index']
             assert ours['video_id'] == theirs['video_id']
             assert torch.equal(ours['scores'], theirs['scores'])
+
+
+@pytest.mark.parametrize('how', ['encoding-die', 'rows-die', 'rows-raise'])
+def test_a_rank_that_fails_ends_the_others(
+    how, tmp_path, monkeypatch, repository
+):
+    """They end with an error, long before a time-out, and do not hang."""
+    monkeypatch.syspath_prepend(str(repository))
+    context = get_context('spawn')
+    processes = [
+        context.Process(
+            target=dist_worker.fail,
+            args=(rank, str(tmp_path / 'init'), str(tmp_path), how),
+        )
+        for rank in (0, 1)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        for process in processes:
+            process.join(60)
+        # neither well nor still running; gloo may abort on the way out
+        assert all(p.exitcode not in (0, None) for p in processes)
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+    seconds, error = (tmp_path / 'error.txt').read_text().split(' ', 1)
+    assert float(seconds) < 15
+    assert 'onnection' in error
 
 
 def test_gather_of_uneven_rows(tmp_path, monkeypatch, repository):

@@ -11,6 +11,8 @@ from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from eaglenet_mm.models.heads import BasePairHead
+from eaglenet_mm.models.heads.mean_pooling_head import UnitVectors
 from eaglenet_mm.registry import DATASETS, MODELS
 from eaglenet_mm.structures import (
     RetrievalDataSample,
@@ -64,6 +66,37 @@ class TinyHead(nn.Module):
 
 
 @MODELS.register_module()
+class BestFrameHead(BasePairHead):
+    """Best cosine of the text and a frame; counts the pairs it scores."""
+
+    def __init__(self, noise: float = 0.0, shift: float = 0.0) -> None:
+        super().__init__()
+        self.noise, self.shift = noise, shift
+        self.register_buffer('noise_table', torch.zeros(WIDTH))
+        self.num_pairs = 0
+
+    def reseed(self, seed: int) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        self.noise_table.copy_(torch.randn(WIDTH, generator=generator))
+
+    def prepare_text(self, text: TextFeatures) -> UnitVectors:
+        embeds = text.embeds + self.noise * self.noise_table
+        return UnitVectors(nn.functional.normalize(embeds, dim=-1))
+
+    def prepare_video(self, video: VideoFeatures) -> UnitVectors:
+        return UnitVectors(nn.functional.normalize(video.frames, dim=-1))
+
+    def score(self, text: UnitVectors, video: UnitVectors) -> Tensor:
+        cosines = torch.einsum('td,vfd->tvf', text.embeds, video.embeds)
+        scores = cosines.amax(dim=-1) + self.shift
+        self.num_pairs += scores.numel()
+        return scores
+
+    def bytes_per_pair(self) -> int:
+        return 4 * FRAMES
+
+
+@MODELS.register_module()
 class TinyRetriever(BaseModel):
     """Linear encoders; counts the videos and captions it encodes."""
 
@@ -73,12 +106,13 @@ class TinyRetriever(BaseModel):
         broken_video: bool = False,
         broken_text: bool = False,
         data_preprocessor: dict | None = None,
+        head: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor or dict(type='TinyPreprocessor'))
         torch.manual_seed(3)
         self.visual = nn.Linear(3 * SIDE * SIDE, WIDTH)
         self.words = nn.Embedding(50, WIDTH)
-        self.head = TinyHead(noise)
+        self.head = TinyHead(noise) if head is None else MODELS.build(head)
         self.broken_video, self.broken_text = broken_video, broken_text
         self.calls: list[tuple[str, int]] = []
 
@@ -173,12 +207,14 @@ def pairs(item: dict) -> list[dict]:
     return found
 
 
-def loader_config(batch_size: int, **dataset: Any) -> dict:
+def loader_config(
+    batch_size: int, *, round_up: bool = True, **dataset: Any
+) -> dict:
     return dict(
         batch_size=batch_size,
         num_workers=0,
         dataset=dict(type='TinyVideos', **dataset),
-        sampler=dict(type='DefaultSampler', shuffle=False),
+        sampler=dict(type='DefaultSampler', shuffle=False, round_up=round_up),
         collate_fn=dict(type='pseudo_collate'),
     )
 
@@ -191,10 +227,11 @@ def build_runner(
     model: dict | None = None,
     loop: dict | None = None,
     evaluator: Any = None,
+    round_up: bool = True,
     **runner: Any,
 ) -> Runner:
     """A runner with our test and validation loops on the tiny parts."""
-    loader = loader_config(batch_size, **(dataset or {}))
+    loader = loader_config(batch_size, round_up=round_up, **(dataset or {}))
     evaluator = evaluator or dict(type='RetrievalRankMetric')
     return Runner(
         model=dict(type='TinyRetriever', **(model or {})),

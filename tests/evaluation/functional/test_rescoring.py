@@ -7,6 +7,7 @@ import torch
 
 from eaglenet_mm.evaluation.functional import (
     dual_softmax,
+    off_shortlist_scores,
     query_bank_normalisation,
 )
 
@@ -59,6 +60,42 @@ def test_large_scores_stay_finite():
     scores = 1e4 * torch.randn(3, 3)
     assert query_bank_normalisation(scores, scores).isfinite().all()
     assert dual_softmax(scores).isfinite().all()
+
+
+def shortlisted() -> tuple[torch.Tensor, torch.Tensor]:
+    """A two-stage matrix with a candidate that no query shortlists."""
+    scores, scored = torch.randn(4, 5), torch.rand(4, 5) < 0.6
+    scored[:, 0] = True
+    scored[:, 3] = False
+    cheap = off_shortlist_scores(torch.rand(4, 5))
+    return torch.where(scored, scores, cheap), scored
+
+
+@pytest.mark.parametrize('method', ['dsl', 'querybank', 'bank'])
+def test_pairs_off_the_shortlist_take_no_part(method):
+    """The sums go over scored pairs; the others stay behind, in order."""
+    scores, scored = shortlisted()
+    bank = torch.randn(3, 5)
+    if method == 'dsl':
+        rescored = dual_softmax(scores, temperature=2.0)
+    else:
+        rescored = query_bank_normalisation(
+            scores,
+            scores if method == 'querybank' else bank,
+            beta=2.0,
+            dynamic=False,
+        )
+    assert rescored.isfinite().all()
+    assert torch.equal(rescored[~scored], scores.double()[~scored])
+    for query, column in scored.nonzero().tolist():
+        score = float(scores[query, column])
+        others = scores[scored[:, column], column]
+        if method == 'bank':
+            others = bank[:, column]
+        total = sum(math.exp(2 * float(other)) for other in others)
+        expected = math.exp(2 * score) / total
+        expected = score * expected if method == 'dsl' else math.log(expected)
+        assert float(rescored[query, column]) == pytest.approx(expected)
 
 
 def test_bad_arguments():

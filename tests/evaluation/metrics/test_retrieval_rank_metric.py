@@ -12,7 +12,9 @@ from eaglenet_mm.evaluation import RetrievalRankMetric
 from eaglenet_mm.evaluation.functional import (
     bootstrap_recall,
     dual_softmax,
+    off_shortlist_scores,
     query_bank_normalisation,
+    shortlist_recall,
     summarize_ranks,
     text_to_video_ranks,
     video_to_text_ranks,
@@ -181,6 +183,52 @@ def test_protocol_is_stated(scores, monkeypatch):
     assert 'texts 9 found of unknown expected' in shown
     assert 'videos 4 found of 5 expected' in shown
     assert 'NOT the complete set' in shown
+
+
+def two_stage(scores: torch.Tensor) -> torch.Tensor:
+    """Shortlist two videos of each row by random cheap scores."""
+    cheap = torch.rand_like(scores)
+    scored = torch.zeros_like(scores).scatter_(1, cheap.topk(2).indices, 1)
+    return torch.where(scored.bool(), scores, off_shortlist_scores(cheap))
+
+
+def test_two_stage_scores(scores, monkeypatch):
+    lines: list[str] = []
+    monkeypatch.setattr(
+        retrieval_rank_metric,
+        'print_log',
+        lambda text, logger, level=None: lines.append(text),
+    )
+    scores = two_stage(scores)
+    metrics = evaluate(
+        RetrievalRankMetric(post_process=dict(type='dsl')),
+        rows_of(scores),
+        shortlist=2,
+        first_stage='mean pooling',
+    )
+    for direction, percent in zip(
+        ('t2v', 'v2t'), shortlist_recall(scores, OWNER), strict=True
+    ):
+        assert metrics[f'{direction}/shortlist_recall'] == percent
+        assert f'{direction}_dsl/shortlist_recall' not in metrics
+    ranks = text_to_video_ranks(scores, OWNER).ranks
+    assert metrics['t2v/MnR'] == summarize_ranks(ranks)['MnR']
+    assert '; two-stage, shortlist 2 by mean pooling; ties' in lines[0]
+    # nothing is announced for dumped rows: the scores themselves tell
+    again = evaluate(
+        RetrievalRankMetric(post_process=dict(type='dsl')), rows_of(scores)
+    )
+    assert again == metrics
+    assert any('two-stage, shortlist 2 by an unknown' in x for x in lines)
+
+
+def test_a_shortlist_of_the_whole_gallery(scores):
+    metrics = evaluate(RetrievalRankMetric(), rows_of(scores), shortlist=4)
+    plain = evaluate(RetrievalRankMetric(), rows_of(scores))
+    assert metrics == plain | {
+        't2v/shortlist_recall': 100.0,
+        'v2t/shortlist_recall': 100.0,
+    }
 
 
 def test_offline_evaluation_of_dumped_rows(scores, tmp_path):

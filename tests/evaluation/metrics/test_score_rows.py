@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eaglenet_mm.evaluation.metrics.score_rows import assemble_rows, check_row
+from eaglenet_mm.evaluation.metrics.score_rows import assemble_rows, pack_rows
 
 
 def row(caption: int, video: int, **more: object) -> dict:
@@ -15,11 +15,13 @@ def row(caption: int, video: int, **more: object) -> dict:
     )
 
 
-def test_a_row_is_reduced_to_what_ranking_needs():
-    found = check_row(row(4, 1, video_id='clip1'))
-    assert found.keys() == {'caption_index', 'column', 'scores'}
-    assert found['column'] == 1
-    assert check_row(row(4, 9, column=2))['column'] == 2
+def test_rows_are_packed_into_few_tensors():
+    (block,) = pack_rows([row(4, 1, video_id='clip1'), row(2, 9, column=2)])
+    assert block['caption_index'].tolist() == [4, 2]
+    assert block['column'].tolist() == [1, 2]
+    assert block['scores'].tolist() == [[4, 1, 0], [2, 9, 0]]
+    assert block.keys() == {'caption_index', 'column', 'scores'}
+    assert pack_rows([]) == []
 
 
 @pytest.mark.parametrize('key', ['caption_index', 'video_index', 'scores'])
@@ -27,24 +29,35 @@ def test_a_key_is_missing(key):
     broken = row(0, 0)
     del broken[key]
     with pytest.raises(KeyError, match=f"one without '{key}'"):
-        check_row(broken)
+        pack_rows([broken])
 
 
 def test_rows_are_ordered_and_the_first_of_duplicates_stays():
-    rows = [check_row(row(c, v)) for c, v in [(7, 0), (2, 1), (7, 2)]]
-    scores, columns = assemble_rows(rows, {})
-    assert scores.tolist() == [[2, 1, 0], [7, 0, 0]]
-    assert columns.tolist() == [1, 0]
+    rows = [row(c, v) for c, v in [(7, 0), (2, 1), (7, 2), (2, 0), (9, 1)]]
+    for cut in range(6):  # duplicates within a block and across blocks
+        blocks = pack_rows(rows[:cut]) + pack_rows(rows[cut:])
+        scores, columns = assemble_rows(blocks, {})
+        assert scores.tolist() == [[2, 1, 0], [7, 0, 0], [9, 1, 0]]
+        assert columns.tolist() == [1, 0, 1]
+
+
+def test_the_widest_type_is_kept():
+    double = row(1, 0)
+    double['scores'] = torch.full((3,), 0.1, dtype=torch.double)
+    blocks = pack_rows([row(0, 0)]) + pack_rows([double])
+    scores, _ = assemble_rows(blocks, {})
+    assert scores.dtype == torch.double
+    assert scores[1, 0].item() == 0.1
 
 
 def test_rows_that_do_not_fit():
-    rows = [check_row(row(caption, 0)) for caption in range(3)]
+    rows = [row(caption, 0) for caption in range(3)]
     with pytest.raises(ValueError, match='rows of 4 captions, but got 3'):
-        assemble_rows(rows, dict(num_captions=4))
+        assemble_rows(pack_rows(rows), dict(num_captions=4))
     with pytest.raises(ValueError, match=r'the 2 videos, .* lengths \[3\]'):
-        assemble_rows(rows, dict(num_videos=2))
+        assemble_rows(pack_rows(rows), dict(num_videos=2))
     with pytest.raises(ValueError, match='but got 0'):
         assemble_rows([], {})
     rows[1]['scores'][2] = torch.inf
     with pytest.raises(ValueError, match='inf in row 1, column 2'):
-        assemble_rows(rows, {})
+        assemble_rows(pack_rows(rows), {})
