@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import all_gather_object, get_rank, get_world_size
 from torch import Tensor
 from torch.autograd import Function
 
@@ -95,6 +95,26 @@ def gather_features(features: FeaturesT) -> FeaturesT:
 def sum_with_grad(x: Tensor) -> Tensor:
     """Sum a tensor over the processes, with gradient."""
     return x if get_world_size() == 1 else _Sum.apply(x)
+
+
+def check_equal_shares(size: int) -> None:
+    """Refuse shares of different size; every process must call this.
+
+    Args:
+        size (int): Pairs of this process in the batch.
+
+    Raises:
+        ValueError: In every process, if their sizes differ.
+    """
+    if get_world_size() == 1:
+        return
+    sizes = [int(x) for x in all_gather_object(size)]
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            'Every process must have equally many pairs in a training batch, '
+            f'but they have {sizes}, in order of rank. Set drop_last=True in '
+            'the dataloader, or round_up=True in the sampler.'
+        )
 
 
 def own_rows(num_rows: int) -> range:

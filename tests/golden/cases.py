@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,7 @@ from eaglenet_mm.models.converters.eaglenet_release_names import (
     rename,
 )
 from eaglenet_mm.models.heads import EagleNetHead
-from eaglenet_mm.models.heads.eaglenet_state import PairChunk
-from eaglenet_mm.models.layers import KeyedRandom
+from eaglenet_mm.models.layers import KeyedRandom, PairRandom
 from tests.golden.conftest import find_golden_dir
 from tests.golden.rules import rule_noise, rule_weight
 
@@ -107,6 +107,8 @@ class RecordedHead(EagleNetHead):
     def feed(self, draws: list[tuple[str, np.ndarray]]) -> None:
         """Give the draws that follow, in order."""
         self.draws = list(draws)
+        self.recorded: dict[int, Tensor] = {}
+        self.num_videos = 0
 
     def take(self, kind: str, shape: tuple[int, ...]) -> np.ndarray:
         recorded_kind, array = self.draws.pop(0)
@@ -115,17 +117,22 @@ class RecordedHead(EagleNetHead):
         assert array.shape == shape, (array.shape, shape)
         return array
 
-    def pair_noise(
-        self, random: KeyedRandom, chunk: PairChunk, like: Tensor
-    ) -> Tensor:
-        count = self.candidate_noise.num_candidates
-        rows, width = len(chunk.rows), like.shape[-1]
-        assert chunk.columns == slice(0, chunk.num_videos)
-        array = self.take('rand', (count, rows * chunk.num_videos, width))
-        noise = torch.from_numpy(array).to(like.dtype)
-        return noise.view(count, rows, chunk.num_videos, width).permute(
-            1, 2, 0, 3
-        )
+    def pair_noise(self, random: PairRandom, like: Tensor) -> Tensor:
+        step = random.random.step
+        if step not in self.recorded:  # one draw for all chunks of a step
+            count = self.candidate_noise.num_candidates
+            size = len(like), self.num_videos or len(random.columns)
+            array = self.take('rand', (count, math.prod(size), like.shape[-1]))
+            noise = torch.from_numpy(array).to(like.dtype)
+            noise = noise.view(count, *size, -1).permute(2, 1, 0, 3)
+            self.recorded = {step: noise}
+        columns = slice(random.columns.start, random.columns.stop)
+        return self.recorded[step][columns]
+
+    def loss(self, text: Any, video: Any) -> dict[str, Tensor]:
+        self.num_videos = len(video)
+        self.recorded = {}
+        return super().loss(text, video)
 
     def energy_noise(self, random: KeyedRandom, purpose: str) -> Recorded:
         return Recorded(self)
@@ -137,11 +144,20 @@ class Recorded:
     def __init__(self, head: Any) -> None:
         self.head = head
 
-    def uniform(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        return torch.from_numpy(self.head.take('rand', shape)).to(like.dtype)
+    def uniform(
+        self, rows: range, shape: tuple[int, ...], like: Tensor
+    ) -> Tensor:
+        return self._numbers('rand', (len(rows), *shape), like)
 
-    def normal(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        return torch.from_numpy(self.head.take('randn', shape)).to(like.dtype)
+    def normal(
+        self, rows: range, shape: tuple[int, ...], like: Tensor
+    ) -> Tensor:
+        return self._numbers('randn', (len(rows), *shape), like)
+
+    def _numbers(
+        self, kind: str, shape: tuple[int, ...], like: Tensor
+    ) -> Tensor:
+        return torch.from_numpy(self.head.take(kind, shape)).to(like.dtype)
 
     def permutation(self, size: int, like: Tensor) -> Tensor:
         return torch.from_numpy(self.head.take('randperm', (size,)))

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from eaglenet_mm.models.losses import EnergyMatchingLoss
+from eaglenet_mm.models.losses import EnergyMatchingLoss, mlp_pair_energies
 from tests.golden.cases import (
     ENERGIES,
     REDUCTIONS,
@@ -88,7 +88,11 @@ def build(
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 def test_energies(
-    case_name: str, dtype: torch.dtype, golden_dir: Path, golden_report: Report
+    case_name: str,
+    dtype: torch.dtype,
+    golden_dir: Path,
+    golden_report: Report,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     arrays = load(golden_dir, FILE)
     case = part(arrays, case_name)
@@ -97,7 +101,7 @@ def test_energies(
     if 'energy/vid' not in case:
         pytest.skip('this case stores no energies, its calls are checked')
     for budget in (2**30, 1):
-        loss.memory_budget = budget
+        monkeypatch.setitem(mlp_pair_energies.CHUNK_BYTES, 'cpu', budget)
         got = loss.all_pairs(
             tensor(case['energy/vid'], dtype),
             tensor(case['energy/txt'], dtype),
@@ -212,11 +216,15 @@ def test_default_replays_only_what_was_filled(
     asked: list[int] = []
 
     class Spy:
-        def uniform(self, shape: tuple, like: torch.Tensor) -> torch.Tensor:
-            return torch.rand(shape)
+        def uniform(
+            self, rows: range, shape: tuple, like: torch.Tensor
+        ) -> torch.Tensor:
+            return torch.rand(len(rows), *shape)
 
-        def normal(self, shape: tuple, like: torch.Tensor) -> torch.Tensor:
-            return torch.randn(shape)
+        def normal(
+            self, rows: range, shape: tuple, like: torch.Tensor
+        ) -> torch.Tensor:
+            return torch.randn(len(rows), *shape)
 
         def permutation(self, size: int, like: torch.Tensor) -> torch.Tensor:
             asked.append(size)

@@ -96,6 +96,7 @@ class Model:
             frozen='release',
         )
         model.head = head
+        model.encoder_micro_batch = None
         self.weights = release_weights(arrays, name, top['seed'])
         ours, report = convert_eaglenet_release(
             self.weights,

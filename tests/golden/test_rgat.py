@@ -77,10 +77,9 @@ def test_our_graph(
     names, parameters = _load_weights(graph, case, meta)
     graph.to(dtype)
     x = tensor(case['x'], dtype, grad=True)
-    # each golden pair has frames of its own: one text, P videos
-    video, text = x[:, :frames], x[:, frames:].unsqueeze(0)
-    state = graph.prepare_frames(video, None)
-    got = graph(text, video, state)[0]  # (P, T)
+    # each golden pair has frames of its own: P videos of one text
+    video, text = x[:, :frames], x[:, frames:].unsqueeze(1)
+    got = graph(text, None, graph.prepare_frames(video, None))[:, 0]  # (P, T)
     relation = 2 if meta['kind'] == 'rgat' else 0
     logits = case[f'eij{suffix}/{relation}'][:, :, :frames, frames:]
     label = f'rgat/{case_name}'

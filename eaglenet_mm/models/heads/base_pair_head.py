@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from eaglenet_mm.models.heads.batch_checks import check_batch
+from eaglenet_mm.models.heads.pair_chunks import cut_chunks, score_recomputing
+from eaglenet_mm.models.heads.shortlist import (
+    mean_of_unit_frames,
+    unit_sentences,
+)
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from eaglenet_mm.utils.dist import gather_features, gather_with_grad
@@ -29,10 +35,11 @@ class BasePairHead(BaseModule, ABC):
     Args:
         loss_match (dict, optional): Config of the loss on the score matrix.
             Only training needs it. Default: None.
-        memory_budget (int): Bytes that the intermediate tensors of one chunk
-            of pairs may take in training. Evaluation cuts chunks of one
-            constant size, so that scores are the same to the last bit
-            whatever is set. Default: 512 MiB.
+        memory_budget (int): Bytes that the intermediate tensors of pairs may
+            take in training; what does not fit is computed again in the
+            backward pass. Evaluation cuts chunks of one constant size, so
+            that scores are the same to the last bit whatever is set.
+            Default: 512 MiB.
         init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
     """
 
@@ -98,6 +105,14 @@ class BasePairHead(BaseModule, ABC):
             seed (int): Seed of the new numbers.
         """
 
+    def chunk_scorer(self) -> Callable[[Any, Any], Tensor]:
+        """Give the function that scores chunks of one matrix.
+
+        A head that can share work between chunks overrides this; by default
+        it is :meth:`score`.
+        """
+        return self.score
+
     def chunks(
         self, num_texts: int, num_videos: int, budget: int
     ) -> Iterator[tuple[slice, slice]]:
@@ -109,18 +124,12 @@ class BasePairHead(BaseModule, ABC):
             budget (int): Bytes of a block, by :meth:`bytes_per_pair`; a block
                 has one pair at least.
 
-        Yields:
-            tuple[slice, slice]: Rows and columns of a block.
+        Returns:
+            Iterator[tuple[slice, slice]]: Rows and columns of each block.
         """
-        pairs = max(1, budget // self.bytes_per_pair())
-        columns = max(1, min(num_videos, pairs))
-        rows = max(1, min(num_texts, pairs // columns))
-        for row in range(0, num_texts, rows):
-            for column in range(0, num_videos, columns):
-                yield (
-                    slice(row, min(row + rows, num_texts)),
-                    slice(column, min(column + columns, num_videos)),
-                )
+        return cut_chunks(
+            num_texts, num_videos, budget // self.bytes_per_pair()
+        )
 
     @torch.no_grad()
     def score_chunked(self, text_state: Any, video_state: Any) -> Tensor:
@@ -132,7 +141,7 @@ class BasePairHead(BaseModule, ABC):
 
         Returns:
             Tensor: Float32 (float64 for float64 features), without gradient,
-            shape ``(Bt, Bv)``.
+            shape ``(Bt, Bv)``. Either side may be empty.
         """
         num_texts, num_videos = len(text_state), len(video_state)
         first = next(text_state.tensors())
@@ -147,12 +156,55 @@ class BasePairHead(BaseModule, ABC):
         budget = EVALUATION_BYTES.get(
             first.device.type, EVALUATION_BYTES['cuda']
         )
+        score = self.chunk_scorer()
         for rows, columns in self.chunks(num_texts, num_videos, budget):
-            scores[rows, columns] = self.score(
+            scores[rows, columns] = score(
                 text_state.index_select(rows),
                 video_state.index_select(columns),
             ).to(scores.dtype)
         return scores
+
+    def score_with_grad(self, text_state: Any, video_state: Any) -> Tensor:
+        """Score prepared sides for training, within the memory budget.
+
+        If the intermediate tensors of all pairs do not fit, chunks of pairs
+        are computed again in the backward pass.
+
+        Args:
+            text_state: Of :meth:`prepare_text`, ``Bt`` rows.
+            video_state: Of :meth:`prepare_video`, ``Bv`` rows.
+
+        Returns:
+            Tensor: With gradient, shape ``(Bt, Bv)``.
+
+        Raises:
+            ValueError: If the budget does not hold one pair.
+        """
+        self.check_budget(1)
+        blocks = self.chunks(
+            len(text_state), len(video_state), self.memory_budget
+        )
+        return score_recomputing(
+            self.score, text_state, video_state, list(blocks)
+        )
+
+    def check_budget(self, num_pairs: int) -> None:
+        """Refuse a memory budget that does not hold some pairs at once.
+
+        Args:
+            num_pairs (int): Pairs that cannot be taken apart.
+
+        Raises:
+            ValueError: If they take more than ``memory_budget``.
+        """
+        needed = num_pairs * self.bytes_per_pair()
+        if needed > self.memory_budget:
+            raise ValueError(
+                f'memory_budget={self.memory_budget} bytes is too small: '
+                f'{num_pairs} pairs, which cannot be taken apart, need '
+                f'{needed} bytes in training. Raise it, or lower the batch '
+                'size.'
+            )
 
     def loss(
         self, text: TextFeatures, video: VideoFeatures
@@ -160,8 +212,8 @@ class BasePairHead(BaseModule, ABC):
         """Compute the training loss of matching texts and videos.
 
         Text ``i`` belongs to video ``i``. With several processes every
-        process passes its own share, of equal size; the loss is that of the
-        joint batch, and each process scores the rows of its own texts only.
+        process passes its own share, of equal size, prepares it, and scores
+        the rows of its own texts only; the loss is that of the joint batch.
 
         Args:
             text (TextFeatures): Of the own texts.
@@ -171,13 +223,13 @@ class BasePairHead(BaseModule, ABC):
             dict[str, Tensor]: Losses, and scores to watch.
 
         Raises:
-            ValueError: If the sides differ in number, features are not
-                finite or the head has no ``loss_match``.
+            ValueError: If the sides differ in number, processes differ in
+                their share, features are not finite, the head has no
+                ``loss_match`` or the memory budget is too small.
         """
-        self.check_batch(text, video)
-        all_videos = gather_features(video)
-        rows = self.score(
-            self.prepare_text(text), self.prepare_video(all_videos)
+        check_batch(text, video)
+        rows = self.score_with_grad(
+            self.prepare_text(text), gather_features(self.prepare_video(video))
         )
         return self.match_losses(gather_with_grad(rows))
 
@@ -200,27 +252,27 @@ class BasePairHead(BaseModule, ABC):
             watched['neg_score'] = others / (len(scores) ** 2 - len(scores))
         return {'loss_match': self.match(scores), **watched}
 
-    def check_batch(self, text: TextFeatures, video: VideoFeatures) -> None:
-        """Refuse a batch that cannot be trained on."""
-        if len(text) != len(video):
-            raise ValueError(
-                'Training needs one text a video, but got '
-                f'{len(text)} texts and {len(video)} videos. Wrap the dataset '
-                'in CaptionExpansion, RandomCaption or ParagraphDataset.'
-            )
-        if text.embeds.shape[-1] != video.frames.shape[-1]:
-            raise ValueError(
-                'Text and video features must have the same width, but got '
-                f'{tuple(text.embeds.shape)} and '
-                f'{tuple(video.frames.shape)}. Make the encoders agree in '
-                'embed_dim.'
-            )
-        for side, feats in (('text', text.embeds), ('video', video.frames)):
-            wrong = (~feats.isfinite()).flatten(1).any(dim=1)
-            if bool(wrong.any()):
-                raise ValueError(
-                    f'The {side} features of {int(wrong.sum())} of '
-                    f'{len(wrong)} items in the batch are not finite, the '
-                    f'first at position {int(wrong.nonzero()[0])}. Lower the '
-                    'learning rate, or train without half precision.'
-                )
+    def shortlist_text(self, text: TextFeatures) -> Tensor:
+        """Give the text side of the cheap score that makes shortlists.
+
+        A head that overrides this overrides :meth:`shortlist_video` too.
+
+        Args:
+            text (TextFeatures): Features of ``Bt`` texts.
+
+        Returns:
+            Tensor: Vectors of unit length at most, shape ``(Bt, C)``.
+        """
+        return unit_sentences(text)
+
+    def shortlist_video(self, video: VideoFeatures) -> Tensor:
+        """Give the video side; the inner product is the cheap score.
+
+        Args:
+            video (VideoFeatures): Features of ``Bv`` videos.
+
+        Returns:
+            Tensor: Vectors of unit length at most, shape ``(Bv, C)``: by
+            default the mean of the real frames, without parameters.
+        """
+        return mean_of_unit_frames(video)

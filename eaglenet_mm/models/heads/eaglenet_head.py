@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,16 +15,19 @@ from eaglenet_mm.models.heads.eaglenet_state import (
     CandidateNoise,
     EagleNetTextState,
     EagleNetVideoState,
-    PairChunk,
+    bytes_of_pair,
     check_frames,
+    displace,
 )
 from eaglenet_mm.models.layers import (
     FramePooling,
-    GraphDropout,
     KeyedRandom,
+    PairRandom,
     StochasticText,
+    Workspace,
     build_graph,
 )
+from eaglenet_mm.models.layers.graph_attention import at_least_float32
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
@@ -157,13 +162,15 @@ class EagleNetHead(EagleNetObjective):
         self.noise_table.copy_(table)
 
     def prepare_text(self, text: TextFeatures) -> EagleNetTextState:
-        """Take the sentences as they are, shape ``(Bt, D)``."""
+        """Compute the text side of the graph, once a sentence."""
         if text.embeds.shape[-1] != self.embed_dim:
             raise ValueError(
                 f'The head was built for embed_dim={self.embed_dim}, but got '
                 f'text features of shape {tuple(text.embeds.shape)}.'
             )
-        return EagleNetTextState(text.embeds)
+        return EagleNetTextState(
+            text.embeds, self.graph.prepare_text(text.embeds)
+        )
 
     def prepare_video(self, video: VideoFeatures) -> EagleNetVideoState:
         """Compute the video side of graph and pooling, once a video.
@@ -179,7 +186,6 @@ class EagleNetHead(EagleNetObjective):
         if self.frame_embedding is not None:
             nodes = frames + self.frame_embedding
         return EagleNetVideoState(
-            nodes=nodes,
             unit_frames=self.stochastic_text.unit_frames(frames, mask),
             pooled_frames=self.pooling.prepare_frames(frames, mask),
             graph=self.graph.prepare_frames(nodes, mask),
@@ -202,89 +208,111 @@ class EagleNetHead(EagleNetObjective):
         Returns:
             Tensor: Cosines, shape ``(Bt, Bv)``.
         """
-        text = text_state.embeds
+        return self._score(text_state, video_state, None, None)
+
+    def chunk_scorer(self) -> Callable[[Any, Any], Tensor]:
+        """Score as :meth:`score`, with weights and memory of all chunks."""
+        folded = self.graph.fold(
+            self.num_frames, self.candidate_noise.num_candidates
+        )
+        return functools.partial(
+            self._score, folded=folded, workspace=Workspace()
+        )
+
+    def _score(
+        self,
+        text_state: EagleNetTextState,
+        video_state: EagleNetVideoState,
+        folded: Any,
+        workspace: Workspace | None,
+    ) -> Tensor:
         if self.noise == 'table':
             noise = self.noise_table
         else:
             # fresh noise at each call, so it depends on the chunks
-            chunk = PairChunk.whole(len(text), len(video_state))
-            random = KeyedRandom(self.noise_seed or 0, self.noise_draws)
+            random = PairRandom(
+                KeyedRandom(self.noise_seed or 0, self.noise_draws),
+                range(len(text_state)),
+                range(len(video_state)),
+            )
             self.noise_draws += 1
-            noise = self.pair_noise(random, chunk, text)
-        enriched, pooled = self.enrich_and_pool(text, video_state, noise)
-        return F.cosine_similarity(enriched, pooled, dim=-1, eps=1e-12)
+            noise = self.pair_noise(random, text_state.embeds)
+        enriched, pooled, _ = self.enrich_and_pool(
+            text_state, video_state, noise, folded, workspace=workspace
+        )
+        return F.cosine_similarity(enriched, pooled, dim=-1, eps=1e-12).T
 
     def enrich_and_pool(
         self,
-        text: Tensor,
+        text: EagleNetTextState,
         video: EagleNetVideoState,
         noise: Tensor,
-        chunk: PairChunk | None = None,
-        random: KeyedRandom | None = None,
-    ) -> tuple[Tensor, Tensor]:
+        folded: Any = None,
+        random: PairRandom | None = None,
+        workspace: Workspace | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Enrich each text for each video, and pool each video for it.
 
         Args:
-            text (Tensor): Sentences, shape ``(Bt, D)``.
+            text (EagleNetTextState): Of :meth:`prepare_text`.
             video (EagleNetVideoState): Of :meth:`prepare_video`.
             noise (Tensor): Of the candidates, shape ``(S, D)`` for all pairs
-                or ``(Bt, Bv, S, D)``.
-            chunk (PairChunk, optional): Place of the pairs in the joint
-                batch; with it dropout acts. Default: None.
-            random (KeyedRandom, optional): Source of the dropout masks.
+                or ``(Bv, Bt, S, D)``.
+            folded (Any, optional): Of the graph's ``fold``. Default: None,
+                fold now.
+            random (PairRandom, optional): Random numbers of the dropout.
+                Default: None, no dropout.
+            workspace (Workspace, optional): Memory of other chunks.
 
         Returns:
-            tuple[Tensor, Tensor]: Enriched texts and pooled videos, each of
-            shape ``(Bt, Bv, D)``.
+            tuple[Tensor, Tensor, Tensor]: Enriched texts, pooled videos and
+            radii of the candidates, each of shape ``(Bv, Bt, D)``: pairs are
+            ordered by video, which makes the products of a video one.
         """
-        radius = self.stochastic_text(text, video.unit_frames).exp()
-        spread = noise * radius.unsqueeze(2)  # (Bt, Bv, S, D)
-        sentence = text[:, None, None]  # (Bt, 1, 1, D)
-        nodes = sentence + F.pad(spread, (0, 0, 1, 0))  # (Bt, Bv, 1 + S, D)
-        graph_dropout = keep_mask = None
-        if chunk is not None and random is not None:
-            graph_dropout = GraphDropout(
-                random,
-                chunk.rows,
-                chunk.columns,
-                chunk.num_videos,
-                self.graph.dropout,
-            )
-            keep_mask = random.keep_mask(
-                'pooling',
-                chunk.rows,
-                (chunk.num_videos, self.embed_dim),
-                self.pooling.dropout,
-                text,
-            )
-            if keep_mask is not None:
-                keep_mask = keep_mask[:, chunk.columns]
+        with torch.autocast(text.embeds.device.type, enabled=False):
+            sentence = at_least_float32(text.embeds)
+            radius = self.stochastic_text(
+                sentence, at_least_float32(video.unit_frames)
+            ).exp()  # (Bv, Bt, D)
+            spread = displace(noise, radius, workspace)
         logits = self.graph(
-            nodes, video.nodes, video.graph, video.frame_mask, graph_dropout
+            spread,
+            text.graph,
+            video.graph,
+            folded,
+            video.frame_mask,
+            random,
+            workspace,
         )
-        weights = logits.softmax(dim=-1)
-        enriched = (weights.unsqueeze(-2) @ nodes).squeeze(-2)
-        pooled = self.pooling(enriched, video.pooled_frames, keep_mask)
-        return enriched, pooled
+        with torch.autocast(text.embeds.device.type, enabled=False):
+            weights = logits.softmax(dim=-1)[..., 1:]  # (Bv, Bt, S)
+            if noise.dim() == 2:
+                mean = weights @ noise
+            else:
+                mean = (weights.unsqueeze(2) @ noise).squeeze(2)
+            enriched = sentence + radius * mean
+        pooled = self.pooling(enriched, video.pooled_frames, random)
+        return enriched, pooled, radius
 
     def bytes_per_pair(self) -> int:
-        """Tell what the graph of one pair takes in float32.
+        """Tell what one pair takes in float32.
 
-        Wide tensors that live at once: noise, candidates, their projections
-        and messages, frame messages and pooled vectors. Training keeps about
-        three times as many for its backward pass.
+        In evaluation the widest tensors of the graph. In training what is
+        kept for the backward pass: noise, candidates and their projections,
+        nodes behind the hidden layer, attentions and what the pooling keeps.
         """
-        num_nodes = 1 + self.candidate_noise.num_candidates
-        wide = 4 * num_nodes + 4 * self.num_frames + 6
-        return 4 * wide * self.embed_dim * (3 if self.training else 1)
-
-    def pair_noise(
-        self, random: KeyedRandom, chunk: PairChunk, like: Tensor
-    ) -> Tensor:
-        """Draw candidate noise for each pair, ``(Bt, Bv, S, D)``."""
-        return self.candidate_noise.pairs(
-            random, chunk.rows, chunk.columns, chunk.num_videos, like
+        return bytes_of_pair(
+            self.embed_dim,
+            self.num_frames,
+            self.candidate_noise.num_candidates,
+            num_heads=self.graph.last.num_heads,
+            num_hidden=len(self.graph.hidden),
+            training=self.training,
         )
+
+    def pair_noise(self, random: PairRandom, like: Tensor) -> Tensor:
+        """Draw candidate noise for each pair, ``(Bv, Bt, S, D)``."""
+        return self.candidate_noise.pairs(random, like)
 
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, *args: Any

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
-from mmengine.dist import broadcast
+from mmengine.dist import broadcast, get_world_size
 from torch import Tensor
 
 from eaglenet_mm.models.heads.base_pair_head import BasePairHead
+from eaglenet_mm.models.heads.batch_checks import check_batch
 from eaglenet_mm.models.heads.eaglenet_pairs import OwnPairs
-from eaglenet_mm.models.layers import KeyedRandom, StochasticText
-from eaglenet_mm.models.losses import KeyedNoise, NoiseSource
+from eaglenet_mm.models.layers import KeyedRandom
+from eaglenet_mm.models.losses import KeyedNoise, NoiseSource, Share
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from eaglenet_mm.utils.dist import (
     gather_features,
     gather_with_grad,
     own_rows,
-    sum_with_grad,
 )
 
 
@@ -36,72 +36,77 @@ class EagleNetObjective(BasePairHead):
     energy_weight: float
     energy_support_weight: float
     loss_energy: Any
-    stochastic_text: StochasticText
+    use_frame_mask: bool
     random_key: Tensor
     key_is_shared = False
 
     def support_text(
-        self, text: Tensor, unit_frames: Tensor, centre: Tensor
+        self, text: Tensor, centre: Tensor, radius: Tensor
     ) -> Tensor:
         """Push sentences towards the videos, by as much as the radius allows.
 
         Args:
             text (Tensor): Sentences, shape ``(Bt, D)``.
-            unit_frames (Tensor): Shape ``(Bv, F, D)``.
             centre (Tensor): Mean over all texts of the pooled videos of unit
                 length, shape ``(Bv, D)``.
+            radius (Tensor): Of the candidates, shape ``(Bv, Bt, D)``.
 
         Returns:
-            Tensor: Support texts of unit length, shape ``(Bt, Bv, D)``.
+            Tensor: Support texts of unit length, shape ``(Bv, Bt, D)``.
         """
-        radius = self.stochastic_text(text, unit_frames).exp()
-        direction = F.normalize(centre - text.unsqueeze(1), dim=-1)
-        return F.normalize(direction * radius + text.unsqueeze(1), dim=-1)
+        direction = F.normalize(centre.unsqueeze(1) - text, dim=-1)
+        return F.normalize(direction * radius + text, dim=-1)
 
     def loss(
         self, text: TextFeatures, video: VideoFeatures
     ) -> dict[str, Tensor]:
         """Compute the losses of the joint batch.
 
-        Each process scores the rows of its own texts; see the base class.
+        Each process prepares its own texts and videos, scores the rows of its
+        own texts, and runs its own share of the energies and of the sampler;
+        see the base class.
 
         Returns:
             dict[str, Tensor]: ``loss_match``, and as far as they are in use
             ``loss_support``, ``loss_energy`` and ``loss_energy_support``;
             ``pos_score`` and ``neg_score`` to watch.
         """
-        self.check_batch(text, video)
+        check_batch(text, video)
         random = self._next_random()
-        texts = gather_with_grad(text.embeds)
-        videos = gather_features(VideoFeatures(video.frames, video.frame_mask))
-        state = self.prepare_video(videos)
-        rows = own_rows(len(texts))
-        pairs = OwnPairs(self, texts, state, rows, random)
-        scores, centre = pairs.scores_and_centre()
+        rows = own_rows(len(text) * get_world_size())
+        pairs = OwnPairs(
+            self,
+            self.prepare_text(text),
+            gather_features(self.prepare_video(video)),
+            rows,
+            random,
+        )
+        needs_support = bool(self.support_weight or self.energy_support_weight)
+        scores, support_scores, supports = pairs.scores(needs_support)
         losses = self.match_losses(gather_with_grad(scores))
-        supports = None
-        if self.support_weight or self.energy_support_weight:
-            centre = sum_with_grad(centre) / len(texts)
-            support_scores, supports = pairs.support_scores(centre)
-            if self.support_weight:
-                losses['loss_support'] = self.support_weight * self.match(
-                    gather_with_grad(support_scores)
-                )
+        if self.support_weight:
+            losses['loss_support'] = self.support_weight * self.match(
+                gather_with_grad(support_scores)
+            )
         if self.loss_energy is None:
             return losses
+        share = Share(rows, gather_with_grad)
+        mask = video.frame_mask if self.use_frame_mask else None
         if self.energy_weight:
             losses['loss_energy'] = self.energy_weight * self.loss_energy(
-                videos.frames,
-                texts,
+                video.frames,
+                text.embeds,
                 self.energy_noise(random, 'energy'),
-                state.frame_mask,
+                mask,
+                share,
             )
-        if supports is not None and self.energy_support_weight:
+        if self.energy_support_weight:
             loss = self.loss_energy(
-                videos.frames,
-                gather_with_grad(supports),
+                video.frames,
+                supports,
                 self.energy_noise(random, 'support energy'),
-                state.frame_mask,
+                mask,
+                share,
             )
             losses['loss_energy_support'] = self.energy_support_weight * loss
         return losses

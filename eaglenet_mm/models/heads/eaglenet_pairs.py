@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,141 +10,142 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from eaglenet_mm.models.heads.eaglenet_state import (
+    EagleNetTextState,
     EagleNetVideoState,
-    PairChunk,
 )
-from eaglenet_mm.models.layers import KeyedRandom
+from eaglenet_mm.models.layers import KeyedRandom, PairRandom, Workspace
+from eaglenet_mm.utils.dist import sum_with_grad
+
+#: Bytes of a chunk that still pays: more of it leaves the cache of a CPU.
+CHUNK_BYTES = {'cpu': 24 * 2**20}
 
 
 class OwnPairs:
-    """The pairs of this process's texts with all videos, in chunks.
+    """The pairs of this process's texts with all videos.
 
-    With more than one chunk the graph of each is recomputed in backward, and
-    its pooled videos are recomputed for the support scores, so that nothing
-    wider than a score is kept for all pairs.
+    Videos are taken in chunks, each with all own texts, since the support
+    texts of a video need its pooled forms for all texts. As many chunks as
+    fit the memory budget are kept for the backward pass, the others are
+    computed again in it.
 
     Args:
         head (EagleNetHead): The head.
-        texts (Tensor): Of the joint batch, shape ``(B, D)``.
-        videos (EagleNetVideoState): Of the joint batch.
+        text (EagleNetTextState): Own texts.
+        videos (EagleNetVideoState): Videos of the joint batch.
         rows (range): Own texts, as rows of the joint batch.
         random (KeyedRandom): Random numbers of the step.
+
+    Raises:
+        ValueError: If the memory budget does not hold the pairs of a video.
     """
 
     def __init__(
         self,
         head: Any,
-        texts: Tensor,
+        text: EagleNetTextState,
         videos: EagleNetVideoState,
         rows: range,
         random: KeyedRandom,
     ) -> None:
         self.head = head
-        self.text = texts[rows.start :: rows.step]
+        self.text = text
         self.videos = videos
         self.rows = rows
         self.random = random
-        self.chunks = list(
-            head.chunks(len(self.text), len(videos), head.memory_budget)
+        self.folded = head.graph.fold(
+            head.num_frames, head.candidate_noise.num_candidates
         )
-        self.kept: Tensor | None = None
-
-    def _pool(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
-        """Scores ``(b, c)`` and pooled videos of unit length ``(b, c, D)``."""
-        head, chunk = (
-            self.head,
-            PairChunk(self.rows[rows], columns, len(self.videos)),
+        self.workspace = Workspace()
+        # the pairs of a video with all own texts stay together
+        head.check_budget(len(text))
+        column_bytes = head.bytes_per_pair() * len(text)
+        device = text.embeds.device.type
+        budget = min(
+            head.memory_budget, CHUNK_BYTES.get(device, head.memory_budget)
         )
-        enriched, pooled = head.enrich_and_pool(
-            self.text[rows],
-            self.videos.index_select(columns),
-            head.pair_noise(self.random, chunk, self.text),
-            chunk if head.training else None,
-            self.random,
-        )
-        pooled = F.normalize(pooled, dim=-1)
-        return (F.normalize(enriched, dim=-1) * pooled).sum(dim=-1), pooled
+        step = max(1, budget // column_bytes)
+        self.chunks = [
+            range(start, min(start + step, len(videos)))
+            for start in range(0, len(videos), step)
+        ]
+        # one chunk at least is computed anew while the others are kept
+        self.num_kept = head.memory_budget // (step * column_bytes)
+        if self.num_kept < len(self.chunks):
+            self.num_kept -= 1
 
-    def scores_and_centre(self) -> tuple[Tensor, Tensor]:
-        """Score the pairs, and add up the pooled videos over own texts.
-
-        Returns:
-            tuple[Tensor, Tensor]: Scores ``(b, B)`` and sums ``(B, D)``.
-        """
-        if len(self.chunks) == 1:
-            scores, self.kept = self._pool(*self.chunks[0])
-            return scores, self.kept.sum(dim=0)
-
-        def summed(rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
-            scores, pooled = self._pool(rows, columns)
-            return scores, pooled.sum(dim=0)
-
-        blocks = self._recomputed(summed)
-        columns: dict[int, Tensor] = {}
-        for (_, column), (_, total) in zip(self.chunks, blocks, strict=True):
-            before = columns.get(column.start)
-            columns[column.start] = total if before is None else before + total
-        scores = self._joined([scores for scores, _ in blocks])
-        return scores, torch.cat([columns[start] for start in sorted(columns)])
-
-    def support_scores(self, centre: Tensor) -> tuple[Tensor, Tensor]:
-        """Score the support texts.
+    def scores(self, support: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Score the pairs.
 
         Args:
-            centre (Tensor): Mean over all texts of the pooled videos of unit
-                length, shape ``(B, D)``.
+            support (bool): Whether support texts are needed.
 
         Returns:
-            tuple[Tensor, Tensor]: Scores ``(b, B)`` and the support texts of
-            the matching pairs ``(b, D)``.
+            tuple[Tensor, Tensor, Tensor]: Scores ``(b, B)``, scores of the
+            support texts ``(b, B)`` and the support texts of the matching
+            pairs ``(b, D)``; the last two are empty unless asked for.
         """
-
-        def score(rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
-            pooled = self.kept
-            if pooled is None:
-                pooled = self._pool(rows, columns)[1]
-            support = self.head.support_text(
-                self.text[rows],
-                self.videos.unit_frames[columns],
-                centre[columns],
+        blocks = []
+        for number, columns in enumerate(self.chunks):
+            if number < self.num_kept:
+                blocks.append(self._score(columns, support))
+                continue
+            blocks.append(
+                checkpoint(
+                    self._score,
+                    columns,
+                    support,
+                    use_reentrant=False,
+                    preserve_rng_state=False,  # random numbers are keyed
+                )
             )
-            scores = (support * pooled).sum(dim=-1)
-            matching = torch.tensor(self.rows[rows], device=centre.device)
-            inside = (matching >= columns.start) & (matching < columns.stop)
-            place = (matching - columns.start).clamp(0, support.shape[1] - 1)
-            own = torch.arange(len(place), device=centre.device)
-            return scores, support[own, place] * inside.unsqueeze(-1)
+        scores, support_scores, matching = zip(*blocks, strict=True)
+        return (
+            torch.cat(scores).T,
+            torch.cat(support_scores).T,
+            torch.cat(matching),
+        )
 
-        if len(self.chunks) == 1:
-            return score(*self.chunks[0])
-        blocks = self._recomputed(score)
-        supports: dict[int, Tensor] = {}
-        for (row, _), (_, support) in zip(self.chunks, blocks, strict=True):
-            before = supports.get(row.start)
-            supports[row.start] = (
-                support if before is None else before + support
+    def _score(
+        self, columns: range, support: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Score own texts against some videos, videos first."""
+        head = self.head
+        random = PairRandom(self.random, self.rows, columns)
+        videos = self.videos.index_select(slice(columns.start, columns.stop))
+        enriched, pooled, radius = head.enrich_and_pool(
+            self.text,
+            videos,
+            head.pair_noise(random, radius_like(self.text.embeds)),
+            self.folded,
+            random if head.training else None,
+            self.workspace,
+        )
+        with torch.autocast(pooled.device.type, enabled=False):
+            pooled = F.normalize(pooled, dim=-1)
+            scores = (F.normalize(enriched, dim=-1) * pooled).sum(dim=-1)
+            if not support:
+                return scores, scores[:0], enriched[:0, 0]
+            total = sum_with_grad(pooled.sum(dim=1))
+            supports = head.support_text(
+                self.text.embeds, total / len(self.videos), radius
             )
-        scores = self._joined([scores for scores, _ in blocks])
-        return scores, torch.cat([supports[row] for row in sorted(supports)])
+            texts, places = self._matching(columns)
+            return (
+                scores,
+                (supports * pooled).sum(dim=-1),
+                supports[places, texts],
+            )
 
-    def _recomputed(
-        self, function: Callable[[slice, slice], tuple[Tensor, Tensor]]
-    ) -> list[tuple[Tensor, Tensor]]:
-        """Run a function over the chunks, again in backward."""
-        return [
-            checkpoint(
-                function,
-                rows,
-                columns,
-                use_reentrant=False,
-                preserve_rng_state=False,  # random numbers are keyed
-            )
-            for rows, columns in self.chunks
+    def _matching(self, columns: range) -> tuple[list[int], list[int]]:
+        """Own texts whose video is among the columns, and its place."""
+        pairs = [
+            (text, row - columns.start)
+            for text, row in enumerate(self.rows)
+            if row in columns
         ]
+        return [text for text, _ in pairs], [place for _, place in pairs]
 
-    def _joined(self, blocks: list[Tensor]) -> Tensor:
-        """Put the scores of the chunks together."""
-        lines: dict[int, list[Tensor]] = {}
-        for (rows, _), block in zip(self.chunks, blocks, strict=True):
-            lines.setdefault(rows.start, []).append(block)
-        return torch.cat([torch.cat(line, dim=1) for line in lines.values()])
+
+def radius_like(text: Tensor) -> Tensor:
+    """A tensor of the type noise is needed in: float32 or wider."""
+    return text.float() if text.dtype.itemsize < 4 else text

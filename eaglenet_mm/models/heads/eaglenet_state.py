@@ -7,21 +7,31 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eaglenet_mm.models.layers import KeyedRandom, PooledFramesState
-from eaglenet_mm.models.layers.plain_graph import PlainFramesState
-from eaglenet_mm.models.layers.relational_graph import RelationalFramesState
+from eaglenet_mm.models.layers import (
+    PairRandom,
+    PooledFramesState,
+    Workspace,
+)
+from eaglenet_mm.models.layers.plain_graph import EmbedsState, PlainFramesState
+from eaglenet_mm.models.layers.relational_graph import LastLogits
+from eaglenet_mm.models.layers.relational_layer import (
+    RelationalFramesState,
+    RelationalTextsState,
+)
 from eaglenet_mm.structures import Features
 
 
 @dataclass
 class EagleNetTextState(Features):
-    """Sentences as they leave the encoder.
+    """Everything the head needs of ``Bt`` sentences.
 
     Args:
-        embeds (Tensor): Shape ``(Bt, D)``.
+        embeds (Tensor): As they leave the encoder, shape ``(Bt, D)``.
+        graph (Features): Text side of the first layer of the graph.
     """
 
     embeds: Tensor
+    graph: RelationalTextsState | LastLogits | EmbedsState
 
 
 @dataclass
@@ -29,41 +39,17 @@ class EagleNetVideoState(Features):
     """Everything the head needs of ``Bv`` videos.
 
     Args:
-        nodes (Tensor): Frame nodes of the graph, frame embedding included,
-            shape ``(Bv, F, D)``.
         unit_frames (Tensor): Frames of unit length, shape ``(Bv, F, D)``.
         pooled_frames (PooledFramesState): Keys and values of the pooling.
-        graph (RelationalFramesState | PlainFramesState, optional): Video side
-            of the first hidden layer.
+        graph (Features): Video side of the first layer of the graph.
         frame_mask (Tensor, optional): Shape ``(Bv, F)``; None if the head
             does not mask.
     """
 
-    nodes: Tensor
     unit_frames: Tensor
     pooled_frames: PooledFramesState
-    graph: RelationalFramesState | PlainFramesState | None = None
+    graph: RelationalFramesState | PlainFramesState | LastLogits
     frame_mask: Tensor | None = None
-
-
-@dataclass
-class PairChunk:
-    """Which pairs of the joint batch a chunk holds.
-
-    Args:
-        rows (range): Texts, as rows of the joint batch.
-        columns (slice): Videos.
-        num_videos (int): Videos of the joint batch.
-    """
-
-    rows: range
-    columns: slice
-    num_videos: int
-
-    @classmethod
-    def whole(cls, num_texts: int, num_videos: int) -> PairChunk:
-        """Take all pairs of a matrix."""
-        return cls(range(num_texts), slice(0, num_videos), num_videos)
 
 
 class CandidateNoise:
@@ -98,34 +84,20 @@ class CandidateNoise:
             return self.std * torch.randn(*shape, generator=generator)
         return torch.rand(*shape, generator=generator)
 
-    def pairs(
-        self,
-        random: KeyedRandom,
-        rows: range,
-        columns: slice,
-        num_videos: int,
-        like: Tensor,
-    ) -> Tensor:
+    def pairs(self, random: PairRandom, like: Tensor) -> Tensor:
         """Draw noise for each pair on its own.
 
         Args:
-            random (KeyedRandom): Source.
-            rows (range): Texts, as rows of the joint batch.
-            columns (slice): Videos among ``num_videos``.
-            num_videos (int): Videos of the joint batch.
+            random (PairRandom): Random numbers of the pairs.
             like (Tensor): Gives width, type and device.
 
         Returns:
-            Tensor: Shape ``(len(rows), columns, S, D)``.
+            Tensor: Shape ``(Bv, Bt, S, D)``.
         """
-        shape = (num_videos, self.num_candidates, like.shape[-1])
-        blocks = [
-            random.normal('candidates', shape, like, row)[columns] * self.std
-            if self.prior == 'normal'
-            else random.uniform('candidates', shape, like, row)[columns]
-            for row in rows
-        ]
-        return torch.stack(blocks)
+        shape = (self.num_candidates, like.shape[-1])
+        if self.prior == 'normal':
+            return random.normal('candidates', *shape, like=like) * self.std
+        return random.uniform('candidates', *shape, like=like)
 
 
 def check_frames(
@@ -155,3 +127,61 @@ def check_frames(
             f'{len(empty)} videos have no real frame, the first at '
             f'position {int(empty[0])}. Remove them from the annotations.'
         )
+
+
+def displace(
+    noise: Tensor, radius: Tensor, workspace: Workspace | None
+) -> Tensor:
+    """Displace candidates from their sentence.
+
+    Args:
+        noise (Tensor): Shape ``(S, D)`` or ``(Bv, Bt, S, D)``.
+        radius (Tensor): Shape ``(Bv, Bt, D)``.
+        workspace (Workspace, optional): Where the result may lie, if no
+            gradient is needed.
+
+    Returns:
+        Tensor: Shape ``(Bv, Bt, S, D)``.
+    """
+    if workspace is None or torch.is_grad_enabled():
+        return noise * radius.unsqueeze(2)
+    out = workspace.empty(
+        'spread', (*radius.shape[:2], *noise.shape[-2:]), radius
+    )
+    return torch.mul(noise, radius.unsqueeze(2), out=out)
+
+
+def bytes_of_pair(
+    width: int,
+    num_frames: int,
+    num_candidates: int,
+    *,
+    num_heads: int,
+    num_hidden: int,
+    training: bool,
+) -> int:
+    """Tell what one pair takes in float32.
+
+    In evaluation the widest tensors of the graph. In training what is kept
+    for the backward pass: noise, candidates and their projections, nodes
+    behind the hidden layers, attentions, and 15 vectors of the pooling.
+
+    Args:
+        width (int): Width ``D``.
+        num_frames (int): Frames ``F``.
+        num_candidates (int): Candidates ``S``.
+        num_heads (int): Heads of the graph.
+        num_hidden (int): Its hidden layers.
+        training (bool): Whether a backward pass follows.
+    """
+    nodes = 1 + num_candidates
+    projected = num_candidates * (1 + 1 / num_heads)
+    if num_frames > num_candidates:
+        projected += num_candidates
+    layer = projected + nodes + num_frames  # vectors of width D
+    if not training:
+        return int(4 * width * (layer + num_candidates + 2 * num_frames))
+    attention = num_heads * nodes * (nodes + 2 * num_frames)
+    layers = max(1, num_hidden) * (layer * width + attention)
+    logits = 2 * num_heads * num_frames * nodes
+    return int(4 * (layers + (2 * num_candidates + 15) * width + logits))

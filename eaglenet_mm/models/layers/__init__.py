@@ -1,21 +1,24 @@
 """Parts of heads, each with a contract of its own."""
 
 from .frame_pooling import FramePooling, PooledFramesState
-from .graph_attention import AttentionProjection, GraphDropout
-from .keyed_random import KeyedRandom
+from .graph_attention import AttentionProjection
+from .keyed_random import KeyedRandom, PairRandom
 from .plain_graph import PlainGraph, build_graph
-from .relational_graph import RelationalGraph, RelationalGraphLayer
+from .relational_graph import RelationalGraph
+from .relational_layer import RelationalGraphLayer
 from .stochastic_text import StochasticText
+from .workspace import Workspace
 
 __all__ = [
     'AttentionProjection',
     'FramePooling',
-    'GraphDropout',
     'KeyedRandom',
+    'PairRandom',
     'PlainGraph',
     'PooledFramesState',
     'RelationalGraph',
     'RelationalGraphLayer',
     'StochasticText',
+    'Workspace',
     'build_graph',
 ]

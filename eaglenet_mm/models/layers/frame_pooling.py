@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from eaglenet_mm.models.layers.graph_attention import at_least_float32
+from eaglenet_mm.models.layers.keyed_random import PairRandom
 from eaglenet_mm.structures import Features
 
 
@@ -93,7 +95,7 @@ class FramePooling(nn.Module):
         """
         num_videos, num_frames, width = frames.shape
         heads, head_width = self.num_heads, width // self.num_heads
-        normed = self.norm1(frames)
+        normed = self._norm(self.norm1, frames)
         split = (num_videos, num_frames, heads, head_width)
         keys = self.key(normed).view(split) / math.sqrt(head_width)
         values = self.value(normed).view(split)
@@ -118,32 +120,42 @@ class FramePooling(nn.Module):
         self,
         text: Tensor,
         state: PooledFramesState,
-        keep_mask: Tensor | None = None,
+        random: PairRandom | None = None,
     ) -> Tensor:
         """Pool every video once for each text.
 
         Args:
-            text (Tensor): One text a pair, shape ``(Bt, Bv, D)``, or one for
+            text (Tensor): One text a pair, shape ``(Bv, Bt, D)``, or one for
                 all videos, shape ``(Bt, D)``.
             state (PooledFramesState): Of :meth:`prepare_frames`.
-            keep_mask (Tensor, optional): Scaled dropout mask, shape
-                ``(Bt, Bv, D)``. Default: None, no dropout.
+            random (PairRandom, optional): Random numbers of the dropout.
+                Default: None, no dropout.
 
         Returns:
-            Tensor: Pooled videos, shape ``(Bt, Bv, D)``.
+            Tensor: Pooled videos, shape ``(Bv, Bt, D)``.
         """
-        normed = self.norm1(text)
+        normed = self._norm(self.norm1, text).to(state.keys.dtype)
         if normed.dim() == 2:
-            normed = normed.unsqueeze(1).expand(-1, len(state.keys), -1)
+            normed = normed.expand(len(state.keys), -1, -1)
         logits = torch.baddbmm(
-            state.key_bias.unsqueeze(1),
-            normed.transpose(0, 1),
+            state.key_bias.unsqueeze(1).to(normed.dtype),
+            normed,
             state.keys.transpose(1, 2),
         )  # (Bv, Bt, H * F)
-        weights = logits.unflatten(-1, (self.num_heads, -1)).softmax(dim=-1)
-        attended = torch.bmm(weights.flatten(-2), state.values)
-        a = self.norm2(attended + self.output.bias).transpose(0, 1)
-        change = self.linear(a)  # (Bt, Bv, D)
-        if keep_mask is not None:
-            change = change * keep_mask
-        return self.norm3(a + change)
+        logits = at_least_float32(logits).unflatten(-1, (self.num_heads, -1))
+        weights = logits.softmax(dim=-1).flatten(-2).to(state.values.dtype)
+        attended = torch.bmm(weights, state.values)
+        a = self._norm(self.norm2, attended + self.output.bias)
+        change = self.linear(a)  # (Bv, Bt, D)
+        if random is not None:
+            mask = random.dropout_mask(
+                'pooling', a.shape[-1], rate=self.dropout, like=a
+            )
+            change = change if mask is None else change * mask
+        return self._norm(self.norm3, a + change)
+
+    @staticmethod
+    def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+        """Normalise in float32 or wider, whatever autocast says."""
+        with torch.autocast(x.device.type, enabled=False):
+            return norm(at_least_float32(x))

@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eaglenet_mm.models.layers.keyed_random import KeyedRandom
-
 
 class AttentionProjection(nn.Module):
     """Projection of nodes with the two attention vectors of a relation.
@@ -35,11 +33,9 @@ class AttentionProjection(nn.Module):
 
     def folded(self) -> tuple[Tensor, Tensor]:
         """Fold both vectors into the projection, each ``(H, C)``."""
-        weight = self.project.weight.unflatten(0, (self.num_heads, -1))
-        return (
-            torch.einsum('hoc,o->hc', weight, self.left),
-            torch.einsum('hoc,o->hc', weight, self.right),
-        )
+        vectors = torch.stack([self.left, self.right])
+        left, right = (vectors @ self.head_weights()).unbind(dim=1)
+        return left, right
 
     def split_heads(self, values: Tensor) -> Tensor:
         """Bring projected nodes ``(..., N, H * O)`` to ``(..., H, N, O)``."""
@@ -67,6 +63,50 @@ def pair_logits(left: Tensor, right: Tensor, slope: float) -> Tensor:
     return logits if slope == 1.0 else F.leaky_relu(logits, slope)
 
 
+def attention_of(
+    rows: Tensor, columns: Tensor, slope: float, mask: Tensor | None = None
+) -> Tensor:
+    """Softmax over the columns of leaky ReLU of sums, in float32 or wider.
+
+    Args:
+        rows (Tensor): Shape ``(..., N)``.
+        columns (Tensor): Shape ``(..., M)``.
+        slope (float): Of the leaky ReLU.
+        mask (Tensor, optional): True for columns that count.
+
+    Returns:
+        Tensor: Shape ``(..., N, M)``.
+    """
+    lead = torch.broadcast_shapes(rows.shape[:-1], columns.shape[:-1])
+    # the sum of broadcast tensors need not be contiguous by itself
+    logits = rows.new_empty(*lead, rows.shape[-1], columns.shape[-1])
+    torch.add(rows.unsqueeze(-1), columns.unsqueeze(-2), out=logits)
+    F.leaky_relu_(logits, slope)
+    if mask is not None:
+        logits.masked_fill_(~mask, float('-inf'))
+    return logits.softmax(dim=-1)
+
+
+def attention_backward(
+    gradient: Tensor,
+    attention: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    slope: float,
+) -> tuple[Tensor, Tensor]:
+    """Gradient of :func:`attention_of`.
+
+    Returns:
+        tuple[Tensor, Tensor]: Of the rows and of the columns.
+    """
+    gradient = torch._softmax_backward_data(
+        gradient.to(rows.dtype), attention.to(rows.dtype), -1, rows.dtype
+    )
+    logits = rows.unsqueeze(-1) + columns.unsqueeze(-2)
+    gradient = torch.where(logits > 0, gradient, gradient * slope)
+    return gradient.sum(dim=-1), gradient.sum(dim=-2)
+
+
 def masked_softmax(logits: Tensor, column_mask: Tensor | None) -> Tensor:
     """Take the softmax over the columns that count.
 
@@ -85,51 +125,31 @@ def mean_over_frames(logits: Tensor, frame_mask: Tensor | None) -> Tensor:
     """Average logits over heads and real frames.
 
     Args:
-        logits (Tensor): Shape ``(Bt, Bv, H, F, T)``.
+        logits (Tensor): Shape ``(Bv, Bt, H, F, T)``.
         frame_mask (Tensor, optional): Shape ``(Bv, F)``.
 
     Returns:
-        Tensor: Shape ``(Bt, Bv, T)``.
+        Tensor: Shape ``(Bv, Bt, T)``.
     """
     logits = logits.mean(dim=2)
     if frame_mask is None:
         return logits.mean(dim=2)
     share = frame_mask / frame_mask.sum(dim=-1, keepdim=True)
-    return torch.einsum('tvfk,vf->tvk', logits, share.to(logits.dtype))
+    return torch.einsum('vtfk,vf->vtk', logits, share.to(logits.dtype))
 
 
-class GraphDropout:
-    """Dropout of hidden nodes with keyed random numbers.
+def product_type(x: Tensor) -> torch.dtype:
+    """Type of large products: that of autocast if it is on."""
+    if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
+        return torch.get_autocast_dtype(x.device.type)
+    return x.dtype
 
-    Args:
-        random (KeyedRandom): Source of the masks.
-        rows (range): Texts of the chunk, as rows of the joint batch.
-        columns (slice): Videos of the chunk among ``num_videos``.
-        num_videos (int): Videos of the joint batch.
-        rate (float): Probability of zero.
-    """
 
-    def __init__(
-        self,
-        random: KeyedRandom,
-        rows: range,
-        columns: slice,
-        num_videos: int,
-        rate: float,
-    ) -> None:
-        self.random = random
-        self.rows = rows
-        self.columns = columns
-        self.num_videos = num_videos
-        self.rate = rate
+def at_least_float32(x: Tensor) -> Tensor:
+    """Lift half-precision numbers; sums, softmax and norms need float32."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
-    def __call__(self, nodes: Tensor, purpose: str) -> Tensor:
-        """Drop entries of nodes of shape ``(Bt, Bv, ...)``."""
-        mask = self.random.keep_mask(
-            purpose,
-            self.rows,
-            (self.num_videos, *nodes.shape[2:]),
-            self.rate,
-            nodes,
-        )
-        return nodes if mask is None else nodes * mask[:, self.columns]
+
+def pad_sentence(nodes: Tensor) -> Tensor:
+    """Put a zero, the displacement of the sentence, before ``(..., S, C)``."""
+    return F.pad(nodes, (0, 0, 1, 0))

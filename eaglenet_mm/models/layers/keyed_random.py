@@ -2,33 +2,76 @@
 
 from __future__ import annotations
 
+import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 _MASK = (1 << 64) - 1
+_GOLDEN = 0x9E3779B97F4A7C15
+#: Words mixed at once on a CPU, so that the passes stay in its cache.
+_BLOCK = 1 << 18
 
 
 def mix_key(*parts: int) -> int:
     """Mix integers into one seed (the finaliser of SplitMix64)."""
     state = 0
     for part in parts:
-        state = (state + (part & _MASK) + 0x9E3779B97F4A7C15) & _MASK
+        state = (state + (part & _MASK) + _GOLDEN) & _MASK
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK
         state ^= state >> 31
     return state >> 1
 
 
-class KeyedRandom:
-    """Random numbers by seed, step, purpose and row.
+def _split_keys(base: int, keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Two words a key, each int32 of the shape of ``keys``."""
+    state = keys.numpy().astype(np.uint64)
+    with np.errstate(over='ignore'):
+        state = state * np.uint64(_GOLDEN) + np.uint64(base)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(
+            0xBF58476D1CE4E5B9
+        )
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(
+            0x94D049BB133111EB
+        )
+        state = state ^ (state >> np.uint64(31))
+    words = torch.from_numpy(state.view(np.int32).reshape(*keys.shape, 2))
+    return words[..., 0], words[..., 1]
 
-    A draw for row ``i`` is the same whichever process makes it, in whichever
-    chunk the row lies, and whether it is drawn once or again while a chunk is
-    recomputed in backward. Numbers are drawn in float32 on the device asked
-    for; devices differ from one another.
+
+def _word(value: int) -> Tensor:
+    """A constant of 32 bits; as a tensor it costs no conversion a use."""
+    return torch.tensor(value - 2**32 if value >= 2**31 else value).int()
+
+
+_LOW_16, _LOW_17 = _word(0xFFFF), _word(0x1FFFF)
+_FACTORS = _word(0x7FEB352D), _word(0x846CA68B)
+_SHIFT_8, _SHIFT_15, _SHIFT_16 = _word(8), _word(15), _word(16)
+
+
+def _mix_words(words: Tensor, spare: Tensor | None = None) -> Tensor:
+    """Mix int32 words in place: 'lowbias32' of Chris Wellons."""
+    # numbers of 32 bits have no logical shift in torch: cut off the sign
+    spare = torch.empty_like(words) if spare is None else spare
+    torch.bitwise_right_shift(words, _SHIFT_16, out=spare)
+    words.bitwise_xor_(spare.bitwise_and_(_LOW_16)).mul_(_FACTORS[0])
+    torch.bitwise_right_shift(words, _SHIFT_15, out=spare)
+    words.bitwise_xor_(spare.bitwise_and_(_LOW_17)).mul_(_FACTORS[1])
+    torch.bitwise_right_shift(words, _SHIFT_16, out=spare)
+    return words.bitwise_xor_(spare.bitwise_and_(_LOW_16))
+
+
+class KeyedRandom:
+    """Random numbers by seed, step, purpose and key.
+
+    A draw for a key (a text, or a pair of the joint batch) is the same
+    whichever process makes it, in whichever chunk the key lies, on whichever
+    device, and whether it is drawn once or again while a chunk is recomputed
+    in backward. Numbers are a hash of their place, so all are made at once.
 
     Args:
         seed (int): Seed of the run.
@@ -39,65 +82,162 @@ class KeyedRandom:
         self.seed = seed
         self.step = step
 
-    def _generator(
-        self, purpose: str, row: int, device: torch.device
-    ) -> torch.Generator:
-        key = mix_key(self.seed, self.step, zlib.crc32(purpose.encode()), row)
-        return torch.Generator(device=device).manual_seed(key)
-
-    def uniform(
-        self,
-        purpose: str,
-        shape: Sequence[int],
-        like: Tensor,
-        row: int = 0,
-    ) -> Tensor:
-        """Draw from ``U[0, 1)``, in the type and on the device of ``like``."""
-        generator = self._generator(purpose, row, like.device)
-        return torch.rand(*shape, generator=generator, device=like.device).to(
-            like.dtype
-        )
-
-    def normal(
-        self,
-        purpose: str,
-        shape: Sequence[int],
-        like: Tensor,
-        row: int = 0,
-    ) -> Tensor:
-        """Draw from ``N(0, 1)``, in the type and on the device of ``like``."""
-        generator = self._generator(purpose, row, like.device)
-        return torch.randn(*shape, generator=generator, device=like.device).to(
-            like.dtype
-        )
-
-    def permutation(self, purpose: str, size: int, like: Tensor) -> Tensor:
-        """Draw a permutation of ``size`` numbers."""
-        generator = self._generator(purpose, 0, like.device)
-        return torch.randperm(size, generator=generator, device=like.device)
-
-    def keep_mask(
-        self,
-        purpose: str,
-        rows: range,
-        shape: Sequence[int],
-        rate: float,
-        like: Tensor,
-    ) -> Tensor | None:
-        """Draw a scaled dropout mask of one block a row.
+    def words(
+        self, purpose: str, keys: Tensor, count: int, device: torch.device
+    ) -> Iterator[tuple[slice, Tensor]]:
+        """Draw ``count`` words of 32 bits a key, block by block.
 
         Args:
-            purpose (str): Names the layer.
-            rows (range): Rows of the joint batch, one block for each.
-            shape (Sequence[int]): Shape of a block.
-            rate (float): Probability of zero.
+            purpose (str): What they are drawn for.
+            keys (Tensor): Non-negative integers on the CPU, shape ``(n,)``.
+            count (int): Words a key.
+            device (torch.device): Where the words are needed.
+
+        Yields:
+            tuple[slice, Tensor]: Keys of the block, and their words, int32 of
+            shape ``(keys, count)``, in memory that the next block takes up.
+        """
+        base = mix_key(self.seed, self.step, zlib.crc32(purpose.encode()))
+        first, second = (
+            word.to(device).unsqueeze(1) for word in _split_keys(base, keys)
+        )
+        places = torch.arange(count, dtype=torch.int32, device=device)
+        places = _mix_words(places.mul_(0x61C88647).add_(0x3C6EF372))
+        step = max(1, len(keys))
+        if device.type == 'cpu':
+            step = min(step, max(1, _BLOCK // max(1, count)))
+        memory = places.new_empty(2, step, count)
+        for start in range(0, len(keys), step):
+            block = slice(start, min(start + step, len(keys)))
+            words, spare = memory[:, : block.stop - start]
+            torch.bitwise_xor(places, first[block], out=words)
+            yield block, _mix_words(words.add_(second[block]), spare)
+
+    def uniform(
+        self, purpose: str, keys: Tensor, shape: Sequence[int], like: Tensor
+    ) -> Tensor:
+        """Draw from ``U[0, 1)`` with 24 bits.
+
+        Args:
+            purpose (str): What the numbers are drawn for.
+            keys (Tensor): Shape ``(n,)``.
+            shape (Sequence[int]): Shape of a draw.
             like (Tensor): Gives type and device.
 
         Returns:
-            Tensor | None: Zeros and ``1 / (1 - rate)``, shape
-            ``(len(rows), *shape)``; None if ``rate`` is 0.
+            Tensor: Shape ``(n, *shape)``.
+        """
+        count = math.prod(shape)
+        numbers = torch.empty(len(keys), count, device=like.device)
+        for block, words in self.words(purpose, keys, count, like.device):
+            numbers[block] = words.bitwise_right_shift_(_SHIFT_8)
+            numbers[block].mul_(2.0**-24).add_(0.5)
+        return numbers.view(len(keys), *shape).to(like.dtype)
+
+    def normal(
+        self, purpose: str, keys: Tensor, shape: Sequence[int], like: Tensor
+    ) -> Tensor:
+        """Draw from ``N(0, 1)``; arguments as those of :meth:`uniform`."""
+        count = math.prod(shape)
+        half = (count + 1) // 2
+        uniform = self.uniform(purpose, keys, (2, half), like.float())
+        # the smallest number is a zero, which has no logarithm
+        radius = uniform[:, 0].add_(2.0**-25).log_().mul_(-2).sqrt_()
+        angle = uniform[:, 1].mul_(2 * math.pi)
+        sine = angle.sin().mul_(radius)
+        torch.mul(radius, angle.cos_(), out=uniform[:, 0])
+        uniform[:, 1] = sine
+        numbers = uniform.flatten(1)[:, :count]
+        return numbers.reshape(len(keys), *shape).to(like.dtype)
+
+    def dropout_mask(
+        self,
+        purpose: str,
+        keys: Tensor,
+        shape: Sequence[int],
+        rate: float,
+        like: Tensor,
+    ) -> Tensor:
+        """Draw what dropout multiplies with.
+
+        Args:
+            purpose (str): Names the layer.
+            keys (Tensor): Shape ``(n,)``.
+            shape (Sequence[int]): Shape of a draw.
+            rate (float): Probability of zero, rounded to 16 bits.
+            like (Tensor): Gives type and device.
+
+        Returns:
+            Tensor: Zeros and the reciprocal of the share that is kept, shape
+            ``(n, *shape)``.
+        """
+        count = math.prod(shape)
+        dropped = round(rate * 65536)
+        mask = like.new_empty(len(keys), count)
+        blocks = self.words(purpose, keys, (count + 1) // 2, like.device)
+        for block, words in blocks:
+            halves = words.view(torch.int16)[:, :count]
+            torch.ge(halves, dropped - 32768, out=mask[block])
+            mask[block].mul_(65536 / (65536 - dropped))
+        return mask.view(len(keys), *shape)
+
+    def permutation(self, purpose: str, size: int, like: Tensor) -> Tensor:
+        """Draw a permutation of ``size`` numbers."""
+        key = mix_key(self.seed, self.step, zlib.crc32(purpose.encode()))
+        generator = torch.Generator().manual_seed(key)
+        return torch.randperm(size, generator=generator).to(like.device)
+
+
+def kept_share(rate: float) -> float:
+    """Probability that :meth:`KeyedRandom.dropout_mask` keeps an entry."""
+    return 1.0 - round(rate * 65536) / 65536
+
+
+class PairRandom:
+    """Random numbers of the pairs of a chunk.
+
+    Args:
+        random (KeyedRandom): Source.
+        rows (range): Texts of the chunk, as rows of the joint batch.
+        columns (range): Videos of the chunk, as columns of the joint batch.
+    """
+
+    def __init__(
+        self, random: KeyedRandom, rows: range, columns: range
+    ) -> None:
+        self.random = random
+        self.rows = rows
+        self.columns = columns
+        videos = torch.tensor(columns, dtype=torch.int64).unsqueeze(1)
+        texts = torch.tensor(rows, dtype=torch.int64)
+        self.keys = (videos * 2**32 + texts).flatten()
+
+    def _shaped(self, numbers: Tensor) -> Tensor:
+        return numbers.unflatten(0, (len(self.columns), len(self.rows)))
+
+    def uniform(self, purpose: str, *shape: int, like: Tensor) -> Tensor:
+        """Draw from ``U[0, 1)``, shape ``(videos, texts, *shape)``."""
+        return self._shaped(
+            self.random.uniform(purpose, self.keys, shape, like)
+        )
+
+    def normal(self, purpose: str, *shape: int, like: Tensor) -> Tensor:
+        """Draw from ``N(0, 1)``, shape ``(videos, texts, *shape)``."""
+        return self._shaped(
+            self.random.normal(purpose, self.keys, shape, like)
+        )
+
+    def dropout_mask(
+        self, purpose: str, *shape: int, rate: float, like: Tensor
+    ) -> Tensor | None:
+        """Draw what dropout multiplies with.
+
+        Returns:
+            Tensor | None: Shape ``(videos, texts, *shape)``; None if nothing
+            is dropped.
         """
         if rate == 0.0:
             return None
-        blocks = [self.uniform(purpose, shape, like, row) for row in rows]
-        return (torch.stack(blocks) >= rate).to(like.dtype).div_(1.0 - rate)
+        return self._shaped(
+            self.random.dropout_mask(purpose, self.keys, shape, rate, like)
+        )

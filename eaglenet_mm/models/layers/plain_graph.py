@@ -11,15 +11,18 @@ from torch import Tensor, nn
 
 from eaglenet_mm.models.layers.graph_attention import (
     AttentionProjection,
-    GraphDropout,
     masked_softmax,
     mean_over_frames,
+    pad_sentence,
     pair_logits,
 )
+from eaglenet_mm.models.layers.keyed_random import PairRandom
 from eaglenet_mm.models.layers.relational_graph import (
+    LastLogits,
     RelationalGraph,
     check_graph_sizes,
 )
+from eaglenet_mm.models.layers.workspace import Workspace
 from eaglenet_mm.structures import Features
 
 
@@ -36,6 +39,17 @@ class PlainFramesState(Features):
     values: Tensor
     left: Tensor
     right: Tensor
+
+
+@dataclass
+class EmbedsState(Features):
+    """One vector an item.
+
+    Args:
+        embeds (Tensor): Shape ``(B, D)``.
+    """
+
+    embeds: Tensor
 
 
 class PlainGraphLayer(AttentionProjection):
@@ -96,8 +110,15 @@ class PlainGraphLayer(AttentionProjection):
     ) -> tuple[Tensor, Tensor]:
         """Pass messages between all nodes of each pair.
 
-        Shapes are those of
-        :meth:`~eaglenet_mm.models.layers.RelationalGraphLayer.forward`.
+        Args:
+            text_nodes (Tensor): Shape ``(Bv, Bt, T, D)``.
+            frames (PlainFramesState): Leading axes that broadcast with
+                ``(Bv, Bt)``.
+            frame_mask (Tensor, optional): Likewise, ``(..., F)``.
+
+        Returns:
+            tuple[Tensor, Tensor]: New text nodes ``(Bv, Bt, T, D)`` and frame
+            nodes ``(Bv, Bt, F, D)``, before the activation.
         """
         text = self.prepare(text_nodes)
         num_frames = frames.left.shape[-2]
@@ -176,36 +197,63 @@ class PlainGraph(nn.Module):
 
     def prepare_frames(
         self, frames: Tensor, frame_mask: Tensor | None
-    ) -> PlainFramesState | None:
-        """Compute the video side of the first hidden layer, if any."""
+    ) -> PlainFramesState | LastLogits:
+        """Compute the video side of the first layer, of ``(Bv, F, D)``."""
         if not self.hidden:
-            return None
+            return LastLogits(self.last.node_logits(frames)[0])
         return self.hidden[0].prepare(frames)
+
+    def prepare_text(self, text: Tensor) -> EmbedsState:
+        """Keep the sentences ``(Bt, D)``: nodes are not split here."""
+        return EmbedsState(text)
+
+    def fold(self, num_frames: int, num_candidates: int) -> None:
+        """Nothing is made ready for chunks here."""
 
     def forward(
         self,
-        text_nodes: Tensor,
-        frames: Tensor,
-        state: PlainFramesState | None,
+        spread: Tensor,
+        text: EmbedsState | None,
+        frames: Any,
+        folded: None = None,
         frame_mask: Tensor | None = None,
-        dropout: GraphDropout | None = None,
+        random: PairRandom | None = None,
+        workspace: Workspace | None = None,
     ) -> Tensor:
-        """Compute the logits of the candidates, shape ``(Bt, Bv, T)``.
+        """Compute the logits of the candidates, shape ``(Bv, Bt, 1 + S)``.
 
         Arguments as those of the relational graph.
         """
+        nodes = spread
+        if text is not None:
+            nodes = text.embeds.unsqueeze(1) + pad_sentence(spread)
+        state = frames.map(lambda x: x.unsqueeze(1))  # (Bv, 1, ...)
+        frame_nodes = nodes
+        mask = None if frame_mask is None else frame_mask.unsqueeze(1)
         for index, layer in enumerate(self.hidden):
             if index > 0:
-                state = layer.prepare(frames)
-            text_nodes, frames = layer(text_nodes, state, frame_mask)
-            text_nodes, frames = text_nodes.relu(), frames.relu()
-            if dropout is not None:
-                text_nodes = dropout(text_nodes, f'graph {index} text')
-                frames = dropout(frames, f'graph {index} frames')
-        left, _ = self.last.node_logits(frames)
-        _, right = self.last.node_logits(text_nodes)
+                state = layer.prepare(frame_nodes)
+            nodes, frame_nodes = layer(nodes, state, mask)
+            nodes, frame_nodes = nodes.relu(), frame_nodes.relu()
+            if random is not None:
+                nodes = self._drop(nodes, f'graph {index} text', random)
+                frame_nodes = self._drop(
+                    frame_nodes, f'graph {index} frames', random
+                )
+        if self.hidden:
+            left, _ = self.last.node_logits(frame_nodes)
+        else:
+            left = state.logits
+        _, right = self.last.node_logits(nodes)
         logits = pair_logits(left, right, self.last.outer_slope)
         return mean_over_frames(logits, frame_mask)
+
+    def _drop(self, nodes: Tensor, purpose: str, random: PairRandom) -> Tensor:
+        """Apply dropout to nodes ``(Bv, Bt, N, D)``."""
+        mask = random.dropout_mask(
+            purpose, *nodes.shape[2:], rate=self.dropout, like=nodes
+        )
+        return nodes if mask is None else nodes * mask
 
 
 GRAPHS = {'rgat': RelationalGraph, 'gat': PlainGraph}

@@ -3,169 +3,53 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from eaglenet_mm.models.layers.graph_attention import (
     AttentionProjection,
-    GraphDropout,
-    masked_softmax,
     mean_over_frames,
+    pad_sentence,
     pair_logits,
+    product_type,
 )
+from eaglenet_mm.models.layers.keyed_random import PairRandom, kept_share
+from eaglenet_mm.models.layers.message_products import MessageOptions
+from eaglenet_mm.models.layers.relational_layer import (
+    FoldedLayer,
+    RelationalFramesState,
+    RelationalGraphLayer,
+    RelationalTextsState,
+)
+from eaglenet_mm.models.layers.workspace import Workspace
 from eaglenet_mm.structures import Features
 
 
 @dataclass
-class RelationalFramesState(Features):
-    """What one hidden layer needs of the frames, whatever the text.
+class LastLogits(Features):
+    """Logits of the last layer, where no layer comes before it.
 
     Args:
-        base (Tensor): Frame-frame messages plus the frame itself, shape
-            ``(..., F, D)``.
-        left (Tensor): Frame-text logits of frames as rows, ``(..., F, H)``.
-        right (Tensor): The same as columns, ``(..., F, H)``.
-        values (Tensor): Frame-text values, shape ``(..., H, F, O)``.
+        logits (Tensor): Shape ``(B, ..., H)``.
     """
 
-    base: Tensor
-    left: Tensor
-    right: Tensor
-    values: Tensor
+    logits: Tensor
 
 
-class RelationalGraphLayer(nn.Module):
-    """A hidden layer of relational graph attention.
-
-    Three relations, complete within their kind: text-text and frame-frame
-    with the node itself, and frame-text in both directions::
-
-        out_i = sum_r sum_j softmax_j(leaky_relu(a_l^r . h_i^r + a_r^r . h_j^r)) h_j^r
-                + W_o x_i,    h^r = W_r x
-
-    Written factorised: what the frames alone decide is computed by
-    :meth:`prepare_frames`, logits come from folded vectors, and candidates
-    are summed before or after their projection, whichever is narrower.
+class FoldedGraph(NamedTuple):
+    """Weights of a graph, made ready for chunks of pairs.
 
     Args:
-        width (int): Width ``D`` of the nodes.
-        num_heads (int): Heads ``H`` of width ``D / H``.
-        negative_slope (float): Of the leaky ReLU.
-    """  # noqa: E501
+        hidden (list[FoldedLayer]): Of the hidden layers.
+        left (Tensor): Of the last logits of the frames, ``(H, O, H)``.
+        right (Tensor): Of those of the text nodes, ``(H, O, H)``.
+    """
 
-    def __init__(
-        self, width: int, num_heads: int, negative_slope: float
-    ) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.slope = negative_slope
-        head_width = width // num_heads
-        self.text_text = AttentionProjection(width, head_width, num_heads)
-        self.frame_frame = AttentionProjection(width, head_width, num_heads)
-        self.frame_text = AttentionProjection(width, head_width, num_heads)
-        self.self_project = nn.Linear(width, head_width, bias=False)
-
-    def prepare_frames(
-        self, frames: Tensor, frame_mask: Tensor | None
-    ) -> RelationalFramesState:
-        """Compute everything that depends on the frames alone.
-
-        Args:
-            frames (Tensor): Shape ``(..., F, D)``.
-            frame_mask (Tensor, optional): Shape ``(..., F)``.
-        """
-        ff_left, ff_right = self.frame_frame.folded()
-        ft_left, ft_right = self.frame_text.folded()
-        narrow = frames @ torch.cat([ff_left, ff_right, ft_left, ft_right]).T
-        left, right, text_left, text_right = narrow.split(
-            self.num_heads, dim=-1
-        )
-        attention = masked_softmax(
-            pair_logits(left, right, self.slope), frame_mask
-        )  # (..., H, F, F)
-        values = self.frame_frame.split_heads(self.frame_frame.project(frames))
-        messages = attention @ values + self.self_project(frames).unsqueeze(-3)
-        return RelationalFramesState(
-            base=messages.transpose(-2, -3).flatten(-2),  # (..., F, D)
-            left=text_left,
-            right=text_right,
-            values=self.frame_text.split_heads(
-                self.frame_text.project(frames)
-            ),  # (..., H, F, O)
-        )
-
-    def forward(
-        self,
-        text_nodes: Tensor,
-        frames: RelationalFramesState,
-        frame_mask: Tensor | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Pass messages between the texts and the frames of each pair.
-
-        Args:
-            text_nodes (Tensor): Shape ``(Bt, Bv, T, D)``.
-            frames (RelationalFramesState): Leading axes that broadcast with
-                ``(Bt, Bv)``.
-            frame_mask (Tensor, optional): Shape ``(Bv, F)``.
-
-        Returns:
-            tuple[Tensor, Tensor]: New text nodes ``(Bt, Bv, T, D)`` and frame
-            nodes ``(Bt, Bv, F, D)``, before the activation.
-        """
-        width = text_nodes.shape[-1]
-        tt_left, tt_right = self.text_text.folded()
-        ft_left, ft_right = self.frame_text.folded()
-        narrow_weight = torch.cat([tt_left, tt_right, ft_left, ft_right])
-        products = (
-            text_nodes
-            @ torch.cat(
-                [
-                    self.text_text.project.weight,
-                    self.self_project.weight,
-                    narrow_weight,
-                ]
-            ).T
-        )  # one product over the widest tensor there is
-        values, itself, narrow = products.split(
-            [width, width // self.num_heads, len(narrow_weight)], dim=-1
-        )
-        left, right, text_left, text_right = narrow.split(
-            self.num_heads, dim=-1
-        )
-        text_attention = pair_logits(left, right, self.slope).softmax(dim=-1)
-        to_text_attention = masked_softmax(
-            pair_logits(text_left, frames.right, self.slope), frame_mask
-        )  # (Bt, Bv, H, T, F)
-        new_text = (
-            text_attention @ self.text_text.split_heads(values)
-            + to_text_attention @ frames.values
-            + itself.unsqueeze(-3)
-        )  # (Bt, Bv, H, T, O)
-        to_frame_attention = pair_logits(
-            frames.left, text_right, self.slope
-        ).softmax(dim=-1)  # (Bt, Bv, H, F, T)
-        new_frames = frames.base + self._candidates_to_frames(
-            to_frame_attention, text_nodes
-        )
-        return new_text.transpose(-2, -3).flatten(-2), new_frames
-
-    def _candidates_to_frames(
-        self, attention: Tensor, text_nodes: Tensor
-    ) -> Tensor:
-        """Send the projected candidates to the frames, ``(Bt, Bv, F, D)``."""
-        num_frames, num_nodes = attention.shape[-2:]
-        if num_frames > num_nodes:
-            projected = self.frame_text.project(text_nodes)
-            messages = attention @ self.frame_text.split_heads(projected)
-            return messages.transpose(-2, -3).flatten(-2)
-        weights = self.frame_text.head_weights()
-        heads = [  # head by head: every wide tensor is made contiguous
-            (attention[..., head, :, :] @ text_nodes) @ weights[head].T
-            for head in range(self.num_heads)
-        ]
-        return torch.cat(heads, dim=-1)
+    hidden: list[FoldedLayer]
+    left: Tensor
+    right: Tensor
 
 
 class RelationalGraph(nn.Module):
@@ -210,54 +94,149 @@ class RelationalGraph(nn.Module):
 
     def prepare_frames(
         self, frames: Tensor, frame_mask: Tensor | None
-    ) -> RelationalFramesState | None:
-        """Compute the video side of the first hidden layer, if there is one.
+    ) -> RelationalFramesState | LastLogits:
+        """Compute the video side of the first layer.
 
         Args:
             frames (Tensor): Shape ``(Bv, F, D)``.
             frame_mask (Tensor, optional): Shape ``(Bv, F)``.
         """
         if not self.hidden:
-            return None
+            return LastLogits(frames @ self.last.folded()[0].T)
         return self.hidden[0].prepare_frames(frames, frame_mask)
+
+    def prepare_text(self, text: Tensor) -> RelationalTextsState | LastLogits:
+        """Compute the text side of the first layer, of ``(Bt, D)``."""
+        if not self.hidden:
+            return LastLogits(text @ self.last.folded()[1].T)
+        return self.hidden[0].prepare_text(text)
+
+    def fold(self, num_frames: int, num_candidates: int) -> FoldedGraph:
+        """Make the weights ready for chunks of pairs.
+
+        Args:
+            num_frames (int): Frames ``F``.
+            num_candidates (int): Displaced candidates of the first layer.
+        """
+        # the sentence, the origin of the first layer, is a node of the others
+        counts = [num_candidates] + [num_candidates + 1] * len(self.hidden)
+        hidden = [
+            layer.fold(num_frames > count)
+            for layer, count in zip(self.hidden, counts, strict=False)
+        ]
+        shape = (self.last.num_heads, -1)
+        left, right = (
+            weight.unflatten(1, shape).permute(1, 2, 0)
+            for weight in self.last.folded()
+        )
+        return FoldedGraph(hidden, left, right)
 
     def forward(
         self,
-        text_nodes: Tensor,
-        frames: Tensor,
-        state: RelationalFramesState | None,
+        spread: Tensor,
+        text: Any,
+        frames: Any,
+        folded: FoldedGraph | None = None,
         frame_mask: Tensor | None = None,
-        dropout: GraphDropout | None = None,
+        random: PairRandom | None = None,
+        workspace: Workspace | None = None,
     ) -> Tensor:
         """Compute the logits of the candidates, averaged over the frames.
 
         Args:
-            text_nodes (Tensor): The sentence and its candidates, shape
-                ``(Bt, Bv, T, D)``.
-            frames (Tensor): Frame nodes, shape ``(Bv, F, D)``.
-            state (RelationalFramesState, optional): Of
+            spread (Tensor): Displacements of the candidates from their
+                sentence, shape ``(Bv, Bt, S, D)``.
+            text (RelationalTextsState | LastLogits, optional): Of
+                :meth:`prepare_text`. With None, ``spread`` are the text
+                nodes themselves.
+            frames (RelationalFramesState | LastLogits): Of
                 :meth:`prepare_frames`.
+            folded (FoldedGraph, optional): Of :meth:`fold`. Default: None,
+                fold now.
             frame_mask (Tensor, optional): True for frames that count, shape
                 ``(Bv, F)``. Default: None, all of them.
-            dropout (GraphDropout, optional): Default: None, no dropout.
+            random (PairRandom, optional): Random numbers of the dropout.
+                Default: None, no dropout.
+            workspace (Workspace, optional): Memory of other chunks.
 
         Returns:
-            Tensor: ``a`` of the paper, before its softmax, shape
-            ``(Bt, Bv, T)``.
+            Tensor: ``a`` of the paper, before its softmax, of the sentence
+            and its candidates, shape ``(Bv, Bt, 1 + S)``.
         """
+        shape = spread.shape[:2]
+        is_shallow = isinstance(frames, LastLogits)
+        if folded is None:
+            num_frames = (frames.logits if is_shallow else frames.base).shape[
+                1
+            ]
+            folded = self.fold(num_frames, spread.shape[2])
+        if is_shallow:
+            own = spread @ self.last.folded()[1].T
+            if text is not None:
+                own = pad_sentence(own) + text.logits.unsqueeze(1)
+            logits = pair_logits(frames.logits.unsqueeze(1), own, self.slope)
+            return mean_over_frames(logits, frame_mask)
+        count = spread.shape[2] + (text is not None)
+        space = workspace or Workspace()
+        options = MessageOptions(
+            self.slope,
+            kept_share(self.dropout),
+            space,
+            reuse=workspace is not None and not torch.is_grad_enabled(),
+        )
+        mask, nodes = frame_mask, spread
+        text_nodes = frame_nodes = spread
         for index, layer in enumerate(self.hidden):
             if index > 0:
-                state = layer.prepare_frames(frames, frame_mask)
-            text_nodes, frames = layer(text_nodes, state, frame_mask)
-            text_nodes, frames = text_nodes.relu(), frames.relu()
-            if dropout is not None:
-                text_nodes = dropout(text_nodes, f'graph {index} text')
-                frames = dropout(frames, f'graph {index} frames')
-        fold_left, fold_right = self.last.folded()
-        logits = pair_logits(
-            frames @ fold_left.T, text_nodes @ fold_right.T, self.slope
-        )
-        return mean_over_frames(logits, frame_mask)
+                # the nodes of a pair now are its own: one text a video
+                nodes = _join_heads(text_nodes).unsqueeze(1)
+                text = None
+                if mask is not None and index == 1:
+                    mask = mask.repeat_interleave(shape[1], dim=0)
+                frames = layer.prepare_frames(_join_heads(frame_nodes), mask)
+            text_nodes, frame_nodes = layer(
+                nodes,
+                text,
+                frames,
+                folded.hidden[index],
+                mask,
+                (folded.left, folded.right)
+                if layer is self.hidden[-1]
+                else (None, None),
+                self._dropout(random, index, nodes, count, frames),
+                options._replace(reuse=options.reuse and index == 0),
+            )
+        # of the last layer the logits alone are needed, (Bv * Bt, H, F, T)
+        logits = pair_logits(frame_nodes, text_nodes, self.slope)
+        return mean_over_frames(logits.unflatten(0, shape), frame_mask)
+
+    def _dropout(
+        self,
+        random: PairRandom | None,
+        index: int,
+        nodes: Tensor,
+        num_texts: int,
+        frames: RelationalFramesState,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Draw the dropout masks of a layer, ``(Bv, Bt, H, nodes, O)``."""
+        if random is None or self.dropout == 0.0:
+            return None, None
+        heads = frames.left.shape[-1]
+        like = nodes.new_empty(0, dtype=product_type(nodes))
+
+        def draw(kind: str, count: int) -> Tensor | None:
+            shape = (heads, count, nodes.shape[-1] // heads)
+            mask = random.dropout_mask(
+                f'graph {index} {kind}', *shape, rate=self.dropout, like=like
+            )
+            return None if mask is None else mask.view(-1, 1, *shape)
+
+        return draw('text', num_texts), draw('frames', frames.left.shape[-2])
+
+
+def _join_heads(nodes: Tensor) -> Tensor:
+    """Bring nodes ``(H, B, N, O)`` to ``(B, N, D)``."""
+    return nodes.permute(1, 2, 0, 3).flatten(2)
 
 
 def check_graph_sizes(width: int, num_layers: int, num_heads: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -66,10 +65,9 @@ class StochasticText(nn.Module):
                 ``(Bv, F, D)``.
 
         Returns:
-            Tensor: Shape ``(Bt, Bv, D)``.
+            Tensor: Shape ``(Bv, Bt, D)``.
         """
         unit_text = F.normalize(text, dim=-1)
-        cosines = torch.einsum(
-            'td,vfd->tvf', unit_text, unit_frames
-        )  # (Bt, Bv, F)
-        return self.radius(cosines)
+        cosines = unit_frames.flatten(0, 1) @ unit_text.T  # (Bv * F, Bt)
+        cosines = cosines.unflatten(0, unit_frames.shape[:2])
+        return self.radius(cosines.transpose(1, 2))

@@ -1,7 +1,7 @@
 """Losses on score matrices, and on features for energies."""
 
 from .energies import BilinearEnergy, CosineEnergy, FrameTextEnergy, MLPEnergy
-from .energy_matching_loss import EnergyMatchingLoss, KeyedNoise
+from .energy_matching_loss import EnergyMatchingLoss, KeyedNoise, Share
 from .info_nce_loss import InfoNCELoss
 from .langevin_sampler import LangevinSampler, NoiseSource
 from .pairwise_sigmoid_loss import PairwiseSigmoidLoss
@@ -17,4 +17,5 @@ __all__ = [
     'MLPEnergy',
     'NoiseSource',
     'PairwiseSigmoidLoss',
+    'Share',
 ]

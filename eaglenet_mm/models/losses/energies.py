@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eaglenet_mm.models.losses.mlp_pair_energies import mlp_pair_energies
 from eaglenet_mm.registry import MODELS
 
 #: Ways to bring the energies of the frames to one energy a video.
@@ -107,6 +108,35 @@ class FrameTextEnergy(nn.Module):
         energy = self.combine(frames, text.unsqueeze(1), constant)
         return reduce_frames(energy, self.reduction, frame_mask)
 
+    def gradient(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the derivatives of the energies of matching pairs.
+
+        What a step of the sampler needs. Subclasses write it out; this one
+        leaves it to autograd.
+
+        Args:
+            frames (Tensor): Shape ``(B, F, D)``.
+            text (Tensor): Shape ``(B, D)``.
+
+        Returns:
+            tuple[Tensor, Tensor]: Shapes ``(B, F, D)`` and ``(B, D)``,
+            without graph.
+        """
+        with torch.enable_grad():
+            frames = frames.detach().requires_grad_()
+            text = text.detach().requires_grad_()
+            total = self.matching(frames, text, constant=True).sum()
+            by_frames, by_text = torch.autograd.grad(total, (frames, text))
+        return by_frames, by_text
+
+    def frame_shares(self, energy: Tensor) -> Tensor:
+        """Derivative of the reduction by the energies of frames ``(B, F)``."""
+        if self.reduction == 'mean':
+            return torch.full_like(energy, 1.0 / energy.shape[-1])
+        ranked = energy if self.reduction == 'max' else -energy
+        chosen = ranked.argmax(dim=-1, keepdim=True)
+        return torch.zeros_like(energy).scatter_(-1, chosen, 1.0)
+
 
 @MODELS.register_module()
 class MLPEnergy(FrameTextEnergy):
@@ -140,8 +170,24 @@ class MLPEnergy(FrameTextEnergy):
         self, frames: Tensor, text: Tensor, frame_mask: Tensor | None
     ) -> Tensor:
         """Combine prepared sides to all pairs, shape ``(Bt, Bv)``."""
-        energy = self.combine(frames, text[:, None, None], False)
-        return reduce_frames(energy, self.reduction, frame_mask)
+        energy = mlp_pair_energies(frames, text, self.output.weight[0])
+        return reduce_frames(
+            energy + self.output.bias, self.reduction, frame_mask
+        )
+
+    @torch.no_grad()
+    def gradient(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the derivatives; see the base class."""
+        weight, output = self.hidden.weight, self.output.weight[0]
+        width = self.embed_dim
+        hidden = F.linear(frames, weight[:, :width])
+        hidden += F.linear(text, weight[:, width:], self.hidden.bias)[:, None]
+        if self.reduction == 'mean':
+            change = hidden.gt_(0).mul_(output / frames.shape[1])
+        else:
+            shares = self.frame_shares(hidden.relu() @ output)
+            change = hidden.gt_(0).mul_(output).mul_(shares.unsqueeze(-1))
+        return change @ weight[:, :width], change.sum(1) @ weight[:, width:]
 
 
 @MODELS.register_module()
@@ -160,6 +206,18 @@ class BilinearEnergy(FrameTextEnergy):
         unit_text = F.normalize(text, dim=-1)
         return F.normalize(frames, dim=-1), F.linear(unit_text, weight, bias)
 
+    @torch.no_grad()
+    def gradient(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the derivatives; see the base class."""
+        weight, bias = self.transform.weight, self.transform.bias
+        unit_text = F.normalize(text, dim=-1)
+        frames_gradient, gradient = unit_product_gradient(
+            self, frames, F.linear(unit_text, weight, bias)
+        )
+        return frames_gradient, unit_gradient(
+            gradient @ weight, unit_text, text
+        )
+
 
 @MODELS.register_module()
 class CosineEnergy(FrameTextEnergy):
@@ -174,6 +232,44 @@ class CosineEnergy(FrameTextEnergy):
     ) -> tuple[Tensor, Tensor]:
         """Bring both sides to unit length."""
         return F.normalize(frames, dim=-1), F.normalize(text, dim=-1)
+
+    @torch.no_grad()
+    def gradient(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the derivatives; see the base class."""
+        unit_text = F.normalize(text, dim=-1)
+        frames_gradient, gradient = unit_product_gradient(
+            self, frames, unit_text
+        )
+        return frames_gradient, unit_gradient(gradient, unit_text, text)
+
+
+def unit_gradient(gradient: Tensor, unit: Tensor, x: Tensor) -> Tensor:
+    """Take a derivative by ``F.normalize(x, dim=-1)`` through it."""
+    norm = x.norm(dim=-1, keepdim=True)
+    along = (gradient * unit).sum(dim=-1, keepdim=True)
+    # below its bound the norm is a constant
+    along = torch.where(norm > 1e-12, along, torch.zeros_like(along))
+    return (gradient - along * unit) / norm.clamp(min=1e-12)
+
+
+def unit_product_gradient(
+    energy: FrameTextEnergy, frames: Tensor, text: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Derivatives of ``-text . unit frames``, reduced over the frames.
+
+    Args:
+        energy (FrameTextEnergy): Says how frames are reduced.
+        frames (Tensor): Shape ``(B, F, D)``.
+        text (Tensor): The factor of the frames, shape ``(B, D)``.
+
+    Returns:
+        tuple[Tensor, Tensor]: By ``frames`` and by ``text``.
+    """
+    unit = F.normalize(frames, dim=-1)
+    shares = energy.frame_shares(-(unit @ text.unsqueeze(-1)).squeeze(-1))
+    gradient = -text.unsqueeze(1) * shares.unsqueeze(-1)
+    by_text = -(shares.unsqueeze(1) @ unit).squeeze(1)
+    return unit_gradient(gradient, unit, frames), by_text
 
 
 def _held(layer: nn.Linear, constant: bool) -> tuple[Tensor, Tensor]:

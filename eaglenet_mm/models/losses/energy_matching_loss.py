@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from eaglenet_mm.models.layers.keyed_random import KeyedRandom
 from eaglenet_mm.models.losses.langevin_sampler import (
@@ -32,17 +34,35 @@ class KeyedNoise:
         self.draws += 1
         return f'{self.purpose} {self.draws}'
 
-    def uniform(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Draw from ``U[0, 1)``."""
-        return self.random.uniform(self._name(), shape, like)
+    def uniform(
+        self, rows: range, shape: tuple[int, ...], like: Tensor
+    ) -> Tensor:
+        """Draw from ``U[0, 1)``, shape ``(len(rows), *shape)``."""
+        keys = torch.tensor(rows, dtype=torch.int64)
+        return self.random.uniform(self._name(), keys, shape, like)
 
-    def normal(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Draw from ``N(0, 1)``."""
-        return self.random.normal(self._name(), shape, like)
+    def normal(
+        self, rows: range, shape: tuple[int, ...], like: Tensor
+    ) -> Tensor:
+        """Draw from ``N(0, 1)``, shape ``(len(rows), *shape)``."""
+        keys = torch.tensor(rows, dtype=torch.int64)
+        return self.random.normal(self._name(), keys, shape, like)
 
     def permutation(self, size: int, like: Tensor) -> Tensor:
         """Draw a permutation."""
         return self.random.permutation(self._name(), size, like)
+
+
+class Share(NamedTuple):
+    """The share of a joint batch that one process works on.
+
+    Args:
+        rows (range): Its rows in the joint batch.
+        gather (Callable): Joins the rows of all processes, with gradient.
+    """
+
+    rows: range
+    gather: Callable[[Tensor], Tensor]
 
 
 @MODELS.register_module()
@@ -66,8 +86,6 @@ class EnergyMatchingLoss(BaseModule):
             ``dict(type='MLPEnergy')``.
         sampler (dict, optional): Options of :class:`LangevinSampler`.
         regularization (float): Weight of the squared energies. Default: 1.
-        memory_budget (int): Bytes that the hidden layer of a chunk of pairs
-            may take. Default: 256 MiB.
     """  # noqa: E501
 
     def __init__(
@@ -77,7 +95,6 @@ class EnergyMatchingLoss(BaseModule):
         energy: dict | None = None,
         sampler: dict | None = None,
         regularization: float = 1.0,
-        memory_budget: int = 256 * 2**20,
     ) -> None:
         super().__init__()
         self.energy = MODELS.build(
@@ -90,12 +107,11 @@ class EnergyMatchingLoss(BaseModule):
             num_frames, embed_dim, **(sampler or {})
         )
         self.regularization = regularization
-        self.memory_budget = memory_budget
 
     def all_pairs(
         self, frames: Tensor, text: Tensor, frame_mask: Tensor | None = None
     ) -> Tensor:
-        """Compute the energies of all pairs in chunks of texts.
+        """Compute the energies of all pairs.
 
         Args:
             frames (Tensor): Shape ``(Bv, F, D)``.
@@ -105,24 +121,8 @@ class EnergyMatchingLoss(BaseModule):
         Returns:
             Tensor: Rows are texts, shape ``(Bt, Bv)``.
         """
-        frames, text = self.energy.sides(frames, text, False)
-        row_bytes = 2 * frames.numel() * frames.element_size()
-        step = max(1, self.memory_budget // max(1, row_bytes))
-        if step >= len(text):
-            return self.energy.rows(frames, text, frame_mask)
-        return torch.cat(
-            [
-                checkpoint(
-                    self.energy.rows,
-                    frames,
-                    part,
-                    frame_mask,
-                    use_reentrant=False,
-                    preserve_rng_state=False,
-                )
-                for part in text.split(step)
-            ]
-        )
+        sides = self.energy.sides(frames, text, False)
+        return self.energy.rows(*sides, frame_mask)
 
     def contrast(self, low: Tensor, high: Tensor) -> Tensor:
         """Compute ``l(low, high)`` of two sets of energies."""
@@ -135,43 +135,60 @@ class EnergyMatchingLoss(BaseModule):
         text: Tensor,
         noise: NoiseSource,
         frame_mask: Tensor | None = None,
+        share: Share | None = None,
     ) -> Tensor:
-        """Compute the loss and move the sampler on.
+        """Compute the loss and, in training, move the sampler on.
 
         Args:
-            frames (Tensor): Of the joint batch, shape ``(B, F, D)``.
+            frames (Tensor): Of the joint batch or a share of it, shape
+                ``(B, F, D)``.
             text (Tensor): Shape ``(B, D)``.
             noise (NoiseSource): Random numbers of the sampler.
             frame_mask (Tensor, optional): True for frames that count, shape
                 ``(B, F)``. Default: None, all of them.
+            share (Share, optional): Which share of the joint batch the sides
+                are. Default: None, all of it.
 
         Returns:
-            Tensor: A scalar.
+            Tensor: A scalar, that of the joint batch.
 
         Raises:
             ValueError: If the sides differ in number or the frames do not
                 fit the replay buffer.
         """
         self._check(frames, text)
+        share = share or Share(range(len(text)), lambda x: x)
+        gather = share.gather
         # half precision cannot hold squared energies of raw features
         with torch.autocast(frames.device.type, enabled=False):
             if frames.dtype in (torch.float16, torch.bfloat16):
                 frames, text = frames.float(), text.float()
-            energies = self.all_pairs(frames, text, frame_mask)
-            sampled_frames, sampled_text = self.sampler.sample(
-                lambda f, t: self.energy.matching(f, t, constant=True),
-                len(text),
-                noise,
+            frame_side, text_side = self.energy.sides(
+                frames, text.to(frames.dtype), False
             )
-            sampled = self.energy.matching(sampled_frames, sampled_text)
+            if frame_mask is not None:
+                frame_mask = gather(frame_mask)
+            energies = gather(
+                self.energy.rows(gather(frame_side), text_side, frame_mask)
+            )
+            sampled = self._sample(len(energies), noise, share)
             positive = energies.diagonal()
             loss = self.contrast(positive, sampled)
-            if len(text) > 1:
+            if len(energies) > 1:
                 other = ~torch.eye(
-                    len(text), dtype=torch.bool, device=text.device
+                    len(energies), dtype=torch.bool, device=text.device
                 )
                 loss = (loss + self.contrast(positive, energies[other])) / 2
             return loss
+
+    def _sample(self, size: int, noise: NoiseSource, share: Share) -> Tensor:
+        """Energies of the sampled pairs of the joint batch, ``(B,)``."""
+        pairs = self.sampler.sample(
+            self.energy.gradient, size, noise, share.rows
+        )
+        if self.training:
+            self.sampler.store(*(share.gather(x) for x in pairs))
+        return share.gather(self.energy.matching(*pairs))
 
     def _check(self, frames: Tensor, text: Tensor) -> None:
         expected = tuple(self.sampler.replay_video.shape[1:])

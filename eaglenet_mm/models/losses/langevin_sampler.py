@@ -11,16 +11,23 @@ from torch import Tensor
 
 
 class NoiseSource(Protocol):
-    """Where the sampler takes its random numbers from."""
+    """Where the sampler takes its random numbers from.
 
-    def uniform(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Draw from ``U[0, 1)``."""
+    Rows say which chains of the joint batch the numbers are for.
+    """
 
-    def normal(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
-        """Draw from ``N(0, 1)``."""
+    def uniform(
+        self, rows: range, shape: tuple[int, ...], like: Tensor
+    ) -> Tensor:
+        """Draw from ``U[0, 1)``, shape ``(len(rows), *shape)``."""
+
+    def normal(
+        self, rows: range, shape: tuple[int, ...], like: Tensor
+    ) -> Tensor:
+        """Draw from ``N(0, 1)``, shape ``(len(rows), *shape)``."""
 
     def permutation(self, size: int, like: Tensor) -> Tensor:
-        """Draw a permutation of ``size`` numbers."""
+        """Draw a permutation of ``size`` numbers, for the joint batch."""
 
 
 class LangevinSampler(BaseModule):
@@ -101,27 +108,36 @@ class LangevinSampler(BaseModule):
         """Entries of the replay buffer."""
         return len(self.replay_video)
 
-    def start(self, size: int, noise: NoiseSource) -> tuple[Tensor, Tensor]:
-        """Start ``size`` chains, frames ``(B, F, D)`` and text ``(B, D)``."""
-        frame_shape = tuple(self.replay_video.shape[1:])
-        text_shape = tuple(self.replay_text.shape[1:])
-        like = self.replay_video
+    def start(
+        self, size: int, noise: NoiseSource, rows: range
+    ) -> tuple[Tensor, Tensor]:
+        """Start chains of a joint batch.
+
+        Args:
+            size (int): Chains of the joint batch ``B``.
+            noise (NoiseSource): Random numbers.
+            rows (range): The chains wanted.
+
+        Returns:
+            tuple[Tensor, Tensor]: Frames ``(b, F, D)`` and text ``(b, D)``.
+        """
         fill = int(self.replay_fill)
-        if fill == 0:
-            return (
-                2 * noise.uniform((size, *frame_shape), like) - 1,
-                2 * noise.uniform((size, *text_shape), like) - 1,
-            )
-        candidates = self.buffer_size if self.replay_unfilled else fill
-        order = noise.permutation(candidates, like)
-        chosen = order[: int(self.replay_fraction * size)]
-        fresh = size - len(chosen)
-        frames = noise.uniform((fresh, *frame_shape), like)
-        text = noise.uniform((fresh, *text_shape), like)
-        return (
-            torch.cat([self.replay_video[chosen], frames]),
-            torch.cat([self.replay_text[chosen], text]),
-        )
+        parts = []
+        replayed = 0
+        order = torch.zeros(0, dtype=torch.int64)
+        if fill:
+            candidates = self.buffer_size if self.replay_unfilled else fill
+            order = noise.permutation(candidates, self.replay_video)
+            order = order[: int(self.replay_fraction * size)]
+            replayed = len(order)
+        chosen = order[rows.start : replayed : rows.step]
+        fresh = rows[len(chosen) :]
+        for buffer in (self.replay_video, self.replay_text):
+            start = noise.uniform(fresh, tuple(buffer.shape[1:]), buffer)
+            if not fill:
+                start = 2 * start - 1
+            parts.append(torch.cat([buffer[chosen], start]))
+        return parts[0], parts[1]
 
     @torch.no_grad()
     def store(self, frames: Tensor, text: Tensor) -> None:
@@ -132,45 +148,36 @@ class LangevinSampler(BaseModule):
         self.replay_text.copy_(torch.cat([text, self.replay_text])[:size])
         self.replay_fill.fill_(min(fill, size))
 
+    @torch.no_grad()
     def sample(
         self,
-        energy: Callable[[Tensor, Tensor], Tensor],
+        gradient: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
         size: int,
         noise: NoiseSource,
+        rows: range | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Run chains and, in training, store where they end.
+        """Run chains.
 
         Args:
-            energy (Callable): Energies ``(B,)`` of frames ``(B, F, D)`` and
-                text ``(B, D)``, parameters taken as constants.
-            size (int): Number of pairs ``B``.
+            gradient (Callable): Derivatives of the energies of frames
+                ``(b, F, D)`` and text ``(b, D)`` by both.
+            size (int): Chains of the joint batch ``B``.
             noise (NoiseSource): Random numbers. Order of the draws: the start
                 (permutation first, then frames, then text), and for each step
                 frames, then text.
+            rows (range, optional): The chains to run, ascending. Default:
+                None, all of them.
 
         Returns:
-            tuple[Tensor, Tensor]: Constants, frames ``(B, F, D)`` and text
-            ``(B, D)``.
+            tuple[Tensor, Tensor]: Constants, frames ``(b, F, D)`` and text
+            ``(b, D)``, to be given to :meth:`store` in training.
         """
-        frames, text = self.start(size, noise)
+        rows = range(size) if rows is None else rows
+        frames, text = self.start(size, noise, rows)
         for _ in range(self.num_steps):
-            with torch.enable_grad():
-                frames.requires_grad_(True)
-                text.requires_grad_(True)
-                total = energy(frames, text).sum()
-                frame_gradient, text_gradient = torch.autograd.grad(
-                    total, (frames, text)
-                )
-            frames = (
-                frames.detach()
-                - self.step_size * frame_gradient
-                + self.noise_std * noise.normal(tuple(frames.shape), frames)
-            )
-            text = (
-                text.detach()
-                - self.step_size * text_gradient
-                + self.noise_std * noise.normal(tuple(text.shape), text)
-            )
-        if self.training:
-            self.store(frames, text)
+            slopes = gradient(frames, text)
+            for x, slope in zip((frames, text), slopes, strict=True):
+                drawn = noise.normal(rows, tuple(x.shape[1:]), x)
+                x.sub_(slope, alpha=self.step_size)
+                x.add_(drawn, alpha=self.noise_std)
         return frames, text

@@ -7,11 +7,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eaglenet_mm.models.heads import EagleNetHead, base_pair_head
+from eaglenet_mm.models.heads import (
+    EagleNetHead,
+    base_pair_head,
+    eaglenet_pairs,
+)
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from tests.models.tiny import FRAMES, WIDTH, eaglenet_head, random_features
 from tests.reference.brute_force import score_pairs
+from tests.reference.release_weights import release_weights
 
 GRAPHS = [
     dict(type='rgat', num_layers=1),
@@ -29,61 +34,6 @@ def build(**overrides: object) -> EagleNetHead:
         for parameter in head.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     return head.eval()
-
-
-def release_weights(head: EagleNetHead) -> dict[str, torch.Tensor]:
-    """The head's weights under the release's names, for the reference."""
-    state = head.state_dict()
-    radius = 'stochastic.std_branch.linear_proj'
-    weights = {
-        f'{radius}.weight': state['stochastic_text.radius.weight'],
-        f'{radius}.bias': state['stochastic_text.radius.bias'],
-        'frame_pe': state['frame_embedding'],
-    }
-    for theirs, ours in {
-        'cross_attn.q_proj': 'query',
-        'cross_attn.k_proj': 'key',
-        'cross_attn.v_proj': 'value',
-        'cross_attn.out_proj': 'output',
-        'linear_proj': 'linear',
-        'layer_norm1': 'norm1',
-        'layer_norm2': 'norm2',
-        'layer_norm3': 'norm3',
-    }.items():
-        for leaf in ('weight', 'bias'):
-            weights[f'pool_frames.{theirs}.{leaf}'] = state[
-                f'pooling.{ours}.{leaf}'
-            ]
-    width, layers = WIDTH, len(head.graph.hidden)
-    for index in range(layers + 1):
-        last = index == layers
-        ours = 'graph.last' if last else f'graph.hidden.{index}'
-        theirs = f'gnn.layers.{max(index, 1) if last else index}'
-        if type(head.graph).__name__ == 'PlainGraph':
-            weights[f'{theirs}.lin1.weight'] = state[f'{ours}.project.weight']
-            weights[f'{theirs}.att_l.weight'] = state[f'{ours}.left'][None]
-            weights[f'{theirs}.att_r.weight'] = state[f'{ours}.right'][None]
-            continue
-        for relation, name in enumerate(
-            ('text_text', 'frame_frame', 'frame_text')
-        ):
-            # relations 0 and 1 of the last layer reach nothing
-            source = ours if last else f'{ours}.{name}'
-            for theirs_part, ours_part in (
-                ('lin_rels', 'project.weight'),
-                ('att_l_rels', 'left'),
-                ('att_r_rels', 'right'),
-            ):
-                value = state[f'{source}.{ours_part}']
-                if value.dim() == 1:
-                    value = value[None]
-                weights[f'{theirs}.{theirs_part}.{relation}.weight'] = value
-        weights[f'{theirs}.lin_out.weight'] = (
-            torch.zeros(width, width, dtype=torch.float64)
-            if last
-            else state[f'{ours}.self_project.weight']
-        )
-    return weights
 
 
 @pytest.mark.parametrize('graph', GRAPHS, ids=str)
@@ -241,9 +191,8 @@ def kept_for_backward(batch: int, budget: int) -> int:
             alive[x.data_ptr()] = x
         return x
 
-    head = build(
-        memory_budget=budget, loss_energy=None, energy_support_weight=0.0
-    ).train()
+    head = build(loss_energy=None, energy_support_weight=0.0).train()
+    head.memory_budget = max(budget, batch * head.bytes_per_pair())
     text, video = random_features(batch, batch)
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
         head.loss(text, video)
@@ -257,27 +206,31 @@ def test_chunked_training_keeps_nothing_wide_for_each_pair() -> None:
         six, twelve, more = (kept_for_backward(n, budget) for n in (6, 12, 24))
         return (more - twelve - 2 * (twelve - six)) / (24**2 - 12**2 - 216)
 
-    assert numbers_a_pair(1) < WIDTH
+    assert numbers_a_pair(0) < WIDTH
     assert numbers_a_pair(10**9) > 10 * WIDTH
 
 
 def test_no_candidates_leaves_the_sentence() -> None:
     head = build(num_candidates=0)
     text, video = random_features(2, 3)
-    enriched, _ = head.enrich_and_pool(
-        text.embeds, head.prepare_video(video), head.noise_table
+    enriched, *_ = head.enrich_and_pool(
+        head.prepare_text(text), head.prepare_video(video), head.noise_table
     )
-    torch.testing.assert_close(
-        enriched, text.embeds[:, None].expand(-1, 3, -1)
-    )
+    torch.testing.assert_close(enriched, text.embeds.expand(3, -1, -1))
 
 
-def test_training_chunks_give_the_same_losses_and_gradients() -> None:
+@pytest.mark.parametrize('chunk', [1, 10**9], ids=['columns', 'whole'])
+def test_training_chunks_give_the_same_losses_and_gradients(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kept, computed again, and some of each."""
+    monkeypatch.setitem(eaglenet_pairs.CHUNK_BYTES, 'cpu', chunk)
     text, video = random_features(4, 4)
     results = []
-    for budget in (10**9, 1, 50_000):
+    for kept_columns in (10**3, 1, 3):
         torch.manual_seed(0)
-        head = build(memory_budget=budget).train()
+        head = build().train()
+        head.memory_budget = 4 * kept_columns * head.bytes_per_pair()
         losses = head.loss(text, video)
         sum(v for k, v in losses.items() if 'loss' in k).backward()
         results.append(
@@ -290,6 +243,50 @@ def test_training_chunks_give_the_same_losses_and_gradients() -> None:
             torch.testing.assert_close(
                 gradients[key], value, rtol=1e-7, atol=1e-12
             )
+
+
+def test_a_budget_too_small_for_the_pairs_of_a_video() -> None:
+    head = build(memory_budget=1000).train()
+    text, video = random_features(4, 4)
+    with pytest.raises(ValueError, match='memory_budget=1000 bytes is too sm'):
+        head.loss(text, video)
+
+
+@pytest.mark.parametrize('frames', [3, 12])
+def test_bytes_of_a_pair_are_what_is_kept(frames: int) -> None:
+    """Within a fifth, so that a budget means what it says."""
+    head = MODELS.build(
+        dict(
+            type='EagleNetHead',
+            embed_dim=128,
+            num_frames=frames,
+            num_candidates=8,
+            loss_match=dict(type='PairwiseSigmoidLoss'),
+        )
+    ).train()
+    kept: dict[int, int] = {}
+
+    def pack(x: torch.Tensor) -> torch.Tensor:
+        storage = x.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return x
+
+    sizes = []
+    for batch in (6, 12):
+        kept.clear()
+        text, video = random_features(
+            batch, batch, frames=frames, width=128, dtype=torch.float32
+        )
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            losses = head.loss(text, video)
+        sizes.append(sum(kept.values()))
+        del losses
+    # what grows with the pairs, beside what grows with the batch
+    states = sum(
+        x.numel() * 4 for x in head.prepare_video(video).tensors()
+    ) / 12  # fmt: skip
+    measured = (sizes[1] - sizes[0] - 6 * 3 * states) / (144 - 36)
+    assert 0.8 < head.bytes_per_pair() / measured < 1.25
 
 
 def test_training_noise_follows_seed_and_step() -> None:

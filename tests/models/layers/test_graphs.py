@@ -1,4 +1,4 @@
-"""Both graphs: masks, sizes, and which way round products are taken."""
+"""Both graphs: masks, sizes, and the backward pass that is written out."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from eaglenet_mm.models.layers import PlainGraph, RelationalGraph
+from eaglenet_mm.models.layers import PlainGraph, RelationalGraph, Workspace
 from eaglenet_mm.models.layers.graph_attention import mean_over_frames
+from eaglenet_mm.models.layers.message_products import MessageOptions
 
 WIDTH = 8
 GRAPHS = {
@@ -19,7 +20,7 @@ GRAPHS = {
 
 def nodes(texts: int = 2, videos: int = 3, count: int = 4, frames: int = 5):
     return (
-        torch.randn(texts, videos, count, WIDTH, dtype=torch.float64),
+        torch.randn(videos, texts, count, WIDTH, dtype=torch.float64),
         torch.randn(videos, frames, WIDTH, dtype=torch.float64),
     )
 
@@ -30,7 +31,90 @@ def run(
     frames: torch.Tensor,
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    return graph(text, frames, graph.prepare_frames(frames, mask), mask)
+    state = graph.prepare_frames(frames, mask)
+    return graph(text, None, state, frame_mask=mask)
+
+
+@pytest.mark.parametrize('frames', [3, 9], ids=['few frames', 'many frames'])
+@pytest.mark.parametrize('layers', [1, 2, 3])
+@pytest.mark.parametrize('name', GRAPHS)
+def test_displacements_are_nodes_taken_apart(
+    name: str, layers: int, frames: int
+) -> None:
+    """A sentence and displacements, or the text nodes as they are."""
+    graph = GRAPHS[name](num_layers=layers).double()
+    spread, frame_nodes = nodes(frames=frames)
+    sentence = torch.randn(2, WIDTH, dtype=torch.float64)
+    whole = sentence.unsqueeze(1) + nn.functional.pad(spread, (0, 0, 1, 0))
+    state = graph.prepare_frames(frame_nodes, None)
+    got = graph(spread, graph.prepare_text(sentence), state)
+    torch.testing.assert_close(got, run(graph, whole, frame_nodes))
+
+
+def messages(
+    frames: int, masked: bool, drops: bool, sentence: bool, last: bool
+):
+    """Inputs of a layer, and the messages as a function of them."""
+    torch.manual_seed(0)
+    graph = RelationalGraph(WIDTH, num_heads=2).double()
+    layer = graph.hidden[0]
+    spread, frame_nodes = nodes(texts=2, videos=2, count=3, frames=frames)
+    text = torch.randn(2, WIDTH, dtype=torch.float64)
+    mask = torch.ones(2, frames, dtype=torch.bool)
+    mask[0, -1] = False
+    masks: tuple = (None, None)
+    if drops:
+        shape = (2, 2, 2, 3 + sentence, 4), (2, 2, 2, frames, 4)
+        masks = tuple((torch.rand(x) > 0.5).double() / 0.5 for x in shape)
+
+    left = torch.randn(2, 4, 2, dtype=torch.float64)
+    right = torch.randn(2, 4, 2, dtype=torch.float64)
+
+    def function(spread, text, frame_nodes, left, right, *parameters):
+        del parameters  # gradcheck moves them in place
+        given = mask if masked else None
+        return layer(
+            spread,
+            layer.prepare_text(text) if sentence else None,
+            layer.prepare_frames(frame_nodes, given),
+            layer.fold(frames > 3),
+            given,
+            (left, right) if last else (None, None),
+            masks,
+            MessageOptions(0.1, 0.5, Workspace(), reuse=False),
+        )
+
+    inputs = [spread, text, frame_nodes, left, right]
+    return layer, function, [x.requires_grad_() for x in inputs]
+
+
+@pytest.mark.parametrize('frames', [2, 4], ids=['few frames', 'many frames'])
+@pytest.mark.parametrize('masked', [False, True])
+@pytest.mark.parametrize('drops', [False, True])
+@pytest.mark.parametrize('sentence', [False, True])
+@pytest.mark.parametrize('last', [False, True])
+def test_backward_pass_is_the_derivative(
+    frames: int, masked: bool, drops: bool, sentence: bool, last: bool
+) -> None:
+    layer, function, inputs = messages(frames, masked, drops, sentence, last)
+    parameters = list(layer.parameters())
+    assert torch.autograd.gradcheck(
+        function, (*inputs, *parameters), fast_mode=True
+    )
+
+
+def test_memory_taken_up_again_changes_nothing() -> None:
+    graph = RelationalGraph(WIDTH).double()
+    spread, frame_nodes = nodes()
+    text = graph.prepare_text(torch.randn(2, WIDTH, dtype=torch.float64))
+    state = graph.prepare_frames(frame_nodes, None)
+    expected = graph(spread, text, state)
+    space = Workspace()
+    with torch.no_grad():
+        for _ in range(2):
+            got = graph(spread, text, state, workspace=space)
+            torch.testing.assert_close(got, expected)
+            graph(spread * 2, text, state, workspace=space)
 
 
 @pytest.mark.parametrize('layers', [1, 2, 3])
@@ -59,32 +143,20 @@ def test_candidates_may_come_in_any_order(name: str) -> None:
     )
 
 
-def test_candidates_reach_frames_the_same_before_and_after_projection() -> (
-    None
-):
-    """More frames than candidates, and fewer, take different products."""
-    layer = RelationalGraph(WIDTH).double().hidden[0]
-    text, _ = nodes(count=4)
-    attention = torch.rand(2, 3, 4, 9, 4, dtype=torch.float64)
-    wide = layer._candidates_to_frames(attention, text)
-    narrow = layer._candidates_to_frames(attention[..., :3, :], text)
-    torch.testing.assert_close(wide[:, :, :3], narrow)
-
-
 def test_mean_over_frames_in_loops() -> None:
-    logits = torch.randn(1, 2, 3, 4, 5)
+    logits = torch.randn(2, 1, 3, 4, 5)
     mask = torch.tensor([[True, True, False, True], [True] * 4])
     got = mean_over_frames(logits, mask)
     for video in range(2):
         real = [f for f in range(4) if mask[video, f]]
         for node in range(5):
             values = [
-                logits[0, video, head, f, node]
+                logits[video, 0, head, f, node]
                 for head in range(3)
                 for f in real
             ]
             torch.testing.assert_close(
-                got[0, video, node], sum(values) / len(values)
+                got[video, 0, node], sum(values) / len(values)
             )
 
 

@@ -7,8 +7,12 @@ import torch
 import torch.nn.functional as F
 
 from eaglenet_mm.models.layers import KeyedRandom
-from eaglenet_mm.models.losses import EnergyMatchingLoss, KeyedNoise
-from eaglenet_mm.models.losses.energies import reduce_frames
+from eaglenet_mm.models.losses import (
+    EnergyMatchingLoss,
+    KeyedNoise,
+    mlp_pair_energies,
+)
+from eaglenet_mm.models.losses.energies import FrameTextEnergy, reduce_frames
 from tests.reference.brute_force import energy_pairs
 
 ENERGIES = {
@@ -60,7 +64,10 @@ def release_weights(loss: EnergyMatchingLoss, energy: str) -> dict:
 @pytest.mark.parametrize('energy', ENERGIES)
 @pytest.mark.parametrize('masked', [False, True])
 def test_all_pairs_and_matching(
-    energy: str, reduction: str, masked: bool
+    energy: str,
+    reduction: str,
+    masked: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loss = build(energy, reduction)
     frames, text = sides(videos=5, texts=4)
@@ -75,11 +82,54 @@ def test_all_pairs_and_matching(
             expected[i, j] = getattr(real, reduction)()
     given = mask if masked else None
     for budget in (10**9, 1):
-        loss.memory_budget = budget
+        monkeypatch.setitem(mlp_pair_energies.CHUNK_BYTES, 'cpu', budget)
         got = loss.all_pairs(frames, text, given)
         torch.testing.assert_close(got, expected)
     got = loss.energy.matching(frames[:4], text, mask[:4] if masked else None)
     torch.testing.assert_close(got, expected.diagonal())
+
+
+@pytest.mark.parametrize('chunk', [1, 200, 10**9])
+def test_backward_pass_of_all_pairs(
+    chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(mlp_pair_energies.CHUNK_BYTES, 'cpu', chunk)
+    sizes = ((3, 2, 4), (5, 4), (4,))
+    inputs = [torch.randn(size, dtype=torch.float64) for size in sizes]
+    assert torch.autograd.gradcheck(
+        mlp_pair_energies.mlp_pair_energies,
+        [x.requires_grad_() for x in inputs],
+    )
+
+
+@pytest.mark.parametrize('reduction', ['mean', 'max', 'min'])
+@pytest.mark.parametrize('energy', ENERGIES)
+def test_gradients_written_out_are_those_of_autograd(
+    energy: str, reduction: str
+) -> None:
+    function = build(energy, reduction).energy
+    frames, text = sides()
+    text[1] = 0.0  # as a replay buffer that was never filled has them
+    frames[2, 1] = 0.0
+    got = function.gradient(frames, text)
+    expected = FrameTextEnergy.gradient(function, frames, text)
+    for one, other in zip(got, expected, strict=True):
+        assert not one.requires_grad
+        torch.testing.assert_close(one, other)
+
+
+def test_chains_of_a_share_are_those_of_the_whole() -> None:
+    """Whichever process runs a chain, also when some are replayed."""
+    loss = build('mlp', sampler=dict(replay_fraction=0.5))
+    frames, text = sides()
+    loss(frames, text, noise(0))
+    gradient = loss.energy.gradient
+    whole = loss.sampler.sample(gradient, 7, noise(1))
+    for rank in range(3):
+        rows = range(rank, 7, 3)
+        part = loss.sampler.sample(gradient, 7, noise(1), rows)
+        for one, other in zip(part, whole, strict=True):
+            torch.testing.assert_close(one, other[rank::3])
 
 
 def test_ties_send_the_gradient_to_one_frame() -> None:
@@ -111,10 +161,11 @@ def test_langevin_steps_follow_the_gradient() -> None:
     loss = build('mlp', sampler=dict(noise_std=0.0, step_size=0.5))
     loss.sampler.num_steps = 1
     start = noise()
-    frames = 2 * start.uniform((2, 3, 8), loss.sampler.replay_video) - 1
-    text = 2 * start.uniform((2, 8), loss.sampler.replay_text) - 1
+    rows, like = range(2), loss.sampler.replay_video
+    frames = 2 * start.uniform(rows, (3, 8), like) - 1
+    text = 2 * start.uniform(rows, (8,), like) - 1
     got_frames, got_text = loss.sampler.sample(
-        lambda f, t: loss.energy.matching(f, t, constant=True), 2, noise()
+        loss.energy.gradient, 2, noise()
     )
 
     def energy(f: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -154,7 +205,7 @@ def test_replay_takes_what_was_filled() -> None:
     loss(frames, text, noise(0))
     assert int(sampler.replay_fill) == 4
     kept = sampler.replay_video[:4].clone()
-    started_frames, _ = sampler.start(4, noise(1))
+    started_frames, _ = sampler.start(4, noise(1), range(4))
     for entry in started_frames[:2]:
         assert any(torch.equal(entry, old) for old in kept)
     assert (started_frames[2:] >= 0).all()

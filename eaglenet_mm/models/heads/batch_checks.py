@@ -1,0 +1,47 @@
+"""What a batch must be to be trained on."""
+
+from __future__ import annotations
+
+from eaglenet_mm.structures import TextFeatures, VideoFeatures
+from eaglenet_mm.utils.dist import check_equal_shares
+
+
+def check_batch(text: TextFeatures, video: VideoFeatures) -> None:
+    """Refuse a batch that cannot be trained on; all processes call this.
+
+    Args:
+        text (TextFeatures): Of the own texts.
+        video (VideoFeatures): Of the own videos.
+
+    Raises:
+        ValueError: If processes differ in their share, there are no pairs,
+            the sides differ in number or width, or features are not finite.
+    """
+    check_equal_shares(len(text))
+    if len(text) == 0:
+        raise ValueError(
+            'Training needs at least one pair, but the batch is empty. Set '
+            'drop_last=True in the dataloader.'
+        )
+    if len(text) != len(video):
+        raise ValueError(
+            'Training needs one text a video, but got '
+            f'{len(text)} texts and {len(video)} videos. Wrap the dataset '
+            'in CaptionExpansion, RandomCaption or ParagraphDataset.'
+        )
+    if text.embeds.shape[-1] != video.frames.shape[-1]:
+        raise ValueError(
+            'Text and video features must have the same width, but got '
+            f'{tuple(text.embeds.shape)} and '
+            f'{tuple(video.frames.shape)}. Make the encoders agree in '
+            'embed_dim.'
+        )
+    for side, feats in (('text', text.embeds), ('video', video.frames)):
+        wrong = (~feats.isfinite()).flatten(1).any(dim=1)
+        if bool(wrong.any()):
+            raise ValueError(
+                f'The {side} features of {int(wrong.sum())} of '
+                f'{len(wrong)} items in the batch are not finite, the '
+                f'first at position {int(wrong.nonzero()[0])}. Lower the '
+                'learning rate, or train without half precision.'
+            )

@@ -1,0 +1,296 @@
+"""Messages of one relational layer, with a backward pass of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from eaglenet_mm.models.layers.graph_attention import (
+    attention_backward,
+    attention_of,
+)
+from eaglenet_mm.models.layers.message_products import (
+    MessageOptions,
+    MessageSizes,
+    by_head,
+    last_product,
+    last_product_gradient,
+    narrow_logits,
+    node_gradient,
+    send_to_frames,
+    send_to_texts,
+)
+from eaglenet_mm.models.layers.workspace import Workspace
+
+
+class RelationalMessages(Function):
+    """Messages between text nodes and frames, ReLU and dropout.
+
+    Formulas of :class:`~eaglenet_mm.models.layers.RelationalGraphLayer`. The
+    backward pass is written out, because it can then keep just the projected
+    candidates, the results and the attentions, and reuse memory.
+
+    Pairs are ordered by video, so that products with what the frames have
+    prepared run over all texts of a video at once. Heads come first in what
+    is returned, so that the result of every product is contiguous.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        spread: Tensor,
+        text_values: Tensor | None,
+        text_narrow: Tensor | None,
+        text_to_frames: Tensor | None,
+        base: Tensor,
+        left: Tensor,
+        right: Tensor,
+        values: Tensor,
+        weight: Tensor,
+        frame_weight: Tensor,
+        last_left: Tensor | None,
+        last_right: Tensor | None,
+        frame_mask: Tensor | None,
+        drop_text: Tensor | None,
+        drop_frames: Tensor | None,
+        options: MessageOptions,
+    ) -> tuple[Tensor, Tensor]:
+        """Compute the nodes behind the layer.
+
+        Args:
+            ctx: Of autograd.
+            spread (Tensor): Displacements of the candidates, or nodes if
+                there are no text terms, shape ``(Bv, Bt, N, D)``.
+            text_values (Tensor, optional): Shape ``(Bt, D)``. With it there
+                is one more node in front, whose displacement is zero.
+            text_narrow (Tensor, optional): Shape ``(Bt, 4 H)``.
+            text_to_frames (Tensor, optional): Shape ``(Bt, D)``.
+            base (Tensor): Shape ``(Bv, F, D)``.
+            left (Tensor): Shape ``(Bv, F, H)``.
+            right (Tensor): Shape ``(Bv, F, H)``.
+            values (Tensor): Shape ``(Bv, F, D)``.
+            weight (Tensor): Of text-text values, the node itself and, if
+                frames outnumber candidates, of frame-text values, and of the
+                narrow logits, shape ``(D + O (+ D) + 4 H, D)``.
+            frame_weight (Tensor): Of frame-text values, shape ``(D, D)``.
+            last_left (Tensor, optional): What the frames behind the layer are
+                multiplied with, if only that product is needed, shape
+                ``(H, O, H')``.
+            last_right (Tensor, optional): The same of the text nodes.
+            frame_mask (Tensor, optional): Shape ``(Bv, F)``.
+            drop_text (Tensor, optional): Dropout, ``(Bv, Bt, H, T, O)``.
+            drop_frames (Tensor, optional): Dropout, ``(Bv, Bt, H, F, O)``.
+            options (MessageOptions): See there.
+
+        Returns:
+            tuple[Tensor, Tensor]: Text nodes ``(H, Bv * Bt, T, O)`` and
+            frames ``(H, Bv * Bt, F, O)``; or their products, ``(Bv * Bt, T,
+            H')`` and ``(Bv * Bt, F, H')``, in float32 or wider.
+        """
+        videos, texts_a_video, count, width = spread.shape
+        size = MessageSizes(
+            videos=videos,
+            texts=texts_a_video,
+            num_candidates=count,
+            nodes=count + (text_values is not None),
+            frames=base.shape[1],
+            heads=left.shape[2],
+            width=width,
+            products=len(weight),
+        )
+        space = options.workspace
+
+        def result(name: str, *shape: int) -> Tensor:
+            if options.reuse:
+                return space.empty(name, shape, spread)
+            return spread.new_empty(shape)
+
+        flat = spread.view(size.pairs * size.num_candidates, size.width)
+        products = result('products', len(flat), len(weight))
+        torch.mm(flat, weight.T, out=products)
+        narrow = narrow_logits(products, text_narrow, size)
+        text_left, text_right, to_left, to_right = narrow
+        among = attention_of(text_left, text_right, options.slope)
+        mask = None
+        if frame_mask is not None:
+            mask = frame_mask.view(size.videos, 1, 1, size.frames)
+        shape = (size.videos, size.texts)
+        from_frames = attention_of(
+            to_left.unflatten(1, shape),
+            by_head(right),
+            options.slope,
+            mask,
+        )  # (H, Bv, Bt, T, F)
+        to_frames = attention_of(
+            by_head(left), to_right.unflatten(1, shape), options.slope
+        )  # (H, Bv, Bt, F, T)
+        weights = [
+            among.to(spread.dtype),
+            from_frames.flatten(1, 2).to(spread.dtype),
+            to_frames.flatten(1, 2).to(spread.dtype),
+        ]
+        texts = result('texts', size.heads, size.pairs, size.nodes,
+                       size.head_width)  # fmt: skip
+        frames = result('frames', size.heads, size.pairs, size.frames,
+                        size.head_width)  # fmt: skip
+        send_to_texts(texts, products, text_values, values, weights, size)
+        send_to_frames(
+            frames, spread, products, text_to_frames, base, frame_weight,
+            weights[2], size, space,
+        )  # fmt: skip
+        for nodes, mask in ((texts, drop_text), (frames, drop_frames)):
+            nodes.relu_()
+            if mask is not None:
+                nodes.mul_(mask.flatten(0, 1).transpose(0, 1))
+        ctx.save_for_backward(
+            spread, products, narrow, left, right, values, weight,
+            frame_weight, last_left, last_right, texts, frames, *weights,
+        )  # fmt: skip
+        ctx.size, ctx.options = size, options
+        ctx.scales = [
+            1.0 if mask is None else 1.0 / options.kept
+            for mask in (drop_text, drop_frames)
+        ]
+        ctx.has_sentence = text_values is not None
+        if last_left is None or last_right is None:
+            return texts, frames
+        return last_product(texts, last_right), last_product(frames, last_left)
+
+    @staticmethod
+    def backward(ctx: Any, text_grad: Tensor, frame_grad: Tensor) -> Any:
+        """Compute the gradients of all tensors."""
+        (
+            spread, products, narrow, left, right, values, weight,
+            frame_weight, last_left, last_right, texts, frames,
+            among, from_frames, to_frames,
+        ) = ctx.saved_tensors  # fmt: skip
+        size: MessageSizes = ctx.size
+        space: Workspace = ctx.options.workspace
+        slope: float = ctx.options.slope
+        extra = size.nodes - size.num_candidates
+        wide = size.width + size.head_width
+        flat = spread.view(size.pairs * size.num_candidates, size.width)
+        by_pair = spread.view(size.pairs, size.num_candidates, size.width)
+        by_node = products.view(*by_pair.shape[:2], size.products)
+        d_products = space.empty('d_products', tuple(products.shape), spread)
+        d_by_node = d_products.view(
+            size.pairs, size.num_candidates, size.products
+        )
+        d_itself = d_by_node[..., size.width : wide]
+        d_itself.zero_()
+        d_spread = spread.new_zeros(by_pair.shape)
+        d_values, d_base = torch.empty_like(values), torch.empty_like(values)
+        d_sentence = spread.new_empty(size.texts, size.width)
+        d_sentence_frames = spread.new_empty(size.texts, size.width)
+        d_frame_weight = torch.zeros_like(frame_weight)
+        d_among, d_from, d_to = (
+            torch.zeros_like(x) for x in (among, from_frames, to_frames)
+        )
+        message = space.empty(
+            'message',
+            (size.pairs, size.num_candidates, size.head_width),
+            spread,
+        )
+        sums, d_sums = (
+            space.empty(name, (size.pairs, size.frames, size.width), spread)
+            for name in ('sums', 'd_sums')
+        )
+        for head in range(size.heads):
+            part = size.part(head)
+            grad = node_gradient(
+                text_grad, texts, last_right, head, ctx.scales[0], space
+            )
+            by_video = grad.view(size.videos, -1, size.head_width)
+            by_text = grad.view(size.videos, size.texts, -1, size.head_width)
+            torch.sum(by_text, (0, 2), out=d_sentence[:, part])
+            value = by_node[..., part]
+            d_among[head][..., extra:] = grad @ value.mT
+            torch.bmm(among[head][..., extra:].mT, grad, out=message)
+            d_by_node[..., part] = message
+            d_itself += grad[:, extra:]
+            weights = from_frames[head].view(size.videos, -1, size.frames)
+            torch.bmm(
+                by_video,
+                values[..., part].mT,
+                out=d_from[head].view(size.videos, -1, size.frames),
+            )
+            d_values[..., part] = weights.mT @ by_video
+
+            grad = node_gradient(
+                frame_grad, frames, last_left, head, ctx.scales[1], space
+            )
+            by_text = grad.view(size.videos, size.texts, -1, size.head_width)
+            d_base[..., part] = by_text.sum(1)
+            torch.sum(by_text, (0, 2), out=d_sentence_frames[:, part])
+            weights = to_frames[head][..., extra:]
+            if size.projects_first:
+                place = slice(wide + part.start, wide + part.stop)
+                d_to[head][..., extra:] = grad @ by_node[..., place].mT
+                torch.bmm(weights.mT, grad, out=message)
+                d_by_node[..., place] = message
+                continue
+            torch.bmm(weights, by_pair, out=sums)
+            flat_grad = grad.view(-1, size.head_width)
+            torch.mm(
+                flat_grad.T,
+                sums.view(-1, size.width),
+                out=d_frame_weight[part],
+            )
+            torch.mm(
+                flat_grad, frame_weight[part], out=d_sums.view(-1, size.width)
+            )
+            d_to[head][..., extra:] = d_sums @ by_pair.mT
+            d_spread.baddbmm_(weights.mT, d_sums)
+        text_left, text_right, to_left, to_right = narrow
+        shape = (size.videos, size.texts)
+        d_text_left, d_text_right = attention_backward(
+            d_among, among, text_left, text_right, slope
+        )
+        d_to_left, d_right = attention_backward(
+            d_from.unflatten(1, shape),
+            from_frames.unflatten(1, shape),
+            to_left.unflatten(1, shape),
+            by_head(right),
+            slope,
+        )
+        d_left, d_to_right = attention_backward(
+            d_to.unflatten(1, shape),
+            to_frames.unflatten(1, shape),
+            by_head(left),
+            to_right.unflatten(1, shape),
+            slope,
+        )
+        d_narrow = torch.stack(
+            [
+                d_text_left.unflatten(1, shape),
+                d_text_right.unflatten(1, shape),
+                d_to_left,
+                d_to_right,
+            ]
+        ).flatten(0, 1)  # (4 H, Bv, Bt, T)
+        d_products[:, -4 * size.heads :] = d_narrow[..., extra:].flatten(1).T
+        d_spread.view(flat.shape).addmm_(d_products, weight)
+        d_weight = d_products.T @ flat
+        sentence: tuple[Tensor | None, ...] = (None, None, None)
+        if ctx.has_sentence:
+            sentence = (
+                d_sentence,
+                d_narrow.sum((1, 3)).T,
+                d_sentence_frames,
+            )
+        return (
+            d_spread.view_as(spread),
+            *sentence,
+            d_base,
+            d_left.sum(2).permute(1, 2, 0),
+            d_right.sum(2).permute(1, 2, 0),
+            d_values,
+            d_weight,
+            d_frame_weight,
+            last_product_gradient(frame_grad, frames, last_left),
+            last_product_gradient(text_grad, texts, last_right),
+            *[None] * 4,
+        )

@@ -1,0 +1,70 @@
+"""Energies of all pairs of a two-layer network, with little memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+#: Bytes of the hidden layer computed at once, by type of device.
+CHUNK_BYTES = {'cpu': 4 * 2**20, 'cuda': 256 * 2**20}
+
+
+class _PairEnergies(Function):
+    """``weight . relu(frames + text)``; the hidden layer is never kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, frames: Tensor, text: Tensor, weight: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(frames, text, weight)
+        energies = frames.new_empty(len(text), *frames.shape[:2])
+        for rows in _chunks(frames, text):
+            hidden = frames + text[rows, None, None]
+            torch.matmul(hidden.relu_(), weight, out=energies[rows])
+        return energies
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        frames, text, weight = ctx.saved_tensors
+        flat = frames.flatten(0, 1)  # (Bv * F, D)
+        gradient = gradient.flatten(1)  # (Bt, Bv * F)
+        by_frames, by_text = torch.zeros_like(flat), torch.empty_like(text)
+        by_weight = torch.zeros_like(weight)
+        for rows in _chunks(frames, text):
+            part = gradient[rows]
+            hidden = (flat + text[rows, None]).relu_()  # (n, Bv * F, D)
+            by_weight += part.flatten() @ hidden.flatten(0, 1)
+            active = hidden.sign_()
+            by_text[rows] = (part.unsqueeze(1) @ active).squeeze(1)
+            for one, mask in zip(part, active, strict=True):
+                by_frames.addcmul_(mask, one.unsqueeze(-1))
+        return (
+            by_frames.mul_(weight).view_as(frames),
+            by_text * weight,
+            by_weight,
+        )
+
+
+def _chunks(frames: Tensor, text: Tensor) -> list[slice]:
+    """Cut the texts so that the hidden layer of a chunk stays small."""
+    budget = CHUNK_BYTES.get(frames.device.type, CHUNK_BYTES['cuda'])
+    row = max(1, frames.numel() * frames.element_size())
+    step = max(1, budget // row)
+    return [slice(i, i + step) for i in range(0, len(text), step)]
+
+
+def mlp_pair_energies(frames: Tensor, text: Tensor, weight: Tensor) -> Tensor:
+    """Compute ``weight . relu(frames + text)`` of all pairs.
+
+    Args:
+        frames (Tensor): Projected frames, shape ``(Bv, F, D)``.
+        text (Tensor): Projected texts with the bias, shape ``(Bt, D)``.
+        weight (Tensor): Of the second layer, shape ``(D,)``.
+
+    Returns:
+        Tensor: Shape ``(Bt, Bv, F)``.
+    """
+    return _PairEnergies.apply(frames, text, weight)
