@@ -79,7 +79,8 @@ def test_our_graph(
     x = tensor(case['x'], dtype, grad=True)
     # each golden pair has frames of its own: P videos of one text
     video, text = x[:, :frames], x[:, frames:].unsqueeze(1)
-    got = graph(text, None, graph.prepare_frames(video, None))[:, 0]  # (P, T)
+    state = graph.prepare_frames(video, None)
+    got = graph(text, None, None, state)[:, 0]  # (P, T)
     relation = 2 if meta['kind'] == 'rgat' else 0
     logits = case[f'eij{suffix}/{relation}'][:, :, :frames, frames:]
     label = f'rgat/{case_name}'

@@ -22,7 +22,7 @@ from eaglenet_mm.utils.dist import gather_features, gather_with_grad
 
 #: Bytes of one chunk in evaluation, by type of device. No option: the shape
 #: of a product decides on its last bits, and no option may change a score.
-EVALUATION_BYTES = {'cpu': 32 * 2**20, 'cuda': 512 * 2**20}
+EVALUATION_BYTES = {'cpu': 40 * 2**20, 'cuda': 512 * 2**20}
 
 
 class BasePairHead(BaseModule, ABC):

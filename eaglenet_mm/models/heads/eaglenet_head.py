@@ -17,7 +17,6 @@ from eaglenet_mm.models.heads.eaglenet_state import (
     EagleNetVideoState,
     bytes_of_pair,
     check_frames,
-    displace,
 )
 from eaglenet_mm.models.layers import (
     FramePooling,
@@ -274,9 +273,9 @@ class EagleNetHead(EagleNetObjective):
             radius = self.stochastic_text(
                 sentence, at_least_float32(video.unit_frames)
             ).exp()  # (Bv, Bt, D)
-            spread = displace(noise, radius, workspace)
         logits = self.graph(
-            spread,
+            noise,
+            radius,
             text.graph,
             video.graph,
             folded,

@@ -7,11 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eaglenet_mm.models.layers import (
-    PairRandom,
-    PooledFramesState,
-    Workspace,
-)
+from eaglenet_mm.models.layers import PairRandom, PooledFramesState
 from eaglenet_mm.models.layers.plain_graph import EmbedsState, PlainFramesState
 from eaglenet_mm.models.layers.relational_graph import LastLogits
 from eaglenet_mm.models.layers.relational_layer import (
@@ -129,28 +125,6 @@ def check_frames(
         )
 
 
-def displace(
-    noise: Tensor, radius: Tensor, workspace: Workspace | None
-) -> Tensor:
-    """Displace candidates from their sentence.
-
-    Args:
-        noise (Tensor): Shape ``(S, D)`` or ``(Bv, Bt, S, D)``.
-        radius (Tensor): Shape ``(Bv, Bt, D)``.
-        workspace (Workspace, optional): Where the result may lie, if no
-            gradient is needed.
-
-    Returns:
-        Tensor: Shape ``(Bv, Bt, S, D)``.
-    """
-    if workspace is None or torch.is_grad_enabled():
-        return noise * radius.unsqueeze(2)
-    out = workspace.empty(
-        'spread', (*radius.shape[:2], *noise.shape[-2:]), radius
-    )
-    return torch.mul(noise, radius.unsqueeze(2), out=out)
-
-
 def bytes_of_pair(
     width: int,
     num_frames: int,
@@ -163,7 +137,7 @@ def bytes_of_pair(
     """Tell what one pair takes in float32.
 
     In evaluation the widest tensors of the graph. In training what is kept
-    for the backward pass: noise, candidates and their projections, nodes
+    for the backward pass: noise, projected candidates, nodes
     behind the hidden layers, attentions, and 15 vectors of the pooling.
 
     Args:
@@ -184,4 +158,4 @@ def bytes_of_pair(
     attention = num_heads * nodes * (nodes + 2 * num_frames)
     layers = max(1, num_hidden) * (layer * width + attention)
     logits = 2 * num_heads * num_frames * nodes
-    return int(4 * (layers + (2 * num_candidates + 15) * width + logits))
+    return int(4 * (layers + (num_candidates + 15) * width + logits))

@@ -71,8 +71,9 @@ def attention_of(
     Args:
         rows (Tensor): Shape ``(..., N)``.
         columns (Tensor): Shape ``(..., M)``.
-        slope (float): Of the leaky ReLU.
-        mask (Tensor, optional): True for columns that count.
+        slope (float): Of the leaky ReLU, not negative.
+        mask (Tensor, optional): True for columns that count, shape
+            ``(..., 1, M)``.
 
     Returns:
         Tensor: Shape ``(..., N, M)``.
@@ -83,8 +84,13 @@ def attention_of(
     torch.add(rows.unsqueeze(-1), columns.unsqueeze(-2), out=logits)
     F.leaky_relu_(logits, slope)
     if mask is not None:
+        columns = columns.masked_fill(~mask.squeeze(-2), float('-inf'))
         logits.masked_fill_(~mask, float('-inf'))
-    return logits.softmax(dim=-1)
+    # rising with its argument, the leaky ReLU has its largest value where the
+    # columns have; torch's own softmax is slow over so few columns
+    largest = F.leaky_relu(rows + columns.amax(dim=-1, keepdim=True), slope)
+    logits.sub_(largest.unsqueeze(-1)).exp_()
+    return logits.div_(logits.sum(dim=-1, keepdim=True))
 
 
 def attention_backward(

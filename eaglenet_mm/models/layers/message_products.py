@@ -61,6 +61,34 @@ class MessageSizes(NamedTuple):
         return slice(head * self.head_width, (head + 1) * self.head_width)
 
 
+def displace(
+    noise: Tensor,
+    radius: Tensor | None,
+    dtype: torch.dtype,
+    space: Workspace | None = None,
+) -> Tensor:
+    """Displace candidates from their sentence.
+
+    Args:
+        noise (Tensor): Shape ``(S, D)`` or ``(Bv, Bt, S, D)``; the nodes of
+            the latter shape themselves if there is no radius.
+        radius (Tensor, optional): Shape ``(Bv, Bt, D)``.
+        dtype (torch.dtype): Type of the result.
+        space (Workspace, optional): Where the result lies; then there is no
+            gradient.
+
+    Returns:
+        Tensor: Contiguous, shape ``(Bv, Bt, S, D)``.
+    """
+    if radius is None:
+        return noise.to(dtype).contiguous()
+    if space is None:
+        return (noise * radius.unsqueeze(2)).to(dtype)
+    shape = (*radius.shape[:2], *noise.shape[-2:])
+    out = space.empty('spread', shape, radius, dtype)
+    return torch.mul(noise, radius.unsqueeze(2), out=out)
+
+
 def by_head(logits: Tensor) -> Tensor:
     """Bring logits of frames ``(Bv, F, H)`` to ``(H, Bv, 1, F)``."""
     return logits.permute(2, 0, 1).unsqueeze(2)
@@ -163,7 +191,7 @@ def last_product_gradient(
     if weight is None:
         return None
     gradient = gradient.flatten(0, 1).to(nodes.dtype)
-    return nodes.flatten(1, 2).mT @ gradient
+    return (gradient.T @ nodes.flatten(1, 2)).mT
 
 
 def node_gradient(

@@ -17,6 +17,7 @@ from eaglenet_mm.models.layers.graph_attention import (
     pair_logits,
 )
 from eaglenet_mm.models.layers.keyed_random import PairRandom
+from eaglenet_mm.models.layers.message_products import displace
 from eaglenet_mm.models.layers.relational_graph import (
     LastLogits,
     RelationalGraph,
@@ -212,7 +213,8 @@ class PlainGraph(nn.Module):
 
     def forward(
         self,
-        spread: Tensor,
+        noise: Tensor,
+        radius: Tensor | None,
         text: EmbedsState | None,
         frames: Any,
         folded: None = None,
@@ -224,9 +226,9 @@ class PlainGraph(nn.Module):
 
         Arguments as those of the relational graph.
         """
-        nodes = spread
+        nodes = displace(noise, radius, noise.dtype)
         if text is not None:
-            nodes = text.embeds.unsqueeze(1) + pad_sentence(spread)
+            nodes = text.embeds.unsqueeze(1) + pad_sentence(nodes)
         state = frames.map(lambda x: x.unsqueeze(1))  # (Bv, 1, ...)
         frame_nodes = nodes
         mask = None if frame_mask is None else frame_mask.unsqueeze(1)

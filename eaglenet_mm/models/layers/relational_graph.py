@@ -16,7 +16,10 @@ from eaglenet_mm.models.layers.graph_attention import (
     product_type,
 )
 from eaglenet_mm.models.layers.keyed_random import PairRandom, kept_share
-from eaglenet_mm.models.layers.message_products import MessageOptions
+from eaglenet_mm.models.layers.message_products import (
+    MessageOptions,
+    displace,
+)
 from eaglenet_mm.models.layers.relational_layer import (
     FoldedLayer,
     RelationalFramesState,
@@ -68,8 +71,8 @@ class RelationalGraph(nn.Module):
         negative_slope (float): Of the leaky ReLU. Default: 0.1.
 
     Raises:
-        ValueError: If ``width`` is no multiple of ``num_heads`` or
-            ``num_layers`` is below 1.
+        ValueError: If ``width`` is no multiple of ``num_heads``,
+            ``num_layers`` is below 1 or ``negative_slope`` below 0.
     """
 
     hidden: Any  # nn.ModuleList forgets what class its modules have
@@ -84,6 +87,11 @@ class RelationalGraph(nn.Module):
     ) -> None:
         super().__init__()
         check_graph_sizes(width, num_layers, num_heads)
+        if negative_slope < 0:
+            raise ValueError(
+                'negative_slope cannot be negative itself, but is '
+                f'{negative_slope}.'
+            )
         self.dropout = dropout
         self.slope = negative_slope
         self.hidden = nn.ModuleList(
@@ -133,7 +141,8 @@ class RelationalGraph(nn.Module):
 
     def forward(
         self,
-        spread: Tensor,
+        noise: Tensor,
+        radius: Tensor | None,
         text: Any,
         frames: Any,
         folded: FoldedGraph | None = None,
@@ -144,11 +153,14 @@ class RelationalGraph(nn.Module):
         """Compute the logits of the candidates, averaged over the frames.
 
         Args:
-            spread (Tensor): Displacements of the candidates from their
-                sentence, shape ``(Bv, Bt, S, D)``.
+            noise (Tensor): Noise of the candidates, without gradient, shape
+                ``(S, D)`` for all pairs or ``(Bv, Bt, S, D)``. Without
+                radius and text these are the text nodes themselves.
+            radius (Tensor, optional): What noise is multiplied with to
+                displace the candidates from their sentence, shape
+                ``(Bv, Bt, D)``.
             text (RelationalTextsState | LastLogits, optional): Of
-                :meth:`prepare_text`. With None, ``spread`` are the text
-                nodes themselves.
+                :meth:`prepare_text`.
             frames (RelationalFramesState | LastLogits): Of
                 :meth:`prepare_frames`.
             folded (FoldedGraph, optional): Of :meth:`fold`. Default: None,
@@ -163,20 +175,21 @@ class RelationalGraph(nn.Module):
             Tensor: ``a`` of the paper, before its softmax, of the sentence
             and its candidates, shape ``(Bv, Bt, 1 + S)``.
         """
-        shape = spread.shape[:2]
+        shape = (noise if radius is None else radius).shape[:2]
         is_shallow = isinstance(frames, LastLogits)
         if folded is None:
             num_frames = (frames.logits if is_shallow else frames.base).shape[
                 1
             ]
-            folded = self.fold(num_frames, spread.shape[2])
+            folded = self.fold(num_frames, noise.shape[-2])
         if is_shallow:
+            spread = displace(noise, radius, noise.dtype)
             own = spread @ self.last.folded()[1].T
             if text is not None:
                 own = pad_sentence(own) + text.logits.unsqueeze(1)
             logits = pair_logits(frames.logits.unsqueeze(1), own, self.slope)
             return mean_over_frames(logits, frame_mask)
-        count = spread.shape[2] + (text is not None)
+        count = noise.shape[-2] + (text is not None)
         space = workspace or Workspace()
         options = MessageOptions(
             self.slope,
@@ -184,18 +197,19 @@ class RelationalGraph(nn.Module):
             space,
             reuse=workspace is not None and not torch.is_grad_enabled(),
         )
-        mask, nodes = frame_mask, spread
-        text_nodes = frame_nodes = spread
+        mask = frame_mask
+        text_nodes = frame_nodes = noise
         for index, layer in enumerate(self.hidden):
             if index > 0:
                 # the nodes of a pair now are its own: one text a video
-                nodes = _join_heads(text_nodes).unsqueeze(1)
-                text = None
+                noise = _join_heads(text_nodes).unsqueeze(1)
+                radius = text = None
                 if mask is not None and index == 1:
                     mask = mask.repeat_interleave(shape[1], dim=0)
                 frames = layer.prepare_frames(_join_heads(frame_nodes), mask)
             text_nodes, frame_nodes = layer(
-                nodes,
+                noise,
+                radius,
                 text,
                 frames,
                 folded.hidden[index],
@@ -203,7 +217,7 @@ class RelationalGraph(nn.Module):
                 (folded.left, folded.right)
                 if layer is self.hidden[-1]
                 else (None, None),
-                self._dropout(random, index, nodes, count, frames),
+                self._dropout(random, index, count, frames),
                 options._replace(reuse=options.reuse and index == 0),
             )
         # of the last layer the logits alone are needed, (Bv * Bt, H, F, T)
@@ -214,24 +228,24 @@ class RelationalGraph(nn.Module):
         self,
         random: PairRandom | None,
         index: int,
-        nodes: Tensor,
         num_texts: int,
         frames: RelationalFramesState,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Draw the dropout masks of a layer, ``(Bv, Bt, H, nodes, O)``."""
         if random is None or self.dropout == 0.0:
             return None, None
-        heads = frames.left.shape[-1]
-        like = nodes.new_empty(0, dtype=product_type(nodes))
+        num_frames, heads = frames.left.shape[-2:]
+        base = frames.base
+        like = base.new_empty(0, dtype=product_type(base))
 
         def draw(kind: str, count: int) -> Tensor | None:
-            shape = (heads, count, nodes.shape[-1] // heads)
+            shape = (heads, count, base.shape[-1] // heads)
             mask = random.dropout_mask(
                 f'graph {index} {kind}', *shape, rate=self.dropout, like=like
             )
             return None if mask is None else mask.view(-1, 1, *shape)
 
-        return draw('text', num_texts), draw('frames', frames.left.shape[-2])
+        return draw('text', num_texts), draw('frames', num_frames)
 
 
 def _join_heads(nodes: Tensor) -> Tensor:

@@ -160,7 +160,8 @@ class RelationalGraphLayer(nn.Module):
 
     def forward(
         self,
-        spread: Tensor,
+        noise: Tensor,
+        radius: Tensor | None,
         text: RelationalTextsState | None,
         frames: RelationalFramesState,
         folded: FoldedLayer,
@@ -174,11 +175,12 @@ class RelationalGraphLayer(nn.Module):
         Arguments, shapes and results are those of
         :class:`RelationalMessages`.
         """
-        dtype = product_type(spread)
+        dtype = product_type(noise)
         no_text = (None, None, None)
-        with torch.autocast(spread.device.type, enabled=False):
+        with torch.autocast(noise.device.type, enabled=False):
             return RelationalMessages.apply(
-                spread.to(dtype).contiguous(),
+                noise,
+                radius,
                 *(
                     no_text
                     if text is None

@@ -16,6 +16,7 @@ from eaglenet_mm.models.layers.message_products import (
     MessageOptions,
     MessageSizes,
     by_head,
+    displace,
     last_product,
     last_product_gradient,
     narrow_logits,
@@ -41,7 +42,8 @@ class RelationalMessages(Function):
     @staticmethod
     def forward(
         ctx: Any,
-        spread: Tensor,
+        noise: Tensor,
+        radius: Tensor | None,
         text_values: Tensor | None,
         text_narrow: Tensor | None,
         text_to_frames: Tensor | None,
@@ -62,8 +64,11 @@ class RelationalMessages(Function):
 
         Args:
             ctx: Of autograd.
-            spread (Tensor): Displacements of the candidates, or nodes if
-                there are no text terms, shape ``(Bv, Bt, N, D)``.
+            noise (Tensor): Of the candidates, shape ``(Bv, Bt, N, D)`` or
+                ``(N, D)``, without gradient; or the nodes themselves, shape
+                ``(Bv, Bt, N, D)``, if there is no radius.
+            radius (Tensor, optional): What noise is multiplied with to
+                displace the candidates, shape ``(Bv, Bt, D)``.
             text_values (Tensor, optional): Shape ``(Bt, D)``. With it there
                 is one more node in front, whose displacement is zero.
             text_narrow (Tensor, optional): Shape ``(Bt, 4 H)``.
@@ -90,6 +95,8 @@ class RelationalMessages(Function):
             frames ``(H, Bv * Bt, F, O)``; or their products, ``(Bv * Bt, T,
             H')`` and ``(Bv * Bt, F, H')``, in float32 or wider.
         """
+        space = options.workspace
+        spread = displace(noise, radius, weight.dtype, space)
         videos, texts_a_video, count, width = spread.shape
         size = MessageSizes(
             videos=videos,
@@ -101,7 +108,6 @@ class RelationalMessages(Function):
             width=width,
             products=len(weight),
         )
-        space = options.workspace
 
         def result(name: str, *shape: int) -> Tensor:
             if options.reuse:
@@ -146,7 +152,7 @@ class RelationalMessages(Function):
             if mask is not None:
                 nodes.mul_(mask.flatten(0, 1).transpose(0, 1))
         ctx.save_for_backward(
-            spread, products, narrow, left, right, values, weight,
+            noise, radius, products, narrow, left, right, values, weight,
             frame_weight, last_left, last_right, texts, frames, *weights,
         )  # fmt: skip
         ctx.size, ctx.options = size, options
@@ -163,13 +169,14 @@ class RelationalMessages(Function):
     def backward(ctx: Any, text_grad: Tensor, frame_grad: Tensor) -> Any:
         """Compute the gradients of all tensors."""
         (
-            spread, products, narrow, left, right, values, weight,
+            noise, radius, products, narrow, left, right, values, weight,
             frame_weight, last_left, last_right, texts, frames,
             among, from_frames, to_frames,
         ) = ctx.saved_tensors  # fmt: skip
         size: MessageSizes = ctx.size
         space: Workspace = ctx.options.workspace
         slope: float = ctx.options.slope
+        spread = displace(noise, radius, weight.dtype, space)
         extra = size.nodes - size.num_candidates
         wide = size.width + size.head_width
         flat = spread.view(size.pairs * size.num_candidates, size.width)
@@ -181,7 +188,9 @@ class RelationalMessages(Function):
         )
         d_itself = d_by_node[..., size.width : wide]
         d_itself.zero_()
-        d_spread = spread.new_zeros(by_pair.shape)
+        d_spread = torch.empty_like(by_pair)
+        if radius is not None:
+            d_spread = space.empty('d_spread', tuple(by_pair.shape), spread)
         d_values, d_base = torch.empty_like(values), torch.empty_like(values)
         d_sentence = spread.new_empty(size.texts, size.width)
         d_sentence_frames = spread.new_empty(size.texts, size.width)
@@ -243,7 +252,7 @@ class RelationalMessages(Function):
                 flat_grad, frame_weight[part], out=d_sums.view(-1, size.width)
             )
             d_to[head][..., extra:] = d_sums @ by_pair.mT
-            d_spread.baddbmm_(weights.mT, d_sums)
+            d_spread.baddbmm_(weights.mT, d_sums, beta=int(head > 0))
         text_left, text_right, to_left, to_right = narrow
         shape = (size.videos, size.texts)
         d_text_left, d_text_right = attention_backward(
@@ -272,7 +281,9 @@ class RelationalMessages(Function):
             ]
         ).flatten(0, 1)  # (4 H, Bv, Bt, T)
         d_products[:, -4 * size.heads :] = d_narrow[..., extra:].flatten(1).T
-        d_spread.view(flat.shape).addmm_(d_products, weight)
+        d_spread.view(flat.shape).addmm_(
+            d_products, weight, beta=int(not size.projects_first)
+        )
         d_weight = d_products.T @ flat
         sentence: tuple[Tensor | None, ...] = (None, None, None)
         if ctx.has_sentence:
@@ -281,8 +292,13 @@ class RelationalMessages(Function):
                 d_narrow.sum((1, 3)).T,
                 d_sentence_frames,
             )
+        d_spread = d_spread.view_as(spread)
+        displaced: tuple[Tensor | None, ...] = (d_spread, None)
+        if radius is not None:
+            by_radius = torch.mul(d_spread, noise, out=d_spread).sum(2)
+            displaced = (None, by_radius.to(radius.dtype))
         return (
-            d_spread.view_as(spread),
+            *displaced,
             *sentence,
             d_base,
             d_left.sum(2).permute(1, 2, 0),

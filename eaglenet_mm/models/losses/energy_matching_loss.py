@@ -25,10 +25,14 @@ class KeyedNoise:
         purpose (str): Names what they are drawn for.
     """
 
+    #: Draws of normal numbers made at once: a draw of a step is small.
+    AT_ONCE = 5
+
     def __init__(self, random: KeyedRandom, purpose: str) -> None:
         self.random = random
         self.purpose = purpose
         self.draws = 0
+        self._ahead: dict[tuple[range, tuple[int, ...]], list[Tensor]] = {}
 
     def _name(self) -> str:
         self.draws += 1
@@ -45,8 +49,14 @@ class KeyedNoise:
         self, rows: range, shape: tuple[int, ...], like: Tensor
     ) -> Tensor:
         """Draw from ``N(0, 1)``, shape ``(len(rows), *shape)``."""
-        keys = torch.tensor(rows, dtype=torch.int64)
-        return self.random.normal(self._name(), keys, shape, like)
+        ahead = self._ahead.setdefault((rows, shape), [])
+        if not ahead:
+            keys = torch.tensor(rows, dtype=torch.int64)
+            numbers = self.random.normal(
+                self._name(), keys, (self.AT_ONCE, *shape), like
+            )
+            ahead.extend(numbers.unbind(dim=1))
+        return ahead.pop(0)
 
     def permutation(self, size: int, like: Tensor) -> Tensor:
         """Draw a permutation."""

@@ -379,6 +379,7 @@ def test_a_batch_of_one_trains() -> None:
         (dict(graph=dict(type='gcn')), "graph.type must be .* but is 'gcn'"),
         (dict(graph=dict(num_layers=0)), 'num_layers=0'),
         (dict(graph=dict(num_heads=3)), 'no multiple of num_heads=3'),
+        (dict(graph=dict(negative_slope=-1.0)), 'negative itself, .*-1.0'),
         (dict(graph=dict(type='gat', version=3)), 'version must .* is 3'),
         (dict(pooling=dict(num_heads=3)), 'no multiple of num_heads=3'),
         (dict(loss_energy=None), 'energy_support_weight=1.0 weighs'),

@@ -32,7 +32,7 @@ def run(
     mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     state = graph.prepare_frames(frames, mask)
-    return graph(text, None, state, frame_mask=mask)
+    return graph(text, None, None, state, frame_mask=mask)
 
 
 @pytest.mark.parametrize('frames', [3, 9], ids=['few frames', 'many frames'])
@@ -47,7 +47,9 @@ def test_displacements_are_nodes_taken_apart(
     sentence = torch.randn(2, WIDTH, dtype=torch.float64)
     whole = sentence.unsqueeze(1) + nn.functional.pad(spread, (0, 0, 1, 0))
     state = graph.prepare_frames(frame_nodes, None)
-    got = graph(spread, graph.prepare_text(sentence), state)
+    radius = torch.rand(3, 2, WIDTH, dtype=torch.float64) + 0.5
+    noise = spread / radius.unsqueeze(2)
+    got = graph(noise, radius, graph.prepare_text(sentence), state)
     torch.testing.assert_close(got, run(graph, whole, frame_nodes))
 
 
@@ -70,21 +72,25 @@ def messages(
     left = torch.randn(2, 4, 2, dtype=torch.float64)
     right = torch.randn(2, 4, 2, dtype=torch.float64)
 
-    def function(spread, text, frame_nodes, left, right, *parameters):
+    noise = torch.randn(2, 2, 3, WIDTH, dtype=torch.float64)
+
+    def function(given, text, frame_nodes, left, right, *parameters):
         del parameters  # gradcheck moves them in place
-        given = mask if masked else None
+        frame_mask = mask if masked else None
         return layer(
-            spread,
+            noise if sentence else given,
+            given if sentence else None,
             layer.prepare_text(text) if sentence else None,
-            layer.prepare_frames(frame_nodes, given),
+            layer.prepare_frames(frame_nodes, frame_mask),
             layer.fold(frames > 3),
-            given,
+            frame_mask,
             (left, right) if last else (None, None),
             masks,
             MessageOptions(0.1, 0.5, Workspace(), reuse=False),
         )
 
-    inputs = [spread, text, frame_nodes, left, right]
+    given = noise[:, :, 0].clone() if sentence else spread
+    inputs = [given, text, frame_nodes, left, right]
     return layer, function, [x.requires_grad_() for x in inputs]
 
 
@@ -108,13 +114,14 @@ def test_memory_taken_up_again_changes_nothing() -> None:
     spread, frame_nodes = nodes()
     text = graph.prepare_text(torch.randn(2, WIDTH, dtype=torch.float64))
     state = graph.prepare_frames(frame_nodes, None)
-    expected = graph(spread, text, state)
+    radius = torch.rand(3, 2, WIDTH, dtype=torch.float64)
+    expected = graph(spread, radius, text, state)
     space = Workspace()
     with torch.no_grad():
         for _ in range(2):
-            got = graph(spread, text, state, workspace=space)
+            got = graph(spread, radius, text, state, workspace=space)
             torch.testing.assert_close(got, expected)
-            graph(spread * 2, text, state, workspace=space)
+            graph(spread * 2, radius, text, state, workspace=space)
 
 
 @pytest.mark.parametrize('layers', [1, 2, 3])
