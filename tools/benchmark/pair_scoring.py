@@ -1,0 +1,284 @@
+"""Scoring all pairs of some texts and videos, as an evaluation does.
+
+    python tools/benchmark/pair_scoring.py --json pair_scoring.json
+
+Compares the head, preparation of both sides included, with the brute-force
+reference in the same run: time, pairs and operations a second, what share of
+the machine's matrix-product peak is reached, and how far scores differ. Run
+it from a checkout. Without --texts, --videos and --frames it measures 32 x 32
+and 64 x 64 pairs at 12 frames, and 32 x 32 pairs at 64 frames, the size of
+DiDeMo, where the reference scores 8 texts only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from arithmetic import brute_force_terms, factorised_terms
+from brute_force_scores import score_by_brute_force
+from common import (
+    DTYPES,
+    build_head,
+    interleaved_medians,
+    make_parser,
+    precision,
+    random_features,
+    seconds,
+    start,
+    tensor_bytes,
+)
+from rates import count_work, matmul_peak, rate
+from reporting import (
+    describe_machine,
+    print_machine,
+    print_table,
+    write_report,
+)
+from torch import Tensor
+
+from eaglenet_mm.models.heads import EagleNetHead
+
+#: Texts whose scores are also computed in float64.
+CHECKED_TEXTS = 2
+
+
+class Case(NamedTuple):
+    """Sizes of one measurement; the reference scores the first texts only."""
+
+    texts: int
+    videos: int
+    frames: int
+    reference_texts: int
+
+
+DEFAULT_CASES = (
+    Case(32, 32, 12, 32),
+    Case(64, 64, 12, 64),
+    Case(32, 32, 64, 8),
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = make_parser(__doc__)
+    add = parser.add_argument
+    add('--texts', type=int, help='texts Bt')
+    add('--videos', type=int, help='videos Bv')
+    add(
+        '--reference-texts',
+        type=int,
+        help='texts that the reference scores; default: all',
+    )
+    add(
+        '--reference-pairs',
+        type=int,
+        default=1024,
+        help='most pairs the reference expands at once, for its memory',
+    )
+    add('--peak-size', type=int, help='side of the products of the peak')
+    return parser.parse_args()
+
+
+def choose_cases(args: argparse.Namespace) -> list[Case]:
+    """One case if a size was given, else the default ones."""
+    if not any((args.texts, args.videos, args.frames)):
+        return [
+            case._replace(
+                reference_texts=min(
+                    case.texts, args.reference_texts or case.reference_texts
+                )
+            )
+            for case in DEFAULT_CASES
+        ]
+    texts = args.texts or 32
+    reference_texts = min(texts, args.reference_texts or texts)
+    return [Case(texts, args.videos or 32, args.frames or 12, reference_texts)]
+
+
+def fastest_rows(
+    run: Callable[[int, int], Any], case: Case, limit: int, device: Any
+) -> int:
+    """Find how many texts at once suit the reference best.
+
+    Args:
+        run (Callable): Scores some texts (first argument), some at once.
+        case (Case): Sizes.
+        limit (int): Pairs that may be expanded at once.
+        device (torch.device): What to wait for.
+    """
+    most = max(1, min(case.reference_texts, limit // case.videos))
+    choices = sorted({1, min(4, most), most})
+    run(1, 1)  # warm-up
+    cost = {}
+    for rows in choices:
+        texts = max(rows, min(4, case.reference_texts))
+        cost[rows] = seconds(lambda: run(texts, rows), device) / texts  # noqa: B023
+    return min(cost, key=cost.__getitem__)
+
+
+def measure(case: Case, args: argparse.Namespace, peak: float) -> dict:
+    """Measure one size."""
+    device = torch.device(args.device)
+    head = build_head(args, case.frames).eval()
+    text, video = random_features(args, case.texts, case.videos, case.frames)
+    scored = text.embeds[: case.reference_texts]
+
+    @torch.no_grad()
+    def ours() -> Tensor:
+        with precision(args):
+            return head.score_chunked(
+                head.prepare_text(text), head.prepare_video(video)
+            )
+
+    def reference(texts: int, rows: int) -> Tensor:
+        with precision(args):
+            return score_by_brute_force(
+                head, scored[:texts], video.frames, rows
+            ).float()
+
+    rows = fastest_rows(reference, case, args.reference_pairs, device)
+    ours_work = count_work(ours)  # warm-up at the same time
+    reference_work = count_work(lambda: reference(len(scored), rows))
+    times = interleaved_medians(
+        {
+            'ours': (ours, 3),
+            'reference': (lambda: reference(len(scored), rows), 1),
+        },
+        args.repeats,
+        device,
+    )
+    with torch.no_grad(), precision(args):
+        states = head.prepare_text(text), head.prepare_video(video)
+    pairs = case.texts * case.videos
+    reference_pairs = len(scored) * case.videos
+    sizes = args.dim, case.frames, args.candidates, args.heads, args.layers
+    result = dict(
+        texts=case.texts,
+        videos=case.videos,
+        frames=case.frames,
+        ours=rate(ours_work, pairs, times['ours'], peak),
+        reference=dict(
+            rate(reference_work, reference_pairs, times['reference'], peak),
+            rows_at_once=rows,
+        ),
+        bytes_per_text=tensor_bytes(states[0].tensors()) / case.texts,
+        bytes_per_video=tensor_bytes(states[1].tensors()) / case.videos,
+        bytes_per_pair=head.bytes_per_pair(),
+        formula_mflop_per_pair=dict(
+            reference=sum(brute_force_terms(*sizes).values()) / 1e6,
+            ours=(
+                sum(factorised_terms(*sizes).values()) / 1e6
+                if args.layers <= 2
+                else None
+            ),
+        ),
+        **differences(head, scored, video.frames, ours(), rows),
+    )
+    result['ratio'] = (
+        result['ours']['pairs_per_second']
+        / result['reference']['pairs_per_second']
+    )
+    result['flop_ratio'] = (
+        result['reference']['mflop_per_pair']
+        / result['ours']['mflop_per_pair']
+    )
+    return result
+
+
+def differences(
+    head: EagleNetHead, text: Tensor, frames: Tensor, scores: Tensor, rows: int
+) -> dict[str, Any]:
+    """Tell how far scores are from the reference, and both from float64.
+
+    Args:
+        head (EagleNetHead): The head, float32.
+        text (Tensor): What the reference scored, shape ``(n, D)``.
+        frames (Tensor): Shape ``(Bv, F, D)``.
+        scores (Tensor): Of the head in the precision that was asked for,
+            rows of at least these texts.
+        rows (int): Texts the reference scores at once.
+
+    Returns:
+        dict: ``largest_difference`` to the reference in float32, and
+        ``error_float64`` of both.
+    """
+    plain = score_by_brute_force(head, text, frames, rows)
+    checked = text[:CHECKED_TEXTS]
+    exact = score_by_brute_force(
+        copy.deepcopy(head).double(), checked.double(), frames.double(), 1
+    )
+    return dict(
+        largest_difference=float((scores[: len(plain)] - plain).abs().max()),
+        error_float64=dict(
+            texts=len(checked),
+            ours=float((scores[: len(exact)] - exact).abs().max()),
+            reference=float((plain[: len(exact)] - exact).abs().max()),
+        ),
+    )
+
+
+def table_row(result: dict) -> dict[str, Any]:
+    """Pick what the table shows."""
+    ours, reference = result['ours'], result['reference']
+    return {
+        'texts x videos x frames': 'x'.join(
+            str(result[key]) for key in ('texts', 'videos', 'frames')
+        ),
+        'ours s': ours['seconds'],
+        'ours pairs/s': ours['pairs_per_second'],
+        'reference pairs/s': reference['pairs_per_second'],
+        'ratio': result['ratio'],
+        'MFLOP/pair': ours['mflop_per_pair'],
+        'reference MFLOP/pair': reference['mflop_per_pair'],
+        'FLOP ratio': result['flop_ratio'],
+        'GFLOP/s': ours['gflop_per_second'],
+        'of peak': ours['peak_fraction'],
+        'reference of peak': reference['peak_fraction'],
+        'difference': result['largest_difference'],
+        'to float64': result['error_float64']['ours'],
+    }
+
+
+def main() -> None:
+    """Measure, print and write."""
+    args = parse_args()
+    device = start(args)
+    machine = describe_machine(device)
+    print_machine(machine)
+    peak = matmul_peak(device, DTYPES[args.dtype], args.peak_size)
+    print(f'peak of torch.mm in {args.dtype}: {peak / 1e9:.1f} GFLOP/s')
+    results: list[dict] = []
+    for case in choose_cases(args):
+        results.append(measure(case, args, peak))
+        # every case is on disk before the next one starts
+        write_report(
+            args, machine, peak_gflop_per_second=peak / 1e9, cases=results
+        )
+    print_table(
+        f'Scoring pairs, D={args.dim}, S={args.candidates}, {args.dtype}',
+        [table_row(result) for result in results],
+    )
+    print_table(
+        'Bytes',
+        [
+            {
+                'frames': result['frames'],
+                'of a prepared text': result['bytes_per_text'],
+                'of a prepared video': result['bytes_per_video'],
+                'of a pair in a chunk': result['bytes_per_pair'],
+                'written a pair': result['ours']['written_bytes_per_pair'],
+                'reference written a pair': result['reference'][
+                    'written_bytes_per_pair'
+                ],
+            }
+            for result in results
+        ],
+    )
+
+
+if __name__ == '__main__':
+    main()
