@@ -1,4 +1,4 @@
-"""Two processes give the gradient of one on the joint batch."""
+"""Several processes give the gradient of one on the joint batch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.models.tiny import eaglenet_head, tiny_inputs, tiny_retriever
+from tests.models.tiny import (
+    eaglenet_head,
+    random_features,
+    tiny_inputs,
+    tiny_retriever,
+)
 
-WORLD = 2
-BATCH = 6
+BATCHES = {2: 6, 4: 4}  # with four processes each has a single pair
 INFO_NCE = dict(type='InfoNCELoss')
 ENERGY = dict(type='EnergyMatchingLoss')
 SAMPLER = dict(num_steps=3, buffer_size=6)
@@ -47,7 +51,7 @@ HEADS = {
 }
 
 
-def run(head: dict, rank: int, world: int) -> dict[str, Any]:
+def run(head: dict, rank: int, world: int, batch: int) -> dict[str, Any]:
     """Take two training steps, return losses and gradients of the second."""
     torch.manual_seed(0)
     model = tiny_retriever(head).double().train()
@@ -57,7 +61,7 @@ def run(head: dict, rank: int, world: int) -> dict[str, Any]:
         rows = slice(rank, None, world)  # as samplers deal items out
         inputs = {
             name: (x.double() if x.is_floating_point() else x)[rows]
-            for name, x in tiny_inputs(BATCH, seed=step).items()
+            for name, x in tiny_inputs(batch, seed=step).items()
         }
         optimizer.zero_grad()
         losses = wrapped(inputs, mode='loss')
@@ -73,34 +77,44 @@ def run(head: dict, rank: int, world: int) -> dict[str, Any]:
     return dict(losses=losses, gradients=gradients, buffers=buffers)
 
 
-def worker(rank: int, init_file: str, head: dict, out_dir: str) -> None:
+def joined(rank: int, world: int, init_file: str) -> None:
     os.environ['OMP_NUM_THREADS'] = '1'
     torch.set_num_threads(1)
     dist.init_process_group(
         'gloo',
         init_method=f'file://{init_file}',
         rank=rank,
-        world_size=WORLD,
+        world_size=world,
         timeout=timedelta(seconds=60),
     )
-    torch.save(run(head, rank, WORLD), f'{out_dir}/{rank}.pt')
+
+
+def worker(
+    rank: int, world: int, init_file: str, head: dict, out_dir: str
+) -> None:
+    joined(rank, world, init_file)
+    result = run(head, rank, world, BATCHES[world])
+    torch.save(result, f'{out_dir}/{rank}.pt')
     dist.barrier()
     dist.destroy_process_group()
 
 
 @pytest.mark.dist
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize('name', HEADS)
-def test_gradient_of_two_processes(name: str, tmp_path: Path) -> None:
-    alone = run(HEADS[name], 0, 1)
+@pytest.mark.parametrize(
+    ('name', 'world'),
+    [*((name, 2) for name in HEADS), ('eaglenet', 4)],
+)
+def test_gradient_of_processes(name: str, world: int, tmp_path: Path) -> None:
+    alone = run(HEADS[name], 0, 1, BATCHES[world])
     mp.start_processes(
         worker,
-        (str(tmp_path / 'init'), HEADS[name], str(tmp_path)),
-        nprocs=WORLD,
+        (world, str(tmp_path / 'init'), HEADS[name], str(tmp_path)),
+        nprocs=world,
         start_method='spawn',
     )
     largest = max(float(g.abs().max()) for g in alone['gradients'].values())
-    for rank in range(WORLD):
+    for rank in range(world):
         got = torch.load(tmp_path / f'{rank}.pt')
         for part in ('losses', 'buffers'):
             for key, expected in alone[part].items():
@@ -117,6 +131,41 @@ def test_gradient_of_two_processes(name: str, tmp_path: Path) -> None:
 def test_every_parameter_gets_a_gradient() -> None:
     """DDP runs without searching for unused parameters."""
     for name, head in HEADS.items():
-        gradients = run(head, 0, 1)['gradients']
+        gradients = run(head, 0, 1, 6)['gradients']
         idle = [key for key, value in gradients.items() if value is None]
         assert not idle, (name, idle)
+
+
+def uneven_worker(
+    rank: int, init_file: str, sizes: tuple[int, int], out_dir: str
+) -> None:
+    joined(rank, 2, init_file)
+    model = tiny_retriever(eaglenet_head()).train()
+    text, video = random_features(
+        sizes[rank], sizes[rank], dtype=torch.float32
+    )
+    try:
+        model.head.loss(text, video)
+    except ValueError as error:
+        Path(out_dir, f'{rank}.txt').write_text(str(error))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.dist
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize('sizes', [(3, 2), (2, 0)], ids=str)
+def test_processes_with_different_shares(
+    sizes: tuple[int, int], tmp_path: Path
+) -> None:
+    """Every process gets the error, none waits for another."""
+    mp.start_processes(
+        uneven_worker,
+        (str(tmp_path / 'init'), sizes, str(tmp_path)),
+        nprocs=2,
+        start_method='spawn',
+    )
+    for rank in range(2):
+        message = (tmp_path / f'{rank}.txt').read_text()
+        assert f'they have {list(sizes)}, in order of rank' in message
+        assert 'drop_last=True' in message

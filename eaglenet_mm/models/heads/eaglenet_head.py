@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eaglenet_mm.models.heads.compiled import CompiledScore
 from eaglenet_mm.models.heads.eaglenet_objective import EagleNetObjective
 from eaglenet_mm.models.heads.eaglenet_state import (
     CandidateNoise,
@@ -77,6 +78,9 @@ class EagleNetHead(EagleNetObjective):
         energy_support_weight (float): Factor of the same loss on the support
             text. Default: 0.
         memory_budget (int): See the base class.
+        compile_score (bool): Let ``torch.compile`` fuse the scoring of
+            chunks in evaluation. Scores then differ in their last bits. If
+            it cannot, scoring goes on without it. Default: False.
         init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
 
     Raises:
@@ -102,6 +106,7 @@ class EagleNetHead(EagleNetObjective):
         energy_weight: float = 1.0,
         energy_support_weight: float = 0.0,
         memory_budget: int = 512 * 2**20,
+        compile_score: bool = False,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(loss_match, memory_budget, init_cfg)
@@ -146,6 +151,9 @@ class EagleNetHead(EagleNetObjective):
         # seed of the run and number of the next training step
         self.register_buffer(
             'random_key', torch.tensor([torch.initial_seed() % 2**62, 0])
+        )
+        self.compiled_score = (
+            CompiledScore(self._score) if compile_score else None
         )
         self.noise_table: Tensor
         self.random_key: Tensor
@@ -214,9 +222,12 @@ class EagleNetHead(EagleNetObjective):
         folded = self.graph.fold(
             self.num_frames, self.candidate_noise.num_candidates
         )
-        return functools.partial(
-            self._score, folded=folded, workspace=Workspace()
-        )
+        if self.compiled_score is None:
+            return functools.partial(
+                self._score, folded=folded, workspace=Workspace()
+            )
+        compiled = self.compiled_score
+        return lambda text, video: compiled(text, video, folded, None)
 
     def _score(
         self,

@@ -78,10 +78,8 @@ def attention_of(
     Returns:
         Tensor: Shape ``(..., N, M)``.
     """
-    lead = torch.broadcast_shapes(rows.shape[:-1], columns.shape[:-1])
     # the sum of broadcast tensors need not be contiguous by itself
-    logits = rows.new_empty(*lead, rows.shape[-1], columns.shape[-1])
-    torch.add(rows.unsqueeze(-1), columns.unsqueeze(-2), out=logits)
+    logits = (rows.unsqueeze(-1) + columns.unsqueeze(-2)).contiguous()
     F.leaky_relu_(logits, slope)
     if mask is not None:
         columns = columns.masked_fill(~mask.squeeze(-2), float('-inf'))
