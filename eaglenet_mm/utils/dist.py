@@ -97,24 +97,32 @@ def sum_with_grad(x: Tensor) -> Tensor:
     return x if get_world_size() == 1 else _Sum.apply(x)
 
 
-def check_equal_shares(size: int) -> None:
-    """Refuse shares of different size; every process must call this.
+def agree_on_share(size: int, fault: str | None) -> None:
+    """Refuse a batch in every process if it is wrong in one of them.
+
+    A process that raised alone would leave the others waiting for it.
 
     Args:
         size (int): Pairs of this process in the batch.
+        fault (str, optional): What is wrong with its share.
 
     Raises:
-        ValueError: In every process, if their sizes differ.
+        ValueError: In every process, if one has a fault or sizes differ.
     """
-    if get_world_size() == 1:
-        return
-    sizes = [int(x) for x in all_gather_object(size)]
+    shares = [(size, fault)]
+    if get_world_size() > 1:
+        shares = all_gather_object((size, fault))
+    sizes = [own for own, _ in shares]
     if len(set(sizes)) > 1:
         raise ValueError(
             'Every process must have equally many pairs in a training batch, '
             f'but they have {sizes}, in order of rank. Set drop_last=True in '
             'the dataloader, or round_up=True in the sampler.'
         )
+    for rank, (_, found) in enumerate(shares):
+        if found is not None:
+            place = f'Process {rank}: ' if len(shares) > 1 else ''
+            raise ValueError(place + found)
 
 
 def own_rows(num_rows: int) -> range:

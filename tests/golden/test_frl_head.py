@@ -221,7 +221,7 @@ def test_training(
     head = case.head.train()
     if chunked:  # one video a chunk, none kept
         head.memory_budget = len(case.arrays['train/text']) * (
-            head.bytes_per_pair()
+            head.bytes_per_pair(training=True)
         )
     for call in ('train', 'train_call1'):
         if f'{call}/total' in case.arrays:

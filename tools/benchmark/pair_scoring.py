@@ -167,7 +167,7 @@ def measure(case: Case, args: argparse.Namespace, peak: float) -> dict:
         ),
         bytes_per_text=tensor_bytes(states[0].tensors()) / case.texts,
         bytes_per_video=tensor_bytes(states[1].tensors()) / case.videos,
-        bytes_per_pair=head.bytes_per_pair(),
+        bytes_per_pair=head.bytes_per_pair(training=False),
         formula_mflop_per_pair=dict(
             reference=sum(brute_force_terms(*sizes).values()) / 1e6,
             ours=(

@@ -63,6 +63,7 @@ class TwoStageScorer:
     ) -> None:
         self.head = head
         self.shortlist = shortlist
+        self.scorer = head.chunk_scorer()
         self.video_state = head.prepare_video(videos)
         self.video_vectors = head.shortlist_video(videos).float()  # (Bv, C)
 
@@ -92,6 +93,7 @@ class TwoStageScorer:
             self.head.score_chunked(
                 text_state.index_select(wanted),
                 self.video_state.index_select(slice(video, video + 1)),
+                self.scorer,
             )[:, 0]
             for video, wanted in enumerate(captions.split(counts))
             if len(wanted)

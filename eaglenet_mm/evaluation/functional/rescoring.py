@@ -84,8 +84,11 @@ def query_bank_normalisation(
         )
     scores = scores.double()
     bank = bank.to(scores.device).double()
-    normalised = beta * scores - torch.logsumexp(beta * bank, dim=0)
+    # a candidate on no shortlist of the bank's queries is not normalised
+    known = on_shortlist(bank).any(dim=0)
+    weight = torch.logsumexp(beta * bank, dim=0).where(known, 0.0)
     # off the shortlist scores add nothing to the sums, and stay
+    normalised = beta * scores - weight
     normalised = torch.where(on_shortlist(scores), normalised, scores)
     if not dynamic:
         return normalised

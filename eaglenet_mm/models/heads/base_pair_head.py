@@ -50,10 +50,10 @@ class BasePairHead(BaseModule, ABC):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        if memory_budget <= 0:
+        if not isinstance(memory_budget, int) or memory_budget <= 0:
             raise ValueError(
                 'memory_budget is a positive number of bytes, but got '
-                f'{memory_budget}.'
+                f'{memory_budget!r}.'
             )
         self.memory_budget = memory_budget
         self.loss_match = (
@@ -91,8 +91,12 @@ class BasePairHead(BaseModule, ABC):
         """
 
     @abstractmethod
-    def bytes_per_pair(self) -> int:
-        """Tell what the intermediate tensors of one pair take in float32."""
+    def bytes_per_pair(self, training: bool) -> int:
+        """Tell what the intermediate tensors of one pair take in float32.
+
+        Args:
+            training (bool): Whether they are kept for a backward pass.
+        """
 
     def forward(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
         """Score features, shape ``(Bt, Bv)``."""
@@ -114,7 +118,7 @@ class BasePairHead(BaseModule, ABC):
         return self.score
 
     def chunks(
-        self, num_texts: int, num_videos: int, budget: int
+        self, num_texts: int, num_videos: int, budget: int, training: bool
     ) -> Iterator[tuple[slice, slice]]:
         """Cut a matrix of pairs into blocks of some bytes at most.
 
@@ -123,21 +127,29 @@ class BasePairHead(BaseModule, ABC):
             num_videos (int): Columns.
             budget (int): Bytes of a block, by :meth:`bytes_per_pair`; a block
                 has one pair at least.
+            training (bool): Whether a backward pass follows.
 
         Returns:
             Iterator[tuple[slice, slice]]: Rows and columns of each block.
         """
         return cut_chunks(
-            num_texts, num_videos, budget // self.bytes_per_pair()
+            num_texts, num_videos, budget // self.bytes_per_pair(training)
         )
 
     @torch.no_grad()
-    def score_chunked(self, text_state: Any, video_state: Any) -> Tensor:
+    def score_chunked(
+        self,
+        text_state: Any,
+        video_state: Any,
+        scorer: Callable[[Any, Any], Tensor] | None = None,
+    ) -> Tensor:
         """Score prepared sides in chunks of constant size.
 
         Args:
             text_state: Of :meth:`prepare_text`, ``Bt`` rows.
             video_state: Of :meth:`prepare_video`, ``Bv`` rows.
+            scorer (Callable, optional): Of :meth:`chunk_scorer`, where it
+                serves several matrices. Default: None, a new one.
 
         Returns:
             Tensor: Float32 (float64 for float64 features), without gradient,
@@ -156,8 +168,8 @@ class BasePairHead(BaseModule, ABC):
         budget = EVALUATION_BYTES.get(
             first.device.type, EVALUATION_BYTES['cuda']
         )
-        score = self.chunk_scorer()
-        for rows, columns in self.chunks(num_texts, num_videos, budget):
+        score = scorer or self.chunk_scorer()
+        for rows, columns in self.chunks(num_texts, num_videos, budget, False):
             scores[rows, columns] = score(
                 text_state.index_select(rows),
                 video_state.index_select(columns),
@@ -182,7 +194,7 @@ class BasePairHead(BaseModule, ABC):
         """
         self.check_budget(1)
         blocks = self.chunks(
-            len(text_state), len(video_state), self.memory_budget
+            len(text_state), len(video_state), self.memory_budget, True
         )
         return score_recomputing(
             self.score, text_state, video_state, list(blocks)
@@ -197,7 +209,7 @@ class BasePairHead(BaseModule, ABC):
         Raises:
             ValueError: If they take more than ``memory_budget``.
         """
-        needed = num_pairs * self.bytes_per_pair()
+        needed = num_pairs * self.bytes_per_pair(training=True)
         if needed > self.memory_budget:
             raise ValueError(
                 f'memory_budget={self.memory_budget} bytes is too small: '

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
-from eaglenet_mm.utils.dist import check_equal_shares
+from eaglenet_mm.utils.dist import agree_on_share
 
 
 def check_batch(text: TextFeatures, video: VideoFeatures) -> None:
@@ -17,20 +17,24 @@ def check_batch(text: TextFeatures, video: VideoFeatures) -> None:
         ValueError: If processes differ in their share, there are no pairs,
             the sides differ in number or width, or features are not finite.
     """
-    check_equal_shares(len(text))
-    if len(text) == 0:
-        raise ValueError(
-            'Training needs at least one pair, but the batch is empty. Set '
-            'drop_last=True in the dataloader.'
-        )
+    agree_on_share(len(text), find_fault(text, video))
+
+
+def find_fault(text: TextFeatures, video: VideoFeatures) -> str | None:
+    """Say what is wrong with the batch of this process, None if nothing."""
     if len(text) != len(video):
-        raise ValueError(
+        return (
             'Training needs one text a video, but got '
             f'{len(text)} texts and {len(video)} videos. Wrap the dataset '
             'in CaptionExpansion, RandomCaption or ParagraphDataset.'
         )
+    if len(text) == 0:
+        return (
+            'Training needs at least one pair, but the batch is empty. Set '
+            'drop_last=True in the dataloader.'
+        )
     if text.embeds.shape[-1] != video.frames.shape[-1]:
-        raise ValueError(
+        return (
             'Text and video features must have the same width, but got '
             f'{tuple(text.embeds.shape)} and '
             f'{tuple(video.frames.shape)}. Make the encoders agree in '
@@ -39,9 +43,10 @@ def check_batch(text: TextFeatures, video: VideoFeatures) -> None:
     for side, feats in (('text', text.embeds), ('video', video.frames)):
         wrong = (~feats.isfinite()).flatten(1).any(dim=1)
         if bool(wrong.any()):
-            raise ValueError(
+            return (
                 f'The {side} features of {int(wrong.sum())} of '
                 f'{len(wrong)} items in the batch are not finite, the '
                 f'first at position {int(wrong.nonzero()[0])}. Lower the '
                 'learning rate, or train without half precision.'
             )
+    return None

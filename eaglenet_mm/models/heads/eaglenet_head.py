@@ -16,7 +16,6 @@ from eaglenet_mm.models.heads.eaglenet_state import (
     CandidateNoise,
     EagleNetTextState,
     EagleNetVideoState,
-    bytes_of_pair,
     check_frames,
 )
 from eaglenet_mm.models.layers import (
@@ -236,6 +235,10 @@ class EagleNetHead(EagleNetObjective):
         folded: Any,
         workspace: Workspace | None,
     ) -> Tensor:
+        if not len(text_state) or not len(video_state):
+            return text_state.embeds.new_zeros(
+                len(text_state), len(video_state)
+            )
         if self.noise == 'table':
             noise = self.noise_table
         else:
@@ -246,7 +249,9 @@ class EagleNetHead(EagleNetObjective):
                 range(len(video_state)),
             )
             self.noise_draws += 1
-            noise = self.pair_noise(random, text_state.embeds)
+            noise = self.pair_noise(
+                random, at_least_float32(text_state.embeds)
+            )
         enriched, pooled, _ = self.enrich_and_pool(
             text_state, video_state, noise, folded, workspace=workspace
         )
@@ -296,6 +301,7 @@ class EagleNetHead(EagleNetObjective):
         )
         with torch.autocast(text.embeds.device.type, enabled=False):
             weights = logits.softmax(dim=-1)[..., 1:]  # (Bv, Bt, S)
+            noise = noise.to(weights.dtype)
             if noise.dim() == 2:
                 mean = weights @ noise
             else:
@@ -304,21 +310,38 @@ class EagleNetHead(EagleNetObjective):
         pooled = self.pooling(enriched, video.pooled_frames, random)
         return enriched, pooled, radius
 
-    def bytes_per_pair(self) -> int:
+    def bytes_per_pair(self, training: bool) -> int:
         """Tell what one pair takes in float32.
 
         In evaluation the widest tensors of the graph. In training what is
-        kept for the backward pass: noise, candidates and their projections,
-        nodes behind the hidden layer, attentions and what the pooling keeps.
+        kept for the backward pass: noise, what the graph keeps, and some 15
+        vectors of radius, pooling and support text.
+
+        Args:
+            training (bool): Whether a backward pass follows.
         """
-        return bytes_of_pair(
-            self.embed_dim,
-            self.num_frames,
-            self.candidate_noise.num_candidates,
-            num_heads=self.graph.last.num_heads,
-            num_hidden=len(self.graph.hidden),
-            training=self.training,
+        candidates = self.candidate_noise.num_candidates
+        numbers = self.graph.numbers_per_pair(
+            self.num_frames, candidates, training
         )
+        if training:
+            numbers += (candidates + 15) * self.embed_dim
+        return int(4 * numbers)
+
+    def score_with_grad(self, text_state: Any, video_state: Any) -> Tensor:
+        """Score prepared sides for training; see the base class.
+
+        Raises:
+            ValueError: With ``noise='pair'``, which is drawn at each call, so
+                that chunks computed again would not be what they were. The
+                loss draws noise of its own.
+        """
+        if self.noise == 'pair':
+            raise ValueError(
+                "score_with_grad needs noise='table', since noise='pair' is "
+                'drawn anew when chunks are computed again. Use loss().'
+            )
+        return super().score_with_grad(text_state, video_state)
 
     def pair_noise(self, random: PairRandom, like: Tensor) -> Tensor:
         """Draw candidate noise for each pair, ``(Bv, Bt, S, D)``."""

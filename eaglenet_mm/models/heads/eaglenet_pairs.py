@@ -14,6 +14,7 @@ from eaglenet_mm.models.heads.eaglenet_state import (
     EagleNetVideoState,
 )
 from eaglenet_mm.models.layers import KeyedRandom, PairRandom, Workspace
+from eaglenet_mm.models.layers.graph_attention import at_least_float32
 from eaglenet_mm.utils.dist import sum_with_grad
 
 #: Bytes of a chunk that still pays: more of it leaves the cache of a CPU.
@@ -58,7 +59,7 @@ class OwnPairs:
         self.workspace = Workspace()
         # the pairs of a video with all own texts stay together
         head.check_budget(len(text))
-        column_bytes = head.bytes_per_pair() * len(text)
+        column_bytes = head.bytes_per_pair(training=True) * len(text)
         device = text.embeds.device.type
         budget = min(
             head.memory_budget, CHUNK_BYTES.get(device, head.memory_budget)
@@ -115,7 +116,7 @@ class OwnPairs:
         enriched, pooled, radius = head.enrich_and_pool(
             self.text,
             videos,
-            head.pair_noise(random, radius_like(self.text.embeds)),
+            head.pair_noise(random, at_least_float32(self.text.embeds)),
             self.folded,
             random if head.training else None,
             self.workspace,
@@ -144,8 +145,3 @@ class OwnPairs:
             if row in columns
         ]
         return [text for text, _ in pairs], [place for _, place in pairs]
-
-
-def radius_like(text: Tensor) -> Tensor:
-    """A tensor of the type noise is needed in: float32 or wider."""
-    return text.float() if text.dtype.itemsize < 4 else text

@@ -123,39 +123,3 @@ def check_frames(
             f'{len(empty)} videos have no real frame, the first at '
             f'position {int(empty[0])}. Remove them from the annotations.'
         )
-
-
-def bytes_of_pair(
-    width: int,
-    num_frames: int,
-    num_candidates: int,
-    *,
-    num_heads: int,
-    num_hidden: int,
-    training: bool,
-) -> int:
-    """Tell what one pair takes in float32.
-
-    In evaluation the widest tensors of the graph. In training what is kept
-    for the backward pass: noise, projected candidates, nodes
-    behind the hidden layers, attentions, and 15 vectors of the pooling.
-
-    Args:
-        width (int): Width ``D``.
-        num_frames (int): Frames ``F``.
-        num_candidates (int): Candidates ``S``.
-        num_heads (int): Heads of the graph.
-        num_hidden (int): Its hidden layers.
-        training (bool): Whether a backward pass follows.
-    """
-    nodes = 1 + num_candidates
-    projected = num_candidates * (1 + 1 / num_heads)
-    if num_frames > num_candidates:
-        projected += num_candidates
-    layer = projected + nodes + num_frames  # vectors of width D
-    if not training:
-        return int(4 * width * (layer + num_candidates + 2 * num_frames))
-    attention = num_heads * nodes * (nodes + 2 * num_frames)
-    layers = max(1, num_hidden) * (layer * width + attention)
-    logits = 2 * num_heads * num_frames * nodes
-    return int(4 * (layers + (num_candidates + 15) * width + logits))

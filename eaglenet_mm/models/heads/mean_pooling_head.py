@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from eaglenet_mm.models.heads.base_pair_head import BasePairHead
@@ -48,8 +49,10 @@ class MeanPoolingHead(BasePairHead):
         self, text_state: UnitVectors, video_state: UnitVectors
     ) -> Tensor:
         """Compute cosines, shape ``(Bt, Bv)``, in [-1, 1]."""
-        return text_state.embeds @ video_state.embeds.T
+        embeds = text_state.embeds
+        with torch.autocast(embeds.device.type, enabled=False):
+            return embeds @ video_state.embeds.T
 
-    def bytes_per_pair(self) -> int:
+    def bytes_per_pair(self, training: bool) -> int:
         """Tell the size of a score."""
         return 4

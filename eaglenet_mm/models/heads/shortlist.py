@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from eaglenet_mm.models.layers.graph_attention import at_least_float32
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
 
@@ -15,9 +16,10 @@ def unit_sentences(text: TextFeatures) -> Tensor:
         text (TextFeatures): Features of ``Bt`` texts.
 
     Returns:
-        Tensor: Shape ``(Bt, D)``; zero where a sentence is zero.
+        Tensor: Float32 or wider, shape ``(Bt, D)``; zero where a sentence is
+        zero.
     """
-    return F.normalize(text.embeds, dim=-1)
+    return F.normalize(at_least_float32(text.embeds), dim=-1)
 
 
 def mean_of_unit_frames(video: VideoFeatures) -> Tensor:
@@ -27,10 +29,12 @@ def mean_of_unit_frames(video: VideoFeatures) -> Tensor:
         video (VideoFeatures): Features of ``Bv`` videos.
 
     Returns:
-        Tensor: The means, brought to unit length again, shape ``(Bv, D)``;
-        zero where a video has no real frame.
+        Tensor: The means, brought to unit length again, float32 or wider,
+        shape ``(Bv, D)``; zero where a video has no real frame.
     """
     mask = video.frame_mask.unsqueeze(-1)
-    frames = F.normalize(video.frames, dim=-1) * mask  # (Bv, F, D)
+    # a zero frame has no direction, and in half precision a NaN
+    frames = F.normalize(at_least_float32(video.frames), dim=-1)
+    frames = frames * mask  # (Bv, F, D)
     mean = frames.sum(dim=1) / mask.sum(dim=1).clamp(min=1)
     return F.normalize(mean, dim=-1)

@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from eaglenet_mm.models.layers.graph_attention import at_least_float32
+from eaglenet_mm.models.layers.graph_attention import (
+    at_least_float32,
+    check_dropout,
+)
 from eaglenet_mm.models.layers.keyed_random import PairRandom
 from eaglenet_mm.structures import Features
 
@@ -52,7 +55,8 @@ class FramePooling(nn.Module):
         dropout (float): Rate behind ``linear``. Default: 0.3.
 
     Raises:
-        ValueError: If ``embed_dim`` is no multiple of ``num_heads``.
+        ValueError: If ``embed_dim`` is no multiple of ``num_heads``, or
+            ``dropout`` is no probability below 1.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class FramePooling(nn.Module):
                 f'The pooling splits embed_dim in heads, but {embed_dim} is '
                 f'no multiple of num_heads={num_heads}.'
             )
+        check_dropout(dropout)
         self.num_heads = num_heads
         self.dropout = dropout
         self.query = nn.Linear(embed_dim, embed_dim)
@@ -95,7 +100,7 @@ class FramePooling(nn.Module):
         """
         num_videos, num_frames, width = frames.shape
         heads, head_width = self.num_heads, width // self.num_heads
-        normed = self._norm(self.norm1, frames)
+        normed = self._norm(self.norm1, frames).to(frames.dtype)
         split = (num_videos, num_frames, heads, head_width)
         keys = self.key(normed).view(split) / math.sqrt(head_width)
         values = self.value(normed).view(split)
@@ -146,7 +151,7 @@ class FramePooling(nn.Module):
         weights = logits.softmax(dim=-1).flatten(-2).to(state.values.dtype)
         attended = torch.bmm(weights, state.values)
         a = self._norm(self.norm2, attended + self.output.bias)
-        change = self.linear(a)  # (Bv, Bt, D)
+        change = self.linear(a.to(self.linear.weight.dtype))  # (Bv, Bt, D)
         if random is not None:
             mask = random.dropout_mask(
                 'pooling', a.shape[-1], rate=self.dropout, like=a
@@ -157,5 +162,12 @@ class FramePooling(nn.Module):
     @staticmethod
     def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
         """Normalise in float32 or wider, whatever autocast says."""
+        x = at_least_float32(x)
         with torch.autocast(x.device.type, enabled=False):
-            return norm(at_least_float32(x))
+            return nn.functional.layer_norm(
+                x,
+                norm.normalized_shape,
+                norm.weight.to(x.dtype),
+                norm.bias.to(x.dtype),
+                norm.eps,
+            )

@@ -118,11 +118,15 @@ def masked_softmax(logits: Tensor, column_mask: Tensor | None) -> Tensor:
         logits (Tensor): Shape ``(..., H, N, M)``.
         column_mask (Tensor, optional): True for columns that count, shape
             ``(..., M)`` with the leading axes of the logits.
+
+    Returns:
+        Tensor: In the type of the logits, computed in float32 or wider.
     """
+    dtype, logits = logits.dtype, at_least_float32(logits)
     if column_mask is not None:
         mask = column_mask.unsqueeze(-2).unsqueeze(-2)
         logits = logits.masked_fill(~mask, float('-inf'))
-    return logits.softmax(dim=-1)
+    return logits.softmax(dim=-1).to(dtype)
 
 
 def mean_over_frames(logits: Tensor, frame_mask: Tensor | None) -> Tensor:
@@ -135,11 +139,12 @@ def mean_over_frames(logits: Tensor, frame_mask: Tensor | None) -> Tensor:
     Returns:
         Tensor: Shape ``(Bv, Bt, T)``.
     """
-    logits = logits.mean(dim=2)
+    logits = at_least_float32(logits).mean(dim=2)
     if frame_mask is None:
         return logits.mean(dim=2)
     share = frame_mask / frame_mask.sum(dim=-1, keepdim=True)
-    return torch.einsum('vtfk,vf->vtk', logits, share.to(logits.dtype))
+    with torch.autocast(logits.device.type, enabled=False):
+        return torch.einsum('vtfk,vf->vtk', logits, share.to(logits.dtype))
 
 
 def product_type(x: Tensor) -> torch.dtype:
@@ -157,3 +162,11 @@ def at_least_float32(x: Tensor) -> Tensor:
 def pad_sentence(nodes: Tensor) -> Tensor:
     """Put a zero, the displacement of the sentence, before ``(..., S, C)``."""
     return F.pad(nodes, (0, 0, 1, 0))
+
+
+def check_dropout(rate: float) -> None:
+    """Refuse a rate of dropout that is no probability below 1."""
+    if not 0.0 <= rate < 1.0:
+        raise ValueError(
+            f'dropout must be at least 0 and below 1, but is {rate}.'
+        )

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from eaglenet_mm.models.layers.graph_attention import (
     AttentionProjection,
+    check_dropout,
     masked_softmax,
     mean_over_frames,
     pad_sentence,
@@ -183,9 +184,11 @@ class PlainGraph(nn.Module):
     ) -> None:
         super().__init__()
         check_graph_sizes(width, num_layers, num_heads)
+        check_dropout(dropout)
         if version not in (1, 2):
             raise ValueError(f'version must be 1 or 2, but is {version}.')
         self.dropout = dropout
+        self.version = version
         self.hidden = nn.ModuleList(
             PlainGraphLayer(
                 width, width // num_heads, num_heads, negative_slope, version
@@ -210,6 +213,25 @@ class PlainGraph(nn.Module):
 
     def fold(self, num_frames: int, num_candidates: int) -> None:
         """Nothing is made ready for chunks here."""
+
+    def numbers_per_pair(
+        self, num_frames: int, num_candidates: int, training: bool
+    ) -> float:
+        """Count the numbers that the graph of one pair takes.
+
+        Arguments as those of the relational graph.
+        """
+        width, heads = self.last.project.in_features, self.last.num_heads
+        nodes = num_candidates + 1
+        wide = float(nodes)  # the displacements
+        if self.version == 2:  # needs the values of the last layer, too
+            frames = num_frames if self.hidden else 0
+            wide += heads * (3 * nodes + 2 * frames)
+        layers = len(self.hidden) if training else min(1, len(self.hidden))
+        wide += layers * (5 + 2 * (self.version == 2)) * (nodes + num_frames)
+        attention = (2 * nodes + num_frames) * (nodes + num_frames) * layers
+        logits = (1 + layers) * nodes * num_frames
+        return width * wide + heads * (attention + logits)
 
     def forward(
         self,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from eaglenet_mm.models.layers.graph_attention import (
     AttentionProjection,
+    check_dropout,
     mean_over_frames,
     pad_sentence,
     pair_logits,
@@ -87,6 +88,7 @@ class RelationalGraph(nn.Module):
     ) -> None:
         super().__init__()
         check_graph_sizes(width, num_layers, num_heads)
+        check_dropout(dropout)
         if negative_slope < 0:
             raise ValueError(
                 'negative_slope cannot be negative itself, but is '
@@ -138,6 +140,32 @@ class RelationalGraph(nn.Module):
             for weight in self.last.folded()
         )
         return FoldedGraph(hidden, left, right)
+
+    def numbers_per_pair(
+        self, num_frames: int, num_candidates: int, training: bool
+    ) -> float:
+        """Count the numbers that the graph of one pair takes.
+
+        Args:
+            num_frames (int): Frames ``F``.
+            num_candidates (int): Candidates ``S``.
+            training (bool): Count what the backward pass needs, else the
+                widest tensors that live at once.
+        """
+        width, heads = self.last.project.in_features, self.last.num_heads
+        nodes = num_candidates + 1
+        messages = nodes * num_frames * heads
+        if not self.hidden:  # displacements and last logits
+            return num_candidates * width + messages
+        products = (1 + 1 / heads + (num_frames > num_candidates)) * nodes
+        first = width * (products + nodes + num_frames)
+        if not training:
+            return first + width * (num_candidates + 2 * num_frames)
+        attention = 1.3 * heads * nodes * nodes + 3.2 * messages
+        # further layers prepare the frames of every pair for themselves
+        further = width * (products + 2 * nodes + 4 * num_frames + 1)
+        further += heads * (nodes + 2 * num_frames) * (nodes + num_frames)
+        return first + attention + (len(self.hidden) - 1) * further
 
     def forward(
         self,

@@ -175,7 +175,7 @@ class RelationalGraphLayer(nn.Module):
         Arguments, shapes and results are those of
         :class:`RelationalMessages`.
         """
-        dtype = product_type(noise)
+        dtype = product_type(folded.weight)
         no_text = (None, None, None)
         with torch.autocast(noise.device.type, enabled=False):
             return RelationalMessages.apply(

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
-from eaglenet_mm.models.layers.graph_attention import (
-    attention_backward,
-    attention_of,
+from eaglenet_mm.models.layers.graph_attention import attention_of
+from eaglenet_mm.models.layers.message_gradients import (
+    MessageGradients,
+    SavedMessages,
 )
 from eaglenet_mm.models.layers.message_products import (
     MessageOptions,
@@ -36,7 +38,8 @@ class RelationalMessages(Function):
 
     Pairs are ordered by video, so that products with what the frames have
     prepared run over all texts of a video at once. Heads come first in what
-    is returned, so that the result of every product is contiguous.
+    is returned, so that the result of every product is contiguous. The
+    gradient has no gradient itself.
     """
 
     @staticmethod
@@ -152,8 +155,8 @@ class RelationalMessages(Function):
             if mask is not None:
                 nodes.mul_(mask.flatten(0, 1).transpose(0, 1))
         ctx.save_for_backward(
-            noise, radius, products, narrow, left, right, values, weight,
-            frame_weight, last_left, last_right, texts, frames, *weights,
+            noise, radius, last_left, last_right, texts, frames, products,
+            narrow, left, right, values, weight, frame_weight, *weights,
         )  # fmt: skip
         ctx.size, ctx.options = size, options
         ctx.scales = [
@@ -166,133 +169,41 @@ class RelationalMessages(Function):
         return last_product(texts, last_right), last_product(frames, last_left)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, text_grad: Tensor, frame_grad: Tensor) -> Any:
         """Compute the gradients of all tensors."""
-        (
-            noise, radius, products, narrow, left, right, values, weight,
-            frame_weight, last_left, last_right, texts, frames,
-            among, from_frames, to_frames,
-        ) = ctx.saved_tensors  # fmt: skip
+        noise, radius, last_left, last_right, texts, frames, *kept = (
+            ctx.saved_tensors
+        )
+        saved = SavedMessages(*kept)
         size: MessageSizes = ctx.size
         space: Workspace = ctx.options.workspace
-        slope: float = ctx.options.slope
-        spread = displace(noise, radius, weight.dtype, space)
-        extra = size.nodes - size.num_candidates
-        wide = size.width + size.head_width
-        flat = spread.view(size.pairs * size.num_candidates, size.width)
-        by_pair = spread.view(size.pairs, size.num_candidates, size.width)
-        by_node = products.view(*by_pair.shape[:2], size.products)
-        d_products = space.empty('d_products', tuple(products.shape), spread)
-        d_by_node = d_products.view(
-            size.pairs, size.num_candidates, size.products
-        )
-        d_itself = d_by_node[..., size.width : wide]
-        d_itself.zero_()
-        d_spread = torch.empty_like(by_pair)
+        spread = displace(noise, radius, saved.weight.dtype, space)
+        d_spread = torch.empty_like(spread)
         if radius is not None:
-            d_spread = space.empty('d_spread', tuple(by_pair.shape), spread)
-        d_values, d_base = torch.empty_like(values), torch.empty_like(values)
-        d_sentence = spread.new_empty(size.texts, size.width)
-        d_sentence_frames = spread.new_empty(size.texts, size.width)
-        d_frame_weight = torch.zeros_like(frame_weight)
-        d_among, d_from, d_to = (
-            torch.zeros_like(x) for x in (among, from_frames, to_frames)
-        )
-        message = space.empty(
-            'message',
-            (size.pairs, size.num_candidates, size.head_width),
-            spread,
-        )
-        sums, d_sums = (
-            space.empty(name, (size.pairs, size.frames, size.width), spread)
-            for name in ('sums', 'd_sums')
-        )
+            d_spread = space.empty('d_spread', tuple(spread.shape), spread)
+        gradients = MessageGradients(saved, spread, d_spread, size, space)
         for head in range(size.heads):
-            part = size.part(head)
-            grad = node_gradient(
-                text_grad, texts, last_right, head, ctx.scales[0], space
+            gradients.add_texts(
+                head,
+                node_gradient(
+                    text_grad, texts, last_right, head, ctx.scales[0], space
+                ),
             )
-            by_video = grad.view(size.videos, -1, size.head_width)
-            by_text = grad.view(size.videos, size.texts, -1, size.head_width)
-            torch.sum(by_text, (0, 2), out=d_sentence[:, part])
-            value = by_node[..., part]
-            d_among[head][..., extra:] = grad @ value.mT
-            torch.bmm(among[head][..., extra:].mT, grad, out=message)
-            d_by_node[..., part] = message
-            d_itself += grad[:, extra:]
-            weights = from_frames[head].view(size.videos, -1, size.frames)
-            torch.bmm(
-                by_video,
-                values[..., part].mT,
-                out=d_from[head].view(size.videos, -1, size.frames),
+            gradients.add_frames(
+                head,
+                node_gradient(
+                    frame_grad, frames, last_left, head, ctx.scales[1], space
+                ),
             )
-            d_values[..., part] = weights.mT @ by_video
-
-            grad = node_gradient(
-                frame_grad, frames, last_left, head, ctx.scales[1], space
-            )
-            by_text = grad.view(size.videos, size.texts, -1, size.head_width)
-            d_base[..., part] = by_text.sum(1)
-            torch.sum(by_text, (0, 2), out=d_sentence_frames[:, part])
-            weights = to_frames[head][..., extra:]
-            if size.projects_first:
-                place = slice(wide + part.start, wide + part.stop)
-                d_to[head][..., extra:] = grad @ by_node[..., place].mT
-                torch.bmm(weights.mT, grad, out=message)
-                d_by_node[..., place] = message
-                continue
-            torch.bmm(weights, by_pair, out=sums)
-            flat_grad = grad.view(-1, size.head_width)
-            torch.mm(
-                flat_grad.T,
-                sums.view(-1, size.width),
-                out=d_frame_weight[part],
-            )
-            torch.mm(
-                flat_grad, frame_weight[part], out=d_sums.view(-1, size.width)
-            )
-            d_to[head][..., extra:] = d_sums @ by_pair.mT
-            d_spread.baddbmm_(weights.mT, d_sums, beta=int(head > 0))
-        text_left, text_right, to_left, to_right = narrow
-        shape = (size.videos, size.texts)
-        d_text_left, d_text_right = attention_backward(
-            d_among, among, text_left, text_right, slope
-        )
-        d_to_left, d_right = attention_backward(
-            d_from.unflatten(1, shape),
-            from_frames.unflatten(1, shape),
-            to_left.unflatten(1, shape),
-            by_head(right),
-            slope,
-        )
-        d_left, d_to_right = attention_backward(
-            d_to.unflatten(1, shape),
-            to_frames.unflatten(1, shape),
-            by_head(left),
-            to_right.unflatten(1, shape),
-            slope,
-        )
-        d_narrow = torch.stack(
-            [
-                d_text_left.unflatten(1, shape),
-                d_text_right.unflatten(1, shape),
-                d_to_left,
-                d_to_right,
-            ]
-        ).flatten(0, 1)  # (4 H, Bv, Bt, T)
-        d_products[:, -4 * size.heads :] = d_narrow[..., extra:].flatten(1).T
-        d_spread.view(flat.shape).addmm_(
-            d_products, weight, beta=int(not size.projects_first)
-        )
-        d_weight = d_products.T @ flat
+        narrow, left, right, weight = gradients.finish(ctx.options.slope)
         sentence: tuple[Tensor | None, ...] = (None, None, None)
         if ctx.has_sentence:
             sentence = (
-                d_sentence,
-                d_narrow.sum((1, 3)).T,
-                d_sentence_frames,
+                gradients.sentence,
+                narrow,
+                gradients.sentence_to_frames,
             )
-        d_spread = d_spread.view_as(spread)
         displaced: tuple[Tensor | None, ...] = (d_spread, None)
         if radius is not None:
             by_radius = torch.mul(d_spread, noise, out=d_spread).sum(2)
@@ -300,12 +211,12 @@ class RelationalMessages(Function):
         return (
             *displaced,
             *sentence,
-            d_base,
-            d_left.sum(2).permute(1, 2, 0),
-            d_right.sum(2).permute(1, 2, 0),
-            d_values,
-            d_weight,
-            d_frame_weight,
+            gradients.base,
+            left,
+            right,
+            gradients.values,
+            weight,
+            gradients.frame_weight,
             last_product_gradient(frame_grad, frames, last_left),
             last_product_gradient(text_grad, texts, last_right),
             *[None] * 4,

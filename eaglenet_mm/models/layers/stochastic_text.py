@@ -70,4 +70,8 @@ class StochasticText(nn.Module):
         unit_text = F.normalize(text, dim=-1)
         cosines = unit_frames.flatten(0, 1) @ unit_text.T  # (Bv * F, Bt)
         cosines = cosines.unflatten(0, unit_frames.shape[:2])
-        return self.radius(cosines.transpose(1, 2))
+        return F.linear(
+            cosines.transpose(1, 2),
+            self.radius.weight.to(cosines.dtype),
+            self.radius.bias.to(cosines.dtype),
+        )

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 #: Bytes of the hidden layer computed at once, by type of device.
 CHUNK_BYTES = {'cpu': 4 * 2**20, 'cuda': 256 * 2**20}
@@ -27,6 +28,7 @@ class _PairEnergies(Function):
         return energies
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         frames, text, weight = ctx.saved_tensors
         flat = frames.flatten(0, 1)  # (Bv * F, D)

@@ -1,4 +1,4 @@
-"""Two gloo processes give the numbers of one."""
+"""Several gloo processes give the numbers of one."""
 
 from __future__ import annotations
 
@@ -52,12 +52,13 @@ def rows_of(path: Path) -> list[dict]:
     return sorted(load(path), key=lambda row: row['caption_index'])
 
 
-def test_two_processes_equal_one(tmp_path, monkeypatch, repository):
+@pytest.mark.parametrize('world', [2, 4])
+def test_processes_equal_one(world, tmp_path, monkeypatch, repository):
     monkeypatch.syspath_prepend(str(repository))
     spawn(
         dist_worker.evaluate,
-        args=(2, str(tmp_path / 'init'), str(tmp_path), SETTINGS),
-        nprocs=2,
+        args=(world, str(tmp_path / 'init'), str(tmp_path), SETTINGS),
+        nprocs=world,
     )
     for number, options in enumerate(SETTINGS):
         path = tmp_path / f'single{number}.pkl'
@@ -69,7 +70,7 @@ def test_two_processes_equal_one(tmp_path, monkeypatch, repository):
             ],
             **{**options, 'batch_size': 2},
         ).test()
-        for rank in (0, 1):
+        for rank in range(world):
             assert load(tmp_path / f'metrics{number}_{rank}.pkl') == metrics
         single = rows_of(path)
         double = rows_of(tmp_path / f'rows{number}.pkl')

@@ -113,3 +113,17 @@ def test_bad_arguments():
         query_bank_normalisation(scores, broken)
     with pytest.raises(ValueError, match='6 of 6 are not'):
         dual_softmax(broken)
+
+
+def test_a_bank_that_shortlisted_a_candidate_nowhere():
+    """Such a candidate is left as it is instead of winning every query."""
+    scores = torch.tensor([[0.9, 0.5, 0.4]])
+    bank = torch.tensor([[0.3, 0.8, 0.2], [0.2, 0.7, 0.1]])
+    off = off_shortlist_scores(torch.tensor([0.1, 0.2]))
+    bank[:, 2] = off
+    got = query_bank_normalisation(scores, bank, beta=2.0, dynamic=False)
+    expected = 2.0 * scores.double() - torch.logsumexp(
+        2.0 * bank.double(), dim=0
+    )
+    torch.testing.assert_close(got[:, :2], expected[:, :2])
+    assert float(got[0, 2]) == pytest.approx(0.8)
