@@ -92,7 +92,7 @@ class BestFrameHead(BasePairHead):
         self.num_pairs += scores.numel()
         return scores
 
-    def bytes_per_pair(self) -> int:
+    def bytes_per_pair(self, training: bool) -> int:
         return 4 * FRAMES
 
 
