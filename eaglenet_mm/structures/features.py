@@ -60,6 +60,23 @@ class Features:
         """Take rows by a tensor of indices or a slice."""
         return self.map(lambda x: x[index])
 
+    def split(self: FeaturesT, size: int) -> list[FeaturesT]:
+        """Cut into parts of ``size`` rows, the last may have fewer.
+
+        Cheaper in a backward pass than slices one by one, each of which
+        would be padded to the whole.
+        """
+        pieces: dict[str, Any] = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None:
+                pieces[field.name] = value.split(size)
+        count = len(next(iter(pieces.values())))
+        return [
+            type(self)(**{name: parts[i] for name, parts in pieces.items()})
+            for i in range(count)
+        ]
+
     @classmethod
     def cat(cls: type[FeaturesT], parts: Sequence[FeaturesT]) -> FeaturesT:
         """Join along the first axis.

@@ -181,14 +181,14 @@ def test_an_interrupted_evaluation_keeps_what_it_has(
     process = subprocess.Popen(
         command(
             repository, 'multi_caption', *TINY, '--frames', 3, '--videos', 30,
-            '--captions', 30000, '--sample', 4, '--json', file,
+            '--captions', 300000, '--sample', 4, '--json', file,
         ),
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     seen = b''
     try:
         # the bar is drawn empty first, and then with what has been scored
-        while seen.count(b'/30000') < 2:
+        while seen.count(b'/300000') < 2:
             part = os.read(process.stdout.fileno(), 4096)
             assert part, seen.decode()
             seen += part
@@ -201,7 +201,7 @@ def test_an_interrupted_evaluation_keeps_what_it_has(
     assert list(report['stages']) == ['all_pairs']
     stage = report['stages']['all_pairs']
     assert stage['interrupted'] is True
-    assert 0 < stage['captions'] < 30000
+    assert 0 < stage['captions'] < 300000
     assert stage['pairs_per_second'] > 0
     assert 0 <= stage['metrics']['t2v/R1'] <= 100
 

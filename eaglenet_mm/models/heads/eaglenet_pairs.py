@@ -18,7 +18,7 @@ from eaglenet_mm.models.layers.graph_attention import at_least_float32
 from eaglenet_mm.utils.dist import sum_with_grad
 
 #: Bytes of a chunk that still pays: more of it leaves the cache of a CPU.
-CHUNK_BYTES = {'cpu': 24 * 2**20}
+CHUNK_BYTES = {'cpu': 56 * 2**20}
 
 
 class OwnPairs:
@@ -50,7 +50,7 @@ class OwnPairs:
     ) -> None:
         self.head = head
         self.text = text
-        self.videos = videos
+        self.num_videos = len(videos)
         self.rows = rows
         self.random = random
         self.folded = head.graph.fold(
@@ -69,6 +69,7 @@ class OwnPairs:
             range(start, min(start + step, len(videos)))
             for start in range(0, len(videos), step)
         ]
+        self.parts = videos.split(step)
         # one chunk at least is computed anew while the others are kept
         self.num_kept = head.memory_budget // (step * column_bytes)
         if self.num_kept < len(self.chunks):
@@ -86,14 +87,16 @@ class OwnPairs:
             pairs ``(b, D)``; the last two are empty unless asked for.
         """
         blocks = []
-        for number, columns in enumerate(self.chunks):
+        chunks = zip(self.chunks, self.parts, strict=True)
+        for number, (columns, videos) in enumerate(chunks):
             if number < self.num_kept:
-                blocks.append(self._score(columns, support))
+                blocks.append(self._score(columns, videos, support))
                 continue
             blocks.append(
                 checkpoint(
                     self._score,
                     columns,
+                    videos,
                     support,
                     use_reentrant=False,
                     preserve_rng_state=False,  # random numbers are keyed
@@ -107,12 +110,11 @@ class OwnPairs:
         )
 
     def _score(
-        self, columns: range, support: bool
+        self, columns: range, videos: EagleNetVideoState, support: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Score own texts against some videos, videos first."""
         head = self.head
         random = PairRandom(self.random, self.rows, columns)
-        videos = self.videos.index_select(slice(columns.start, columns.stop))
         enriched, pooled, radius = head.enrich_and_pool(
             self.text,
             videos,
@@ -128,7 +130,7 @@ class OwnPairs:
                 return scores, scores[:0], enriched[:0, 0]
             total = sum_with_grad(pooled.sum(dim=1))
             supports = head.support_text(
-                self.text.embeds, total / len(self.videos), radius
+                self.text.embeds, total / self.num_videos, radius
             )
             texts, places = self._matching(columns)
             return (

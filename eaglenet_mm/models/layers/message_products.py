@@ -209,14 +209,13 @@ def node_gradient(
     own = nodes[head]
     result = space.empty(f'gradient of {own.shape[1]}', own.shape, own)
     if weight is None:
-        result.copy_(gradient[head])
+        torch.mul(gradient[head], scale, out=result)
     else:
         torch.mm(
             gradient.flatten(0, 1).to(own.dtype),
-            weight[head].T,
+            weight[head].T * scale,
             out=result.view(-1, own.shape[-1]),
         )
-    torch.ops.aten.threshold_backward.grad_input(
+    return torch.ops.aten.threshold_backward.grad_input(
         result, own, 0, grad_input=result
     )
-    return result if scale == 1.0 else result.mul_(scale)
