@@ -236,9 +236,10 @@ class RetrievalTestLoop(_RetrievalLoop, TestLoop):
             :func:`~eaglenet_mm.evaluation.functional.off_shortlist_scores`),
             also for video-to-text, which reads the same matrix by columns.
             The first stage's recall at k is reported as
-            ``t2v/shortlist_recall`` and ``v2t/shortlist_recall``. With k the
-            number of videos the scores are those of all pairs, to the last
-            bit. Defaults to 0, off.
+            ``t2v/shortlist_recall`` and ``v2t/shortlist_recall``. Scores on
+            the shortlist are those of all pairs up to rounding, since
+            products have other shapes; to the last bit with k the number of
+            videos. Defaults to 0, off.
 
     Raises:
         ValueError: If an option is out of range, features are not finite, or
