@@ -184,6 +184,8 @@ def test_an_interrupted_evaluation_keeps_what_it_has(
             '--captions', 300000, '--sample', 4, '--json', file,
         ),
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        # where the tests run in the background, SIGINT may be ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     seen = b''
     try:

@@ -57,6 +57,13 @@ def parse_args() -> argparse.Namespace:
     add('--videos', type=int, default=670, help='videos')
     add('--captions', type=int, default=27763, help='captions of all videos')
     add(
+        '--stages',
+        nargs='+',
+        choices=('all_pairs', 'two_stage'),
+        default=['all_pairs', 'two_stage'],
+        help='what to run; default: both',
+    )
+    add(
         '--shortlist',
         type=int,
         default=100,
@@ -81,6 +88,8 @@ def parse_args() -> argparse.Namespace:
             f'--captions {args.captions} are fewer than --videos '
             f'{args.videos}, but every video needs one.'
         )
+    if not args.shortlist and 'all_pairs' not in args.stages:
+        parser.error('--stages two_stage needs a --shortlist above 0.')
     return args
 
 
@@ -218,9 +227,9 @@ def main() -> None:
         head, *multi_caption_features(args, counts, args.frames, args.noise)
     ).to(device)
     reference = reference_rate(model, args.sample, args)
-    planned = {'all_pairs': 0}
-    if args.shortlist:
-        planned['two_stage'] = args.shortlist
+    planned = dict(all_pairs=0, two_stage=args.shortlist)
+    if not args.shortlist:
+        del planned['two_stage']
     stages: dict[str, dict] = {}
 
     def write() -> dict[str, float]:
@@ -235,6 +244,8 @@ def main() -> None:
         return found
 
     for name, shortlist in planned.items():
+        if name not in args.stages:
+            continue
         print(f'{name.replace("_", " ")}:', flush=True)
         stages[name] = run_stage(model, counts, shortlist, device)
         found = write()  # before the next stage starts
