@@ -2,8 +2,9 @@
 
 from .frame_pooling import FramePooling, PooledFramesState
 from .graph_attention import AttentionProjection
+from .graphs import build_graph
 from .keyed_random import KeyedRandom, PairRandom
-from .plain_graph import PlainGraph, build_graph
+from .plain_graph import PlainGraph
 from .relational_graph import RelationalGraph
 from .relational_layer import RelationalGraphLayer
 from .stochastic_text import StochasticText

@@ -21,7 +21,6 @@ from eaglenet_mm.models.layers.keyed_random import PairRandom
 from eaglenet_mm.models.layers.message_products import displace
 from eaglenet_mm.models.layers.relational_graph import (
     LastLogits,
-    RelationalGraph,
     check_graph_sizes,
 )
 from eaglenet_mm.models.layers.workspace import Workspace
@@ -278,25 +277,3 @@ class PlainGraph(nn.Module):
             purpose, *nodes.shape[2:], rate=self.dropout, like=nodes
         )
         return nodes if mask is None else nodes * mask
-
-
-GRAPHS = {'rgat': RelationalGraph, 'gat': PlainGraph}
-
-
-def build_graph(width: int, **options: Any) -> RelationalGraph | PlainGraph:
-    """Build a graph by the name it has in configs.
-
-    Args:
-        width (int): Width of the nodes.
-        **options: ``type``, ``'rgat'`` with relations (default) or ``'gat'``
-            without, and arguments of the class.
-
-    Raises:
-        ValueError: If there is no such graph.
-    """
-    kind = options.pop('type', 'rgat')
-    if kind not in GRAPHS:
-        raise ValueError(
-            f'graph.type must be one of {sorted(GRAPHS)}, but is {kind!r}.'
-        )
-    return GRAPHS[kind](width, **options)
