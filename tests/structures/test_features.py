@@ -56,3 +56,13 @@ def test_cat_refuses_what_does_not_match() -> None:
     other = TextFeatures(torch.ones(1, 2), tokens=torch.ones(1, 3, 2))
     with pytest.raises(ValueError, match="'tokens' is present in 1 of 2"):
         TextFeatures.cat([one, other])
+
+
+def test_split_is_undone_by_cat() -> None:
+    video = VideoFeatures(torch.randn(5, 2, 3), torch.rand(5, 2) > 0.5)
+    parts = video.split(2)
+    assert [len(part) for part in parts] == [2, 2, 1]
+    assert all(part.patches is None for part in parts)
+    joined = VideoFeatures.cat(parts)
+    assert torch.equal(joined.frames, video.frames)
+    assert torch.equal(joined.frame_mask, video.frame_mask)
