@@ -137,15 +137,21 @@ def test_every_parameter_gets_a_gradient() -> None:
 
 
 def faulty_worker(
-    rank: int, init_file: str, sizes: tuple[int, int], out_dir: str
+    rank: int,
+    init_file: str,
+    sizes: tuple[int, int],
+    fault: str,
+    out_dir: str,
 ) -> None:
     joined(rank, 2, init_file)
-    model = tiny_retriever(eaglenet_head()).train()
+    model = tiny_retriever(eaglenet_head(use_frame_mask=True)).train()
     text, video = random_features(
         sizes[rank], sizes[rank], dtype=torch.float32
     )
-    if rank == 1:
+    if rank == 1 and fault == 'nan':
         text.embeds[1:] = float('nan')
+    if rank == 1 and fault == 'mask':
+        video.frame_mask[1:] = False
     try:
         model.head.loss(text, video)
     except ValueError as error:
@@ -157,21 +163,22 @@ def faulty_worker(
 @pytest.mark.dist
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
-    ('sizes', 'expected'),
+    ('sizes', 'fault', 'expected'),
     [
-        ((3, 2), r'they have [3, 2], in order of rank. Set drop_last=True'),
-        ((2, 0), r'they have [2, 0], in order of rank. Set drop_last=True'),
-        ((2, 2), 'Process 1: The text features of 1 of 2 items'),
+        ((3, 2), '', r'they have [3, 2], in order of rank. Set drop_last='),
+        ((2, 0), '', r'they have [2, 0], in order of rank. Set drop_last='),
+        ((2, 2), 'nan', 'Process 1: The text features of 1 of 2 items'),
+        ((2, 2), 'mask', 'Process 1: 1 videos have no real frame'),
     ],
-    ids=['uneven', 'none', 'not finite'],
+    ids=['uneven', 'none', 'not finite', 'no real frame'],
 )
 def test_a_batch_that_is_wrong_in_one_process(
-    sizes: tuple[int, int], expected: str, tmp_path: Path
+    sizes: tuple[int, int], fault: str, expected: str, tmp_path: Path
 ) -> None:
     """Every process gets the error, none waits for another."""
     mp.start_processes(
         faulty_worker,
-        (str(tmp_path / 'init'), sizes, str(tmp_path)),
+        (str(tmp_path / 'init'), sizes, fault, str(tmp_path)),
         nprocs=2,
         start_method='spawn',
     )

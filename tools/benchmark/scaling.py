@@ -59,6 +59,8 @@ def parse_args() -> argparse.Namespace:
         parser.error(f'--batch {args.batch} cannot be dealt to {uneven}.')
     if torch.device(args.device).type != 'cpu':
         parser.error('gloo processes compute on the CPU; leave --device out.')
+    if args.dtype != 'float32':
+        parser.error('--dtype: this benchmark is of float32 alone.')
     args.processes = sorted({1, *args.processes})
     return args
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
-from mmengine.dist import get_world_size
+from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -40,9 +41,11 @@ class ContrastiveBatchHook(Hook):
 
         Raises:
             ValueError: If the training dataloader does not tell its batch
-                size.
+                size, or processes differ in their number of batches: one
+                would wait for the others for ever.
         """
         loader = runner.train_dataloader
+        _check_number_of_batches(loader)
         own = loader.batch_size or getattr(
             loader.batch_sampler, 'batch_size', None
         )
@@ -81,6 +84,18 @@ class ContrastiveBatchHook(Hook):
                 logger='current',
                 level=logging.WARNING,
             )
+
+
+def _check_number_of_batches(loader: Any) -> None:
+    """Refuse loaders that end at different steps; every process calls this."""
+    own = len(loader) if hasattr(loader, '__len__') else None
+    numbers = all_gather_object(own)
+    if len(set(numbers)) > 1:
+        raise ValueError(
+            'Every process must have equally many training batches, but they '
+            f'have {numbers}, in order of rank. Set round_up=True in '
+            'train_dataloader.sampler.'
+        )
 
 
 def _encoding(runner: Runner, batch_size: int) -> str:

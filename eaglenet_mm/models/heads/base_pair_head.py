@@ -98,6 +98,16 @@ class BasePairHead(BaseModule, ABC):
             training (bool): Whether they are kept for a backward pass.
         """
 
+    def check_features(self, text: TextFeatures, video: VideoFeatures) -> None:
+        """Refuse features that do not fit the head.
+
+        The loss asks before it prepares anything, so that processes can
+        agree on an error; a head that has requirements overrides this.
+
+        Raises:
+            ValueError: If features do not fit.
+        """
+
     def forward(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
         """Score features, shape ``(Bt, Bv)``."""
         return self.score(self.prepare_text(text), self.prepare_video(video))
@@ -239,7 +249,7 @@ class BasePairHead(BaseModule, ABC):
                 their share, features are not finite, the head has no
                 ``loss_match`` or the memory budget is too small.
         """
-        check_batch(text, video)
+        check_batch(text, video, self.check_features)
         rows = self.score_with_grad(
             self.prepare_text(text), gather_features(self.prepare_video(video))
         )

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from eaglenet_mm.utils.dist import agree_on_share
 
 
-def check_batch(text: TextFeatures, video: VideoFeatures) -> None:
+def check_batch(
+    text: TextFeatures,
+    video: VideoFeatures,
+    check_features: Callable[[TextFeatures, VideoFeatures], None],
+) -> None:
     """Refuse a batch that cannot be trained on; all processes call this.
 
     Args:
         text (TextFeatures): Of the own texts.
         video (VideoFeatures): Of the own videos.
+        check_features (Callable): Of the head; raises a ``ValueError`` for
+            features it cannot take.
 
     Raises:
         ValueError: If processes differ in their share, there are no pairs,
-            the sides differ in number or width, or features are not finite.
+            the sides differ in number or width, features are not finite or
+            do not fit the head.
     """
-    agree_on_share(len(text), find_fault(text, video))
+    fault = find_fault(text, video)
+    if fault is None:
+        try:
+            check_features(text, video)
+        except ValueError as error:
+            fault = str(error)
+    agree_on_share(len(text), fault)
 
 
 def find_fault(text: TextFeatures, video: VideoFeatures) -> str | None:

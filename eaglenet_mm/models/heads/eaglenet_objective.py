@@ -71,7 +71,7 @@ class EagleNetObjective(BasePairHead):
             ``loss_support``, ``loss_energy`` and ``loss_energy_support``;
             ``pos_score`` and ``neg_score`` to watch.
         """
-        check_batch(text, video)
+        check_batch(text, video, self.check_features)
         random = self._next_random()
         rows = own_rows(len(text) * get_world_size())
         pairs = OwnPairs(

@@ -52,13 +52,30 @@ class EagleNetScoring(EagleNetObjective):
     frame_embedding: nn.Parameter | None
     compiled_score: CompiledScore | None
 
-    def prepare_text(self, text: TextFeatures) -> EagleNetTextState:
-        """Compute the text side of the graph, once a sentence."""
+    def check_features(self, text: TextFeatures, video: VideoFeatures) -> None:
+        """Refuse features that do not fit the head.
+
+        Raises:
+            ValueError: If a width or the number of frames differs, or a video
+                has no real frame while masks are in use.
+        """
+        self._check_text(text)
+        self._check_video(video)
+
+    def _check_text(self, text: TextFeatures) -> None:
         if text.embeds.shape[-1] != self.embed_dim:
             raise ValueError(
                 f'The head was built for embed_dim={self.embed_dim}, but got '
                 f'text features of shape {tuple(text.embeds.shape)}.'
             )
+
+    def _check_video(self, video: VideoFeatures) -> None:
+        mask = video.frame_mask if self.use_frame_mask else None
+        check_frames(video.frames, mask, self.num_frames, self.embed_dim)
+
+    def prepare_text(self, text: TextFeatures) -> EagleNetTextState:
+        """Compute the text side of the graph, once a sentence."""
+        self._check_text(text)
         return EagleNetTextState(
             text.embeds, self.graph.prepare_text(text.embeds)
         )
@@ -70,9 +87,9 @@ class EagleNetScoring(EagleNetObjective):
             ValueError: If the frames do not fit the head, or a video has no
                 real frame while masks are in use.
         """
+        self._check_video(video)
         frames = video.frames
         mask = video.frame_mask if self.use_frame_mask else None
-        check_frames(frames, mask, self.num_frames, self.embed_dim)
         nodes = frames
         if self.frame_embedding is not None:
             nodes = frames + self.frame_embedding

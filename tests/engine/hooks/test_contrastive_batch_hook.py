@@ -126,3 +126,13 @@ def test_the_right_batch_is_none(lines, monkeypatch):
 def test_unknown_batch_size(monkeypatch):
     with pytest.raises(ValueError, match='needs to know the batch size'):
         run(batch_size=None, monkeypatch=monkeypatch)
+
+
+def test_loaders_of_different_length(monkeypatch):
+    """One process would wait for a batch of the other for ever."""
+    monkeypatch.setattr(
+        contrastive_batch_hook, 'all_gather_object', lambda own: [own, 3]
+    )
+    runner = SimpleNamespace(train_dataloader=[0, 1, 2, 3])
+    with pytest.raises(ValueError, match=r'they have \[4, 3\].*round_up=True'):
+        HOOKS.build(dict(type='ContrastiveBatchHook')).before_train(runner)

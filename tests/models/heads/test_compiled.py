@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -62,9 +63,43 @@ def test_it_falls_back_and_says_so_once(
     assert 'scoring goes on without it' in said[0]
 
 
-def test_training_is_not_compiled() -> None:
-    head = head_with('aot_eager').train()
+def test_a_compiler_that_cannot_even_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def unsupported(*_args: Any, **_options: Any) -> None:
+        raise RuntimeError('this Python is not supported')
+
+    monkeypatch.setattr(torch, 'compile', unsupported)
+    torch.manual_seed(0)
+    head = MODELS.build(eaglenet_head(compile_score=True)).eval()
+    torch.testing.assert_close(
+        score(head), score(plain_head()), rtol=0, atol=1e-6
+    )
+    assert head.compiled_score.has_failed
+
+
+@pytest.mark.timeout(120)
+def test_a_copy_scores_with_its_own_noise() -> None:
+    """As loops do that repeat an evaluation over several noises."""
+    head = head_with('eager')
+    first = score(head)
+    copied = copy.deepcopy(head)
+    copied.reseed(7)
+    reseeded = plain_head()
+    reseeded.reseed(7)
+    torch.testing.assert_close(
+        score(copied), score(reseeded), rtol=0, atol=1e-6
+    )
+    assert (score(copied) - first).abs().max() > 1e-3
+    assert torch.equal(score(head), first)
+
+
+def test_a_gradient_is_not_compiled() -> None:
+    head = head_with('aot_eager')
     text, video = random_features(4, 4, dtype=torch.float32)
-    losses = head.loss(text, video)
-    sum(v for k, v in losses.items() if 'loss' in k).backward()
+    scores = head.chunk_scorer()(
+        head.prepare_text(text), head.prepare_video(video)
+    )
+    scores.sum().backward()
     assert head.stochastic_text.radius.weight.grad is not None
+    assert head.compiled_score.compiled is None

@@ -2,63 +2,17 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from eaglenet_mm.models.retrievers.micro_batches import (
     encode_in_micro_batches,
     refuse_batch_norm,
 )
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
+from tests.models.live_bytes import LiveBytes
 from tests.models.tiny import FRAMES, tiny_inputs, tiny_retriever
-
-
-class LiveBytes(TorchDispatchMode):
-    """Count the bytes of tensors made within it that are still alive."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.known: set[int] = set()
-        self.now = self.peak = 0
-
-    def __torch_dispatch__(
-        self,
-        func: Callable,
-        types: Any,
-        args: tuple = (),
-        kwargs: dict | None = None,
-    ) -> Any:
-        known = {
-            x.untyped_storage()._cdata
-            for x in tree_leaves((args, kwargs))
-            if isinstance(x, Tensor)
-        }
-        out = func(*args, **(kwargs or {}))
-        for x in tree_leaves(out):
-            if isinstance(x, Tensor):
-                self._watch(x.untyped_storage(), known)
-        return out
-
-    def _watch(self, storage: Any, foreign: set[int]) -> None:
-        key = storage._cdata
-        if key in self.known or key in foreign:
-            return
-        size = storage.nbytes()
-        self.known.add(key)
-        self.now += size
-        self.peak = max(self.peak, self.now)
-        weakref.finalize(storage, self._forget, key, size)
-
-    def _forget(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.now -= size
 
 
 class Words(nn.Module):

@@ -1,0 +1,39 @@
+"""What a training step holds in memory at once grows with the batch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from eaglenet_mm.models.layers import keyed_random
+from eaglenet_mm.models.losses import mlp_pair_energies
+from eaglenet_mm.registry import MODELS
+from tests.models.live_bytes import LiveBytes
+from tests.models.tiny import eaglenet_head, random_features
+
+
+def peak_of_step(batch: int) -> int:
+    """Live bytes of a step at most, forward and backward."""
+    torch.manual_seed(0)
+    head = MODELS.build(
+        eaglenet_head(embed_dim=32, memory_budget=600_000)
+    ).train()
+    text, video = random_features(batch, batch, width=32, dtype=torch.float32)
+    text.embeds.requires_grad_()
+    video.frames.requires_grad_()
+    with LiveBytes() as live:
+        losses = head.loss(text, video)
+        sum(v for k, v in losses.items() if 'loss' in k).backward()
+    return live.peak
+
+
+def test_peak_grows_at_most_with_the_batch(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # pieces of constant size would hide how the rest grows
+    monkeypatch.setitem(mlp_pair_energies.CHUNK_BYTES, 'cpu', 50_000)
+    monkeypatch.setattr(keyed_random, '_BLOCK', 1000)
+    small, middle, large = (peak_of_step(batch) for batch in (16, 48, 96))
+    # all pairs at once would grow four- and ninefold
+    assert middle <= 3 * small
+    assert large <= 2 * middle
