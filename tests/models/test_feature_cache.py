@@ -238,8 +238,12 @@ def worker(
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ('name', 'options'),
-    [('eaglenet', {}), ('mean-pooling-info-nce', AUTOCAST)],
-    ids=['float64', 'autocast'],
+    [
+        ('eaglenet', {}),
+        ('eaglenet', AUTOCAST),
+        ('mean-pooling-info-nce', AUTOCAST),
+    ],
+    ids=['float64', 'autocast', 'mean-pooling-autocast'],
 )
 def test_two_processes(name: str, options: dict, tmp_path: Path) -> None:
     """With ``DistributedDataParallel``, and accumulation by ``no_sync``."""

@@ -1,0 +1,133 @@
+"""MSR-VTT: the official JSON and the lists of the field."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from .reading import read_csv, read_json
+from .splits import ConvertedSplit, SplitPlan, assemble_split
+
+_ON_TEST = (
+    'there is no list to choose models on: they are chosen on the test list'
+)
+
+#: Lists that are a column of ids, with their plan.
+ID_LISTS = {
+    'MSRVTT_train.9k.csv': SplitPlan(
+        'train_9k', 'msrvtt', 'train', '1k-A', 9000, 180000
+    ),
+    'MSRVTT_train.7k.csv': SplitPlan(
+        'train_7k', 'msrvtt', 'train', '1k-A', 7010, 140200
+    ),
+    'MSRVTT_train.full.csv': SplitPlan(
+        'train_full', 'msrvtt', 'train', 'full', 6513, 130260
+    ),
+    'MSRVTT_val.full.csv': SplitPlan(
+        'val_full', 'msrvtt', 'val', 'full', 497, 9940
+    ),
+    'MSRVTT_test.full.csv': SplitPlan(
+        'test_full', 'msrvtt', 'test', 'full', 2990, 59800
+    ),
+}
+#: The list that brings one sentence a video along.
+SENTENCE_LIST = 'MSRVTT_JSFUSION_test.csv'
+SENTENCE_PLAN = SplitPlan(
+    'test_1k-a', 'msrvtt', 'test', '1k-A', 1000, 1000, _ON_TEST
+)
+
+
+def read_msrvtt_captions(paths: Sequence[Path]) -> dict[str, list[str]]:
+    """Read the captions of one or more official JSON files.
+
+    Args:
+        paths (Sequence[Path]): ``MSRVTT_data.json``, or
+            ``train_val_videodatainfo.json`` and ``test_videodatainfo.json``.
+
+    Returns:
+        dict[str, list[str]]: Captions of each video, in file order.
+
+    Raises:
+        ValueError: If a file has another form.
+    """
+    captions: dict[str, list[str]] = {}
+    for path in paths:
+        content = read_json(path)
+        sentences = (
+            content.get('sentences') if isinstance(content, dict) else None
+        )
+        if not isinstance(sentences, list):
+            raise ValueError(
+                f"{path}: expected an object with a list 'sentences', the "
+                'official form of MSR-VTT.'
+            )
+        for place, sentence in enumerate(sentences):
+            name, caption = _fields(sentence, place, path)
+            captions.setdefault(name, []).append(caption)
+    return captions
+
+
+def _fields(sentence: Any, place: int, path: Path) -> tuple[str, str]:
+    values = (
+        [sentence.get(key) for key in ('video_id', 'caption')]
+        if isinstance(sentence, dict)
+        else []
+    )
+    if not values or not all(isinstance(value, str) for value in values):
+        raise ValueError(
+            f"{path}: 'sentences'[{place}] needs the strings 'video_id' and "
+            f"'caption', but is {str(sentence)[:100]}."
+        )
+    return values[0], values[1]
+
+
+def convert_msrvtt(
+    data: Sequence[Path], lists: Path, video_suffix: str = '.mp4'
+) -> list[ConvertedSplit]:
+    """Convert every list of MSR-VTT that a folder holds.
+
+    Args:
+        data (Sequence[Path]): Official JSON files with the captions.
+        lists (Path): Folder with the lists, under their usual names.
+        video_suffix (str): Of the video files. Default: ``'.mp4'``.
+
+    Raises:
+        FileNotFoundError: If the folder holds none of the lists.
+        ValueError: If a file has another form.
+    """
+    captions = read_msrvtt_captions(data)
+    ids = {
+        name: [row['video_id'] for row in read_csv(lists / name, ['video_id'])]
+        for name in ID_LISTS
+        if (lists / name).is_file()
+    }
+    has_sentences = (lists / SENTENCE_LIST).is_file()
+    if not ids and not has_sentences:
+        raise FileNotFoundError(
+            f'{lists}: expected a folder with lists of MSR-VTT, at least one '
+            f'of {[*ID_LISTS, SENTENCE_LIST]}.'
+        )
+
+    def video_name(name: str) -> str:
+        return name + video_suffix
+
+    listed_anywhere = {name for names in ids.values() for name in names}
+    splits = []
+    own: dict[str, list[str]] = {}
+    rows: list[str] = []
+    if has_sentences:
+        columns = ['video_id', 'sentence']
+        for row in read_csv(lists / SENTENCE_LIST, columns):
+            rows.append(row['video_id'])
+            own.setdefault(row['video_id'], []).append(row['sentence'])
+        listed_anywhere.update(rows)
+    for name, listed in ids.items():
+        splits.append(
+            assemble_split(
+                ID_LISTS[name], listed, captions, video_name, listed_anywhere
+            )
+        )
+    if has_sentences:
+        splits.append(assemble_split(SENTENCE_PLAN, rows, own, video_name))
+    return splits

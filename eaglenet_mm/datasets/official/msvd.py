@@ -1,0 +1,106 @@
+"""MSVD with all its captions, in English or another language."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .reading import (
+    captions_by_id,
+    read_csv,
+    read_id_list,
+    read_json,
+    read_plain_pickle,
+    read_text,
+)
+from .splits import ConvertedSplit, SplitPlan, assemble_split
+
+PLANS = {
+    'train': SplitPlan('train', 'msvd', 'train', 'all captions', 1200, 48774),
+    'val': SplitPlan('val', 'msvd', 'val', 'all captions', 100, 4290),
+    'test': SplitPlan('test', 'msvd', 'test', 'all captions', 670, 27763),
+}
+
+
+def read_msvd_captions(
+    path: Path, mapping: Path | None = None
+) -> dict[str, list[str]]:
+    """Read the captions of every video.
+
+    Args:
+        path (Path): ``raw-captions.pkl``, a JSON file ``{id: [caption, ...]}``
+            or a table with the columns ``video_id`` and ``sentence`` (CSV),
+            as translations come.
+        mapping (Path, optional): ``youtube_mapping.txt``, which says what
+            ``vid1`` and so on stand for; a table needs it. Default: None.
+
+    Raises:
+        ValueError: If a file has another form, or a table has no mapping.
+    """
+    if path.suffix == '.pkl':
+        return captions_by_id(read_plain_pickle(path), path)
+    if path.suffix != '.csv':
+        return captions_by_id(read_json(path), path)
+    if mapping is None:
+        raise ValueError(
+            f'{path}: a table of captions names its videos vid1, vid2 and so '
+            'on. Give the official youtube_mapping.txt as well (--mapping).'
+        )
+    names = read_mapping(mapping)
+    captions: dict[str, list[str]] = {}
+    for row in read_csv(path, ['video_id', 'sentence']):
+        number = row['video_id'].partition('.')[0]
+        if number not in names:
+            raise ValueError(
+                f'{path}: {number!r} is not in {mapping}. Give the mapping '
+                'that belongs to the captions.'
+            )
+        captions.setdefault(names[number], []).append(row['sentence'])
+    return captions
+
+
+def read_mapping(path: Path) -> dict[str, str]:
+    """Read which id ``vid1`` and so on stand for."""
+    names = {}
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
+        if not line.strip():
+            continue
+        parts = line.split()
+        if len(parts) != 2:
+            raise ValueError(
+                f"{path}: line {number} must be an id and 'vidN', but is "
+                f'{line[:100]!r}.'
+            )
+        names[parts[1]] = parts[0]
+    return names
+
+
+def convert_msvd(
+    captions: Path,
+    lists: Path,
+    mapping: Path | None = None,
+    video_suffix: str = '.avi',
+) -> list[ConvertedSplit]:
+    """Convert the splits of MSVD.
+
+    Args:
+        captions (Path): See :func:`read_msvd_captions`.
+        lists (Path): Folder with ``train_list.txt``, ``val_list.txt`` and
+            ``test_list.txt``.
+        mapping (Path, optional): See :func:`read_msvd_captions`.
+        video_suffix (str): Of the video files. Default: ``'.avi'``.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If a file has another form.
+    """
+    by_id = read_msvd_captions(captions, mapping)
+    listed = {
+        split: read_id_list(lists / f'{split}_list.txt') for split in PLANS
+    }
+    anywhere = {name for names in listed.values() for name in names}
+    return [
+        assemble_split(
+            plan, listed[split], by_id, lambda x: x + video_suffix, anywhere
+        )
+        for split, plan in PLANS.items()
+    ]
