@@ -69,17 +69,14 @@ def read_msrvtt_captions(paths: Sequence[Path]) -> dict[str, list[str]]:
 
 
 def _fields(sentence: Any, place: int, path: Path) -> tuple[str, str]:
-    values = (
-        [sentence.get(key) for key in ('video_id', 'caption')]
-        if isinstance(sentence, dict)
-        else []
+    if isinstance(sentence, dict):
+        name, caption = sentence.get('video_id'), sentence.get('caption')
+        if isinstance(name, str) and isinstance(caption, str):
+            return name, caption
+    raise ValueError(
+        f"{path}: 'sentences'[{place}] needs the strings 'video_id' and "
+        f"'caption', but is {str(sentence)[:100]}."
     )
-    if not values or not all(isinstance(value, str) for value in values):
-        raise ValueError(
-            f"{path}: 'sentences'[{place}] needs the strings 'video_id' and "
-            f"'caption', but is {str(sentence)[:100]}."
-        )
-    return values[0], values[1]
 
 
 def convert_msrvtt(
