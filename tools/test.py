@@ -52,6 +52,7 @@ def main() -> None:
     metrics = runner.test()
     about = dict(config=args.config, checkpoint=args.checkpoint)
     write_metrics(path, metrics, **about)
+    del runner
     leave_processes()
 
 

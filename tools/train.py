@@ -58,6 +58,7 @@ def main() -> None:
     merge_train_arguments(cfg, args)
     runner = build_runner(cfg, strict=bool(cfg.get('resume')))
     runner.train()
+    del runner
     leave_processes()
 
 

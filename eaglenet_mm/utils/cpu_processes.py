@@ -6,6 +6,7 @@ CPU. End: an MMEngine that asks for the device first. Both are settled here
 before the Runner is built, which then finds the process group running.
 """
 
+import gc
 import os
 import subprocess
 from datetime import timedelta
@@ -57,8 +58,14 @@ def prepare_processes(cfg: Config) -> None:
 
 
 def leave_processes() -> None:
-    """End the process group, if there is one, so that no process waits."""
+    """End the process group, if there is one, when all have come here.
+
+    Let go of the Runner before: a model wrapped for several processes that
+    outlives its group can end its process with an abort.
+    """
     if torch.distributed.is_initialized():
+        gc.collect()  # a Runner and its hooks refer to each other
+        torch.distributed.barrier()
         torch.distributed.destroy_process_group()
 
 
