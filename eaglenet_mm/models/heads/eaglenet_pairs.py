@@ -16,9 +16,12 @@ from eaglenet_mm.models.heads.eaglenet_state import (
 from eaglenet_mm.models.layers import KeyedRandom, PairRandom, Workspace
 from eaglenet_mm.models.layers.graph_attention import at_least_float32
 from eaglenet_mm.utils.dist import sum_with_grad
+from eaglenet_mm.utils.heap import release_free_heap
 
 #: Bytes of a chunk that still pays: more of it leaves the cache of a CPU.
 CHUNK_BYTES = {'cpu': 56 * 2**20}
+#: Chunks beyond the budget after which free memory goes back to the system.
+RELEASE_EVERY = 4
 
 
 class OwnPairs:
@@ -74,6 +77,7 @@ class OwnPairs:
         self.num_kept = head.memory_budget // (step * column_bytes)
         if self.num_kept < len(self.chunks):
             self.num_kept -= 1
+        self.num_scored = 0
 
     def scores(self, support: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Score the pairs.
@@ -114,6 +118,7 @@ class OwnPairs:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Score own texts against some videos, videos first."""
         head = self.head
+        self._release_memory()
         random = PairRandom(self.random, self.rows, columns)
         enriched, pooled, radius = head.enrich_and_pool(
             self.text,
@@ -138,6 +143,17 @@ class OwnPairs:
                 (supports * pooled).sum(dim=-1),
                 supports[places, texts],
             )
+
+    def _release_memory(self) -> None:
+        """Keep chunks beyond the budget from piling up holes on the heap."""
+        beyond = self.num_scored - self.num_kept
+        self.num_scored += 1
+        if (
+            beyond > 0
+            and beyond % RELEASE_EVERY == 0
+            and self.text.embeds.is_cpu
+        ):
+            release_free_heap()
 
     def _matching(self, columns: range) -> tuple[list[int], list[int]]:
         """Own texts whose video is among the columns, and its place."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -22,8 +23,8 @@ class _PairEnergies(Function):
     ) -> Tensor:
         ctx.save_for_backward(frames, text, weight)
         energies = frames.new_empty(len(text), *frames.shape[:2])
-        for rows in _chunks(frames, text):
-            hidden = frames + text[rows, None, None]
+        for rows, hidden in _chunks(frames, text):
+            torch.add(frames, text[rows, None, None], out=hidden)
             torch.matmul(hidden.relu_(), weight, out=energies[rows])
         return energies
 
@@ -35,9 +36,9 @@ class _PairEnergies(Function):
         gradient = gradient.flatten(1)  # (Bt, Bv * F)
         by_frames, by_text = torch.zeros_like(flat), torch.empty_like(text)
         by_weight = torch.zeros_like(weight)
-        for rows in _chunks(frames, text):
+        for rows, memory in _chunks(flat, text):  # (n, Bv * F, D)
             part = gradient[rows]
-            hidden = (flat + text[rows, None]).relu_()  # (n, Bv * F, D)
+            hidden = torch.add(flat, text[rows, None], out=memory).relu_()
             by_weight += part.flatten() @ hidden.flatten(0, 1)
             active = hidden.sign_()
             by_text[rows] = (part.unsqueeze(1) @ active).squeeze(1)
@@ -50,12 +51,21 @@ class _PairEnergies(Function):
         )
 
 
-def _chunks(frames: Tensor, text: Tensor) -> list[slice]:
-    """Cut the texts so that the hidden layer of a chunk stays small."""
+def _chunks(frames: Tensor, text: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Cut the texts so that the hidden layer of a chunk stays small.
+
+    Yields:
+        tuple[slice, Tensor]: Texts, and memory for their hidden layer, shape
+        ``(n, *frames.shape)``. It is the same for all chunks: fresh blocks of
+        aligned memory leave holes that the C library does not fill again.
+    """
     budget = CHUNK_BYTES.get(frames.device.type, CHUNK_BYTES['cuda'])
     row = max(1, frames.numel() * frames.element_size())
-    step = max(1, budget // row)
-    return [slice(i, i + step) for i in range(0, len(text), step)]
+    step = max(1, min(budget // row, len(text)))
+    memory = frames.new_empty(step, *frames.shape)
+    for start in range(0, len(text), step):
+        rows = slice(start, min(start + step, len(text)))
+        yield rows, memory[: rows.stop - start]
 
 
 def mlp_pair_energies(frames: Tensor, text: Tensor, weight: Tensor) -> Tensor:

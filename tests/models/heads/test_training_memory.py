@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from eaglenet_mm.models.heads import eaglenet_pairs
 from eaglenet_mm.models.layers import keyed_random
 from eaglenet_mm.models.losses import mlp_pair_energies
 from eaglenet_mm.registry import MODELS
@@ -37,3 +38,20 @@ def test_peak_grows_at_most_with_the_batch(
     # all pairs at once would grow four- and ninefold
     assert middle <= 3 * small
     assert large <= 2 * middle
+
+
+@pytest.mark.parametrize(('budget', 'expected'), [(600_000, 4), (10**9, 0)])
+def test_free_memory_goes_back_where_chunks_are_computed_again(
+    budget: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forward and backward, and not at all where everything is kept."""
+    released: list[None] = []
+    monkeypatch.setattr(
+        eaglenet_pairs, 'release_free_heap', lambda: released.append(None)
+    )
+    monkeypatch.setitem(eaglenet_pairs.CHUNK_BYTES, 'cpu', 200_000)
+    head = MODELS.build(eaglenet_head(memory_budget=budget)).train()
+    text, video = random_features(32, 32, dtype=torch.float32)
+    losses = head.loss(text, video)
+    sum(v for k, v in losses.items() if 'loss' in k).backward()
+    assert (len(released) >= expected) if expected else not released
