@@ -2,6 +2,8 @@
 
 from typing import Any, Protocol
 
+import numpy as np
+
 
 class ItemSource(Protocol):
     """What data sets and wrappers have in common."""
@@ -17,10 +19,12 @@ class ItemSource(Protocol):
 
 
 def fetch(source: ItemSource, index: int, max_refetch: int) -> Any:
-    """Get an item, or the next one that the pipeline does not drop.
+    """Get an item, or another one in its place if the pipeline drops it.
 
     Which item stands in for a dropped one depends on the index alone, not on
-    a random state: runs repeat themselves with any number of workers.
+    a random state: runs repeat themselves with any number of workers. Stand-
+    ins are spread over the set, so that a block of lost videos does not become
+    many copies of the video behind it.
 
     Args:
         source (ItemSource): Data set or wrapper.
@@ -39,12 +43,16 @@ def fetch(source: ItemSource, index: int, max_refetch: int) -> Any:
         raise IndexError(
             f'Expected an item from 0 to {length - 1}, but got {index}.'
         )
-    for place in range(index % length, index % length + max_refetch + 1):
-        result = source.process(source.get_data_info(place % length))
+    place = index % length
+    generator = None
+    for _ in range(max_refetch + 1):
+        result = source.process(source.get_data_info(place))
         if result is not None:
             return result
+        generator = generator or np.random.default_rng([index % length])
+        place = int(generator.integers(length))
     raise RuntimeError(
-        f'The pipeline gave nothing for item {index} and the {max_refetch} '
-        'items after it. Check the videos named in the log, or raise '
-        "'max_refetch'."
+        f'The pipeline gave nothing for item {index} and {max_refetch} others '
+        'in its place. Check the videos named in the log with '
+        "tools/check_videos.py, or raise 'max_refetch'."
     )

@@ -12,6 +12,7 @@ from eaglenet_mm.registry import DATASETS, SCOPE, TRANSFORMS
 
 from .annotation import read_annotation
 from .fetching import fetch
+from .shared_records import CurrentItems, LostVideos
 from .video_readers import VideoReadError
 
 
@@ -42,20 +43,27 @@ class TextVideoDataset(BaseDataset):
         check_files (bool): Whether to look for every video when the set is
             built and to list those that are missing. Defaults to False: a
             missing file raises when it is read.
-        skip_unreadable (bool): Whether a video that exists but cannot be
-            decoded is replaced by the next one, counted and logged. Only in
-            training. Defaults to False: it raises.
-        max_refetch (int): Videos tried in the place of an unreadable one.
-            Defaults to 100.
+        on_missing (str): What happens to a video that is missing or cannot be
+            read. ``'raise'``: the error names it and ends the run.
+            ``'skip'``: it is logged once, with its path, counted in
+            :attr:`lost_videos`, and another video stands in for it; in an
+            evaluation the stand-in is dropped as a duplicate, and the result
+            says how many of how many videos were found. Defaults to 'raise'.
+        max_refetch (int): Videos tried in the place of a lost one. Defaults
+            to 100.
         **kwargs: Further arguments of MMEngine's ``BaseDataset``, such as
             ``metainfo``, ``indices``, ``serialize_data`` and ``lazy_init``.
+
+    Attributes:
+        lost_videos (LostVideos): The videos skipped so far, by any process
+            of any loader of this data set.
+        current_items (CurrentItems): What each loader worker is reading.
 
     Raises:
         FileNotFoundError: If the annotation file is missing, or a video is
             and ``check_files`` is on.
         ValueError, KeyError, TypeError: If the annotation breaks the schema,
-            ``data_prefix`` has no ``video``, or ``skip_unreadable`` is set
-            for a set that is evaluated.
+            ``data_prefix`` has no ``video``, or ``on_missing`` is unknown.
 
     Example:
         >>> dataset = TextVideoDataset(
@@ -75,7 +83,7 @@ class TextVideoDataset(BaseDataset):
         pipeline: Sequence[dict | Callable] = (),
         test_mode: bool = False,
         check_files: bool = False,
-        skip_unreadable: bool = False,
+        on_missing: str = 'raise',
         max_refetch: int = 100,
         **kwargs: Any,
     ) -> None:
@@ -85,15 +93,14 @@ class TextVideoDataset(BaseDataset):
                 "data_prefix must have the key 'video' and no other, but got "
                 f'{sorted(data_prefix)}. Write data_prefix=dict(video=...).'
             )
-        if test_mode and skip_unreadable:
+        if on_missing not in ('raise', 'skip'):
             raise ValueError(
-                'skip_unreadable=True would silently evaluate other videos '
-                'than the annotation names. Repair or remove the unreadable '
-                'videos, or set skip_unreadable=False.'
+                f"on_missing must be 'raise' or 'skip', but got "
+                f'{on_missing!r}. Change it in the data set of the config.'
             )
         self.check_files = check_files
-        self.skip_unreadable = skip_unreadable
-        self.num_skipped = 0
+        self.on_missing = on_missing
+        self.current_items = CurrentItems()
         super().__init__(
             ann_file=ann_file,
             data_root=data_root,
@@ -162,23 +169,45 @@ class TextVideoDataset(BaseDataset):
                 wrapper returned.
 
         Returns:
-            Any: What the pipeline returns; None for an unreadable video if
-            ``skip_unreadable`` is on.
+            Any: What the pipeline returns; None for a lost video if
+            ``on_missing`` is 'skip'.
         """
+        index = item['sample_idx']
+        if self.on_missing == 'skip' and index in self.lost_videos:
+            return None
+        self.current_items.begin(index)
         try:
             return self.pipeline(item)
-        except VideoReadError as err:
-            if not self.skip_unreadable:
+        except (VideoReadError, FileNotFoundError) as err:
+            if self.on_missing == 'raise':
                 raise
-            self.num_skipped += 1
-            print_log(
-                f"Video '{item['video_id']}' is unreadable and replaced by "
-                f'the next one ({self.num_skipped} so far in this process): '
-                f'{err}',
-                logger='current',
-                level=logging.WARNING,
-            )
+            if self.lost_videos.add(index):
+                print_log(
+                    f"Video '{item['video_id']}' is skipped "
+                    f'({len(self.lost_videos)} of {len(self)} so far): {err}',
+                    logger='current',
+                    level=logging.WARNING,
+                )
             return None
+        finally:
+            self.current_items.end()
+
+    def full_init(self) -> None:
+        """Load the annotation, if that is still to be done."""
+        super().full_init()
+        if not hasattr(self, 'lost_videos'):
+            self.lost_videos = LostVideos(len(self))
+
+    def get_subset_(self, indices: Sequence[int] | int) -> None:
+        """Keep some of the items; see MMEngine's ``BaseDataset``."""
+        super().get_subset_(indices)
+        self.lost_videos = LostVideos(len(self))
+
+    def get_subset(self, indices: Sequence[int] | int) -> 'TextVideoDataset':
+        """Copy some of the items; see MMEngine's ``BaseDataset``."""
+        subset = super().get_subset(indices)
+        subset.lost_videos = LostVideos(len(subset))
+        return subset
 
     def __getitem__(self, index: int) -> Any:
         return fetch(self, index, self.max_refetch)

@@ -60,13 +60,13 @@ def test_items_go_through_the_pipeline(
         ann_file,
         data_prefix=dict(video=str(folder)),
         pipeline=pipeline,
-        skip_unreadable=True,
+        on_missing='skip',
     )
     pairs = CaptionExpansion(dataset)
     assert pairs[1]['data_samples'].captions == ['two']
     assert pairs[1]['inputs']['token_ids'].shape == (1, 8)
     (folder / 'b.mp4').write_bytes(b'')
-    assert pairs[3]['data_samples'].captions == ['five']
-    dataset.skip_unreadable = False
+    assert pairs[3]['data_samples'].video_id != 'b'
+    dataset.on_missing = 'raise'
     with pytest.raises(VideoReadError, match="'b'"):
         pairs[3]

@@ -21,10 +21,25 @@ class Numbers:
         return None if item['index'] in self.dropped else item['index']
 
 
-def test_gives_the_item_or_the_next() -> None:
+def test_gives_the_item_or_a_stand_in() -> None:
     source = Numbers({1, 2, 4})
-    assert [fetch(source, index, 5) for index in range(5)] == [0, 3, 3, 3, 0]
+    items = [fetch(source, index, 50) for index in range(5)]
+    assert items[0] == 0
+    assert items[3] == 3
+    assert set(items) == {0, 3}
     assert fetch(source, -2, 5) == 3
+
+
+def test_stand_ins_repeat_and_spread() -> None:
+    class Many(Numbers):
+        def __len__(self) -> int:
+            return 1000
+
+    lost = set(range(100, 200))
+    items = [fetch(Many(lost), index, 50) for index in sorted(lost)]
+    assert items == [fetch(Many(lost), index, 50) for index in sorted(lost)]
+    assert not lost & set(items)
+    assert len(set(items)) > 80
 
 
 @pytest.mark.parametrize('index', [5, -6])
@@ -35,6 +50,6 @@ def test_no_such_item(index: int) -> None:
 
 def test_gives_up() -> None:
     with pytest.raises(
-        RuntimeError, match='nothing for item 1 and the 1 items'
+        RuntimeError, match='nothing for item 1 and 1 others'
     ):
-        fetch(Numbers({1, 2}), 1, 1)
+        fetch(Numbers({0, 1, 2, 3, 4}), 1, 1)

@@ -175,37 +175,96 @@ def test_undecodable_video_names_id_and_file(
         list(loader)
 
 
-def test_unreadable_videos_are_skipped_if_asked_for(
-    ann_file: str,
-    clips: None,
-    pipeline: list[dict[str, Any]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    logged: list[str] = []
+@pytest.fixture
+def skipping(
+    ann_file: str, clips: None, pipeline: list[dict[str, Any]]
+) -> TextVideoDataset:
+    return TextVideoDataset(
+        ann_file,
+        data_prefix=dict(video=str(Path(ann_file).parent)),
+        pipeline=pipeline,
+        on_missing='skip',
+    )
+
+
+@pytest.fixture
+def logged(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    messages: list[str] = []
     monkeypatch.setattr(
         'eaglenet_mm.datasets.text_video_dataset.print_log',
-        lambda message, logger, level: logged.append(message),
+        lambda message, logger, level: messages.append(message),
     )
-    folder = Path(ann_file).parent
-    dataset = TextVideoDataset(
-        ann_file,
-        data_prefix=dict(video=str(folder)),
-        pipeline=pipeline,
-        skip_unreadable=True,
-    )
-    (folder / 'b.mp4').write_bytes(b'')
-    assert dataset[1]['data_samples'].video_id == 'c'
-    assert dataset.num_skipped == 1
+    return messages
+
+
+@pytest.mark.parametrize('damage', ['missing', 'empty', 'folder'])
+def test_lost_videos_are_skipped_if_asked_for(
+    skipping: TextVideoDataset, logged: list[str], damage: str
+) -> None:
+    path = Path(skipping.get_data_info(1)['video'])
+    path.unlink()
+    if damage == 'empty':
+        path.touch()
+    elif damage == 'folder':
+        path.mkdir()
+    for _ in range(3):
+        assert skipping[1]['data_samples'].video_id in ('a', 'c')
+    assert skipping.lost_videos.indices() == [1]
     assert len(logged) == 1
-    assert "Video 'b' is unreadable" in logged[0]
-    (folder / 'b.mp4').unlink()
-    with pytest.raises(FileNotFoundError, match="'b'"):
-        dataset[1]
+    assert "Video 'b' is skipped (1 of 3 so far)" in logged[0]
+    assert str(path) in logged[0]
 
 
-def test_skipping_is_refused_in_evaluation(ann_file: str) -> None:
-    with pytest.raises(ValueError, match='skip_unreadable=True'):
-        TextVideoDataset(ann_file, test_mode=True, skip_unreadable=True)
+@pytest.mark.parametrize('context', ['fork', 'spawn'])
+def test_workers_share_what_is_lost(
+    skipping: TextVideoDataset, context: str
+) -> None:
+    Path(skipping.get_data_info(1)['video']).unlink()
+    loader = DataLoader(
+        skipping,
+        num_workers=2,
+        collate_fn=pseudo_collate,
+        multiprocessing_context=context,
+    )
+    ids = [batch['data_samples'][0].video_id for batch in loader]
+    assert ids[0] == 'a'
+    assert ids[1] in ('a', 'c')
+    assert ids[2] == 'c'
+    assert skipping.lost_videos.indices() == [1]
+
+
+def test_subsets_count_their_own_lost_videos(
+    skipping: TextVideoDataset,
+) -> None:
+    Path(skipping.get_data_info(1)['video']).unlink()
+    assert skipping[1] is not None
+    subset = skipping.get_subset([2, 0])
+    assert subset[1]['data_samples'].video_id == 'a'
+    assert len(subset.lost_videos) == 0
+    skipping.get_subset_([1, 2])
+    assert len(skipping.lost_videos) == 0
+    assert skipping[0]['data_samples'].video_id == 'c'
+    assert skipping.lost_videos.indices() == [0]
+
+
+def test_what_cannot_be_sampled_is_lost(
+    ann_file: str, clips: None, pipeline: list[dict[str, Any]]
+) -> None:
+    pipeline[1]['fps'] = 11  # the clips have 10
+    options = dict(
+        data_prefix=dict(video=str(Path(ann_file).parent)), pipeline=pipeline
+    )
+    with pytest.raises(ValueError, match=r"Video 'a' .*a\.mp4"):
+        TextVideoDataset(ann_file, **options)[0]
+    dataset = TextVideoDataset(ann_file, on_missing='skip', **options)
+    with pytest.raises(RuntimeError, match='gave nothing for item 0'):
+        dataset[0]
+    assert dataset.lost_videos.indices() == [0, 1, 2]
+
+
+def test_unknown_choice(ann_file: str) -> None:
+    with pytest.raises(ValueError, match="'raise' or 'skip', but got 'zero'"):
+        TextVideoDataset(ann_file, on_missing='zero')
 
 
 @pytest.mark.parametrize(

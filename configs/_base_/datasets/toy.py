@@ -17,7 +17,7 @@ vocabulary = [
 # fmt: on
 
 pipeline = [
-    dict(type='OpenVideo', backend='pyav'),  # the fastest on short clips
+    dict(type='OpenVideo'),
     dict(type='SampleFrames', num_frames=num_frames, fps=4, mode='clean'),
     dict(type='DecodeFrames'),
     dict(type='ResizeCenterCrop', size=32),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from mmcv.transforms import BaseTransform
+from mmengine.fileio import get
 
 from eaglenet_mm.datasets.video_readers import (
     VideoReadError,
@@ -22,20 +23,44 @@ class OpenVideo(BaseTransform):
     promises). :class:`DecodeFrames` closes the reader.
 
     Args:
-        backend (str): ``'auto'`` takes decord where its frames are right,
-            PyAV for other containers and when decord fails. ``'decord'``,
-            ``'pyav'`` and ``'opencv'`` take that one. Defaults to 'auto'.
-        num_threads (int): Threads of the decoder. Defaults to 1: loader
-            workers already fill the processors.
+        backend (str): ``'auto'`` takes the best reader that is installed and
+            right for the file, see
+            :func:`~eaglenet_mm.datasets.video_readers.open_video`.
+            ``'decord'``, ``'pyav'``, ``'opencv'`` and ``'torchcodec'`` take
+            that one. Defaults to 'auto'.
+        num_threads (int): Threads of the decoder, 0 for all cores. Defaults
+            to 1: loader workers already fill the processors.
+        time_limit (float): Seconds that opening, and again reading, may
+            take before the video counts as unreadable; 0 for no limit.
+            Defaults to 120.
+        backend_args (dict, optional): Where files come from, as for
+            MMEngine's ``fileio.get``: ``dict(backend='http')`` and so on.
+            The file is then fetched whole and read from memory. Defaults to
+            None, the file system.
 
     Raises:
-        ValueError: If ``backend`` is unknown.
+        ValueError: If ``backend`` is unknown or a number is negative.
     """
 
-    def __init__(self, backend: str = 'auto', *, num_threads: int = 1) -> None:
+    def __init__(
+        self,
+        backend: str = 'auto',
+        *,
+        num_threads: int = 1,
+        time_limit: float = 120,
+        backend_args: dict[str, Any] | None = None,
+    ) -> None:
         check_backend(backend)
+        if num_threads < 0 or time_limit < 0:
+            raise ValueError(
+                'num_threads and time_limit must be at least 0, but got '
+                f'{num_threads} and {time_limit}. Change the OpenVideo entry '
+                'of the pipeline.'
+            )
         self.backend = backend
         self.num_threads = num_threads
+        self.time_limit = time_limit
+        self.backend_args = backend_args
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Open the video.
@@ -50,11 +75,16 @@ class OpenVideo(BaseTransform):
             FileNotFoundError: If there is no such file.
             VideoReadError: If it cannot be opened as a video.
         """
+        path = results['video']
         try:
             reader = open_video(
-                results['video'],
+                path
+                if self.backend_args is None
+                else get(path, backend_args=self.backend_args),
                 backend=self.backend,
                 num_threads=self.num_threads,
+                time_limit=self.time_limit,
+                name=path,
             )
         except (FileNotFoundError, VideoReadError) as err:
             raise type(err)(f"Video '{results['video_id']}': {err}") from err

@@ -5,6 +5,7 @@ from typing import Any
 
 from mmcv.transforms import BaseTransform
 
+from eaglenet_mm.datasets.video_readers import VideoSamplingError
 from eaglenet_mm.registry import TRANSFORMS
 
 from .frame_sampling import (
@@ -137,7 +138,7 @@ class SampleFrames(BaseTransform):
             dict: With ``frame_indices`` and ``frame_sampler``.
 
         Raises:
-            ValueError: As :meth:`sample`, with the id and the file.
+            VideoSamplingError: As :meth:`sample`, with the id and the file.
         """
         reader = results['video_reader']
         try:
@@ -149,7 +150,7 @@ class SampleFrames(BaseTransform):
                 end=results.get('end'),
             )
         except ValueError as err:
-            raise ValueError(
+            raise VideoSamplingError(
                 f"Video '{results.get('video_id')}' ({reader.path}): {err}"
             ) from err
         results['frame_sampler'] = self

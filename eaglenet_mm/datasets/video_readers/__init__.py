@@ -1,20 +1,33 @@
 """Readers of video files: frame numbers in, RGB frames out."""
 
-from .base import VideoEndError, VideoReader, VideoReadError
+from .base import (
+    VideoEndError,
+    VideoReader,
+    VideoReadError,
+    VideoSamplingError,
+    VideoTimeoutError,
+)
 from .decord_reader import DecordReader
 from .opencv_reader import OpenCVReader
 from .opening import BACKENDS, check_backend, open_video
-from .pyav_reader import PyAVReader, VideoHeader, read_header
+from .pyav_reader import PyAVReader
+from .time_limit import TimeLimitedReader
+from .torchcodec_reader import TorchCodecReader
+from .video_header import VideoHeader, read_header
 
 __all__ = [
     'BACKENDS',
     'DecordReader',
     'OpenCVReader',
     'PyAVReader',
+    'TimeLimitedReader',
+    'TorchCodecReader',
     'VideoEndError',
     'VideoHeader',
     'VideoReadError',
     'VideoReader',
+    'VideoSamplingError',
+    'VideoTimeoutError',
     'check_backend',
     'open_video',
     'read_header',

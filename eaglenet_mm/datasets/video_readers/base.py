@@ -20,6 +20,14 @@ class VideoEndError(VideoReadError):
     """
 
 
+class VideoTimeoutError(VideoReadError):
+    """A decoder did not return within the time limit."""
+
+
+class VideoSamplingError(VideoReadError, ValueError):
+    """No frame of a video can be chosen as the pipeline asks for."""
+
+
 class VideoReader(ABC):
     """Random access to the frames of one file.
 
@@ -27,10 +35,13 @@ class VideoReader(ABC):
     do not survive a fork.
 
     Args:
-        path (str): The file.
+        source (str | bytes): Path of the file, or its content.
+        name (str): What messages call it. Defaults to the path, or to the
+            size of the content.
 
     Attributes:
-        path (str): The file.
+        source (str | bytes): As given.
+        path (str): What messages call it.
         fps (Fraction): Mean frame rate in frames per second; 0 if the file
             does not say.
         num_frames (int): Frames that the file holds, as far as known before
@@ -39,11 +50,17 @@ class VideoReader(ABC):
             what the authors' release counts with. Not to be trusted.
     """
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, source: str | bytes, *, name: str = '') -> None:
+        self.source = source
+        self.path = name or (
+            source
+            if isinstance(source, str)
+            else f'<video of {len(source)} bytes in memory>'
+        )
         self.fps = Fraction(0)
         self.num_frames = 0
         self.num_frames_reported = 0
+        self._cancelled = False
 
     @abstractmethod
     def get_batch(self, indices: Sequence[int]) -> np.ndarray:
@@ -66,6 +83,10 @@ class VideoReader(ABC):
     def close(self) -> None:
         """Release the file; the reader cannot be used afterwards."""
 
+    def cancel(self) -> None:
+        """Ask a read that goes on in another thread to stop soon."""
+        self._cancelled = True
+
     def __enter__(self) -> 'VideoReader':
         return self
 
@@ -84,6 +105,11 @@ class VideoReader(ABC):
                 f'{self.path}: expected at least one frame number, none of '
                 f'them negative, but got {list(indices)[:8]}.'
             )
+
+    def _check_cancelled(self) -> None:
+        """Stop between two frames if :meth:`cancel` was called."""
+        if self._cancelled:
+            raise VideoTimeoutError(f'{self.path}: reading was given up.')
 
     def _ended(self, delivered: int, wanted: int) -> VideoEndError:
         """Lower ``num_frames`` and make the error that says so."""

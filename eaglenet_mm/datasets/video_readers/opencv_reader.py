@@ -1,31 +1,56 @@
 """Reader on OpenCV, for machines with neither decord nor PyAV."""
 
+import os
+import tempfile
 from collections.abc import Sequence
+from contextlib import closing
 from fractions import Fraction
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
 
 from .base import VideoReader, VideoReadError
+from .pyav_reader import PyAVReader
+
+# Mean difference of grey levels; other roundings of colour give up to 2.
+_SAME_PICTURE = 6
 
 
 class OpenCVReader(VideoReader):
     """Grab from the first frame on and convert what is asked for.
 
-    Reading in order is exact, seeking with OpenCV is not.
+    Reading in order is exact, seeking with OpenCV is not. Where OpenCV cannot
+    convert a frame (interlaced video, in some versions) it delivers a black
+    one or rubbish, without an error. Where PyAV is installed, interlaced
+    videos are refused, and those of whose batch the first frame is another
+    than PyAV's.
 
     Args:
-        path (str): The file.
+        source (str | bytes): Path of the file, or its content, which goes
+            through a temporary file.
+        name (str): What messages call it. Defaults to the path.
 
     Raises:
         VideoReadError: If OpenCV cannot open the file.
     """
 
-    def __init__(self, path: str) -> None:
-        super().__init__(path)
-        capture = self._open()
+    def __init__(self, source: str | bytes, *, name: str = '') -> None:
+        super().__init__(source, name=name)
+        self._temporary = ''
+        if isinstance(source, bytes):
+            handle, self._temporary = tempfile.mkstemp(suffix='.video')
+            with open(handle, 'wb') as file:
+                file.write(source)
+        self._file = self._temporary or str(source)
+        try:
+            capture = self._open()
+        except VideoReadError:
+            self.close()
+            raise
         rate = capture.get(cv2.CAP_PROP_FPS)
-        self.fps = Fraction(rate).limit_denominator(1_000_000)
+        if np.isfinite(rate) and rate > 0:
+            self.fps = Fraction(rate).limit_denominator(1_000_000)
         reported = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         if reported <= 0:  # a header without a length gives rubbish
             reported = 0
@@ -42,6 +67,7 @@ class OpenCVReader(VideoReader):
         capture = self._open()
         try:
             for number in range(last + 1):
+                self._check_cancelled()
                 if not capture.grab():
                     raise self._ended(number, last)
                 if number in wanted:
@@ -55,14 +81,27 @@ class OpenCVReader(VideoReader):
                     kept[number] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         finally:
             capture.release()
-        return np.stack([kept[index] for index in indices])
+        self._compare(min(kept), kept[min(kept)])
+        first = kept[min(kept)].shape[:2]
+        return np.stack(
+            [
+                kept[index]
+                if kept[index].shape[:2] == first
+                else cv2.resize(kept[index], first[::-1])
+                for index in indices
+            ]
+        )
 
     def close(self) -> None:
-        """Do nothing: the file is open only while it is read."""
+        """Remove the temporary file: others are open only while read."""
+        if self._temporary:
+            os.unlink(self._temporary)
+            self._temporary = ''
 
     def _open(self) -> cv2.VideoCapture:
         """Open the file by FFmpeg alone."""
-        capture = cv2.VideoCapture(self.path, cv2.CAP_FFMPEG)
+        # 'file:' keeps names with a colon from being taken for a protocol
+        capture = cv2.VideoCapture(f'file:{self._file}', cv2.CAP_FFMPEG)
         if not capture.isOpened():
             raise VideoReadError(
                 f'{self.path}: expected a video, but OpenCV cannot open it. '
@@ -70,3 +109,21 @@ class OpenCVReader(VideoReader):
                 'annotation.'
             )
         return capture
+
+    def _compare(self, number: int, image: np.ndarray) -> None:
+        """Refuse a frame that is nothing like the one PyAV delivers."""
+        if find_spec('av') is None:
+            return
+        with closing(PyAVReader(self.source, name=self.path)) as reader:
+            other = reader.get_batch([number])[0]
+            interlaced = reader.is_interlaced()
+        if (
+            interlaced
+            or other.shape != image.shape
+            or np.abs(other.astype(np.int16) - image).mean() > _SAME_PICTURE
+        ):
+            raise VideoReadError(
+                f'{self.path}: the video is interlaced, or OpenCV delivers '
+                f'another frame {number} than PyAV; OpenCV does that where '
+                "converting fails. Set backend='auto' or 'pyav' in OpenVideo."
+            )

@@ -1,174 +1,190 @@
 """Exact reader on PyAV, for every container FFmpeg knows."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from .base import VideoReader, VideoReadError
-
-
-@dataclass(frozen=True)
-class VideoHeader:
-    """What a container says of its first video stream.
-
-    Args:
-        container (str): FFmpeg's name of the container, such as ``'avi'``.
-        pixel_format (str): FFmpeg's name, such as ``'yuv420p'``.
-        fps (Fraction): Mean rate, or the nominal one if that is missing; 0
-            if both are.
-        num_frames (int): Number of frames in the header, 0 if it has none.
-        num_frames_estimated (int): The same, or else the duration times the
-            rate, rounded; 0 if the duration is missing too.
-    """
-
-    container: str
-    pixel_format: str
-    fps: Fraction
-    num_frames: int
-    num_frames_estimated: int
-
-
-def read_header(path: str) -> VideoHeader:
-    """Read the header of a video, without decoding.
-
-    Args:
-        path (str): The file.
-
-    Returns:
-        VideoHeader: What the container says.
-
-    Raises:
-        ImportError: If PyAV is missing.
-        VideoReadError: If the file is no video.
-    """
-    container = _open(path)
-    with container:
-        stream = container.streams.video[0]
-        fps = Fraction(stream.average_rate or stream.guessed_rate or 0)
-        estimated = stream.frames
-        if not estimated and container.duration:
-            # half up and by the container's duration in microseconds, as
-            # OpenCV counts, with which the release reads
-            estimated = int(
-                container.duration * fps / 1_000_000 + Fraction(1, 2)
-            )
-        return VideoHeader(
-            container=container.format.name,
-            pixel_format=stream.format.name if stream.format else '',
-            fps=fps,
-            num_frames=stream.frames,
-            num_frames_estimated=estimated,
-        )
+from .packet_index import PacketIndex, index_packets
+from .video_header import header_of, open_container, video_stream
 
 
 class PyAVReader(VideoReader):
-    """Decode from the first frame on and keep what is asked for.
+    """Decode from the key frame before each wanted frame, and check.
 
-    Reading in order is exact for every container and codec, which seeking is
-    not. Frames are converted to RGB only when they are kept.
+    Which time stamp frame i has is read off the packets, without decoding.
+    Where they do not tell for certain (AVI, MPEG-TS, cut streams), or the
+    decoder delivers another time than the one asked for, decoding in order
+    from the first frame decides, which is exact for every file. Frames that
+    no other frame refers to are not decoded unless wanted, and frames are
+    converted to RGB only when they are kept.
 
     Args:
-        path (str): The file.
-        num_threads (int): Threads of the decoder. Defaults to 1: loader
-            workers already fill the processors.
+        source (str | bytes): Path of the file, or its content.
+        name (str): What messages call it. Defaults to the path.
+        num_threads (int): Threads of the decoder, 0 for all cores. Defaults
+            to 1: loader workers already fill the processors.
 
     Raises:
         ImportError: If PyAV is missing.
         VideoReadError: If the file is no video.
     """
 
-    def __init__(self, path: str, *, num_threads: int = 1) -> None:
-        super().__init__(path)
+    def __init__(
+        self, source: str | bytes, *, name: str = '', num_threads: int = 1
+    ) -> None:
+        super().__init__(source, name=name)
         self._num_threads = num_threads
-        header = read_header(path)
-        self.fps = header.fps
-        self.num_frames = header.num_frames or self._count_packets()
+        self._container: Any = self._open()
+        self._index: PacketIndex | None = None
+        try:
+            self.header = header_of(self._container)
+            self.fps = self.header.fps
+            self.num_frames = (
+                self.header.num_frames or self._packets().num_packets
+            )
+        except BaseException:
+            self.close()
+            raise
         self.num_frames_reported = (
-            header.num_frames_estimated or self.num_frames
+            self.header.num_frames_estimated or self.num_frames
         )
 
     def get_batch(self, indices: Sequence[int]) -> np.ndarray:
         """Decode frames; see :meth:`VideoReader.get_batch`."""
         self._check_indices(indices)
+        kept = self._seek(indices)
+        if kept is None:
+            kept = self._read_in_order(indices)
+        return np.stack([kept[index] for index in indices])
+
+    def is_interlaced(self) -> bool:
+        """Whether the first frame is made of two fields."""
+        return any(
+            bool(frame.interlaced_frame) for frame in islice(self._decode(), 1)
+        )
+
+    def close(self) -> None:
+        """Release the file."""
+        container, self._container = self._container, None
+        if container is not None:
+            container.close()
+
+    def _packets(self) -> PacketIndex:
+        """Index the packets, once."""
+        import av
+
+        if self._index is None:
+            try:
+                self._index = index_packets(self._container, self.header)
+            except av.FFmpegError as err:
+                raise VideoReadError(
+                    f'{self.path}: counting its frames failed ({err}). Copy '
+                    'or encode the file again.'
+                ) from err
+        return self._index
+
+    def _seek(self, indices: Sequence[int]) -> dict[int, np.ndarray] | None:
+        """Decode from key frames; None if that is not sure to be right."""
+        import av
+
+        if not self.header.is_mov_or_matroska:
+            return None
+        packets = self._packets()
+        if not packets.is_trusted or max(indices) >= packets.num_packets:
+            return None
+        times = {packets.times[index]: index for index in indices}
+        found: dict[int, np.ndarray] = {}
+        collect = _FrameCollector()
+        stream = video_stream(self._container)
+        try:
+            for key, wanted in packets.group_by_key(list(times)).items():
+                self._container.seek(key, stream=stream, backward=True)
+                for time, frame in self._decode_until(
+                    stream, set(wanted), packets.can_skip
+                ):
+                    found[times[time]] = collect(frame)
+        except (av.FFmpegError, ValueError):
+            return None  # decoding in order tells how far the file goes
+        return found if len(found) == len(times) else None
+
+    def _decode_until(
+        self, stream: Any, wanted: set[int], can_skip: bool
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield the wanted frames with their times, from here on."""
+        context = stream.codec_context
+        last = max(wanted)
+        for packet in self._container.demux(stream):
+            self._check_cancelled()
+            if can_skip:
+                context.skip_frame = (
+                    'DEFAULT' if packet.pts in wanted else 'NONREF'
+                )
+            for frame in packet.decode():
+                if frame.interlaced_frame or frame.is_corrupt:
+                    return  # two fields may lie in packets of their own
+                if frame.pts in wanted:
+                    wanted.remove(frame.pts)
+                    yield frame.pts, frame
+                if not wanted or frame.pts > last:
+                    return
+
+    def _read_in_order(self, indices: Sequence[int]) -> dict[int, np.ndarray]:
+        """Decode from the first frame on and keep what is asked for."""
         wanted, last = set(indices), max(indices)
         kept: dict[int, np.ndarray] = {}
-        size: dict[str, int] = {}
+        collect = _FrameCollector()
         number = -1
         for number, frame in enumerate(self._decode()):
             if number in wanted:
-                # a stream may change its size; keep that of the first frame
-                size = size or dict(width=frame.width, height=frame.height)
-                image = _to_rgb(frame, size)
-                kept[number] = np.rot90(image, frame.rotation // 90)
+                kept[number] = collect(frame)
             if number == last:
-                return np.stack([kept[index] for index in indices])
+                return kept
         raise self._ended(number + 1, last)
-
-    def close(self) -> None:
-        """Do nothing: the file is open only while it is read."""
 
     def _decode(self) -> Iterator[Any]:
         """Yield the frames in order of display."""
         import av
 
-        with _open(self.path) as container:
-            container.streams.video[0].thread_type = 'AUTO'
-            container.streams.video[
-                0
-            ].codec_context.thread_count = self._num_threads
+        with self._open() as container:
             try:
-                yield from container.decode(video=0)
+                for frame in container.decode(video_stream(container)):
+                    self._check_cancelled()
+                    yield frame
             except (av.FFmpegError, ValueError) as err:
                 raise VideoReadError(
                     f'{self.path}: decoding failed ({err}). Copy or encode '
                     'the file again, or leave it out of the annotation.'
                 ) from err
 
-    def _count_packets(self) -> int:
-        """Count the frames of a container whose header does not."""
-        import av
-
-        with _open(self.path) as container:
-            stream = container.streams.video[0]
-            try:
-                return sum(
-                    packet.size > 0 for packet in container.demux(stream)
-                )
-            except av.FFmpegError as err:
-                raise VideoReadError(
-                    f'{self.path}: counting its frames failed ({err}). Copy '
-                    'or encode the file again.'
-                ) from err
+    def _open(self) -> Any:
+        """Open the file and set the threads of its decoder."""
+        container = open_container(self.source, self.path)
+        stream = video_stream(container)
+        if stream.codec_context is None:
+            container.close()
+            raise VideoReadError(
+                f'{self.path}: this FFmpeg has no decoder for its video. '
+                'Encode the file again as H.264.'
+            )
+        stream.thread_type = 'AUTO'
+        stream.codec_context.thread_count = self._num_threads
+        return container
 
 
-def _open(path: str) -> Any:
-    """Open a container that has a video stream."""
-    try:
-        import av
-    except ImportError as err:
-        raise ImportError(
-            "Reading videos with PyAV needs the package 'av'. Install it "
-            "with: pip install 'eaglenet_mm[video]'."
-        ) from err
-    try:
-        # metadata is not needed, and need not be UTF-8
-        container = av.open(path, metadata_errors='replace')
-    except (av.FFmpegError, OSError, ValueError) as err:
-        raise VideoReadError(
-            f'{path}: expected a video, but it cannot be opened ({err}). '
-            'Download or encode the file again, or leave it out of the '
-            'annotation.'
-        ) from err
-    if not container.streams.video:
-        container.close()
-        raise VideoReadError(
-            f'{path}: the file has no video stream. Leave it out of the '
-            'annotation.'
-        )
-    return container
+class _FrameCollector:
+    """Convert frames to RGB, all to the size of the first one."""
+
+    def __init__(self) -> None:
+        self._size: dict[str, int] = {}
+
+    def __call__(self, frame: Any) -> np.ndarray:
+        # a stream may change its size; batches need one
+        self._size = self._size or dict(width=frame.width, height=frame.height)
+        image = _to_rgb(frame, self._size)
+        return np.rot90(image, frame.rotation // 90)
 
 
 def _to_rgb(frame: Any, size: dict[str, int]) -> np.ndarray:

@@ -46,7 +46,9 @@ def test_a_header_that_promises_too_much(
     )
     item = dict(video_id='v', video=str(write_clip()))
     results = OpenVideo(backend='pyav')(item)
-    reader = results['video_reader']
+    reader = results['video_reader'].reader
+    limited = results['video_reader']
+    limited.num_frames = limited.num_frames_reported = 100
     reader.num_frames = reader.num_frames_reported = 100
     results = SampleFrames(5)(results)
     assert results['frame_indices'] == [0, 20, 40, 60, 90]
@@ -60,7 +62,8 @@ def test_a_header_that_promises_too_much(
 def test_nothing_to_decode(
     sampled: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    reader = sampled['video_reader']
+    reader = sampled['video_reader'].reader
+    monkeypatch.setattr(reader, '_seek', lambda indices: None)
     monkeypatch.setattr(reader, '_decode', lambda: iter(()))
     with pytest.raises(VideoReadError, match=r"'v': .* only 0 can be decoded"):
         DecodeFrames()(sampled)

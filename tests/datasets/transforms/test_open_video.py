@@ -18,7 +18,7 @@ def test_opens(write_clip: Callable[..., Path]) -> None:
 
 
 def test_backend(write_clip: Callable[..., Path]) -> None:
-    transform = OpenVideo(backend='opencv')
+    transform = OpenVideo(backend='opencv', time_limit=0)
     results = transform(dict(video_id='v', video=str(write_clip())))
     assert isinstance(results['video_reader'], OpenCVReader)
     assert repr(transform) == "OpenVideo(backend='opencv')"
@@ -27,6 +27,24 @@ def test_backend(write_clip: Callable[..., Path]) -> None:
 def test_unknown_backend() -> None:
     with pytest.raises(ValueError, match="got 'ffmpeg'"):
         OpenVideo(backend='ffmpeg')
+
+
+def test_from_elsewhere(write_clip: Callable[..., Path]) -> None:
+    path = str(write_clip(num_frames=12, fps=4))
+    transform = OpenVideo(backend_args=dict(backend='local'))
+    results = transform(dict(video_id='v', video=path))
+    reader = results['video_reader']
+    assert isinstance(reader.source, bytes)
+    assert reader.path == path
+    assert reader.get_batch([0, 11]).shape == (2, 48, 64, 3)
+
+
+@pytest.mark.parametrize(
+    'options', [dict(num_threads=-1), dict(time_limit=-2)]
+)
+def test_negative_numbers(options: dict) -> None:
+    with pytest.raises(ValueError, match='must be at least 0'):
+        OpenVideo(**options)
 
 
 def test_errors_name_id_and_path(tmp_path: Path) -> None:

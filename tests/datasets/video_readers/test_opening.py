@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import pytest
 
 from eaglenet_mm.datasets import VideoReadError
@@ -12,67 +14,188 @@ from eaglenet_mm.datasets.video_readers import (
     DecordReader,
     OpenCVReader,
     PyAVReader,
+    TimeLimitedReader,
     check_backend,
     open_video,
     opening,
 )
 
 
-def test_reader_by_container(write_clip: Callable[..., Path]) -> None:
-    assert isinstance(open_video(str(write_clip('a.mp4'))), DecordReader)
-    assert isinstance(open_video(str(write_clip('a.mkv'))), DecordReader)
-    for name in ('a.avi', 'a.ts'):
-        path = str(write_clip(name, fps=25))
-        assert isinstance(open_video(path), PyAVReader)
-    # the container counts, not the name
-    renamed = write_clip('b.avi').rename(write_clip('c.mp4'))
-    assert isinstance(open_video(str(renamed)), PyAVReader)
-
-
-def test_ten_bits_go_to_pyav(write_clip: Callable[..., Path]) -> None:
-    path = write_clip(pixel_format='yuv420p10le')
-    assert isinstance(open_video(str(path)), PyAVReader)
-
-
 @pytest.mark.parametrize(
     ('backend', 'reader_type'),
-    [('decord', DecordReader), ('pyav', PyAVReader), ('opencv', OpenCVReader)],
+    [
+        ('auto', PyAVReader),
+        ('decord', DecordReader),
+        ('pyav', PyAVReader),
+        ('opencv', OpenCVReader),
+    ],
 )
 def test_reader_by_name(
     write_clip: Callable[..., Path], backend: str, reader_type: type
 ) -> None:
-    reader = open_video(str(write_clip()), backend=backend)
-    assert type(reader) is reader_type
-
-
-def test_auto_without_decord(
-    write_clip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
     path = str(write_clip())
-    monkeypatch.setattr(opening, 'find_spec', lambda name: None)
-    assert type(open_video(path)) is PyAVReader
+    assert type(open_video(path, backend=backend)) is reader_type
+    limited = open_video(path, backend=backend, time_limit=9)
+    assert type(limited) is TimeLimitedReader
+    assert type(limited.reader) is reader_type
 
 
-@pytest.mark.parametrize('where', ['__init__', 'get_batch'])
-def test_pyav_takes_over_when_decord_fails(
+def without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
+    """Hide packages from every reader."""
+    for module in ('opening', 'decord_reader', 'opencv_reader'):
+        monkeypatch.setattr(
+            f'eaglenet_mm.datasets.video_readers.{module}.find_spec',
+            lambda name: None if name in missing else name,
+        )
+
+
+def test_auto_without_pyav(
     write_clip: Callable[..., Path],
     frame_numbers: Callable,
     monkeypatch: pytest.MonkeyPatch,
-    where: str,
 ) -> None:
-    def fail(*args: object, **kwargs: object) -> None:
-        raise VideoReadError('decord cannot')
-
-    monkeypatch.setattr(DecordReader, where, fail)
-    with open_video(str(write_clip())) as reader:
-        for _ in range(2):
+    """decord where it is right; the container counts, not the name."""
+    mp4, avi = str(write_clip('a.mp4')), str(write_clip('a.avi'))
+    renamed = str(write_clip('b.avi').rename(write_clip('c.mp4')))
+    without(monkeypatch, 'av')
+    for path, reader_type in (
+        (mp4, DecordReader),
+        (avi, OpenCVReader),
+        (renamed, OpenCVReader),
+    ):
+        with open_video(path) as reader:
+            assert type(reader) is reader_type
             assert frame_numbers(reader.get_batch([3, 17])) == [3, 17]
-        assert reader.num_frames == 30
+
+
+def test_auto_with_neither(
+    write_clip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(write_clip())
+    without(monkeypatch, 'av', 'decord')
+    assert type(open_video(path)) is OpenCVReader
+
+
+def test_decord_refuses_what_it_reads_wrongly(
+    write_clip: Callable[..., Path],
+) -> None:
+    wrong = [
+        write_clip('a.avi'),
+        write_clip('a.ts', fps=25),
+        write_clip('b.mp4', pixel_format='yuv420p10le'),
+        write_two_streams(write_clip().with_name('two.mp4')),
+    ]
+    for path in wrong:
+        with pytest.raises(VideoReadError, match=r"other frames.*'auto'"):
+            open_video(str(path), backend='decord')
+
+
+def write_two_streams(path: Path) -> Path:
+    """Write a small and a large video into one file."""
+    with av.open(str(path), 'w') as container:
+        streams = [container.add_stream('libx264', rate=10) for _ in range(2)]
+        for stream, size in zip(streams, (64, 128), strict=True):
+            stream.width = stream.height = size
+            stream.pix_fmt = 'yuv420p'
+        for _ in range(8):
+            for stream in streams:
+                frame = av.VideoFrame(stream.width, stream.height, 'yuv420p')
+                container.mux(stream.encode(frame))
+        for stream in streams:
+            container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize('backend', ['auto', 'pyav', 'opencv'])
+def test_the_first_of_two_streams_is_read(
+    tmp_path: Path, backend: str
+) -> None:
+    path = write_two_streams(tmp_path / 'two.mp4')
+    with open_video(str(path), backend=backend) as reader:
+        assert reader.get_batch([7]).shape == (1, 64, 64, 3)
+
+
+def test_a_cover_is_no_video(tmp_path: Path) -> None:
+    path = tmp_path / 'song.mp4'
+    with av.open(str(path), 'w') as container:
+        sound = container.add_stream('aac', rate=44100)
+        cover = container.add_stream('mjpeg', rate=1)
+        cover.width = cover.height = 32
+        cover.pix_fmt = 'yuvj420p'
+        cover.disposition = av.stream.Disposition.attached_pic
+        container.mux(cover.encode(av.VideoFrame(32, 32, 'yuvj420p')))
+        container.mux(cover.encode())
+        container.mux(sound.encode())
+    with pytest.raises(VideoReadError, match='no video stream'):
+        open_video(str(path))
 
 
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"none\.mp4' does not exist"):
         open_video(str(tmp_path / 'none.mp4'))
+    (tmp_path / 'file').touch()
+    with pytest.raises(FileNotFoundError, match='does not exist'):
+        open_video(str(tmp_path / 'file' / 'clip.mp4'))
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(VideoReadError, match='it is a folder'):
+        open_video(str(tmp_path))
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / 'pipe.mp4')
+    with pytest.raises(VideoReadError, match='it is no ordinary file'):
+        open_video(str(tmp_path / 'pipe.mp4'))
+
+
+def test_links_in_a_loop(tmp_path: Path) -> None:
+    (tmp_path / 'a.mp4').symlink_to('b.mp4')
+    (tmp_path / 'b.mp4').symlink_to('a.mp4')
+    with pytest.raises(VideoReadError, match=r'a\.mp4.*cannot be reached'):
+        open_video(str(tmp_path / 'a.mp4'))
+
+
+def test_a_zero_character_in_the_name() -> None:
+    with pytest.raises(VideoReadError, match='cannot be reached'):
+        open_video('clip\0.mp4')
+
+
+def test_a_file_that_may_not_be_read(
+    write_clip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # the super-user may read everything, so the answer is made up
+    monkeypatch.setattr(opening.os, 'access', lambda path, mode: False)
+    with pytest.raises(VideoReadError, match='may not be read'):
+        open_video(str(write_clip()))
+
+
+@pytest.mark.parametrize('backend', ['auto', 'decord', 'opencv'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'with spaces and (brackets).mp4',
+        '-dash.mp4',
+        'Grüße 视频 \u05e9\u05dc\u05d5\u05dd.mp4',
+        'http:not-an-address.mp4',
+        'percent%03d.mp4',
+        "quote'.mp4",
+        'no_extension',
+    ],
+)
+def test_odd_names(
+    write_clip: Callable[..., Path],
+    frame_numbers: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    backend: str,
+    name: str,
+) -> None:
+    path = write_clip('plain.mp4')
+    path.rename(path.with_name(name))
+    for given in (str(path.with_name(name)), name):
+        monkeypatch.chdir(path.parent)
+        with open_video(given, backend=backend) as reader:
+            assert frame_numbers(reader.get_batch([0, 17])) == [0, 17]
 
 
 def test_unknown_backend() -> None:

@@ -1,0 +1,94 @@
+"""What the workers of a loader tell the process that started them."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import get_worker_info
+
+# More workers than one loader has; they share places beyond it.
+_MAX_WORKERS = 512
+
+
+class LostVideos:
+    """Which videos could not be read, known to all processes of a loader.
+
+    Args:
+        num_videos (int): Items of the data set.
+    """
+
+    def __init__(self, num_videos: int) -> None:
+        self._flags = torch.zeros(num_videos, dtype=torch.uint8)
+        self._flags.share_memory_()
+
+    def add(self, index: int) -> bool:
+        """Say that a video is lost; return whether that is news."""
+        if self._flags[index]:
+            return False
+        self._flags[index] = 1
+        return True
+
+    def indices(self) -> list[int]:
+        """Return the numbers of the lost videos, ascending."""
+        return torch.nonzero(self._flags).flatten().tolist()
+
+    def __contains__(self, index: int) -> bool:
+        return bool(self._flags[index])
+
+    def __len__(self) -> int:
+        return int(self._flags.sum())
+
+
+class CurrentItems:
+    """Which item each worker of a loader is busy with.
+
+    A worker that dies cannot say what it died of; the place where it wrote
+    the number of its item remains.
+    """
+
+    def __init__(self) -> None:
+        # process id, and number of the item plus 1 (0: none)
+        self._places = torch.zeros(_MAX_WORKERS, 2, dtype=torch.int64)
+        self._places.share_memory_()
+
+    def begin(self, index: int) -> None:
+        """Note the item that this worker begins with."""
+        self._write(index + 1)
+
+    def end(self) -> None:
+        """Note that it is done."""
+        self._write(0)
+
+    def of_processes(self, pids: list[int]) -> list[int]:
+        """Return the items that these processes were busy with."""
+        return [
+            int(place) - 1
+            for pid, place in self._places.tolist()
+            if place and pid in pids
+        ]
+
+    def _write(self, value: int) -> None:
+        worker = get_worker_info()
+        if worker is not None:
+            row = self._places[worker.id % _MAX_WORKERS]
+            row[0], row[1] = os.getpid(), value
+
+
+def inner_datasets(dataset: Any) -> Iterator[Any]:
+    """Find the data sets inside wrappers, ours and others'.
+
+    Args:
+        dataset (Any): A data set or wrapper.
+
+    Yields:
+        Any: Every data set that wraps no other.
+    """
+    inner = getattr(dataset, 'dataset', None)
+    parts = [*getattr(dataset, 'datasets', [])]
+    if inner is not None:
+        parts.append(inner)
+    if not parts:
+        yield dataset
+    for part in parts:
+        yield from inner_datasets(part)

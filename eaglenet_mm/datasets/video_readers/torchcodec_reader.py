@@ -1,0 +1,89 @@
+"""Reader on torchcodec, where it is installed."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+import numpy as np
+
+from .base import VideoReader, VideoReadError
+from .video_header import read_header
+
+
+class TorchCodecReader(VideoReader):
+    """Read with torchcodec, which scans the file before it seeks.
+
+    Only for MP4, MOV and Matroska with one stream of 8-bit H.264, VP8 or
+    VP9: in AVI with B-frames torchcodec was found to deliver other frames
+    than those asked for, and from MPEG-TS and MPEG-PS none.
+
+    Args:
+        source (str | bytes): Path of the file, or its content.
+        name (str): What messages call it. Defaults to the path.
+        num_threads (int): Threads of the decoder, 0 for all cores. Defaults
+            to 1.
+
+    Raises:
+        ImportError: If torchcodec, the FFmpeg libraries it loads, or PyAV,
+            which reads the header, are missing.
+        VideoReadError: If the file is no video, or one that torchcodec
+            cannot open or does not read rightly.
+    """
+
+    def __init__(
+        self, source: str | bytes, *, name: str = '', num_threads: int = 1
+    ) -> None:
+        super().__init__(source, name=name)
+        try:
+            from torchcodec.decoders import VideoDecoder
+        # without FFmpeg's libraries it raises RuntimeError
+        except (ImportError, RuntimeError, OSError) as err:
+            raise ImportError(
+                "Reading videos with torchcodec needs the package 'torchcodec'"
+                ' and the libraries of FFmpeg. Install both, or set '
+                f"backend='auto' in OpenVideo. ({str(err).strip()[:200]})"
+            ) from err
+        header = read_header(source, name=self.path)
+        if not header.seeking_is_exact:
+            raise VideoReadError(
+                f'{self.path}: torchcodec is used for MP4, MOV and Matroska '
+                'with one stream of 8-bit H.264, VP8 or VP9, but this is '
+                f'{header.container} with {header.num_video_streams} video '
+                f'stream(s), {header.codec} {header.pixel_format}. Set '
+                "backend='auto' or 'pyav' in OpenVideo."
+            )
+        try:
+            self._decoder = VideoDecoder(
+                source,
+                dimension_order='NHWC',
+                num_ffmpeg_threads=num_threads,
+                seek_mode='exact',
+            )
+            self.num_frames = len(self._decoder)
+        except (RuntimeError, ValueError, IndexError) as err:
+            raise VideoReadError(
+                f'{self.path}: expected a video, but torchcodec cannot open '
+                f'it ({str(err).strip()[:200]}). Encode the file again, leave '
+                "it out of the annotation, or set backend='auto' in OpenVideo."
+            ) from err
+        self.fps: Fraction = header.fps
+        self.num_frames_reported = (
+            header.num_frames_estimated or self.num_frames
+        )
+
+    def get_batch(self, indices: Sequence[int]) -> np.ndarray:
+        """Decode frames; see :meth:`VideoReader.get_batch`."""
+        self._check_indices(indices)
+        if max(indices) >= self.num_frames:
+            raise self._ended(self.num_frames, max(indices))
+        try:
+            return self._decoder.get_frames_at(list(indices)).data.numpy()
+        except (RuntimeError, ValueError, IndexError) as err:
+            raise VideoReadError(
+                f'{self.path}: torchcodec failed to decode frames '
+                f'{list(indices)[:8]} ({str(err).strip()[:200]}). Encode the '
+                "file again, or set backend='auto' in OpenVideo."
+            ) from err
+
+    def close(self) -> None:
+        """Release the file."""
+        self.__dict__.pop('_decoder', None)  # twice does no harm

@@ -1,0 +1,158 @@
+"""What a container says of its video, without decoding."""
+
+import io
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+from .base import VideoReadError
+
+# Containers and codecs in which readers that seek on their own were found to
+# deliver the frames of decoding in order. In AVI, MPEG-TS and MPEG-PS decord
+# delivers others, without an error; in AVI with B-frames torchcodec does.
+_SEEKABLE_CONTAINERS = frozenset({'mov', 'mp4', 'matroska', 'webm'})
+_SEEKABLE_CODECS = frozenset({'h264', 'vp8', 'vp9'})
+_COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
+
+
+@dataclass(frozen=True)
+class VideoHeader:
+    """What a container says of its first video stream, covers apart.
+
+    Args:
+        container (str): FFmpeg's name of the container, such as ``'avi'``.
+        codec (str): FFmpeg's name of the codec, such as ``'h264'``.
+        pixel_format (str): FFmpeg's name, such as ``'yuv420p'``.
+        fps (Fraction): Mean rate, or the nominal one if that is missing; 0
+            if both are.
+        num_frames (int): Number of frames in the header, 0 if it has none.
+        num_frames_estimated (int): The same, or else the duration times the
+            rate, rounded; 0 if the duration is missing too.
+        duration (float): Seconds, 0 if the header does not say.
+        num_video_streams (int): Video streams of the file, of which the
+            first is read.
+    """
+
+    container: str
+    codec: str
+    pixel_format: str
+    fps: Fraction
+    num_frames: int
+    num_frames_estimated: int
+    duration: float
+    num_video_streams: int
+
+    @property
+    def is_mov_or_matroska(self) -> bool:
+        """bool: Whether the container states when each frame is shown."""
+        return bool(set(self.container.split(',')) & _SEEKABLE_CONTAINERS)
+
+    @property
+    def seeking_is_exact(self) -> bool:
+        """bool: Whether decord and torchcodec deliver the right frames."""
+        # formats with more bits a sample end in their byte order
+        eight_bit = not self.pixel_format.endswith(('le', 'be'))
+        return (
+            self.is_mov_or_matroska
+            and self.codec in _SEEKABLE_CODECS
+            and eight_bit
+            and self.num_video_streams == 1
+        )
+
+
+def read_header(source: str | bytes, *, name: str = '') -> VideoHeader:
+    """Read the header of a video, without decoding.
+
+    Args:
+        source (str | bytes): Path of the file, or its content.
+        name (str): What messages call it. Defaults to the path.
+
+    Returns:
+        VideoHeader: What the container says.
+
+    Raises:
+        ImportError: If PyAV is missing.
+        VideoReadError: If the file is no video.
+    """
+    with open_container(source, name or str(source)[:80]) as container:
+        return header_of(container)
+
+
+def header_of(container: Any) -> VideoHeader:
+    """Read the header of an open container that has a video stream."""
+    stream = video_stream(container)
+    fps = Fraction(stream.average_rate or stream.guessed_rate or 0)
+    seconds = Fraction(max(container.duration or 0, 0), 1_000_000)
+    estimated = stream.frames
+    if not estimated:
+        # half up and by the container's duration in microseconds, as OpenCV
+        # counts, with which the release reads
+        estimated = int(seconds * fps + Fraction(1, 2))
+    return VideoHeader(
+        container=container.format.name,
+        codec=_codec_name(stream),
+        pixel_format=stream.format.name if stream.format else '',
+        fps=fps,
+        num_frames=stream.frames,
+        num_frames_estimated=estimated,
+        duration=float(seconds),
+        num_video_streams=len(container.streams.video),
+    )
+
+
+def open_container(source: str | bytes, name: str) -> Any:
+    """Open a container that has a video stream, with PyAV.
+
+    Args:
+        source (str | bytes): Path of the file, or its content.
+        name (str): What messages call it.
+
+    Returns:
+        av.container.InputContainer: The open container.
+
+    Raises:
+        ImportError: If PyAV is missing.
+        VideoReadError: If the file is no video.
+    """
+    try:
+        import av
+    except ImportError as err:
+        raise ImportError(
+            "Reading videos with PyAV needs the package 'av'. Install it "
+            "with: pip install 'eaglenet_mm[video]'."
+        ) from err
+    try:
+        # metadata is not needed, and need not be UTF-8; 'file:' keeps names
+        # with a colon from being taken for a protocol
+        container = av.open(
+            f'file:{source}' if isinstance(source, str) else io.BytesIO(source),
+            metadata_errors='replace',
+        )
+    except (av.FFmpegError, OSError, ValueError) as err:
+        raise VideoReadError(
+            f'{name}: expected a video, but it cannot be opened ({err}). '
+            'Download or encode the file again, or leave it out of the '
+            'annotation.'
+        ) from err
+    if video_stream(container) is None:
+        container.close()
+        raise VideoReadError(
+            f'{name}: the file has no video stream. Leave it out of the '
+            'annotation.'
+        )
+    return container
+
+
+def video_stream(container: Any) -> Any:
+    """Return the first video stream that is no cover picture, or None."""
+    for stream in container.streams.video:
+        # releases of PyAV before 13 do not say
+        if not int(getattr(stream, 'disposition', 0)) & _COVER:
+            return stream
+    return None
+
+
+def _codec_name(stream: Any) -> str:
+    """Name the codec; a stream without a decoder has no context."""
+    context = stream.codec_context
+    return context.codec.canonical_name if context is not None else ''

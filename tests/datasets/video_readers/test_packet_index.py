@@ -1,0 +1,143 @@
+"""Frame numbers from packets: trusted only where they are sure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from eaglenet_mm.datasets.video_readers import PyAVReader
+from eaglenet_mm.datasets.video_readers.packet_index import (
+    PacketIndex,
+    index_packets,
+)
+from eaglenet_mm.datasets.video_readers.video_header import (
+    header_of,
+    open_container,
+)
+
+
+def index_of(path: Path) -> PacketIndex:
+    with open_container(str(path), path.name) as container:
+        return index_packets(container, header_of(container))
+
+
+def test_groups_begin_at_key_frames() -> None:
+    index = PacketIndex(6, [0, 1, 2, 3, 4, 5], [0, 2, 4], True, True)
+    assert index.group_by_key([5, 3, 0, 5]) == {0: [0], 2: [3], 4: [5]}
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'trusted'),
+    [
+        ('a.mp4', dict(), True),
+        ('a.mov', dict(options={'bf': '3', 'g': '9'}), True),
+        ('a.mkv', dict(options={'bf': '2', 'b-pyramid': 'normal'}), True),
+        ('a.mkv', dict(codec='libx265'), True),
+        ('a.webm', dict(codec='libvpx-vp9'), True),
+        ('a.webm', dict(codec='libvpx'), False),
+        ('a.mp4', dict(codec='mpeg4'), False),
+        ('a.avi', dict(), False),
+        ('a.ts', dict(fps=25), False),
+    ],
+)
+def test_what_is_trusted(
+    write_clip: Callable[..., Path],
+    name: str,
+    options: dict[str, Any],
+    trusted: bool,
+) -> None:
+    path = write_clip(name, num_frames=40, **options)
+    with av.open(str(path)) as container:
+        expected = [
+            frame.to_ndarray(format='rgb24')
+            for frame in container.decode(video=0)
+        ]
+    index = index_of(path)
+    assert index.num_packets == 40
+    assert index.is_trusted == trusted
+    with PyAVReader(str(path)) as reader:
+        assert (reader._seek([17, 39]) is not None) == trusted
+        frames = reader.get_batch([39, 17, 0])
+    for number, frame in zip([39, 17, 0], frames, strict=True):
+        np.testing.assert_array_equal(frame, expected[number])
+
+
+def cut(source: Path, target: Path, begin: int) -> Path:
+    """Copy packets from one that is no key frame on."""
+    with av.open(str(source)) as old, av.open(str(target), 'w') as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for number, packet in enumerate(old.demux(video=0)):
+            if packet.size and number >= begin:
+                packet.stream = stream
+                new.mux(packet)
+    return target
+
+
+@pytest.mark.parametrize('suffix', ['.mkv', '.mp4'])
+def test_a_cut_that_begins_between_key_frames(
+    write_clip: Callable[..., Path], suffix: str
+) -> None:
+    """The decoder drops what comes before the first key frame."""
+    whole = write_clip(num_frames=40, options={'g': '12', 'bf': '0'})
+    path = cut(whole, whole.with_name(f'cut{suffix}'), 5)
+    assert not index_of(path).is_trusted
+    with av.open(str(path)) as container:
+        decoded = [
+            frame.to_ndarray(format='rgb24')
+            for frame in container.decode(video=0)
+        ]
+    with PyAVReader(str(path)) as reader:
+        frames = reader.get_batch([0, len(decoded) - 1])
+    np.testing.assert_array_equal(frames[0], decoded[0])
+    np.testing.assert_array_equal(frames[1], decoded[-1])
+
+
+def test_interlaced_video_is_decoded_in_order(
+    write_clip: Callable[..., Path], frame_numbers: Callable
+) -> None:
+    path = write_clip(
+        num_frames=30, options={'x264-params': 'tff=1:interlaced=1'}
+    )
+    with PyAVReader(str(path)) as reader:
+        assert reader.is_interlaced()
+        assert reader._packets().is_trusted
+        assert reader._seek([3]) is None
+        assert frame_numbers(reader.get_batch([3, 29])) == [3, 29]
+
+
+def test_a_decoder_that_delivers_other_times(
+    write_clip: Callable[..., Path], frame_numbers: Callable
+) -> None:
+    path = write_clip(num_frames=30, options={'g': '5'})
+    with PyAVReader(str(path)) as reader:
+        right = reader._packets()
+        shifted = [time + 1 for time in right.times]
+        reader._index = PacketIndex(30, shifted, right.keys, True, True)
+        assert reader._seek([4, 21]) is None
+        assert frame_numbers(reader.get_batch([4, 21])) == [4, 21]
+
+
+def test_only_what_is_needed_is_decoded(
+    write_clip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_clip(num_frames=40, options={'g': '10', 'bf': '0'})
+    converted = []
+    with PyAVReader(str(path)) as reader:
+        decode = reader._decode_until
+
+        def count(*args):
+            for item in decode(*args):
+                converted.append(item[0])
+                yield item
+
+        monkeypatch.setattr(reader, '_decode_until', count)
+        monkeypatch.setattr(
+            reader, '_decode', lambda: pytest.fail('decoded in order')
+        )
+        assert reader.get_batch([10, 35, 10]).shape[0] == 3
+    assert len(converted) == 2
