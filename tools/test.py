@@ -10,6 +10,7 @@ from eaglenet_mm.utils.launch import (
     load_config,
     skip_pretrained,
 )
+from eaglenet_mm.utils.lost_workers import name_lost_workers
 from eaglenet_mm.utils.metric_file import (
     dump_scores,
     start_metrics,
@@ -49,7 +50,8 @@ def main() -> None:
         dump_scores(cfg, args.dump)
     path = start_metrics(cfg)
     runner = build_runner(cfg, strict=True)
-    metrics = runner.test()
+    with name_lost_workers(runner):
+        metrics = runner.test()
     about = dict(config=args.config, checkpoint=args.checkpoint)
     write_metrics(path, metrics, **about)
     del runner

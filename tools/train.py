@@ -9,6 +9,7 @@ from eaglenet_mm.utils.launch import (
     load_config,
     merge_train_arguments,
 )
+from eaglenet_mm.utils.lost_workers import name_lost_workers
 
 
 def parse_args() -> argparse.Namespace:
@@ -57,7 +58,8 @@ def main() -> None:
     cfg = load_config(args)
     merge_train_arguments(cfg, args)
     runner = build_runner(cfg, strict=bool(cfg.get('resume')))
-    runner.train()
+    with name_lost_workers(runner):
+        runner.train()
     del runner
     leave_processes()
 

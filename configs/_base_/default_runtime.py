@@ -13,6 +13,7 @@ default_hooks = dict(
         rule='greater',
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    lost_videos=dict(type='LostVideosHook'),
 )
 custom_hooks = [
     dict(type='ContrastiveBatchHook'),

@@ -141,8 +141,11 @@ class ParagraphDataset(RetrievalDatasetWrapper):
     @property
     def metainfo(self) -> dict[str, Any]:
         """dict: Header of the annotation file, one caption a video."""
-        metainfo = self.dataset.metainfo
-        return {**metainfo, 'num_captions': metainfo['num_videos']}
+        metainfo = dict(self.dataset.metainfo)
+        metainfo['num_captions'] = metainfo['num_videos']
+        if 'published_videos' in metainfo:
+            metainfo['published_captions'] = metainfo['published_videos']
+        return metainfo
 
     def count_captions(self, index: int) -> int:
         """Return 1."""

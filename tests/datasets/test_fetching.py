@@ -49,7 +49,5 @@ def test_no_such_item(index: int) -> None:
 
 
 def test_gives_up() -> None:
-    with pytest.raises(
-        RuntimeError, match='nothing for item 1 and 1 others'
-    ):
+    with pytest.raises(RuntimeError, match='nothing for item 1 and 1 others'):
         fetch(Numbers({0, 1, 2, 3, 4}), 1, 1)

@@ -63,7 +63,7 @@ class PyAVReader(VideoReader):
     def is_interlaced(self) -> bool:
         """Whether the first frame is made of two fields."""
         return any(
-            bool(frame.interlaced_frame) for frame in islice(self._decode(), 1)
+            bool(frame.interlaced_frame) for frame in islice(self.decode(), 1)
         )
 
     def close(self) -> None:
@@ -137,15 +137,19 @@ class PyAVReader(VideoReader):
         kept: dict[int, np.ndarray] = {}
         collect = _FrameCollector()
         number = -1
-        for number, frame in enumerate(self._decode()):
+        for number, frame in enumerate(self.decode()):
             if number in wanted:
                 kept[number] = collect(frame)
             if number == last:
                 return kept
         raise self._ended(number + 1, last)
 
-    def _decode(self) -> Iterator[Any]:
-        """Yield the frames in order of display."""
+    def decode(self) -> Iterator[Any]:
+        """Yield all frames in order of display, as PyAV's objects.
+
+        Raises:
+            VideoReadError: If decoding fails before the end.
+        """
         import av
 
         with self._open() as container:

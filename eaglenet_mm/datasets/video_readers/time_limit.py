@@ -43,7 +43,7 @@ def call_within(
     def run() -> None:
         try:
             results.append(function())
-        except BaseException as err:  # belongs to the thread that waits
+        except BaseException as err:  # noqa: BLE001 - raised where it waits
             errors.append(err)
 
     thread = threading.Thread(target=run, daemon=True, name='video reader')

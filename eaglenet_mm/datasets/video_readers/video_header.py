@@ -125,7 +125,9 @@ def open_container(source: str | bytes, name: str) -> Any:
         # metadata is not needed, and need not be UTF-8; 'file:' keeps names
         # with a colon from being taken for a protocol
         container = av.open(
-            f'file:{source}' if isinstance(source, str) else io.BytesIO(source),
+            f'file:{source}'
+            if isinstance(source, str)
+            else io.BytesIO(source),
             metadata_errors='replace',
         )
     except (av.FFmpegError, OSError, ValueError) as err:

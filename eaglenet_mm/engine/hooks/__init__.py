@@ -3,9 +3,11 @@
 from .contrastive_batch_hook import ContrastiveBatchHook
 from .dataset_epoch_hook import DatasetEpochHook
 from .logit_scale_hook import LogitScaleClampHook
+from .lost_videos_hook import LostVideosHook
 
 __all__ = [
     'ContrastiveBatchHook',
     'DatasetEpochHook',
     'LogitScaleClampHook',
+    'LostVideosHook',
 ]

@@ -14,8 +14,8 @@ from mmengine.runner import Runner, TestLoop, ValLoop
 from torch.utils.data import DataLoader
 
 from eaglenet_mm.registry import LOOPS
+from eaglenet_mm.utils.progress import Progress
 
-from .progress import Progress
 from .retrieval_evaluation import RetrievalEvaluation
 from .two_stage import check_shortlist
 

@@ -51,6 +51,11 @@ class RetrievalRankMetric(BaseMetric):
     video-to-text scores a video against another video's captions by their
     maximum.
 
+    A set of which videos are missing adds ``videos_found``,
+    ``videos_expected``, ``texts_found`` and ``texts_expected``; the line of
+    the protocol always says ``found n of m``. Expected are the published
+    counts, where the header of the annotation file has them.
+
     Two-stage scores are ranked as they are: shortlisted pairs by the head,
     all others behind them by the first stage, see
     :func:`~eaglenet_mm.evaluation.functional.off_shortlist_scores`. Further
@@ -195,7 +200,27 @@ class RetrievalRankMetric(BaseMetric):
             if len(directions) == 2:
                 block[f'Rsum{suffix}'] = total
             metrics.update(block)
+        metrics.update(self._incomplete(scores))
         return metrics
+
+    def _expected(self) -> dict[str, int | None]:
+        """Published counts of the set, or else those of its file."""
+        meta = self.dataset_meta or {}
+        return {
+            name: meta.get(f'published_{key}', meta.get(f'num_{key}'))
+            for name, key in (('texts', 'captions'), ('videos', 'videos'))
+        }
+
+    def _incomplete(self, scores: Tensor) -> dict[str, float]:
+        """Counts that stand in the result line of a set with losses."""
+        counts: dict[str, float] = {}
+        for (name, expected), found in zip(
+            self._expected().items(), scores.shape, strict=True
+        ):
+            if expected not in (None, found):
+                counts[f'{name}_found'] = found
+                counts[f'{name}_expected'] = expected
+        return counts
 
     def _interval(
         self, result: RankResult, groups: Tensor | None
@@ -211,14 +236,10 @@ class RetrievalRankMetric(BaseMetric):
         """State what was evaluated, and warn when something is missing."""
         meta = self.dataset_meta or {}
         found = {'texts': scores.shape[0], 'videos': scores.shape[1]}
-        expected = {
-            'texts': meta.get('num_captions'),
-            'videos': meta.get('num_videos'),
-        }
+        expected = self._expected()
         counts = ', '.join(
-            f'{name} {found[name]} found of '
-            f'{"unknown" if expected[name] is None else expected[name]} '
-            'expected'
+            f'{name}: found {found[name]} of '
+            f'{"unknown" if expected[name] is None else expected[name]}'
             for name in found
         )
         applied = ', '.join(str(item) for item in self.post_processing)

@@ -64,7 +64,7 @@ def test_nothing_to_decode(
 ) -> None:
     reader = sampled['video_reader'].reader
     monkeypatch.setattr(reader, '_seek', lambda indices: None)
-    monkeypatch.setattr(reader, '_decode', lambda: iter(()))
+    monkeypatch.setattr(reader, 'decode', lambda: iter(()))
     with pytest.raises(VideoReadError, match=r"'v': .* only 0 can be decoded"):
         DecodeFrames()(sampled)
 

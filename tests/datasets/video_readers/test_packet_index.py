@@ -137,7 +137,7 @@ def test_only_what_is_needed_is_decoded(
 
         monkeypatch.setattr(reader, '_decode_until', count)
         monkeypatch.setattr(
-            reader, '_decode', lambda: pytest.fail('decoded in order')
+            reader, 'decode', lambda: pytest.fail('decoded in order')
         )
         assert reader.get_batch([10, 35, 10]).shape[0] == 3
     assert len(converted) == 2

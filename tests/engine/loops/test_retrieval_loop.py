@@ -167,7 +167,7 @@ def test_a_subset_keeps_canonical_numbers(tmp_path, capsys):
         rows[3]['scores'], whole[8]['scores'][[1, 4, 6]]
     )
     shown = capsys.readouterr().out
-    assert 'texts 5 found of 13 expected, videos 3 found of 7' in shown
+    assert 'texts: found 5 of 13, videos: found 3 of 7' in shown
     assert shown.count('NOT the complete set') == 1
 
 

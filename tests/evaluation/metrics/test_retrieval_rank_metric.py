@@ -166,22 +166,26 @@ def test_protocol_is_stated(scores, monkeypatch):
         dataset='msvd', split='test', protocol='all', num_captions=9,
         num_videos=4,
     )  # fmt: skip
-    evaluate(metric, rows_of(scores), num_captions=9, num_frames=12)
+    metrics = evaluate(metric, rows_of(scores), num_captions=9, num_frames=12)
+    assert not any('found' in key for key in metrics)
     level, shown = lines[0]
     assert level == logging.INFO
     assert len(lines) == 5  # raw and post-processed, both directions
     assert (
-        'dataset msvd, split test, protocol all; texts 9 found of 9 expected, '
-        'videos 4 found of 4 expected; frames 12; ties count against; '
+        'dataset msvd, split test, protocol all; texts: found 9 of 9, '
+        'videos: found 4 of 4; frames 12; ties count against; '
         'post-processing dsl(temperature=100.0)'
     ) in shown
     assert 'NOT the complete set' not in shown
     metric.dataset_meta = dict(num_videos=5)
-    evaluate(metric, rows_of(scores))
+    metrics = evaluate(metric, rows_of(scores))
+    assert metrics['videos_found'] == 4
+    assert metrics['videos_expected'] == 5
+    assert 'texts_found' not in metrics
     level, shown = lines[5]
     assert level == logging.WARNING
-    assert 'texts 9 found of unknown expected' in shown
-    assert 'videos 4 found of 5 expected' in shown
+    assert 'texts: found 9 of unknown' in shown
+    assert 'videos: found 4 of 5' in shown
     assert 'NOT the complete set' in shown
 
 

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from eaglenet_mm.engine.loops import progress
-from eaglenet_mm.engine.loops.progress import Progress
+from eaglenet_mm.utils import progress
+from eaglenet_mm.utils.progress import Progress
 
 
 def test_the_bar_ends_complete_and_does_not_flood(capsys):

@@ -1,0 +1,186 @@
+"""Run tasks in processes that may hang or die without taking others along."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one task.
+
+    Args:
+        index (int): Number of the task.
+        kind (str): ``'done'``, ``'hang'`` (did not end in time) or
+            ``'crash'`` (its process died).
+        value (Any): What the function returned, for ``'done'``.
+        detail (str): Time limit or exit code in words, for the others.
+    """
+
+    index: int
+    kind: Literal['done', 'hang', 'crash']
+    value: Any = None
+    detail: str = ''
+
+
+def run_isolated(
+    function: Callable[[Any], Any],
+    tasks: Sequence[Any],
+    *,
+    num_workers: int,
+    time_limit: float,
+) -> Iterator[Outcome]:
+    """Call a function for each task, each in one of a few processes.
+
+    A process that dies or exceeds the limit is replaced; its task is
+    reported, the others go on.
+
+    Args:
+        function (Callable): What to call; it and its values are pickled.
+        tasks (Sequence): Arguments, one for each call.
+        num_workers (int): Processes.
+        time_limit (float): Seconds for one call; 0 for none.
+
+    Yields:
+        Outcome: One for each task, in the order they end.
+
+    Raises:
+        ValueError: If there are no workers.
+        RuntimeError: If the function raises, with its traceback.
+    """
+    if num_workers < 1 or time_limit < 0:
+        raise ValueError(
+            'Expected at least 1 worker and a time limit of at least 0 '
+            f'seconds, but got {num_workers} and {time_limit}.'
+        )
+    waiting = iter(enumerate(tasks))
+    workers = [
+        _Worker(function, time_limit)
+        for _ in range(min(num_workers, len(tasks)))
+    ]
+    try:
+        busy = [worker for worker in workers if worker.start(waiting)]
+        while busy:
+            wait(
+                [worker.connection for worker in busy],
+                min(worker.seconds_left() for worker in busy),
+            )
+            for worker in list(busy):
+                outcome = worker.outcome()
+                if outcome is None:
+                    continue
+                yield outcome
+                if not worker.start(waiting):
+                    busy.remove(worker)
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+class _Worker:
+    """A process and the task it is busy with."""
+
+    def __init__(
+        self, function: Callable[[Any], Any], time_limit: float
+    ) -> None:
+        self._function = function
+        self._time_limit = time_limit
+        self._process: Any = None
+        self.connection: Any = None
+        self._index = -1
+        self._deadline = float('inf')
+
+    def start(self, waiting: Iterator[tuple[int, Any]]) -> bool:
+        """Begin the next task; return whether there was one."""
+        for index, task in waiting:
+            self._index = index
+            try:
+                self._send(task)
+            except ConnectionError:  # died with nothing to do
+                self.stop()
+                self._send(task)
+            return True
+        return False
+
+    def _send(self, task: Any) -> None:
+        if self._process is None:
+            self._begin_process()
+        if self._time_limit:
+            self._deadline = time.monotonic() + self._time_limit
+        self.connection.send(task)
+
+    def seconds_left(self) -> float:
+        """Seconds to wait at most, an hour where there is no limit."""
+        return max(0.0, min(self._deadline - time.monotonic(), 3600.0))
+
+    def outcome(self) -> Outcome | None:
+        """What became of the task, or None if it goes on."""
+        try:
+            if self.connection.poll():
+                failed, value = self.connection.recv()
+                if failed:
+                    raise RuntimeError(value)
+                return Outcome(self._index, 'done', value)
+        except (EOFError, ConnectionError):
+            self._process.join()
+            detail = f'its process died ({_describe(self._process.exitcode)})'
+            self.stop()
+            return Outcome(self._index, 'crash', detail=detail)
+        if time.monotonic() < self._deadline:
+            return None
+        self.stop()
+        return Outcome(
+            self._index,
+            'hang',
+            detail=f'did not end within {self._time_limit:g} seconds',
+        )
+
+    def stop(self) -> None:
+        """End the process, whatever it does."""
+        if self._process is not None:
+            self.connection.close()
+            self._process.kill()
+            self._process.join()
+            self._process = None
+
+    def _begin_process(self) -> None:
+        self.connection, inner = multiprocessing.Pipe()
+        self._process = multiprocessing.Process(
+            target=_work, args=(inner, self._function), daemon=True
+        )
+        self._process.start()
+        # or the end of the process would not end the connection
+        inner.close()
+
+
+def _work(connection: Connection, function: Callable[[Any], Any]) -> None:
+    """Serve tasks until the other side is gone."""
+    # an interrupt is for the process that started this one
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        try:
+            task = connection.recv()
+        except EOFError:
+            return
+        try:
+            result = (False, function(task))
+        except Exception:  # noqa: BLE001 - raised on the other side
+            result = (True, traceback.format_exc())
+        connection.send(result)
+
+
+def _describe(exitcode: int) -> str:
+    """Put an exit code into words."""
+    if exitcode >= 0:
+        return f'exit code {exitcode}'
+    try:
+        return signal.Signals(-exitcode).name
+    except ValueError:
+        return f'signal {-exitcode}'

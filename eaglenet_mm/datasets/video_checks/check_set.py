@@ -1,0 +1,161 @@
+"""Check all videos of a data set."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from eaglenet_mm.utils.progress import Progress
+
+from ..annotation import read_annotation, write_annotation
+from ..isolated_workers import run_isolated
+from ..text_video_dataset import TextVideoDataset
+from .one_video import VideoCheck, check_video, identify
+from .report import CheckReport
+
+# Of the time limit of a file, so much may go into decoding all of it after
+# it was read as training will.
+_SHARE_OF_DECODING = 0.5
+
+
+def check_videos(
+    dataset: TextVideoDataset,
+    report_path: Path,
+    *,
+    num_workers: int = 2,
+    time_limit: float = 120,
+) -> dict[str, Any]:
+    """Read every video of a data set the way training will.
+
+    Each is read in a worker process by the frame part of the pipeline, then
+    decoded to its end. A worker that hangs or dies is replaced.
+
+    Args:
+        dataset (TextVideoDataset): The videos and the pipeline.
+        report_path (Path): The report, a JSON file. An interrupted check is
+            taken up where it stopped.
+        num_workers (int): Processes. Defaults to 2.
+        time_limit (float): Seconds for one video. Defaults to 120.
+
+    Returns:
+        dict: See :meth:`CheckReport.finish`.
+
+    Raises:
+        ValueError: If the pipeline reads no frames.
+    """
+    transforms = frame_transforms(dataset)
+    report = CheckReport(
+        report_path,
+        dict(
+            annotation=dataset.ann_file,
+            videos=dataset.data_prefix['video'],
+            pipeline=[repr(transform) for transform in transforms],
+            time_limit=time_limit,
+        ),
+    )
+    report.load()
+    items = [dataset.get_data_info(index) for index in range(len(dataset))]
+    ids = [item['video_id'] for item in items]
+    waiting = [item for item in items if item['video_id'] not in report.checks]
+    progress = Progress('videos', len(waiting))
+    for outcome in run_isolated(
+        partial(
+            check_video,
+            transforms=transforms,
+            seconds=time_limit * _SHARE_OF_DECODING or float('inf'),
+        ),
+        waiting,
+        num_workers=num_workers,
+        time_limit=time_limit,
+    ):
+        check = outcome.value
+        if outcome.kind != 'done':
+            item = waiting[outcome.index]
+            check = VideoCheck(
+                item['video_id'],
+                item['video'],
+                status=outcome.kind,
+                error=f'{item["video"]}: reading it {outcome.detail}.'
+                if outcome.kind == 'hang'
+                else f'{item["video"]}: {outcome.detail} while reading it.',
+                file=identify(item['video']),
+            )
+        report.add(check)
+        progress.update(1)
+    progress.close()
+    return report.finish(ids)
+
+
+def frame_transforms(dataset: TextVideoDataset) -> list[Callable]:
+    """The part of a pipeline that reads frames, without its time limit.
+
+    Args:
+        dataset (TextVideoDataset): Has the pipeline.
+
+    Returns:
+        list[Callable]: Its transforms up to the one that decodes.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    transforms: Sequence[Callable] = dataset.pipeline.transforms
+    names = [type(transform).__name__ for transform in transforms]
+    if 'DecodeFrames' not in names:
+        raise ValueError(
+            'Checking videos needs a pipeline with DecodeFrames, but got '
+            f'{names}. Add OpenVideo, SampleFrames and DecodeFrames.'
+        )
+    chosen = []
+    for transform in transforms[: names.index('DecodeFrames') + 1]:
+        if hasattr(transform, 'time_limit'):
+            # the process has a limit of its own, and can be ended
+            transform = copy.copy(transform)
+            transform.time_limit = 0
+        chosen.append(transform)
+    return chosen
+
+
+def clean_annotation(source: str | Path, report: dict[str, Any]) -> Path:
+    """Write the annotation file without the videos that training stops at.
+
+    The header keeps the counts of the complete set as ``published_videos``
+    and ``published_captions``, so that an evaluation still says "found n of
+    m", and lists what was left out under ``missing_videos``.
+
+    Args:
+        source (str | Path): The annotation file.
+        report (dict): Of :func:`check_videos`.
+
+    Returns:
+        Path: ``<name>_clean.json`` beside it.
+
+    Raises:
+        ValueError: If no video is left.
+    """
+    source = Path(source)
+    header, records = read_annotation(source)
+    dropped = {
+        check['video_id']
+        for check in report['checks']
+        if check['status'] != 'ok'
+    }
+    kept = [x for x in records if x['video_id'] not in dropped]
+    if not kept:
+        raise ValueError(
+            f'{source}: training could read none of its {len(records)} '
+            "videos, so nothing is left to write. Check 'data_root' and "
+            "'data_prefix', and the first errors of the report."
+        )
+    header.setdefault('published_videos', header['num_videos'])
+    header.setdefault('published_captions', header['num_captions'])
+    header['missing_videos'] = [
+        *header.get('missing_videos', []),
+        *(x['video_id'] for x in records if x['video_id'] in dropped),
+    ]
+    del header['num_videos'], header['num_captions']
+    path = source.with_name(f'{source.stem}_clean.json')
+    write_annotation(path, header, kept)
+    return path

@@ -1,0 +1,180 @@
+"""Check one video: read it as training will, then look at all of it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
+from itertools import pairwise
+from typing import Any
+
+from ..video_readers import PyAVReader, VideoReadError, VideoSamplingError
+
+#: What training makes of a video: with all but ``'ok'`` it would stop.
+STATUSES = {
+    'ok': 'read without an error',
+    'missing': 'there is no such file',
+    'unreadable': 'it cannot be opened or decoded',
+    'no frames': 'it opens, but no frame comes out',
+    'not sampled': 'no frame can be chosen as the pipeline asks for',
+    'hang': 'reading it does not end',
+    'crash': 'reading it brings the process down',
+}
+# Rounding of a duration makes an estimated number of frames wrong by one.
+_ESTIMATE_SLACK = 1
+# A rate is variable if steps between frames differ by more than the rounding
+# of time stamps to milliseconds explains.
+_STEP_SLACK = 0.0025
+
+
+@dataclass
+class VideoCheck:
+    """What was found of one video.
+
+    Args:
+        video_id (str): Its id.
+        video (str): Its path.
+        status (str): One of :data:`STATUSES`.
+        error (str): What was raised, empty for ``'ok'``.
+        notes (list[str]): What does not stop training but should be known:
+            ``'truncated'`` (fewer frames than the header promises),
+            ``'more frames than promised'``, ``'rotated'``, ``'variable frame
+            rate'``, ``'cut by an error'`` (decoding all of it stops early),
+            ``'not decoded to its end'`` (for want of time).
+        frames_read (int): Frames that the pipeline got.
+        frames_promised (int): Frames by the header, 0 if it does not say.
+        frames_decoded (int): Frames that come out when all are decoded.
+        fps (float): Mean frame rate; 0 if unknown.
+        duration (float): Seconds by the header; 0 if unknown.
+        width (int): Pixels, as stored.
+        height (int): Pixels, as stored.
+        rotation (int): Degrees, counter-clockwise.
+        container (str): FFmpeg's name of the container.
+        codec (str): FFmpeg's name of the codec.
+        file (tuple[int, int]): Size in bytes and time of change in
+            nanoseconds, to know the file again.
+    """
+
+    video_id: str
+    video: str
+    status: str = 'ok'
+    error: str = ''
+    notes: list[str] = field(default_factory=list)
+    frames_read: int = 0
+    frames_promised: int = 0
+    frames_decoded: int = 0
+    fps: float = 0.0
+    duration: float = 0.0
+    width: int = 0
+    height: int = 0
+    rotation: int = 0
+    container: str = ''
+    codec: str = ''
+    file: tuple[int, int] = (-1, -1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a dict for JSON."""
+        return {**asdict(self), 'file': list(self.file)}
+
+
+def check_video(
+    item: dict[str, Any],
+    transforms: Sequence[Callable],
+    *,
+    seconds: float = float('inf'),
+) -> VideoCheck:
+    """Read a video as training will, then decode all of it.
+
+    Args:
+        item (dict): Of the data set, before the pipeline.
+        transforms (Sequence[Callable]): The pipeline up to its frames.
+        seconds (float): Time for decoding all of it, after which the rest is
+            left out. Defaults to no limit.
+
+    Returns:
+        VideoCheck: What was found. A decoder that hangs or dies takes this
+        process along, see :func:`check_videos`.
+    """
+    check = VideoCheck(
+        item['video_id'], item['video'], file=identify(item['video'])
+    )
+    try:
+        for transform in transforms:
+            item = transform(item)
+        check.frames_read = len(item['frames'])
+    except FileNotFoundError as err:
+        check.status, check.error = 'missing', str(err)
+        return check
+    except VideoSamplingError as err:
+        check.status, check.error = 'not sampled', str(err)
+    except VideoReadError as err:
+        check.status, check.error = 'unreadable', str(err)
+    try:
+        _look_at_all(check, seconds)
+    except VideoReadError as err:
+        if check.status == 'ok':
+            check.notes.append('cut by an error')
+            check.error = str(err)
+    if check.status != 'ok' and check.container and not check.frames_decoded:
+        check.status = 'no frames'
+    return check
+
+
+def identify(path: str) -> tuple[int, int]:
+    """Size and time of change of a file, -1 where there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
+
+
+def _look_at_all(check: VideoCheck, seconds: float) -> None:
+    """Decode every frame, and note what is odd."""
+    if not os.path.isfile(check.video):
+        return
+    deadline = time.monotonic() + seconds
+    times: list[float] = []
+    with closing(PyAVReader(check.video)) as reader:
+        header = reader.header
+        check.container, check.codec = header.container, header.codec
+        check.fps, check.duration = float(header.fps), header.duration
+        check.frames_promised = header.num_frames_estimated
+        try:
+            for frame in reader.decode():
+                check.frames_decoded += 1
+                if check.frames_decoded == 1:
+                    check.width, check.height = frame.width, frame.height
+                    check.rotation = frame.rotation
+                if frame.time is not None:
+                    times.append(frame.time)
+                if time.monotonic() > deadline:
+                    check.notes.append('not decoded to its end')
+                    return
+        finally:
+            if check.rotation % 360:
+                check.notes.append('rotated')
+            if _is_variable(times):
+                check.notes.append('variable frame rate')
+            if 'not decoded to its end' not in check.notes:
+                _compare_counts(check, exact=bool(header.num_frames))
+
+
+def _compare_counts(check: VideoCheck, *, exact: bool) -> None:
+    """Note a header that promises more or fewer frames."""
+    slack = 0 if exact else _ESTIMATE_SLACK
+    short = check.frames_promised - check.frames_decoded
+    if check.frames_promised and short > slack:
+        check.notes.append('truncated')
+    elif check.frames_promised and -short > slack:
+        check.notes.append('more frames than promised')
+
+
+def _is_variable(times: Sequence[float]) -> bool:
+    """Whether the steps between frames differ."""
+    # containers without times of display give those of decoding
+    times = sorted(times)
+    steps = [later - earlier for earlier, later in pairwise(times)]
+    return bool(steps) and max(steps) - min(steps) > _STEP_SLACK

@@ -1,0 +1,295 @@
+"""Decode a video, keep few small frames of it, and encode these."""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, BinaryIO
+
+from .video_readers.base import VideoReadError
+from .video_readers.video_header import open_container, video_stream
+
+# Demuxers of pictures (with all whose names end with '_pipe'), of texts drawn
+# as pictures, and of lists that name other files.
+_NO_VIDEOS = frozenset({'image2', 'tty', 'hls', 'dash', 'concat'})
+# Matroska and FLV round times to milliseconds.
+_TIME_ERROR = Fraction(1, 1000)
+# Seconds. A larger step of the time stamps, or one back, is an error in them.
+_LONGEST_STEP = 3600
+# FFmpeg's filters for quarter turns against the clock
+_TURNS: dict[int, tuple[tuple[str, ...], ...]] = {
+    0: (),
+    1: (('transpose', 'cclock'),),
+    2: (('hflip',), ('vflip',)),
+    3: (('transpose', 'clock'),),
+}
+
+
+@dataclass(frozen=True)
+class CopySettings:
+    """What decides how a copy looks.
+
+    Args:
+        fps (float or Fraction): Frames a second, above 0 and at most 240;
+            kept as a fraction.
+        short_side (int): Pixels of the shorter side, even. A smaller video
+            keeps its size.
+        crf (int): Quality of libx264, from 0 (no loss) to 51.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    fps: float | Fraction
+    short_side: int
+    crf: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fps <= 240:
+            raise ValueError(
+                f'fps must be above 0 and at most 240, but got {self.fps}.'
+            )
+        if self.short_side < 2 or self.short_side % 2:
+            raise ValueError(
+                'short_side must be an even number of at least 2, since '
+                f'yuv420p halves it, but got {self.short_side}.'
+            )
+        if not 0 <= self.crf <= 51:
+            raise ValueError(
+                f'crf must be from 0 (no loss) to 51, but got {self.crf}.'
+            )
+        exact = Fraction(self.fps).limit_denominator(100_000)
+        object.__setattr__(self, 'fps', exact)
+
+    def __str__(self) -> str:
+        return f'fps {self.fps}, short side {self.short_side}, crf {self.crf}'
+
+    def size_of(self, width: int, height: int) -> tuple[int, int]:
+        """Return width and height of the copy, rounded down to even pixels."""
+        short = min(width, height)
+        wanted = min(self.short_side, short)
+        return (
+            max(width * wanted // short // 2 * 2, 2),
+            max(height * wanted // short // 2 * 2, 2),
+        )
+
+
+def check_pyav() -> None:
+    """Check that PyAV can encode.
+
+    Raises:
+        ImportError: If PyAV is missing or was built without libx264.
+    """
+    try:
+        import av
+    except ImportError as err:
+        raise ImportError(
+            "Compressing videos needs the package 'av'. Install it with: pip "
+            "install 'eaglenet_mm[video]'."
+        ) from err
+    if 'libx264' not in av.codecs_available:
+        raise ImportError(
+            'Compressing videos needs the encoder libx264, which the FFmpeg '
+            'of this PyAV lacks. Install PyAV as a wheel: pip install '
+            '--force-reinstall av.'
+        )
+
+
+def encode_copy(source: str, file: BinaryIO, settings: CopySettings) -> int:
+    """Write a small copy of a video, one frame in memory at a time.
+
+    Args:
+        source (str): Path of the video.
+        file (BinaryIO): Gets an mp4 of H.264, yuv420p, without sound.
+        settings (CopySettings): Rate, size and quality.
+
+    Returns:
+        int: Number of frames written.
+
+    Raises:
+        OSError: If the file cannot be written.
+        VideoReadError: If the source is no video, or not all of it can be
+            decoded.
+    """
+    import av
+
+    if not os.path.isfile(source):  # opening a pipe would wait for ever
+        raise VideoReadError(
+            f'{source}: expected a file, but it is none: a link to nowhere, '
+            'a device, or removed meanwhile. Put the video there.'
+        )
+    # given a file object, FFmpeg leaves writing to Python, whose exceptions
+    # tell a full disk from other errors
+    with (
+        open_container(source, source) as container,
+        av.open(file, 'w', format='mp4') as output,
+    ):
+        stream = _stream_to_copy(container, source)
+        rate = stream.average_rate or stream.guessed_rate or 25
+        fps = Fraction(settings.fps)
+        scale = _Scaler(settings)
+        encoder: Any = None
+        number = 0
+        frames = _decode(container, stream, source)
+        for frame, repeats in sample_by_time(frames, fps, 1 / Fraction(rate)):
+            picture = scale(frame)
+            if encoder is None:
+                encoder = _add_encoder(output, picture, settings)
+            for _ in range(repeats):
+                picture.pts, picture.time_base = number, 1 / fps
+                output.mux(encoder.encode(picture))
+                number += 1
+        if encoder is None:
+            raise VideoReadError(
+                f'{source}: no frame of it can be decoded. Download or encode '
+                'the file again, or leave it out of the annotation.'
+            )
+        output.mux(encoder.encode())
+    return number
+
+
+def sample_by_time(
+    frames: Iterable[Any], fps: Fraction, nominal_step: Fraction
+) -> Iterator[tuple[Any, int]]:
+    """Choose the frames on display at 0, 1 / fps, 2 / fps, ... seconds.
+
+    Args:
+        frames (Iterable[av.VideoFrame]): In order of display. Time counts
+            from the first one.
+        fps (Fraction): Frames a second.
+        nominal_step (Fraction): Seconds from a frame to the next, for where
+            the time stamps are missing, go back, or jump by over an hour.
+
+    Yields:
+        tuple[av.VideoFrame, int]: A frame, and at how many of these times it
+        is on display. There is one at least, of however short a video.
+    """
+    held: Any = None
+    number = 0
+    begin = step = Fraction(0)
+    for frame in frames:
+        if held is not None:
+            step = nominal_step
+            if frame.pts is not None and held.pts is not None:
+                step = (frame.pts - held.pts) * frame.time_base
+                if not 0 <= step <= _LONGEST_STEP:
+                    step = nominal_step
+            begin += step
+            repeats = math.ceil((begin - _TIME_ERROR) * fps) - number
+            if repeats > 0:
+                yield held, repeats
+                number += repeats
+        held = frame
+    if held is not None:
+        # releases of PyAV before 15 do not say how long a frame is shown
+        duration = getattr(held, 'duration', 0) or 0
+        end = begin + (duration * held.time_base if duration else step)
+        repeats = math.ceil((end - _TIME_ERROR) * fps) - number
+        if repeats > 0 or number == 0:
+            yield held, max(repeats, 1)
+
+
+def _stream_to_copy(container: Any, source: str) -> Any:
+    """Return the video stream with its decoder set up, if it is a video."""
+    kind = container.format.name
+    if kind.endswith('_pipe') or kind in _NO_VIDEOS:
+        raise VideoReadError(
+            f'{source}: expected a video, but it is a picture, a text or a '
+            f"list of files (FFmpeg's format '{kind}'). Move it elsewhere."
+        )
+    stream = video_stream(container)
+    if stream.codec_context is None:
+        raise VideoReadError(
+            f'{source}: this FFmpeg has no decoder for its video. Encode the '
+            'file again as H.264.'
+        )
+    stream.codec_context.thread_count = 1
+    return stream
+
+
+def _decode(container: Any, stream: Any, source: str) -> Iterator[Any]:
+    """Yield the frames; a part of a video is no copy, so errors end it."""
+    import av
+
+    number = 0
+    try:
+        for frame in container.decode(stream):
+            number += 1
+            yield frame
+    except (av.FFmpegError, ValueError) as err:
+        raise VideoReadError(
+            f'{source}: decoding failed after {number} frames ({err}). '
+            'Download or encode the file again, or leave it out of the '
+            'annotation.'
+        ) from err
+
+
+class _Scaler:
+    """Turn and scale frames with FFmpeg, all to the size of the first."""
+
+    def __init__(self, settings: CopySettings) -> None:
+        self._settings = settings
+        self._size: tuple[int, int] | None = None
+        self._made_for: tuple[Any, ...] = ()
+        self._graph: Any = None
+
+    def __call__(self, frame: Any) -> Any:
+        turns = _quarter_turns(frame)
+        # size and format may change within a stream
+        kind = (frame.width, frame.height, frame.format.name, turns)
+        if kind != self._made_for:
+            self._graph, self._made_for = self._build(frame, turns), kind
+        self._graph.push(frame)
+        picture = self._graph.pull()
+        # or the key frames of the source become those of the copy
+        picture.pict_type = 0
+        return picture
+
+    def _build(self, frame: Any, turns: int) -> Any:
+        import av.filter
+
+        size = (frame.width, frame.height)[:: -1 if turns % 2 else 1]
+        self._size = self._size or self._settings.size_of(*size)
+        graph = av.filter.Graph()
+        scaled = f'{self._size[0]}:{self._size[1]}:out_range=limited:threads=1'
+        graph.link_nodes(
+            graph.add_buffer(
+                width=frame.width,
+                height=frame.height,
+                format=frame.format,
+                time_base=frame.time_base,
+            ),
+            *(graph.add(*turn) for turn in _TURNS[turns]),
+            graph.add('scale', scaled),
+            graph.add('format', 'yuv420p'),
+            graph.add('buffersink'),
+        ).configure()
+        return graph
+
+
+def _quarter_turns(frame: Any) -> int:
+    """Count the turns against the clock that the file asks for, 0 to 3."""
+    if hasattr(frame, 'rotation'):
+        return frame.rotation // 90 % 4
+    matrix = frame.side_data.get('DISPLAYMATRIX')  # PyAV before 14.1
+    if matrix is None:
+        return 0
+    cosine, sine = struct.unpack_from('=2i', bytes(matrix))
+    return round(-2 * math.atan2(sine, cosine) / math.pi) % 4
+
+
+def _add_encoder(output: Any, picture: Any, settings: CopySettings) -> Any:
+    """Add the stream, and tell its readers what the colours mean."""
+    stream = output.add_stream('libx264', rate=settings.fps)
+    stream.width, stream.height = picture.width, picture.height
+    stream.pix_fmt = 'yuv420p'
+    stream.options = {'crf': str(settings.crf)}
+    context = stream.codec_context
+    context.thread_count = 1
+    context.colorspace = int(picture.colorspace)
+    context.color_range = int(picture.color_range)
+    return stream

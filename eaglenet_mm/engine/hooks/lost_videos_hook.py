@@ -1,0 +1,71 @@
+"""Report the videos that a run went without."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mmengine.dist import all_gather_object, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from eaglenet_mm.datasets.shared_records import inner_datasets
+from eaglenet_mm.registry import HOOKS
+
+
+@HOOKS.register_module()
+class LostVideosHook(Hook):
+    """Sum up the videos skipped under ``on_missing='skip'``.
+
+    After training, and after each evaluation, one line says how many of how
+    many videos could not be read by any process, and names the first of them;
+    ``lost_videos_train.json`` (``_val``, ``_test``) in the log folder of the
+    run names all. Without a lost video nothing is said.
+
+    Args:
+        num_named (int): Most videos named in the line. Defaults to 10.
+    """
+
+    def __init__(self, num_named: int = 10) -> None:
+        self.num_named = num_named
+
+    def after_train(self, runner: Runner) -> None:
+        """Report the training set."""
+        self._report(runner, 'train', runner.train_dataloader)
+
+    def after_val(self, runner: Runner) -> None:
+        """Report the validation set."""
+        self._report(runner, 'val', runner.val_dataloader)
+
+    def after_test(self, runner: Runner) -> None:
+        """Report the test set."""
+        self._report(runner, 'test', runner.test_dataloader)
+
+    def _report(self, runner: Runner, stage: str, loader: Any) -> None:
+        """Join what the processes lost, log it and write it."""
+        total, lost = 0, {}
+        for dataset in inner_datasets(loader.dataset):
+            if not hasattr(dataset, 'lost_videos'):
+                continue
+            total += len(dataset)
+            own = dataset.lost_videos.indices()
+            for index in sorted(set().union(*all_gather_object(own))):
+                item = dataset.get_data_info(index)
+                lost[item['video_id']] = item['video']
+        if not lost or not is_main_process():
+            return
+        path = Path(runner.log_dir) / f'lost_videos_{stage}.json'
+        path.write_text(
+            json.dumps(lost, indent=1, ensure_ascii=False) + '\n',
+            encoding='utf-8',
+        )
+        named = [
+            f"'{video_id}' ({video})"
+            for video_id, video in list(lost.items())[: self.num_named]
+        ]
+        more = ', ...' if len(lost) > self.num_named else ''
+        runner.logger.warning(
+            f'{len(lost)} of {total} videos ({stage}) were skipped: '
+            f'{", ".join(named)}{more}. All are listed in {path}.'
+        )

@@ -1,0 +1,135 @@
+"""From command line to data sets: what the tools on videos share."""
+
+from __future__ import annotations
+
+import argparse
+import os.path as osp
+from typing import Any
+
+from mmengine.config import Config, DictAction
+
+from eaglenet_mm.datasets import TextVideoDataset
+from eaglenet_mm.datasets.shared_records import inner_datasets
+from eaglenet_mm.registry import DATASETS, SCOPE
+
+from .config_keys import check_config_keys, check_options
+
+SPLITS = ('train', 'val', 'test')
+_PIPELINE = (
+    dict(type='OpenVideo'),
+    dict(type='SampleFrames', num_frames=12, fps=1, mode='release'),
+    dict(type='DecodeFrames'),
+)
+
+
+def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every tool that reads the videos of a config.
+
+    Args:
+        parser (ArgumentParser): Gets ``config``, ``--split``, ``--workers``
+            and ``--cfg-options``.
+    """
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--split',
+        nargs='+',
+        choices=SPLITS,
+        help='data sets of the config to read; default: all it has',
+    )
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=2,
+        help='processes that read; default: %(default)s',
+    )
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='override settings of the config: key=value',
+    )
+
+
+def load_datasets(
+    config: str,
+    *,
+    splits: list[str] | None = None,
+    options: dict[str, Any] | None = None,
+) -> dict[str, TextVideoDataset]:
+    """Build the data sets of a config, without its model.
+
+    Args:
+        config (str): Config file.
+        splits (list[str], optional): Which of ``'train'``, ``'val'`` and
+            ``'test'``. Defaults to all that the config has.
+        options (dict, optional): Settings to override.
+
+    Returns:
+        dict[str, TextVideoDataset]: The innermost data sets by split. Of
+        splits that read the same file with the same pipeline, the first.
+
+    Raises:
+        FileNotFoundError: If the config or an annotation file is missing.
+        KeyError: If a split or a setting does not exist.
+        TypeError: If a data set is none of :class:`TextVideoDataset`.
+    """
+    if not osp.isfile(config):
+        raise FileNotFoundError(
+            f'A config file was expected at {config}, but there is none. Run '
+            'from the repository root, or give a full path.'
+        )
+    cfg = Config.fromfile(config)
+    check_config_keys(cfg)
+    if options:
+        check_options(cfg, options)
+        cfg.merge_from_dict(options)
+    found: dict[str, TextVideoDataset] = {}
+    known: set[tuple] = set()
+    for split in splits or SPLITS:
+        loader = cfg.get(f'{split}_dataloader')
+        if loader is None:
+            if splits:
+                raise KeyError(
+                    f"{config} has no '{split}_dataloader', so it has no "
+                    f"split '{split}'. Leave it out of --split."
+                )
+            continue
+        outer = DATASETS.build({'_scope_': SCOPE, **loader['dataset']})
+        for place, dataset in enumerate(inner_datasets(outer)):
+            if not isinstance(dataset, TextVideoDataset):
+                raise TypeError(
+                    f'{config}: the data set of {split} holds a '
+                    f'{type(dataset).__name__}, but this tool reads '
+                    'TextVideoDataset. Use it, or leave the split out.'
+                )
+            key = (
+                dataset.ann_file,
+                dataset.data_prefix['video'],
+                *map(repr, dataset.pipeline.transforms),
+            )
+            if key not in known:
+                known.add(key)
+                found[f'{split}.{place}' if place else split] = dataset
+    return found
+
+
+def load_annotation(annotation: str, videos: str) -> TextVideoDataset:
+    """Make a data set of an annotation file, without a config.
+
+    Args:
+        annotation (str): Annotation file.
+        videos (str): Folder of its videos.
+
+    Returns:
+        TextVideoDataset: Sampled as most configs do: up to 12 frames at one a
+        second, as in the authors' release.
+
+    Raises:
+        FileNotFoundError, ValueError, KeyError, TypeError: See
+            :func:`~eaglenet_mm.datasets.read_annotation`.
+    """
+    return TextVideoDataset(
+        annotation,
+        data_prefix=dict(video=videos),
+        pipeline=[dict(transform) for transform in _PIPELINE],
+    )

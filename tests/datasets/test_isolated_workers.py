@@ -1,0 +1,99 @@
+"""Tasks in processes of which some hang, die or raise."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from eaglenet_mm.datasets.isolated_workers import run_isolated
+
+
+def act(task: str) -> str:
+    if task == 'hang':
+        time.sleep(60)
+    if task == 'die':
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if task == 'leave':
+        os._exit(3)
+    if task == 'raise':
+        raise KeyError('what I looked for')
+    return f'{task} done'
+
+
+@pytest.mark.parametrize('num_workers', [1, 3])
+def test_the_others_go_on(num_workers: int) -> None:
+    tasks = ['a', 'hang', 'b', 'die', 'c', 'leave', 'd', 'hang', 'e']
+    begin = time.monotonic()
+    outcomes = {
+        outcome.index: outcome
+        for outcome in run_isolated(
+            act, tasks, num_workers=num_workers, time_limit=1.0
+        )
+    }
+    assert time.monotonic() - begin < 20
+    assert sorted(outcomes) == list(range(9))
+    for index, task in enumerate(tasks):
+        outcome = outcomes[index]
+        if task == 'hang':
+            assert outcome.kind == 'hang'
+            assert outcome.detail == 'did not end within 1 seconds'
+        elif task in ('die', 'leave'):
+            assert outcome.kind == 'crash'
+            reason = 'SIGSEGV' if task == 'die' else 'exit code 3'
+            assert reason in outcome.detail
+        else:
+            assert outcome.kind == 'done'
+            assert outcome.value == f'{task} done'
+
+
+def test_errors_of_the_function_are_raised() -> None:
+    with pytest.raises(RuntimeError, match='what I looked for'):
+        list(run_isolated(act, ['raise'], num_workers=1, time_limit=0))
+
+
+def test_no_tasks() -> None:
+    assert list(run_isolated(act, [], num_workers=2, time_limit=0)) == []
+
+
+@pytest.mark.parametrize(('num_workers', 'limit'), [(0, 1), (1, -1)])
+def test_impossible_numbers(num_workers: int, limit: float) -> None:
+    with pytest.raises(ValueError, match='at least 1 worker'):
+        list(run_isolated(act, [], num_workers=num_workers, time_limit=limit))
+
+
+def identity(task: object) -> int:
+    return os.getpid()
+
+
+def test_processes_serve_many_tasks_and_end() -> None:
+    outcomes = list(
+        run_isolated(identity, range(50), num_workers=2, time_limit=9)
+    )
+    pids = {outcome.value for outcome in outcomes}
+    assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_a_worker_that_died_idle_is_replaced() -> None:
+    running = run_isolated(identity, range(3), num_workers=1, time_limit=9)
+    first = next(running).value
+    os.kill(first, signal.SIGKILL)
+    time.sleep(0.3)
+    others = list(running)
+    # it had been given its next task, or dies before it gets one
+    assert {outcome.kind for outcome in others} <= {'done', 'crash'}
+    assert others[-1].kind == 'done'
+    assert others[-1].value != first
+
+
+def test_giving_up_ends_the_processes() -> None:
+    running = run_isolated(identity, range(9), num_workers=2, time_limit=9)
+    pid = next(running).value
+    running.close()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

@@ -1,0 +1,185 @@
+"""A toy set of which five per cent is damaged: checked, trained, tested."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from eaglenet_mm.datasets import read_annotation
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+OPTIONS = (
+    'default_hooks.logger.interval=1',
+    'train_cfg.max_epochs=2',
+    'train_cfg.val_interval=2',
+    'train_dataloader.num_workers=2',
+)
+DAMAGES = (
+    'missing', 'empty', 'truncated', 'text', 'sound', 'folder', 'forbidden'
+)  # fmt: skip
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+    """A folder with a toy set in it."""
+    path = tmp_path_factory.mktemp('damaged')
+    start(
+        path,
+        *(repository / 'tools/dataset_converters/toy.py', '--out', 'data/toy'),
+        *('--limit', 28, '--renderings', 5, '--workers', 1),
+    )
+    return path
+
+
+@pytest.fixture(scope='module')
+def damaged(folder: Path) -> dict[str, Path]:
+    """Damage seven of 140 training videos, and two of the test set."""
+    _, records = read_annotation(folder / 'data/toy/train.json')
+    assert len(records) == 140
+    videos = folder / 'data/toy/videos'
+    paths = {
+        damage: videos / records[place]['video']
+        for damage, place in zip(DAMAGES, range(3, 140, 20), strict=True)
+    }
+    content = paths['truncated'].read_bytes()
+    for path in paths.values():
+        path.unlink()
+    paths['empty'].touch()
+    paths['truncated'].write_bytes(content[: len(content) * 2 // 3])
+    paths['text'].write_text('the quick brown fox ' * 99)
+    write_sound(paths['sound'])
+    paths['folder'].mkdir()
+    paths['forbidden'].write_bytes(content)
+    paths['forbidden'].chmod(0)
+    _, records = read_annotation(folder / 'data/toy/test.json')
+    for place in (2, 11):
+        (videos / records[place]['video']).unlink()
+    return paths
+
+
+def write_sound(path: Path) -> None:
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('aac', rate=8000, layout='mono')
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), dtype=np.float32), format='fltp', layout='mono'
+        )
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def give_up_powers() -> None:
+    """Take from the super-user the right to read what is forbidden."""
+    drop_capability, override, read_search = 24, 1, 2  # of Linux
+    for capability in (override, read_search):
+        ctypes.CDLL(None).prctl(drop_capability, capability, 0, 0, 0)
+
+
+def start(folder: Path, *command: Any, returncode: int = 0) -> str:
+    """Run a tool that may read no more than an ordinary user."""
+    result = subprocess.run(
+        [sys.executable, *map(str, command)],
+        cwd=folder,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=give_up_powers,
+        timeout=300,
+    )
+    assert result.returncode == returncode, result.stdout
+    return result.stdout
+
+
+def test_all_are_found(
+    folder: Path, repository: Path, damaged: dict[str, Path]
+) -> None:
+    command = (
+        repository / 'tools/check_videos.py',
+        repository / 'configs/eaglenet_toy.py',
+    )
+    shown = start(
+        folder, *command, '--split', 'train', '--write-clean',
+        returncode=1,
+    )  # fmt: skip
+    assert 'ok: 133 of 140' in shown
+    report = json.loads((folder / 'data/toy/train_videos.json').read_text())
+    found = {
+        check['video_id']: check['status']
+        for check in report['checks']
+        if check['status'] != 'ok'
+    }
+    assert found == {
+        path.stem: 'missing' if damage == 'missing' else 'unreadable'
+        for damage, path in damaged.items()
+    }
+    header, records = read_annotation(folder / 'data/toy/train_clean.json')
+    assert len(records) == 133
+    assert sorted(header['missing_videos']) == sorted(found)
+    shown = start(folder, *command, '--split', 'val')
+    assert 'ok: 28 of 28' in shown
+
+
+def train(folder: Path, repository: Path, *options: str, code: int) -> str:
+    return start(
+        folder,
+        repository / 'tools/train.py',
+        repository / 'configs/eaglenet_toy.py',
+        *('--cfg-options', *OPTIONS, *options),
+        returncode=code,
+    )
+
+
+def test_training_stops_at_the_first(
+    folder: Path, repository: Path, damaged: dict[str, Path]
+) -> None:
+    shown = train(folder, repository, code=1)
+    line = [x for x in shown.splitlines() if "Error: Video '" in x][-1]
+    assert sum(path.name in line for path in damaged.values()) == 1, line
+
+
+def test_training_and_testing_without_them(
+    folder: Path, repository: Path, damaged: dict[str, Path]
+) -> None:
+    shown = train(
+        folder,
+        repository,
+        'train_dataloader.dataset.dataset.on_missing=skip',
+        code=0,
+    )
+    for path in damaged.values():
+        assert shown.count(f"Video '{path.stem}' is skipped") == 1
+    assert '7 of 140 videos (train) were skipped' in shown
+    (listed,) = folder.glob('work_dirs/*/*/lost_videos_train.json')
+    assert sorted(json.loads(listed.read_text())) == sorted(
+        path.stem for path in damaged.values()
+    )
+    (checkpoint,) = folder.glob('work_dirs/*/epoch_2.pth')
+    command = (
+        repository / 'tools/test.py',
+        repository / 'configs/eaglenet_toy.py',
+        checkpoint,
+    )
+    assert 'FileNotFoundError' in start(folder, *command, returncode=1)
+    shown = start(
+        folder, *command,
+        '--cfg-options', 'test_dataloader.dataset.on_missing=skip',
+    )  # fmt: skip
+    assert 'videos: found 26 of 28' in shown
+    assert 'texts: found 104 of 112' in shown
+    assert 'NOT the complete set' in shown
+    assert '2 of 28 videos (test) were skipped' in shown
+    metrics = json.loads(
+        (folder / 'work_dirs/eaglenet_toy/metrics.json').read_text()
+    )['metrics']
+    assert metrics['videos_found'] == 26
+    assert metrics['videos_expected'] == 28

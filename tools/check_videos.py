@@ -1,0 +1,89 @@
+"""Check that training can read every video of its annotation files.
+
+    python tools/check_videos.py configs/eaglenet_msrvtt.py
+    python tools/check_videos.py data/mine/train.json --videos data/mine/videos
+
+Reads each video the way the pipeline of the config will, then decodes it to
+its end, in processes of their own with a time limit. Writes a report beside
+each annotation file. Exits with 0 if training would be safe, with 1 if it
+would stop at a video, with 2 if the check could not be made.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from eaglenet_mm.datasets.video_checks import (
+    check_videos,
+    clean_annotation,
+    report_lines,
+)
+from eaglenet_mm.utils.config_datasets import (
+    add_dataset_arguments,
+    load_annotation,
+    load_datasets,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_dataset_arguments(parser)
+    parser.add_argument(
+        '--videos', help='folder, if an annotation file is given as CONFIG'
+    )
+    parser.add_argument(
+        '--time-limit',
+        type=float,
+        default=120,
+        metavar='SECONDS',
+        help='of one video; 0 for none; default: %(default)s',
+    )
+    parser.add_argument(
+        '--write-clean',
+        action='store_true',
+        help='write NAME_clean.json without the videos that training would '
+        'stop at; its header says which',
+    )
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> bool:
+    """Check and report; return whether training would be safe."""
+    if args.videos is not None:
+        datasets = {'given': load_annotation(args.config, args.videos)}
+    else:
+        datasets = load_datasets(
+            args.config, splits=args.split, options=args.cfg_options
+        )
+    safe = True
+    for split, dataset in datasets.items():
+        annotation = Path(dataset.ann_file)
+        path = annotation.with_name(f'{annotation.stem}_videos.json')
+        print(f'{split}: {len(dataset)} videos of {annotation}')
+        report = check_videos(
+            dataset,
+            path,
+            num_workers=args.workers,
+            time_limit=args.time_limit,
+        )
+        safe = safe and report['safe']
+        print('\n'.join(report_lines(report)))
+        print(f'Report: {path}')
+        if args.write_clean and not report['safe']:
+            print(f'Reduced: {clean_annotation(annotation, report)}')
+    return safe
+
+
+if __name__ == '__main__':
+    try:
+        sys.exit(0 if run(parse_args()) else 1)
+    except KeyboardInterrupt:
+        print('\ncheck_videos.py: interrupted; the same command goes on.')
+        sys.exit(130)
+    except (OSError, KeyError, TypeError, ValueError) as err:
+        print(f'check_videos.py: {err}', file=sys.stderr)
+        sys.exit(2)
