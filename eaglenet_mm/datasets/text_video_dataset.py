@@ -12,6 +12,7 @@ from eaglenet_mm.registry import DATASETS, SCOPE, TRANSFORMS
 
 from .annotation import read_annotation
 from .fetching import fetch
+from .frame_cache.reader import FrameCache
 from .shared_records import CurrentItems, LostVideos
 from .video_readers import VideoReadError
 
@@ -49,6 +50,10 @@ class TextVideoDataset(BaseDataset):
             :attr:`lost_videos`, and another video stands in for it; in an
             evaluation the stand-in is dropped as a duplicate, and the result
             says how many of how many videos were found. Defaults to 'raise'.
+        frame_cache (str, optional): Folder of a frame cache, below
+            ``data_root``, made by ``tools/cache_frames.py``. Frames are taken
+            from it where they are what the pipeline would read, and decoded
+            where not. Defaults to None: all are decoded.
         max_refetch (int): Videos tried in the place of a lost one. Defaults
             to 100.
         **kwargs: Further arguments of MMEngine's ``BaseDataset``, such as
@@ -60,8 +65,8 @@ class TextVideoDataset(BaseDataset):
         current_items (CurrentItems): What each loader worker is reading.
 
     Raises:
-        FileNotFoundError: If the annotation file is missing, or a video is
-            and ``check_files`` is on.
+        FileNotFoundError: If the annotation file is missing, a video is and
+            ``check_files`` is on, or there is no frame cache of the pipeline.
         ValueError, KeyError, TypeError: If the annotation breaks the schema,
             ``data_prefix`` has no ``video``, or ``on_missing`` is unknown.
 
@@ -84,6 +89,7 @@ class TextVideoDataset(BaseDataset):
         test_mode: bool = False,
         check_files: bool = False,
         on_missing: str = 'raise',
+        frame_cache: str | None = None,
         max_refetch: int = 100,
         **kwargs: Any,
     ) -> None:
@@ -115,6 +121,15 @@ class TextVideoDataset(BaseDataset):
             test_mode=test_mode,
             max_refetch=max_refetch,
             **kwargs,
+        )
+        self.frame_cache = (
+            None
+            if frame_cache is None
+            else FrameCache(
+                osp.join(data_root, frame_cache),
+                self.pipeline.transforms,
+                data_root=data_root,
+            )
         )
 
     def load_data_list(self) -> list[dict[str, Any]]:
@@ -177,7 +192,7 @@ class TextVideoDataset(BaseDataset):
             return None
         self.current_items.begin(index)
         try:
-            return self.pipeline(item)
+            return self._transform(item)
         except (VideoReadError, FileNotFoundError) as err:
             if self.on_missing == 'raise':
                 raise
@@ -191,6 +206,21 @@ class TextVideoDataset(BaseDataset):
             return None
         finally:
             self.current_items.end()
+
+    def _transform(self, item: dict[str, Any]) -> Any:
+        """Send an item through the pipeline, or the part behind the cache."""
+        if self.frame_cache is None:
+            return self.pipeline(item)
+        results = self.frame_cache.fill(item)
+        if results is None:
+            return self.pipeline(item)
+        for transform in self.pipeline.transforms[
+            self.frame_cache.num_fixed :
+        ]:
+            results = transform(results)
+            if results is None:
+                return None
+        return results
 
     def full_init(self) -> None:
         """Load the annotation, if that is still to be done."""

@@ -5,21 +5,20 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, BinaryIO
 
+from .display_times import sample_by_time
 from .video_readers.base import VideoReadError
 from .video_readers.video_header import open_container, video_stream
 
 # Demuxers of pictures (with all whose names end with '_pipe'), of texts drawn
 # as pictures, and of lists that name other files.
 _NO_VIDEOS = frozenset({'image2', 'tty', 'hls', 'dash', 'concat'})
-# Matroska and FLV round times to milliseconds.
-_TIME_ERROR = Fraction(1, 1000)
-# Seconds. A larger step of the time stamps, or one back, is an error in them.
-_LONGEST_STEP = 3600
+# FFmpeg's AVCOL_SPC_RGB and AVCOL_SPC_UNSPECIFIED
+_RGB, _UNSPECIFIED = 0, 2
 # FFmpeg's filters for quarter turns against the clock
 _TURNS: dict[int, tuple[tuple[str, ...], ...]] = {
     0: (),
@@ -152,47 +151,6 @@ def encode_copy(source: str, file: BinaryIO, settings: CopySettings) -> int:
     return number
 
 
-def sample_by_time(
-    frames: Iterable[Any], fps: Fraction, nominal_step: Fraction
-) -> Iterator[tuple[Any, int]]:
-    """Choose the frames on display at 0, 1 / fps, 2 / fps, ... seconds.
-
-    Args:
-        frames (Iterable[av.VideoFrame]): In order of display. Time counts
-            from the first one.
-        fps (Fraction): Frames a second.
-        nominal_step (Fraction): Seconds from a frame to the next, for where
-            the time stamps are missing, go back, or jump by over an hour.
-
-    Yields:
-        tuple[av.VideoFrame, int]: A frame, and at how many of these times it
-        is on display. There is one at least, of however short a video.
-    """
-    held: Any = None
-    number = 0
-    begin = step = Fraction(0)
-    for frame in frames:
-        if held is not None:
-            step = nominal_step
-            if frame.pts is not None and held.pts is not None:
-                step = (frame.pts - held.pts) * frame.time_base
-                if not 0 <= step <= _LONGEST_STEP:
-                    step = nominal_step
-            begin += step
-            repeats = math.ceil((begin - _TIME_ERROR) * fps) - number
-            if repeats > 0:
-                yield held, repeats
-                number += repeats
-        held = frame
-    if held is not None:
-        # releases of PyAV before 15 do not say how long a frame is shown
-        duration = getattr(held, 'duration', 0) or 0
-        end = begin + (duration * held.time_base if duration else step)
-        repeats = math.ceil((end - _TIME_ERROR) * fps) - number
-        if repeats > 0 or number == 0:
-            yield held, max(repeats, 1)
-
-
 def _stream_to_copy(container: Any, source: str) -> Any:
     """Return the video stream with its decoder set up, if it is a video."""
     kind = container.format.name
@@ -243,8 +201,12 @@ class _Scaler:
         kind = (frame.width, frame.height, frame.format.name, turns)
         if kind != self._made_for:
             self._graph, self._made_for = self._build(frame, turns), kind
+        # The filters are to leave the meaning of colours as it is; they would
+        # convert it at a loss, some versions of them.
+        colorspace, frame.colorspace = int(frame.colorspace), _UNSPECIFIED
         self._graph.push(frame)
         picture = self._graph.pull()
+        picture.colorspace = colorspace if colorspace != _RGB else _UNSPECIFIED
         # or the key frames of the source become those of the copy
         picture.pict_type = 0
         return picture
@@ -254,7 +216,9 @@ class _Scaler:
 
         size = (frame.width, frame.height)[:: -1 if turns % 2 else 1]
         self._size = self._size or self._settings.size_of(*size)
-        graph = av.filter.Graph()
+        graph: Any = av.filter.Graph()
+        if hasattr(graph, 'threads'):
+            graph.threads = 1  # or it starts one for each core, to be idle
         scaled = f'{self._size[0]}:{self._size[1]}:out_range=limited:threads=1'
         graph.link_nodes(
             graph.add_buffer(
@@ -287,7 +251,8 @@ def _add_encoder(output: Any, picture: Any, settings: CopySettings) -> Any:
     stream = output.add_stream('libx264', rate=settings.fps)
     stream.width, stream.height = picture.width, picture.height
     stream.pix_fmt = 'yuv420p'
-    stream.options = {'crf': str(settings.crf)}
+    # libx264's macroblock tree makes other bytes of the same frames each time
+    stream.options = {'crf': str(settings.crf), 'x264-params': 'mbtree=0'}
     context = stream.codec_context
     context.thread_count = 1
     context.colorspace = int(picture.colorspace)

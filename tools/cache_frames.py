@@ -1,0 +1,79 @@
+"""Decode the frames of a config's data sets once and keep them on disk.
+
+    python tools/cache_frames.py configs/eaglenet_msrvtt.py
+
+Takes the sampling and the size from the pipeline of the config. What is there
+already is checked and kept: run it again after an interruption, or when
+videos have changed. Exits with 0 if all videos are in the cache, with 1 if
+some could not be read, with 2 if it could not be made.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from eaglenet_mm.datasets.frame_cache_building import build_frame_cache
+from eaglenet_mm.utils.config_datasets import (
+    add_dataset_arguments,
+    load_datasets,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_dataset_arguments(parser)
+    parser.add_argument(
+        '--out',
+        default='frame_cache',
+        metavar='FOLDER',
+        help='of the cache, below the data_root of each data set; default: '
+        '%(default)s',
+    )
+    parser.add_argument(
+        '--time-limit',
+        type=float,
+        default=120,
+        metavar='SECONDS',
+        help='of one video; 0 for none; default: %(default)s',
+    )
+    return parser.parse_args()
+
+
+def run(args: argparse.Namespace) -> bool:
+    """Make the caches; return whether they are complete."""
+    complete = True
+    for split, dataset in load_datasets(
+        args.config, splits=args.split, options=args.cfg_options
+    ).items():
+        print(f'{split}: {len(dataset)} videos of {dataset.ann_file}')
+        report = build_frame_cache(
+            dataset,
+            Path(dataset.data_root) / args.out,
+            num_workers=args.workers,
+            time_limit=args.time_limit,
+        )
+        print(
+            f'  {report.num_written} written ({report.num_renewed} in place '
+            f'of others), {report.num_kept} there already, '
+            f'{report.num_bytes / 1e6:.0f} MB in {report.folder}'
+        )
+        for video_id, error in report.failed.items():
+            print(f'  not cached: {video_id}: {error}')
+        complete = complete and not report.failed
+    print(f"Set frame_cache='{args.out}' in the data sets to read from it.")
+    return complete
+
+
+if __name__ == '__main__':
+    try:
+        sys.exit(0 if run(parse_args()) else 1)
+    except KeyboardInterrupt:
+        print('\ncache_frames.py: interrupted; the same command goes on.')
+        sys.exit(130)
+    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as err:
+        print(f'cache_frames.py: {err}', file=sys.stderr)
+        sys.exit(2)
