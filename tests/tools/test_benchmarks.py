@@ -380,3 +380,19 @@ def test_results_are_counted_and_views_are_not(in_process: Path) -> None:
     }
     for expected, run in counts.items():
         assert rates.count_work(run) == (0, expected)
+
+
+@pytest.mark.slow
+def test_video_loading(benchmark: Run) -> None:
+    report = benchmark(
+        'video_loading', '--clips', 1, '--repeats', 1, '--reads', 4,
+        '--size', 32, '--threads', 1,
+    )  # fmt: skip
+    rows = {row['way']: row for row in report['rows']}
+    assert set(rows) == {'release', 'mmaction2', 'decoding', 'cache'}
+    assert all(row['frames_per_second'] > 0 for row in rows.values())
+    assert rows['release']['to_release'] == 1
+    # the very pixels of the release
+    assert report['largest_difference'] == 0
+    assert report['cache_bytes'] == 11 * 3 * 32 * 32
+    assert len(report['memory']['resident_mib']) == 4
