@@ -214,6 +214,11 @@ def _check_record(record: Any, place: int, source: str) -> None:
                 f"{where}: '{key}' must be a string that is not empty, but "
                 f'got {record[key]!r}. {_MEND}'
             )
+        if '\0' in record[key]:
+            raise ValueError(
+                f"{where}: '{key}' holds a NUL character ({record[key]!r}), "
+                f'which no file name can. {_MEND}'
+            )
     _check_captions(record['captions'], where)
     _check_times(record, where)
 
@@ -240,6 +245,11 @@ def _check_captions(captions: Any, where: str) -> None:
             raise ValueError(
                 f"{where}: 'captions'[{number}] is empty ({caption!r}), so it "
                 'describes nothing. Remove it from the list.'
+            )
+        if '\0' in caption:
+            raise ValueError(
+                f"{where}: 'captions'[{number}] holds a NUL character, which "
+                'is a sign of damage. Write the caption again.'
             )
         try:
             caption.encode('utf-8')
