@@ -394,5 +394,5 @@ def test_video_loading(benchmark: Run) -> None:
     assert rows['release']['to_release'] == 1
     # the very pixels of the release
     assert report['largest_difference'] == 0
-    assert report['cache_bytes'] == 11 * 3 * 32 * 32
+    assert report['cache_bytes'] == 10 * 3 * 32 * 32
     assert len(report['memory']['resident_mib']) == 4
