@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
@@ -11,6 +12,38 @@ from typing import Any
 _TIME_ERROR = Fraction(1, 1000)
 # Seconds. A larger step of the time stamps, or one back, is an error in them.
 _LONGEST_STEP = 3600
+# Frames that a decoder may hold back, to put them in order: 16 in H.264.
+_MOST_HELD_BACK = 16
+
+
+def decode_in_order(container: Any, stream: Any) -> Iterator[Any]:
+    """Decode a stream, and put the times of its frames in order.
+
+    AVI has times of packets alone, which the decoder hands on with the frames.
+    Where these have another order than the packets (B-frames), their times go
+    back and forth, and each frame gets the earliest one left instead.
+
+    Args:
+        container (av.container.InputContainer): Open file.
+        stream (av.VideoStream): One of its video streams.
+
+    Yields:
+        av.VideoFrame: In order of display.
+
+    Raises:
+        av.FFmpegError, ValueError: If a packet cannot be decoded.
+    """
+    has_packet_times = container.format.name == 'avi'
+    times: list[int] = []
+    for packet in container.demux(stream):
+        if has_packet_times and packet.pts is not None:
+            heapq.heappush(times, packet.pts)
+        for frame in packet.decode():
+            if times:
+                frame.pts = heapq.heappop(times)
+            yield frame
+        if len(times) > _MOST_HELD_BACK:  # a packet gave no frame
+            heapq.heappop(times)
 
 
 def sample_by_time(
@@ -31,17 +64,14 @@ def sample_by_time(
         tuple[av.VideoFrame, int]: A frame, and at how many of these times it
         is on display. There is one at least, of however short a video.
     """
-    stamps = _TimeStamps()
     held: Any = None
     begin = step = Fraction(0)
-    last: Fraction | None = None
     number = 0
     for frame in frames:
-        stamp = stamps.of(frame)
         if held is not None:
             step = nominal_step
-            if stamp is not None and last is not None:
-                step = stamp - last
+            if frame.pts is not None and held.pts is not None:
+                step = (frame.pts - held.pts) * frame.time_base
             if not 0 <= step <= _LONGEST_STEP:
                 step = nominal_step
             begin += step
@@ -49,7 +79,7 @@ def sample_by_time(
             if repeats > 0:
                 yield held, repeats
                 number += repeats
-        held, last = frame, stamp
+        held = frame
     if held is not None:
         # releases of PyAV before 15 do not say how long a frame is shown
         duration = getattr(held, 'duration', 0) or 0
@@ -62,30 +92,3 @@ def sample_by_time(
 def _count_until(time: Fraction, fps: Fraction) -> int:
     """Count the times 0, 1 / fps, ... before a time in seconds."""
     return math.ceil((time - _TIME_ERROR) * fps)
-
-
-class _TimeStamps:
-    """Tell the time stamps of frames as FFmpeg's own tools do.
-
-    Containers such as AVI have times of packets alone. The decoder then puts
-    them in the order of the frames, where they go back and forth, while the
-    times of decoding do not: those that went back less often are taken.
-    """
-
-    def __init__(self) -> None:
-        self._last_shown: int | None = None
-        self._last_decoded: int | None = None
-        self._faults = 0  # of times of display minus those of decoding
-
-    def of(self, frame: Any) -> Fraction | None:
-        """Return the time in seconds, None if the file does not say."""
-        shown, decoded = frame.pts, frame.dts
-        if decoded is not None:
-            last, self._last_decoded = self._last_decoded, decoded
-            self._faults -= last is not None and decoded <= last
-        if shown is not None:
-            last, self._last_shown = self._last_shown, shown
-            self._faults += last is not None and shown <= last
-        if shown is None or (self._faults > 0 and decoded is not None):
-            shown = decoded
-        return None if shown is None else shown * frame.time_base

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, BinaryIO
 
-from .display_times import sample_by_time
+from .display_times import decode_in_order, sample_by_time
 from .video_readers.base import VideoReadError
 from .video_readers.video_header import open_container, video_stream
 
@@ -114,15 +114,42 @@ def encode_copy(source: str, file: BinaryIO, settings: CopySettings) -> int:
         VideoReadError: If the source is no video, or not all of it can be
             decoded.
     """
-    import av
-
     if not os.path.isfile(source):  # opening a pipe would wait for ever
         raise VideoReadError(
             f'{source}: expected a file, but it is none: a link to nowhere, '
             'a device, or removed meanwhile. Put the video there.'
         )
-    # given a file object, FFmpeg leaves writing to Python, whose exceptions
-    # tell a full disk from other errors
+    watched = _WatchedFile(file)
+    try:
+        return _encode(source, watched, settings)
+    finally:
+        if watched.error is not None:
+            raise watched.error
+
+
+class _WatchedFile:
+    """A file that keeps its first error, which FFmpeg may hide by another."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.error: OSError | None = None
+        self.write = self._watch(file.write)
+        self.seek = self._watch(file.seek)
+        self.tell = self._watch(file.tell)
+
+    def _watch(self, method: Callable[..., int]) -> Callable[..., int]:
+        def call(*arguments: Any) -> int:
+            try:
+                return method(*arguments)
+            except OSError as err:
+                self.error = self.error or err
+                raise
+
+        return call
+
+
+def _encode(source: str, file: Any, settings: CopySettings) -> int:
+    import av
+
     with (
         open_container(source, source) as container,
         av.open(file, 'w', format='mp4') as output,
@@ -175,7 +202,7 @@ def _decode(container: Any, stream: Any, source: str) -> Iterator[Any]:
 
     number = 0
     try:
-        for frame in container.decode(stream):
+        for frame in decode_in_order(container, stream):
             number += 1
             yield frame
     except (av.FFmpegError, ValueError) as err:

@@ -1,0 +1,547 @@
+import errno
+import io
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import textwrap
+import time
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from eaglenet_mm.datasets import compression_stamp, video_compression
+from eaglenet_mm.datasets.video_compression import (
+    compress_folder,
+    compress_video,
+)
+from eaglenet_mm.datasets.video_encoding import CopySettings, encode_copy
+from eaglenet_mm.datasets.video_readers import VideoReadError, open_video
+
+STAMP = compression_stamp.STAMP_NAME
+
+
+def read(path):
+    """Read all frames with the reader of the pipelines, and its rate."""
+    with open_video(str(path)) as reader:
+        frames = reader.get_batch(range(reader.num_frames))
+        return frames, reader.fps
+
+
+def write_images(path, images, times=None, rate=10, **options):
+    """Write images at given times in milliseconds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('libx264', rate=rate)
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = options.pop('pix_fmt', 'yuv420p')
+        stream.codec_context.time_base = Fraction(1, 1000)
+        stream.options = {'bf': '0', **options}
+        for number, image in enumerate(images):
+            frame = av.VideoFrame.from_ndarray(image, format='rgb24')
+            frame.time_base = Fraction(1, 1000)
+            frame.pts = times[number] if times else 1000 * number // rate
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def grey(level, size=(64, 48)):
+    return np.full((size[1], size[0], 3), level, dtype=np.uint8)
+
+
+def files_below(folder):
+    return sorted(
+        str(path.relative_to(folder))
+        for path in folder.rglob('*')
+        if not path.is_dir()
+    )
+
+
+def times_below(folder):
+    return {
+        name: (folder / name).stat().st_mtime_ns
+        for name in files_below(folder)
+        if name != STAMP
+    }
+
+
+@pytest.fixture
+def videos(tmp_path, write_clip):
+    """A folder of two short clips."""
+    write_clip('videos/a.mp4', num_frames=10)
+    write_clip('videos/sub/b.avi', num_frames=20, codec='mpeg4')
+    return tmp_path / 'videos'
+
+
+def test_frames_size_rate_and_format(tmp_path, write_clip, frame_numbers):
+    # a source of key frames alone does not make a copy of them
+    source = write_clip('a.mp4', 30, size=(90, 64), options={'g': '1'})
+    target = tmp_path / 'deep' / 'copy'
+    assert compress_video(source, target, short_side=32) == 9
+    frames, fps = read(target)
+    assert frames.shape == (9, 32, 44, 3)  # 45 is odd
+    assert fps == 3
+    assert frame_numbers(frames) == [0, 3, 6, 10, 13, 16, 20, 23, 26]
+    with av.open(str(target)) as container:
+        assert 'mp4' in container.format.name.split(',')
+        [stream] = container.streams
+        assert stream.codec_context.name == 'h264'
+        assert stream.codec_context.pix_fmt == 'yuv420p'
+        decoded = list(container.decode(stream))
+    assert sum(frame.key_frame for frame in decoded) == 1
+    times = [frame.time for frame in decoded]
+    assert times == pytest.approx([number / 3 for number in range(9)])
+    assert files_below(target.parent) == ['copy']
+
+
+@pytest.mark.parametrize('fps', [5, 2.5, Fraction(30000, 1001)])
+def test_rates(tmp_path, write_clip, frame_numbers, fps):
+    compress_video(write_clip('a.mp4'), tmp_path / 'copy', fps=fps)
+    frames, found = read(tmp_path / 'copy')
+    assert found == Fraction(fps)
+    expected = [int(10 * n / fps) for n in range(100) if n / fps < 3]
+    assert frame_numbers(frames) == expected
+
+
+@pytest.mark.parametrize(
+    ('size', 'expected'),
+    [
+        ((64, 48), (64, 48)),  # smaller videos are not enlarged
+        ((120, 300), (100, 250)),
+        ((101, 203), (100, 200)),  # 2.4 pixels wide pieces stay even
+        ((51, 33), (50, 32)),
+        ((2, 400), (2, 400)),
+    ],
+)
+def test_sizes(tmp_path, size, expected):
+    images = [grey(90, size)] * 4
+    write_images(tmp_path / 'a.mp4', images, pix_fmt='yuv444p')
+    compress_video(tmp_path / 'a.mp4', tmp_path / 'copy', short_side=100)
+    frames, _ = read(tmp_path / 'copy')
+    assert frames.shape[2:0:-1] == expected
+    assert abs(frames.mean() - 90) < 2
+
+
+def test_variable_rate_and_late_start(tmp_path):
+    times = [1000, 1100, 1200, 1900, 3000]
+    levels = [20, 60, 100, 140, 180]
+    images = [grey(level) for level in levels]
+    write_images(tmp_path / 'a.mkv', images, times)
+    compress_video(tmp_path / 'a.mkv', tmp_path / 'copy')
+    frames, fps = read(tmp_path / 'copy')
+    assert fps == 3
+    found = [round(frame.mean() / 20) * 20 for frame in frames]
+    assert found[:6] == [20, 100, 100, 140, 140, 140]
+    assert set(found[6:]) == {180}
+    with av.open(str(tmp_path / 'copy')) as container:
+        assert next(container.decode(video=0)).time == 0
+
+
+def test_slow_and_short_videos(tmp_path, write_clip, frame_numbers):
+    source = write_clip('slow.mp4', num_frames=3, fps=1)
+    assert compress_video(source, tmp_path / 'copy') == 9
+    frames, _ = read(tmp_path / 'copy')
+    assert frame_numbers(frames) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    source = write_clip('short.mp4', num_frames=2, fps=30)
+    assert compress_video(source, tmp_path / 'copy') == 1
+    assert frame_numbers(read(tmp_path / 'copy')[0]) == [0]
+
+
+@pytest.mark.parametrize('turns', [0, 1, 2, 3])
+def test_rotation(tmp_path, turns):
+    image = grey(0, (128, 64))
+    image[:32, :64] = 80
+    image[32:, :64] = 150
+    image[32:, 64:] = 220
+    path = tmp_path / 'a.mp4'
+    write_images(path, [image] * 3)
+    cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][turns]
+    one = 1 << 16
+
+    def matrix(a, b):
+        values = (a * one, b * one, 0, -b * one, a * one, 0, 0, 0, 1 << 30)
+        return struct.pack('>9i', *values)
+
+    content = path.read_bytes()
+    place = content.index(matrix(1, 0), content.index(b'tkhd'))
+    turned = matrix(cosine, sine)
+    path.write_bytes(content[:place] + turned + content[place + 36 :])
+    compress_video(path, tmp_path / 'copy', short_side=32)
+    frames, _ = read(tmp_path / 'copy')
+    expected, _ = read(path)  # the reader turns as the file asks
+    assert expected.shape[1:3] == ((128, 64) if turns % 2 else (64, 128))
+    small = expected[0, 1::2, 1::2].astype(int)
+    assert frames[0].shape == small.shape
+    assert np.abs(frames[0] - small).mean() < 4
+    with av.open(str(tmp_path / 'copy')) as container:
+        assert next(container.decode(video=0)).rotation == 0
+
+
+@pytest.mark.parametrize('matrix', [1, 5])
+@pytest.mark.parametrize('color_range', [1, 2])
+def test_colours(tmp_path, matrix, color_range):
+    path = tmp_path / 'a.mp4'
+    colours = [(200, 30, 30), (20, 180, 40), (30, 60, 220), (250, 250, 250)]
+    image = np.repeat(np.uint8([colours]), 48, axis=0).repeat(16, axis=1)
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('libx264', rate=3)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, 'yuv420p'
+        stream.options = {'crf': '1'}
+        stream.codec_context.colorspace = matrix
+        stream.codec_context.color_range = color_range
+        frame = av.VideoFrame.from_ndarray(image, format='rgb24')
+        frame = frame.reformat(
+            format='yuv420p',
+            dst_colorspace=matrix,
+            dst_color_range=color_range,
+        )
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    compress_video(path, tmp_path / 'copy', crf=1)
+    places = np.s_[0, 24, 8::16]
+    original = read(path)[0][places].astype(int)
+    assert np.abs(read(tmp_path / 'copy')[0][places] - original).max() <= 3
+
+
+def test_sound_and_cover_are_left_out(tmp_path, frame_numbers, write_clip):
+    clip = write_clip('clip.mp4', num_frames=10)
+    path = tmp_path / 'a.mp4'
+    with av.open(str(path), 'w') as output, av.open(str(clip)) as container:
+        sound = output.add_stream('aac', rate=8000, layout='mono')
+        pictures = output.add_stream_from_template(container.streams.video[0])
+        samples = av.AudioFrame.from_ndarray(
+            np.zeros((1, 1024), dtype=np.float32), format='fltp', layout='mono'
+        )
+        samples.sample_rate = 8000
+        output.mux(sound.encode(samples))
+        output.mux(sound.encode())
+        for packet in container.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = pictures
+                output.mux(packet)
+    compress_video(path, tmp_path / 'copy')
+    with av.open(str(tmp_path / 'copy')) as container:
+        assert [stream.type for stream in container.streams] == ['video']
+    assert frame_numbers(read(tmp_path / 'copy')[0]) == [0, 3, 6]
+
+
+def test_a_size_that_changes(tmp_path, write_clip):
+    # parts of a stream of MPEG may be of any size
+    first = write_clip('a.m2v', 10, 25, (64, 48), codec='mpeg2video')
+    second = write_clip('b.m2v', 10, 25, (96, 64), codec='mpeg2video')
+    path = tmp_path / 'c.m2v'
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    compress_video(path, tmp_path / 'copy', fps=25, short_side=32)
+    frames, _ = read(tmp_path / 'copy')
+    assert frames.shape == (20, 32, 42, 3)
+    assert frames[:10].mean() == pytest.approx(frames[10:].mean(), abs=2)
+
+
+def test_copies_are_reproducible(tmp_path, write_clip):
+    source, contents = write_clip(), set()
+    for _ in range(2):
+        compress_video(source, tmp_path / 'copy', crf=27)
+        contents.add((tmp_path / 'copy').read_bytes())
+    [content] = contents
+    # libx264 writes its options down; mbtree=1 differs with few clips alone
+    for option in (b' mbtree=0 ', b' threads=1 ', b' crf=27.0 '):
+        assert option in content
+
+
+def write_no_video(tmp_path, kind, clip):
+    path = tmp_path / 'no.mp4'
+    if kind == 'text':
+        path.write_text('This is a text.\n' * 40)
+    elif kind == 'empty':
+        path.touch()
+    elif kind == 'cut':
+        path.write_bytes(clip.read_bytes()[:-200])  # its index is at the end
+    elif kind == 'damaged':
+        noise = np.random.default_rng(0).integers(0, 255, (9, 48, 64, 3))
+        write_images(path, list(noise.astype(np.uint8)))
+        content = bytearray(path.read_bytes())
+        begin, end = content.index(b'mdat') + 9000, content.rindex(b'moov') - 4
+        content[begin:end] = b'\xff' * (end - begin)
+        path.write_bytes(content)
+    elif kind == 'picture':
+        with av.open(str(path), 'w', format='image2') as container:
+            stream = container.add_stream('png', rate=1)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, 'rgb24'
+            frame = av.VideoFrame.from_ndarray(grey(1), format='rgb24')
+            container.mux(stream.encode(frame))
+    elif kind == 'pipe':
+        os.mkfifo(path)
+    elif kind == 'folder':
+        path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize(
+    ('kind', 'message'),
+    [
+        ('text', 'expected a video'),
+        ('empty', 'expected a video'),
+        ('cut', 'expected a video'),
+        ('damaged', 'decoding failed after'),
+        ('picture', 'it is a picture'),
+        ('pipe', 'expected a file'),
+        ('folder', 'expected a file'),
+        ('missing', 'expected a file'),
+    ],
+)
+def test_what_is_no_video(tmp_path, write_clip, kind, message):
+    path = write_no_video(tmp_path, kind, write_clip())
+    target = tmp_path / 'out' / 'no.mp4'
+    with pytest.raises(VideoReadError, match=message) as caught:
+        compress_video(path, target)
+    assert str(caught.value).startswith(f'{path}: ')
+    assert files_below(target.parent) == []
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        ({'fps': 0}, 'fps must'),
+        ({'fps': float('nan')}, 'fps must'),
+        ({'fps': 1000}, 'fps must'),
+        ({'short_side': 225}, 'short_side must be an even'),
+        ({'short_side': 0}, 'short_side must'),
+        ({'crf': 52}, 'crf must'),
+        ({'workers': 0}, 'workers must'),
+    ],
+)
+def test_wrong_options(tmp_path, videos, options, message):
+    with pytest.raises(ValueError, match=message):
+        compress_folder(videos, tmp_path / 'out', **options)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_folder_keeps_odd_names(tmp_path, write_clip, frame_numbers, capsys):
+    names = ['a.mp4', 'b', 'c.', 'd.null', 'e e:f\nü.avi', '-g.mp4', 'h' * 255]
+    names = [*names, 'sub/deeper/i.mkv', b'j\xff.mp4'.decode(*FILE_SYSTEM)]
+    clip = write_clip(num_frames=10)
+    source, target = tmp_path / 'videos', tmp_path / 'copies'
+    for name in names:
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(clip.read_bytes())
+    report = compress_folder(source, target, short_side=32)
+    assert report.failures == {}
+    assert (report.num_made, report.num_kept) == (len(names), 0)
+    assert files_below(target) == sorted([*names, STAMP])
+    for name in names:
+        with av.open((target / name).open('rb')) as container:
+            assert 'mp4' in container.format.name
+            frames = [
+                frame.to_ndarray(format='rgb24')
+                for frame in container.decode(video=0)
+            ]
+        assert frames[0].shape == (32, 42, 3)
+        assert frame_numbers(frames) == [0, 3, 6]
+    assert f'{len(names)}/{len(names)}' in capsys.readouterr().out
+    before = times_below(target)
+    again = compress_folder(source, target, short_side=32)
+    assert (again.num_made, again.num_kept) == (0, len(names))
+    assert times_below(target) == before
+
+
+FILE_SYSTEM = sys.getfilesystemencoding(), 'surrogateescape'
+
+
+def test_failures_are_named_and_the_rest_is_made(tmp_path, videos):
+    (videos / 'note.txt').write_text('no video')
+    (videos / 'sub' / 'ann.json').write_text('{}')
+    (videos / 'lost.mp4').symlink_to(videos / 'nowhere.mp4')
+    (videos / 'self.mp4').symlink_to(videos / 'self.mp4')
+    (videos / '.hidden.mp4').write_text('')
+    (videos / '.folder').mkdir()
+    report = compress_folder(videos, tmp_path / 'out')
+    assert (report.num_made, report.num_kept) == (2, 0)
+    assert report.hidden == ['.folder', '.hidden.mp4']
+    assert list(report.failures) == [
+        *('lost.mp4', 'note.txt', 'self.mp4', 'sub/ann.json')
+    ]
+    assert report.failures['note.txt'].startswith('expected a video')
+    assert report.failures['lost.mp4'].startswith('expected a file')
+    assert files_below(tmp_path / 'out') == [STAMP, 'a.mp4', 'sub/b.avi']
+    again = compress_folder(videos, tmp_path / 'out')
+    assert again.failures == report.failures
+    assert (again.num_made, again.num_kept) == (0, 2)
+
+
+def test_links(tmp_path, videos):
+    (videos / 'sub' / 'loop').symlink_to(videos)
+    (videos / 'again').symlink_to(videos / 'sub')
+    (videos / 'copies').symlink_to(tmp_path / 'out')
+    (videos / 'c.mp4').symlink_to(videos / 'a.mp4')
+    for num_made in (4, 0):  # the second time, there are copies to lead to
+        report = compress_folder(videos, tmp_path / 'out')
+        assert report.failures == {}
+        assert report.num_made == num_made
+    assert files_below(tmp_path / 'out') == [
+        *(STAMP, 'a.mp4', 'again/b.avi', 'c.mp4', 'sub/b.avi')
+    ]
+    assert not (tmp_path / 'out' / 'c.mp4').is_symlink()
+
+
+def test_makes_what_is_missing_or_changed(tmp_path, videos, write_clip):
+    target = tmp_path / 'out'
+    write_clip('videos/c.mp4', num_frames=10)
+    compress_folder(videos, target)
+    before = times_below(target)
+    (target / 'a.mp4').unlink()
+    write_clip('videos/c.mp4', num_frames=20)
+    report = compress_folder(videos, target)
+    assert (report.num_made, report.num_kept) == (2, 1)
+    after = times_below(target)
+    assert after.keys() == before.keys()
+    assert after['sub/b.avi'] == before['sub/b.avi']
+    assert len(read(target / 'c.mp4')[0]) == 6
+    # the same size at another time is a change as well
+    os.utime(videos / 'a.mp4', ns=(0, 1))
+    assert compress_folder(videos, target).num_made == 1
+
+
+def test_other_settings_are_refused(tmp_path, videos):
+    target = tmp_path / 'out'
+    compress_folder(videos, target, fps=2.5)
+    before = times_below(target)
+    with pytest.raises(ValueError, match='same options') as caught:
+        compress_folder(videos, target, fps=3, short_side=128)
+    assert 'fps 5/2, short side 224, crf 23' in str(caught.value)
+    assert 'fps 3, short side 128, crf 23' in str(caught.value)
+    assert times_below(target) == before
+
+
+def test_folders_that_do_not_fit(tmp_path, videos):
+    (tmp_path / 'mine').mkdir()
+    (tmp_path / 'mine' / 'precious.txt').write_text('')
+    (tmp_path / 'link').symlink_to(videos)
+    for source, target, message in [
+        (videos, videos, 'must not lie'),
+        (videos, tmp_path / 'link', 'must not lie'),
+        (videos, videos / 'copies', 'must not lie'),
+        (videos, tmp_path, 'must not lie'),
+        (videos, tmp_path / 'mine', f'no {STAMP!r}'),
+        (videos, tmp_path / 'mine' / 'precious.txt', 'is a file'),
+        (tmp_path / 'absent', tmp_path / 'out', 'folder of videos'),
+        (videos / 'a.mp4', tmp_path / 'out', 'folder of videos'),
+    ]:
+        with pytest.raises(ValueError, match=re.escape(message)):
+            compress_folder(source, target)
+    assert files_below(videos) == ['a.mp4', 'sub/b.avi']
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize(
+    'content', ['', '{', '[]', '{"settings": {}, "copies": {}}']
+)
+def test_damaged_stamp(tmp_path, videos, content):
+    (tmp_path / 'out').mkdir()
+    (tmp_path / 'out' / STAMP).write_text(content)
+    with pytest.raises(ValueError, match='record of an earlier run'):
+        compress_folder(videos, tmp_path / 'out')
+
+
+def test_full_disk_ends_the_run(tmp_path, videos, monkeypatch):
+    tried = []
+
+    def in_this_process(function, items, **_):
+        yield from ((item, function(item)) for item in items)
+
+    def fill_disk(source, file, settings):
+        tried.append(source)
+        file.write(b'half a video')
+        if len(tried) == 2:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(video_compression, 'map_in_processes', in_this_process)
+    monkeypatch.setattr(video_compression, 'encode_copy', fill_disk)
+    (videos / 'z.mp4').touch()
+    with pytest.raises(OSError, match=r'The disk of .* is full') as caught:
+        compress_folder(videos, tmp_path / 'out')
+    assert caught.value.errno == errno.ENOSPC
+    assert len(tried) == 2
+    assert files_below(tmp_path / 'out') == [STAMP, 'a.mp4']
+    stamp = json.loads((tmp_path / 'out' / STAMP).read_text())
+    assert list(stamp['copies']) == ['a.mp4']
+
+
+@pytest.mark.parametrize('space', [0, 100, 30_000, 70_000])
+def test_error_of_writing_is_the_one_raised(tmp_path, space):
+    class FullFile(io.BytesIO):
+        def write(self, data):
+            if self.tell() + len(data) > space:
+                raise OSError(errno.ENOSPC, 'No space left on device')
+            return super().write(data)
+
+    noise = np.random.default_rng(0).integers(0, 255, (20, 64, 96, 3))
+    write_images(tmp_path / 'a.mp4', list(noise.astype(np.uint8)), rate=3)
+    with pytest.raises(OSError, match='No space left') as caught:
+        encode_copy(
+            str(tmp_path / 'a.mp4'), FullFile(), CopySettings(3, 224, 10)
+        )
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_resumes_after_a_kill(tmp_path, videos, write_clip, repository):
+    # two frames an hour apart: quick to write, long to encode
+    images, target = [grey(20), grey(200)], tmp_path / 'out'
+    write_images(videos / 'slow.mp4', images, [0, 3_500_000])
+    script = textwrap.dedent("""
+        import sys
+        from eaglenet_mm.datasets import compression_stamp, video_compression
+        compression_stamp._SECONDS_BETWEEN_SAVES = 0
+        video_compression.compress_folder(*sys.argv[1:], fps=200)
+    """)
+    run = subprocess.Popen(
+        [sys.executable, '-c', script, str(videos), str(target)],
+        cwd=repository,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_until(lambda: count_copies(target) == 2)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        # its processes end by themselves and leave what they were writing
+        wait_until(lambda: not group_exists(run.pid))
+    finally:
+        if group_exists(run.pid):
+            os.killpg(run.pid, signal.SIGKILL)
+    [partial] = set(files_below(target)) - {STAMP, 'a.mp4', 'sub/b.avi'}
+    assert re.fullmatch(r'\.[0-9a-f]{32}\.compressing', partial)
+    before = times_below(target)
+    write_clip('videos/slow.mp4', num_frames=5)
+    report = compress_folder(videos, target, fps=200)
+    assert (report.num_made, report.num_kept) == (1, 2)
+    assert report.failures == {}
+    after = times_below(target)
+    assert sorted(after) == ['a.mp4', 'slow.mp4', 'sub/b.avi']
+    assert after.items() >= {(x, before[x]) for x in ('a.mp4', 'sub/b.avi')}
+
+
+def count_copies(folder):
+    try:
+        return len(json.loads((folder / STAMP).read_text())['copies'])
+    except FileNotFoundError:
+        return 0
+
+
+def group_exists(pid):
+    try:
+        os.killpg(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_until(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)

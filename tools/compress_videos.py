@@ -1,0 +1,73 @@
+"""Make small copies of a folder of videos, under the same names.
+
+    python tools/compress_videos.py data/msrvtt/videos data/msrvtt/videos_3fps
+
+An interrupted run goes on where it stopped when started again. Exits with 1
+if a file failed, which the last lines name.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from eaglenet_mm.datasets.video_compression import compress_folder
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Describe the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('source', type=Path, help='folder of videos')
+    parser.add_argument('target', type=Path, help='folder of copies to write')
+    parser.add_argument(
+        '--fps', type=float, default=3, help='frames a second; default: 3'
+    )
+    parser.add_argument(
+        '--short-side',
+        type=int,
+        default=224,
+        help='pixels, even; smaller videos keep their size; default: 224',
+    )
+    parser.add_argument(
+        '--workers',
+        type=int,
+        default=2,
+        help='processes, of one thread each; default: 2',
+    )
+    parser.add_argument(
+        '--crf',
+        type=int,
+        default=23,
+        help='0 (no loss) to 51, quality of libx264; default: 23',
+    )
+    return parser
+
+
+def main() -> None:
+    """Compress, and tell what failed."""
+    # names of files need not be text of any encoding
+    sys.stdout.reconfigure(errors='backslashreplace')
+    parser = make_parser()
+    try:
+        report = compress_folder(**vars(parser.parse_args()))
+    except ValueError as err:
+        parser.error(str(err))
+    except (ImportError, OSError) as err:
+        raise SystemExit(f'compress_videos.py: {err}') from err
+    except KeyboardInterrupt:
+        print('Stopped. The same command goes on from here.')
+        raise SystemExit(130) from None
+    for name, reason in report.failures.items():
+        print(f'FAILED {name}: {reason}')
+    print(
+        f'{report.num_made} copies made, {report.num_kept} were there, '
+        f'{len(report.failures)} failed, {len(report.hidden)} hidden files '
+        'or folders left out.'
+    )
+    raise SystemExit(bool(report.failures))
+
+
+if __name__ == '__main__':
+    main()
