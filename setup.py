@@ -19,7 +19,7 @@ PACKAGE = 'eaglenet_mm'
 SHIPPED = ('configs', 'tools', 'model-index.yml', 'constraints.txt')
 
 MMCV_LITE = 'mmcv-lite>=2.0.1,<2.2'
-VIDEO = ['av>=12']
+VIDEO = ['av>=14.2']
 SEARCH = ['faiss-cpu>=1.8']
 TENSORBOARD = ['tensorboard>=2.15']
 
@@ -84,7 +84,7 @@ setup(
     # mmcv comes as the extra [lite], because a compiled mmcv lives in the
     # same folder and must not be overwritten.
     install_requires=[
-        'av>=12',
+        'av>=14.2',  # the first with the rotation of a frame
         'decord>=0.6.0',
         'ftfy',
         'importlib_metadata',

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
+import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
@@ -36,7 +38,7 @@ def run_isolated(
     *,
     num_workers: int,
     time_limit: float,
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     """Call a function for each task, each in one of a few processes.
 
     A process that dies or exceeds the limit is replaced; its task is
@@ -164,6 +166,7 @@ def _work(connection: Connection, function: Callable[[Any], Any]) -> None:
     """Serve tasks until the other side is gone."""
     # an interrupt is for the process that started this one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
     while True:
         try:
             task = connection.recv()
@@ -174,6 +177,17 @@ def _work(connection: Connection, function: Callable[[Any], Any]) -> None:
         except Exception:  # noqa: BLE001 - raised on the other side
             result = (True, traceback.format_exc())
         connection.send(result)
+
+
+def _die_with_parent() -> None:
+    """End this process, in the midst of its work, when its parent is gone.
+
+    Pipes do not tell: the other processes hold copies of their ends.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _describe(exitcode: int) -> str:

@@ -14,8 +14,6 @@ from typing import Any
 
 from mmengine.utils import ProgressBar
 
-from eaglenet_mm.utils.worker_processes import map_in_processes
-
 from .compression_stamp import (
     CompressionStamp,
     SourceState,
@@ -23,6 +21,7 @@ from .compression_stamp import (
     state_of,
     whole_file,
 )
+from .isolated_workers import run_isolated
 from .video_encoding import CopySettings, check_pyav, encode_copy
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -215,16 +214,20 @@ def _compress(
     workers: int,
 ) -> None:
     """Make copies, and note each in the stamp and in the report."""
-    outcomes = map_in_processes(
+    names = list(todo)
+    outcomes = run_isolated(
         partial(_try, source, stamp.folder, stamp.settings),
-        list(todo),
-        workers=workers,
-        on_death=_Outcome.of_death,
+        names,
+        num_workers=workers,
+        time_limit=0,
     )
     progress = ProgressBar(len(todo), file=sys.stdout)
     try:
         with closing(outcomes):
-            for name, outcome in outcomes:
+            for done in outcomes:
+                name, outcome = names[done.index], done.value
+                if done.kind != 'done':
+                    outcome = _Outcome.of_death(done.detail)
                 if outcome.is_disk_full:
                     # all the others would fail as well
                     raise OSError(errno.ENOSPC, outcome.reason)
@@ -248,11 +251,11 @@ class _Outcome:
     is_disk_full: bool = False
 
     @classmethod
-    def of_death(cls, exit_code: int) -> _Outcome:
+    def of_death(cls, detail: str) -> _Outcome:
         return cls(
-            f'the process that worked on it died (exit code {exit_code}). Try '
-            'again with fewer workers, in case memory was short; else encode '
-            'the file again, or leave it out of the annotation.'
+            f'{detail}. Try again with fewer workers, in case memory was '
+            'short; else encode the file again, or leave it out of the '
+            'annotation.'
         )
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -97,3 +100,29 @@ def test_giving_up_ends_the_processes() -> None:
     running.close()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+PARENT = """
+import os, sys, time
+from eaglenet_mm.datasets.isolated_workers import run_isolated
+def work(task):
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+list(run_isolated(work, [1, 2], num_workers=2, time_limit=0))
+"""
+
+
+def test_workers_do_not_outlive_a_killed_parent() -> None:
+    parent = subprocess.Popen(
+        [sys.executable, '-c', PARENT], stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    pids = [int(parent.stdout.readline()) for _ in range(2)]
+    parent.kill()
+    parent.wait()
+    for _ in range(100):
+        alive = [pid for pid in pids if Path(f'/proc/{pid}').exists()]
+        if not alive:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f'{alive} live on')

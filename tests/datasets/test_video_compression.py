@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from eaglenet_mm.datasets import compression_stamp, video_compression
+from eaglenet_mm.datasets.isolated_workers import Outcome
 from eaglenet_mm.datasets.video_compression import (
     compress_folder,
     compress_video,
@@ -451,7 +452,8 @@ def test_full_disk_ends_the_run(tmp_path, videos, monkeypatch):
     tried = []
 
     def in_this_process(function, items, **_):
-        yield from ((item, function(item)) for item in items)
+        for index, item in enumerate(items):
+            yield Outcome(index, 'done', function(item))
 
     def fill_disk(source, file, settings):
         tried.append(source)
@@ -459,7 +461,7 @@ def test_full_disk_ends_the_run(tmp_path, videos, monkeypatch):
         if len(tried) == 2:
             raise OSError(errno.ENOSPC, 'No space left on device')
 
-    monkeypatch.setattr(video_compression, 'map_in_processes', in_this_process)
+    monkeypatch.setattr(video_compression, 'run_isolated', in_this_process)
     monkeypatch.setattr(video_compression, 'encode_copy', fill_disk)
     (videos / 'z.mp4').touch()
     with pytest.raises(OSError, match=r'The disk of .* is full') as caught:

@@ -149,7 +149,8 @@ def video_stream(container: Any) -> Any:
     """Return the first video stream that is no cover picture, or None."""
     for stream in container.streams.video:
         # releases of PyAV before 13 do not say
-        if not int(getattr(stream, 'disposition', 0)) & _COVER:
+        flags = getattr(stream, 'disposition', 0)
+        if not int(getattr(flags, 'value', flags)) & _COVER:
             return stream
     return None
 
@@ -157,4 +158,7 @@ def video_stream(container: Any) -> Any:
 def _codec_name(stream: Any) -> str:
     """Name the codec; a stream without a decoder has no context."""
     context = stream.codec_context
-    return context.codec.canonical_name if context is not None else ''
+    if context is None:
+        return ''
+    # releases of PyAV before 13 name the decoder, mostly the same
+    return getattr(context.codec, 'canonical_name', context.codec.name)
