@@ -2,9 +2,20 @@
 
 from .data_preprocessor import RetrievalDataPreprocessor
 from .encoders import CLIPTextEncoder, CLIPVideoEncoder
-from .heads import BasePairHead, EagleNetHead, MeanPoolingHead
+from .heads import (
+    BasePairHead,
+    CrossTransformerHead,
+    EagleNetHead,
+    MeanPoolingHead,
+    TextProxyHead,
+    TMASSHead,
+    TS2NetHead,
+    WTIHead,
+    XPoolHead,
+)
 from .losses import (
     BilinearEnergy,
+    ChannelDecorrelationLoss,
     CosineEnergy,
     EnergyMatchingLoss,
     InfoNCELoss,
@@ -18,7 +29,9 @@ __all__ = [
     'BilinearEnergy',
     'CLIPTextEncoder',
     'CLIPVideoEncoder',
+    'ChannelDecorrelationLoss',
     'CosineEnergy',
+    'CrossTransformerHead',
     'EagleNetHead',
     'EnergyMatchingLoss',
     'InfoNCELoss',
@@ -26,5 +39,10 @@ __all__ = [
     'MeanPoolingHead',
     'PairwiseSigmoidLoss',
     'RetrievalDataPreprocessor',
+    'TMASSHead',
+    'TS2NetHead',
+    'TextProxyHead',
     'TextVideoRetriever',
+    'WTIHead',
+    'XPoolHead',
 ]

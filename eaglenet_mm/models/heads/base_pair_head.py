@@ -102,11 +102,19 @@ class BasePairHead(BaseModule, ABC):
         """Refuse features that do not fit the head.
 
         The loss asks before it prepares anything, so that processes can
-        agree on an error; a head that has requirements overrides this.
+        agree on an error.
 
         Raises:
             ValueError: If features do not fit.
         """
+        self.check_text(text)
+        self.check_video(video)
+
+    def check_text(self, text: TextFeatures) -> None:
+        """Refuse texts that do not fit; by default any are taken."""
+
+    def check_video(self, video: VideoFeatures) -> None:
+        """Refuse videos that do not fit; by default any are taken."""
 
     def forward(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
         """Score features, shape ``(Bt, Bv)``."""
@@ -207,7 +215,11 @@ class BasePairHead(BaseModule, ABC):
             len(text_state), len(video_state), self.memory_budget, True
         )
         return score_recomputing(
-            self.score, text_state, video_state, list(blocks)
+            lambda rows, columns: self.score(
+                text_state.index_select(rows),
+                video_state.index_select(columns),
+            ),
+            list(blocks),
         )
 
     def check_budget(self, num_pairs: int) -> None:

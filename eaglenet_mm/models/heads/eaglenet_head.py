@@ -130,15 +130,10 @@ class EagleNetHead(EagleNetScoring):
             'noise_table',
             self.candidate_noise.table(embed_dim, noise_seed or 0),
         )
-        # seed of the run and number of the next training step
-        self.register_buffer(
-            'random_key', torch.tensor([torch.initial_seed() % 2**62, 0])
-        )
         self.compiled_score = (
             CompiledScore(self._score) if compile_score else None
         )
         self.noise_table: Tensor
-        self.random_key: Tensor
 
     def reseed(self, seed: int) -> None:
         """Draw the evaluation noise anew.
@@ -156,6 +151,5 @@ class EagleNetHead(EagleNetScoring):
         """Keep own noise if it was asked for or a checkpoint has none."""
         if self.noise_seed is not None:
             state_dict[prefix + 'noise_table'] = self.noise_table
-        for name in ('noise_table', 'random_key'):
-            state_dict.setdefault(prefix + name, getattr(self, name))
+        state_dict.setdefault(prefix + 'noise_table', self.noise_table)
         super()._load_from_state_dict(state_dict, prefix, *args)

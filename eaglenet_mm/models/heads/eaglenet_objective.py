@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
-from mmengine.dist import broadcast, get_world_size
+from mmengine.dist import get_world_size
 from torch import Tensor
 
-from eaglenet_mm.models.heads.base_pair_head import BasePairHead
 from eaglenet_mm.models.heads.batch_checks import check_batch
 from eaglenet_mm.models.heads.eaglenet_pairs import OwnPairs
+from eaglenet_mm.models.heads.seeded_head import SeededHead
 from eaglenet_mm.models.layers import KeyedRandom
 from eaglenet_mm.models.losses import KeyedNoise, NoiseSource, Share
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
@@ -21,7 +21,7 @@ from eaglenet_mm.utils.dist import (
 )
 
 
-class EagleNetObjective(BasePairHead):
+class EagleNetObjective(SeededHead):
     """Losses of EagleNet, section 3.4 of the paper.
 
     The part of :class:`EagleNetHead` that only training needs::
@@ -37,8 +37,6 @@ class EagleNetObjective(BasePairHead):
     energy_support_weight: float
     loss_energy: Any
     use_frame_mask: bool
-    random_key: Tensor
-    key_is_shared = False
 
     def support_text(
         self, text: Tensor, centre: Tensor, radius: Tensor
@@ -72,7 +70,7 @@ class EagleNetObjective(BasePairHead):
             ``pos_score`` and ``neg_score`` to watch.
         """
         check_batch(text, video, self.check_features)
-        random = self._next_random()
+        random = self.next_random()
         rows = own_rows(len(text) * get_world_size())
         pairs = OwnPairs(
             self,
@@ -114,14 +112,3 @@ class EagleNetObjective(BasePairHead):
     def energy_noise(self, random: KeyedRandom, purpose: str) -> NoiseSource:
         """Give the energy loss its random numbers."""
         return KeyedNoise(random, purpose)
-
-    def _next_random(self) -> KeyedRandom:
-        """Random numbers of this step, the same in every process."""
-        if not self.key_is_shared:
-            # processes may have been seeded differently
-            broadcast(self.random_key)
-            self.key_is_shared = True
-        random = KeyedRandom(*self.random_key.tolist())
-        if self.training:
-            self.random_key[1] += 1
-        return random

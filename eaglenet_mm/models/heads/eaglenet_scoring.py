@@ -52,30 +52,31 @@ class EagleNetScoring(EagleNetObjective):
     frame_embedding: nn.Parameter | None
     compiled_score: CompiledScore | None
 
-    def check_features(self, text: TextFeatures, video: VideoFeatures) -> None:
-        """Refuse features that do not fit the head.
+    def check_text(self, text: TextFeatures) -> None:
+        """Refuse texts of another width.
 
         Raises:
-            ValueError: If a width or the number of frames differs, or a video
-                has no real frame while masks are in use.
+            ValueError: If the width differs.
         """
-        self._check_text(text)
-        self._check_video(video)
-
-    def _check_text(self, text: TextFeatures) -> None:
         if text.embeds.shape[-1] != self.embed_dim:
             raise ValueError(
                 f'The head was built for embed_dim={self.embed_dim}, but got '
                 f'text features of shape {tuple(text.embeds.shape)}.'
             )
 
-    def _check_video(self, video: VideoFeatures) -> None:
+    def check_video(self, video: VideoFeatures) -> None:
+        """Refuse videos of another size.
+
+        Raises:
+            ValueError: If the width or the number of frames differs, or a
+                video has no real frame while masks are in use.
+        """
         mask = video.frame_mask if self.use_frame_mask else None
         check_frames(video.frames, mask, self.num_frames, self.embed_dim)
 
     def prepare_text(self, text: TextFeatures) -> EagleNetTextState:
         """Compute the text side of the graph, once a sentence."""
-        self._check_text(text)
+        self.check_text(text)
         return EagleNetTextState(
             text.embeds, self.graph.prepare_text(text.embeds)
         )
@@ -87,7 +88,7 @@ class EagleNetScoring(EagleNetObjective):
             ValueError: If the frames do not fit the head, or a video has no
                 real frame while masks are in use.
         """
-        self._check_video(video)
+        self.check_video(video)
         frames = video.frames
         mask = video.frame_mask if self.use_frame_mask else None
         nodes = frames

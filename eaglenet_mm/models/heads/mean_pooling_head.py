@@ -1,13 +1,14 @@
-"""Mean pooling of frames: the parameter-free baseline."""
+"""Mean pooling of frames, as they are or after a temporal part."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from eaglenet_mm.models.heads.base_pair_head import BasePairHead
+from eaglenet_mm.models.heads.head_checks import check_video_sizes
 from eaglenet_mm.models.heads.shortlist import (
     mean_of_unit_frames,
     unit_sentences,
@@ -31,11 +32,38 @@ class UnitVectors(Features):
 class MeanPoolingHead(BasePairHead):
     """Cosine of the text and the masked mean of the frames.
 
-    Implements the ``meanP`` similarity of `CLIP4Clip
-    <https://arxiv.org/abs/2104.08860>`_: frames are brought to unit length,
-    averaged over the real ones, and brought to unit length again. With
-    pretrained encoders and no training this is zero-shot CLIP.
+    Implements the ``meanP``, ``seqLSTM`` and ``seqTransf`` similarities of
+    `CLIP4Clip <https://arxiv.org/abs/2104.08860>`_: frames, after a temporal
+    part if there is one, are brought to unit length, averaged over the real
+    ones, and brought to unit length again. With pretrained encoders, no
+    temporal part and no training this is zero-shot CLIP.
+
+    Args:
+        temporal (dict, optional): Config of the temporal part:
+            ``dict(type='TemporalLSTM', embed_dim=D)`` for seqLSTM,
+            ``dict(type='TemporalTransformer', embed_dim=D)`` for seqTransf.
+            Default: None, meanP.
+        loss_match (dict, optional): Loss on the scores. Default: None.
+        memory_budget (int): See the base class.
+        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
     """
+
+    def __init__(
+        self,
+        temporal: dict | None = None,
+        loss_match: dict | None = None,
+        memory_budget: int = 512 * 2**20,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(loss_match, memory_budget, init_cfg)
+        self.temporal = None if temporal is None else MODELS.build(temporal)
+
+    def check_video(self, video: VideoFeatures) -> None:
+        """Refuse more frames than the temporal part has positions for."""
+        if self.temporal is not None:
+            check_video_sizes(
+                self, video, max_frames=self.temporal.max_positions
+            )
 
     def prepare_text(self, text: TextFeatures) -> UnitVectors:
         """Bring sentences to unit length, shape ``(Bt, D)``."""
@@ -43,6 +71,10 @@ class MeanPoolingHead(BasePairHead):
 
     def prepare_video(self, video: VideoFeatures) -> UnitVectors:
         """Average the real frames of each video, shape ``(Bv, D)``."""
+        self.check_video(video)
+        if self.temporal is not None:
+            frames = self.temporal(video.frames, video.frame_mask)
+            video = replace(video, frames=frames)
         return UnitVectors(mean_of_unit_frames(video))
 
     def score(
@@ -56,3 +88,7 @@ class MeanPoolingHead(BasePairHead):
     def bytes_per_pair(self, training: bool) -> int:
         """Tell the size of a score."""
         return 4
+
+    def shortlist_video(self, video: VideoFeatures) -> Tensor:
+        """Give the vectors that are scored with: no shortlist misses."""
+        return self.prepare_video(video).embeds

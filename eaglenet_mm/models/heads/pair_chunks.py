@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,31 +37,22 @@ def cut_chunks(
 
 
 def score_recomputing(
-    score: Callable[[Any, Any], Tensor],
-    text_state: Any,
-    video_state: Any,
+    score_block: Callable[[slice, slice], Tensor],
     blocks: list[tuple[slice, slice]],
 ) -> Tensor:
     """Score block by block, and each again in the backward pass.
 
     Args:
-        score (Callable): Scores prepared sides.
-        text_state: Of ``Bt`` texts.
-        video_state: Of ``Bv`` videos.
+        score_block (Callable): Scores the pairs of some rows and columns,
+            shape ``(rows, columns, ...)``.
         blocks (list[tuple[slice, slice]]): Of :func:`cut_chunks`. A single
             block is kept for the backward pass as it is.
 
     Returns:
-        Tensor: Shape ``(Bt, Bv)``.
+        Tensor: Shape ``(Bt, Bv, ...)``.
     """
-    if len(blocks) <= 1:
-        return score(text_state, video_state)
-
-    def score_block(rows: slice, columns: slice) -> Tensor:
-        return score(
-            text_state.index_select(rows), video_state.index_select(columns)
-        )
-
+    if len(blocks) == 1:
+        return score_block(*blocks[0])
     columns: dict[int, list[Tensor]] = {}
     for block in blocks:
         scores = checkpoint(score_block, *block, use_reentrant=False)

@@ -1,5 +1,6 @@
 """Losses on score matrices, and on features for energies."""
 
+from .channel_decorrelation_loss import ChannelDecorrelationLoss
 from .energies import BilinearEnergy, CosineEnergy, FrameTextEnergy, MLPEnergy
 from .energy_matching_loss import EnergyMatchingLoss, KeyedNoise, Share
 from .info_nce_loss import InfoNCELoss
@@ -8,6 +9,7 @@ from .pairwise_sigmoid_loss import PairwiseSigmoidLoss
 
 __all__ = [
     'BilinearEnergy',
+    'ChannelDecorrelationLoss',
     'CosineEnergy',
     'EnergyMatchingLoss',
     'FrameTextEnergy',

@@ -1,0 +1,175 @@
+"""CLIP4Clip's tight similarity: a transformer over text and frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from eaglenet_mm.models.heads.head_checks import (
+    check_text_sizes,
+    check_video_sizes,
+)
+from eaglenet_mm.models.heads.seeded_head import PairDropoutHead
+from eaglenet_mm.models.layers import PairRandom
+from eaglenet_mm.models.layers.graph_attention import at_least_float32
+from eaglenet_mm.models.layers.temporal import (
+    ResidualBlock,
+    check_heads,
+    norm_wide,
+    quick_gelu,
+)
+from eaglenet_mm.registry import MODELS
+from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
+
+
+@dataclass
+class TokenState(Features):
+    """One side of the sequences, positions added.
+
+    Args:
+        tokens (Tensor): Shape ``(B, N, D)``; one token for a text.
+        mask (Tensor): True for real ones, shape ``(B, N)``.
+    """
+
+    tokens: Tensor
+    mask: Tensor
+
+
+@MODELS.register_module()
+class CrossTransformerHead(PairDropoutHead):
+    """Score of a transformer that reads the text and the frames together.
+
+    Implements the ``tightTransf`` similarity of `CLIP4Clip
+    <https://arxiv.org/abs/2104.08860>`_: text and frames with positions,
+    dropout, residual blocks, a pooler on the text and a learnt scalar. Scores
+    have no bound, and the release gives them no temperature: train with
+    ``InfoNCELoss(init_scale=1, learnable=False)``.
+
+    Differs from the release: the batch of all processes competes in the loss
+    (there: the own one); the last block computes the text position alone, and
+    without dropout the first computes queries, keys and values once a side
+    (same numbers).
+
+    Args:
+        embed_dim (int): Width ``D``.
+        num_frames (int): Frames ``F`` of every video, padding included.
+        num_layers (int): Blocks. Default: 4.
+        num_heads (int, optional): Attention heads. Default: None, one for
+            each 64 channels.
+        dropout (float): Rate on the sequence. Default: 0.1.
+        loss_match (dict, optional): Loss on the scores. Default: None.
+        memory_budget (int): See the base class.
+        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_frames: int,
+        num_layers: int = 4,
+        num_heads: int | None = None,
+        dropout: float = 0.1,
+        loss_match: dict | None = None,
+        memory_budget: int = 512 * 2**20,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(loss_match, memory_budget, init_cfg)
+        num_heads = check_heads(embed_dim, num_heads)
+        if num_layers < 1:
+            raise ValueError(
+                f'num_layers must be at least 1, but got {num_layers}.'
+            )
+        self.embed_dim = embed_dim
+        self.dropout = dropout
+        self.num_frames = num_frames
+        self.positions = nn.Embedding(1 + num_frames, embed_dim)
+        self.blocks = nn.ModuleList(
+            ResidualBlock(embed_dim, num_heads) for _ in range(num_layers)
+        )
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-12)
+        self.pooler = nn.Linear(embed_dim, embed_dim)
+        self.similarity = nn.Linear(embed_dim, 1)
+        nn.init.normal_(self.positions.weight, std=0.02)
+        for layer in (self.pooler, self.similarity):
+            nn.init.normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+
+    def check_text(self, text: TextFeatures) -> None:
+        """Refuse texts of another width."""
+        check_text_sizes(self, text, embed_dim=self.embed_dim)
+
+    def check_video(self, video: VideoFeatures) -> None:
+        """Refuse videos of another size."""
+        check_video_sizes(
+            self,
+            video,
+            embed_dim=self.embed_dim,
+            num_frames=self.num_frames,
+        )
+
+    def prepare_text(self, text: TextFeatures) -> TokenState:
+        """Give each text the first position."""
+        self.check_text(text)
+        tokens = (text.embeds + self.positions.weight[0]).unsqueeze(1)
+        mask = torch.ones(
+            tokens.shape[:2], dtype=torch.bool, device=tokens.device
+        )
+        return TokenState(tokens, mask)
+
+    def prepare_video(self, video: VideoFeatures) -> TokenState:
+        """Give frames the positions behind the text."""
+        self.check_video(video)
+        frames = video.frames + self.positions.weight[1:]
+        return TokenState(frames, video.frame_mask)
+
+    def score_pairs(
+        self,
+        text_state: TokenState,
+        video_state: TokenState,
+        random: PairRandom | None = None,
+    ) -> Tensor:
+        """Run each pair through the blocks; see the base class."""
+        num_texts, num_videos = len(text_state), len(video_state)
+        x = self._pair(text_state.tokens, video_state.tokens)
+        mask = self._pair(text_state.mask, video_state.mask)
+        qkv = None
+        drop = None
+        if random is not None:
+            drop = random.dropout_mask(
+                'sequence', *x.shape[1:], rate=self.dropout, like=x
+            )  # (Bv, Bt, N, D)
+        if drop is not None:
+            x = x * drop.flatten(0, 1)
+        else:
+            first: Any = self.blocks[0]
+            qkv = self._pair(
+                first.project(text_state.tokens),
+                first.project(video_state.tokens),
+            )
+        for place, block in enumerate(self.blocks):
+            last = place == len(self.blocks) - 1
+            x = block(x, mask, qkv, num_queries=1 if last else None)
+            qkv = None
+        pooled = quick_gelu(self.pooler(norm_wide(self.norm, x[:, 0])))
+        scores = self.similarity(pooled).view(num_videos, num_texts)
+        return at_least_float32(scores).T
+
+    @staticmethod
+    def _pair(text: Tensor, video: Tensor) -> Tensor:
+        """Put each text before each video, shape ``(Bv * Bt, 1 + F, ...)``."""
+        shape = (len(video), len(text))
+        return torch.cat(
+            [
+                text.unsqueeze(0).expand(*shape, *text.shape[1:]),
+                video.unsqueeze(1).expand(*shape, *video.shape[1:]),
+            ],
+            dim=2,
+        ).flatten(0, 1)
+
+    def bytes_per_pair(self, training: bool) -> int:
+        """Tell what one pair takes: some vectors a position and block."""
+        vectors = 16 * len(self.blocks) if training else 16
+        return 4 * vectors * (1 + self.num_frames) * self.embed_dim

@@ -1,0 +1,365 @@
+"""T-MASS: text as a region around the sentence, as wide as the video asks."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import get_world_size
+from torch import Tensor
+
+from eaglenet_mm.models.heads.batch_checks import check_batch
+from eaglenet_mm.models.heads.eaglenet_state import CandidateNoise
+from eaglenet_mm.models.heads.head_checks import (
+    check_text_sizes,
+    check_video_sizes,
+)
+from eaglenet_mm.models.heads.seeded_head import SeededHead
+from eaglenet_mm.models.heads.x_pool_head import SentenceState
+from eaglenet_mm.models.layers import (
+    FramePooling,
+    KeyedRandom,
+    PairRandom,
+    PooledFramesState,
+    StochasticText,
+)
+from eaglenet_mm.models.layers.graph_attention import at_least_float32
+from eaglenet_mm.registry import MODELS
+from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
+from eaglenet_mm.utils.dist import (
+    gather_features,
+    gather_with_grad,
+    own_rows,
+    sum_with_grad,
+)
+
+
+@dataclass
+class MassVideoState(Features):
+    """What T-MASS needs of ``Bv`` videos.
+
+    Args:
+        unit_frames (Tensor): Frames of unit length, shape ``(Bv, F, D)``.
+        pooled_frames (PooledFramesState): Keys and values of the pooling.
+        own_pooled (Tensor, optional): Videos pooled for their own caption,
+            for the published evaluation alone, shape ``(Bv, D)``.
+    """
+
+    unit_frames: Tensor
+    pooled_frames: PooledFramesState
+    own_pooled: Tensor | None = None
+
+
+@MODELS.register_module()
+class TMASSHead(SeededHead):
+    """Cosine of the best of some texts around a sentence and its video.
+
+    Implements `T-MASS <https://arxiv.org/abs/2403.17998>`_: the pooling of
+    X-Pool by the plain sentence, a radius from the cosines of sentence and
+    frames, and stochastic texts within it. Training adds a support text,
+    pushed from the sentence towards the mean of the pooled videos by the
+    radius. Evaluation takes the best of ``num_trials`` stochastic texts.
+
+    Differs from the release: a score depends on its pair alone. **The
+    published evaluation compares every query with gallery videos that were
+    pooled with their own ground-truth caption**, and so knows which video is
+    whose; ``evaluation='published'`` does that, to reproduce published
+    numbers, and warns. Evaluation noise comes from one table, kept in the
+    checkpoint and shared by all pairs; training noise depends on seed, step
+    and place in the joint batch; the support text is that of the batch of
+    all processes; padded frames can be masked.
+
+    Args:
+        embed_dim (int): Width ``D``.
+        num_frames (int): Frames ``F`` of every video, padding included.
+        num_trials (int): Stochastic texts of a pair in evaluation.
+            Default: 20.
+        prior (str): Noise, ``'uniform01'`` or ``'normal'``.
+            Default: ``'uniform01'``.
+        prior_std (float): Standard deviation of ``'normal'``. Default: 1.
+        num_heads (int): Heads of the pooling. Default: 1.
+        dropout (float): Rate of the pooling. Default: 0.3.
+        use_frame_mask (bool): Leave padded frames out. Default: True.
+        evaluation (str): ``'pairwise'`` or ``'published'``.
+            Default: ``'pairwise'``.
+        noise_seed (int): Seed of the evaluation noise. Default: 0.
+        loss_match (dict, optional): Loss on the scores. Default: None.
+        support_weight (float): Factor of the same loss on the scores of the
+            support text. Default: 0.8, as published for MSR-VTT; 0 for LSMDC
+            and DiDeMo.
+        memory_budget (int): See the base class.
+        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+
+    Raises:
+        ValueError: If an option is unknown or out of range.
+    """
+
+    noise_table: Tensor
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_frames: int,
+        num_trials: int = 20,
+        prior: str = 'uniform01',
+        prior_std: float = 1.0,
+        num_heads: int = 1,
+        dropout: float = 0.3,
+        use_frame_mask: bool = True,
+        evaluation: str = 'pairwise',
+        noise_seed: int = 0,
+        loss_match: dict | None = None,
+        support_weight: float = 0.8,
+        memory_budget: int = 512 * 2**20,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(loss_match, memory_budget, init_cfg)
+        if evaluation not in ('pairwise', 'published') or num_trials < 1:
+            raise ValueError(
+                "evaluation must be 'pairwise' or 'published' and num_trials "
+                f'at least 1, but got {evaluation!r} and {num_trials}.'
+            )
+        if evaluation == 'published':
+            warnings.warn(
+                "TMASSHead(evaluation='published') pools each gallery video "
+                'with its own ground-truth caption: scores use the answer and '
+                'must not be compared with those of other methods. Use '
+                "evaluation='pairwise' for a sound evaluation.",
+                stacklevel=2,
+            )
+        self.embed_dim = embed_dim
+        self.num_frames = num_frames
+        self.use_frame_mask = use_frame_mask
+        self.support_weight = support_weight
+        self.needs_own_captions = evaluation == 'published'
+        self.noise = CandidateNoise(prior, prior_std, num_trials)
+        self.stochastic_text = StochasticText(embed_dim, num_frames)
+        self.pooling = FramePooling(embed_dim, num_heads, dropout)
+        self.register_buffer(
+            'noise_table', self.noise.table(embed_dim, noise_seed)
+        )
+
+    def check_text(self, text: TextFeatures) -> None:
+        """Refuse texts of another width."""
+        check_text_sizes(self, text, embed_dim=self.embed_dim)
+
+    def check_video(self, video: VideoFeatures) -> None:
+        """Refuse videos of another size, or without a real frame."""
+        check_video_sizes(
+            self,
+            video,
+            embed_dim=self.embed_dim,
+            num_frames=self.num_frames,
+            needs_real_frames=self.use_frame_mask,
+        )
+
+    def reseed(self, seed: int) -> None:
+        """Draw the evaluation noise anew."""
+        self.noise_table.copy_(self.noise.table(self.embed_dim, seed))
+
+    def prepare_text(self, text: TextFeatures) -> SentenceState:
+        """Keep the sentences, shape ``(Bt, D)``."""
+        self.check_text(text)
+        return SentenceState(text.embeds)
+
+    def prepare_video(self, video: VideoFeatures) -> MassVideoState:
+        """Compute unit frames, and keys and values of the pooling."""
+        self.check_video(video)
+        mask = video.frame_mask if self.use_frame_mask else None
+        return MassVideoState(
+            unit_frames=self.stochastic_text.unit_frames(
+                at_least_float32(video.frames), mask
+            ),
+            pooled_frames=self.pooling.prepare_frames(video.frames, mask),
+        )
+
+    def attach_captions(
+        self, video_state: MassVideoState, text: TextFeatures
+    ) -> MassVideoState:
+        """Pool each video with its own caption, for the published evaluation.
+
+        Args:
+            video_state (MassVideoState): Of ``Bv`` videos.
+            text (TextFeatures): The caption of each of them.
+
+        Returns:
+            MassVideoState: With ``own_pooled``.
+        """
+        own = torch.cat(
+            [
+                self.pooling(caption.embeds, video.pooled_frames)[0]
+                for caption, video in zip(
+                    text.split(1), video_state.split(1), strict=True
+                )
+            ]
+        )
+        return MassVideoState(
+            video_state.unit_frames, video_state.pooled_frames, own
+        )
+
+    def score(
+        self, text_state: SentenceState, video_state: MassVideoState
+    ) -> Tensor:
+        """Take the best stochastic text of each pair, shape ``(Bt, Bv)``."""
+        if self.needs_own_captions and video_state.own_pooled is None:
+            raise ValueError(
+                "TMASSHead(evaluation='published') needs the caption of each "
+                'video of the gallery, which a search does not have. Evaluate '
+                "with RetrievalTestLoop, or set evaluation='pairwise'."
+            )
+        pooled = self.pooling(text_state.embeds, video_state.pooled_frames)
+        with torch.autocast(pooled.device.type, enabled=False):
+            text = at_least_float32(text_state.embeds)
+            radius = self.stochastic_text(
+                text, video_state.unit_frames
+            ).exp()  # (Bv, Bt, D)
+            pooled = F.normalize(pooled, dim=-1)
+            noise = self.pair_noise(radius)
+            cosines, lengths = _cosines(text, radius, noise, pooled)
+            if video_state.own_pooled is None:
+                return cosines.amax(dim=-1).T
+            best = cosines.argmax(dim=-1, keepdim=True)
+            own = F.normalize(video_state.own_pooled, dim=-1).unsqueeze(1)
+            published, _ = _cosines(text, radius, noise, own, lengths)
+            return published.gather(-1, best).squeeze(-1).T
+
+    def pair_noise(self, radius: Tensor) -> Tensor:
+        """Noise of the trials, ``(K, D)`` for all pairs or one a pair.
+
+        Args:
+            radius (Tensor): Shape ``(Bv, Bt, D)``; gives the type.
+
+        Returns:
+            Tensor: Shape ``(K, D)`` or ``(Bv, Bt, K, D)``.
+        """
+        return self.noise_table.to(radius.dtype)
+
+    def training_noise(self, random: KeyedRandom, rows: range) -> Tensor:
+        """Noise of the stochastic texts of own pairs, shape ``(B, D)``."""
+        own = [
+            PairRandom(random, range(i, i + 1), range(i, i + 1)) for i in rows
+        ]
+        like = self.stochastic_text.radius.weight.float()
+        keys = torch.cat([pair.keys for pair in own])
+        shape = (self.embed_dim,)
+        if self.noise.prior == 'normal':
+            drawn = random.normal('stochastic text', keys, shape, like)
+            return self.noise.std * drawn
+        return random.uniform('stochastic text', keys, shape, like)
+
+    def loss(
+        self, text: TextFeatures, video: VideoFeatures
+    ) -> dict[str, Tensor]:
+        """Compute the loss of stochastic and of support texts.
+
+        Returns:
+            dict[str, Tensor]: ``loss_match`` and, if it has a weight,
+            ``loss_support``; ``pos_score`` and ``neg_score`` to watch.
+        """
+        check_batch(text, video, self.check_features)
+        random = self.next_random()
+        num_pairs = len(text) * get_world_size()
+        rows = own_rows(num_pairs)
+        own_video = self.prepare_video(video)
+        pooled = self.pairs_with_grad(
+            self._pool_rows,
+            self.prepare_text(text),
+            gather_features(own_video.pooled_frames),
+            rows,
+            random,
+        )  # (B of own texts, B of all videos, D), unit length not yet
+        with torch.autocast(pooled.device.type, enabled=False):
+            sentences = at_least_float32(text.embeds)
+            radius = self._own_radius(sentences, own_video.unit_frames)
+            noise = self.training_noise(random, rows).to(radius)
+            stochastic = sentences + noise * radius
+            losses = self.match_losses(
+                gather_with_grad(_row_cosines(stochastic, pooled))
+            )
+            if self.support_weight:
+                means = sum_with_grad(pooled.sum(dim=0)) / num_pairs
+                centre = means[rows.start :: rows.step]
+                direction = F.normalize(centre - sentences, dim=-1)
+                support = sentences + direction * radius
+                losses['loss_support'] = self.support_weight * self.match(
+                    gather_with_grad(_row_cosines(support, pooled))
+                )
+        return losses
+
+    def _pool_rows(
+        self, text_state: Any, frames: Any, random: PairRandom | None
+    ) -> Tensor:
+        """Pool all videos for own texts, shape ``(Bt, Bv, D)``."""
+        return self.pooling(text_state.embeds, frames, random).transpose(0, 1)
+
+    def _own_radius(self, text: Tensor, unit_frames: Tensor) -> Tensor:
+        """Radius of each text by its own video, shape ``(B, D)``."""
+        unit_text = F.normalize(text, dim=-1).unsqueeze(-1)
+        cosines = (unit_frames @ unit_text).squeeze(-1)  # (B, F)
+        layer = self.stochastic_text.radius
+        return F.linear(
+            cosines, layer.weight.to(cosines), layer.bias.to(cosines)
+        ).exp()
+
+    def bytes_per_pair(self, training: bool) -> int:
+        """Tell what one pair takes: vectors of pooling and trials."""
+        trials = 0 if training else 4 * self.noise.num_candidates
+        return 4 * (self.embed_dim * (10 if training else 8) + trials)
+
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args: Any
+    ) -> None:
+        """Keep the own noise if a checkpoint has none, as those of others."""
+        state_dict.setdefault(prefix + 'noise_table', self.noise_table)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _cosines(
+    text: Tensor,
+    radius: Tensor,
+    noise: Tensor,
+    unit_video: Tensor,
+    lengths: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Cosines of the stochastic texts of pairs, none of which is built.
+
+    With ``t_k = t + e_k * R`` the products ``t_k . p`` and ``|t_k|^2`` are
+    sums over channels that are linear in ``e_k`` and its square.
+
+    Args:
+        text (Tensor): Shape ``(Bt, D)``.
+        radius (Tensor): Shape ``(Bv, Bt, D)``.
+        noise (Tensor): Shape ``(K, D)`` or ``(Bv, Bt, K, D)``.
+        unit_video (Tensor): Shape ``(Bv, Bt, D)`` or ``(Bv, 1, D)``.
+        lengths (Tensor, optional): Of an earlier call. Default: None.
+
+    Returns:
+        tuple[Tensor, Tensor]: Cosines and lengths, ``(Bv, Bt, K)``.
+    """
+
+    def along_noise(values: Tensor, factors: Tensor) -> Tensor:
+        if factors.dim() == 2:
+            return values @ factors.T
+        return (factors @ values.unsqueeze(-1)).squeeze(-1)
+
+    if lengths is None:
+        squares = (
+            text.square().sum(dim=-1)[:, None]
+            + 2 * along_noise(radius * text, noise)
+            + along_noise(radius.square(), noise.square())
+        )
+        lengths = squares.clamp(min=1e-24).sqrt()
+    products = (unit_video * text).sum(dim=-1, keepdim=True) + along_noise(
+        radius * unit_video, noise
+    )
+    return products / lengths, lengths
+
+
+def _row_cosines(text: Tensor, pooled: Tensor) -> Tensor:
+    """Cosine of each text with its row of videos, ``(Bt, Bv)``."""
+    return F.cosine_similarity(
+        text.unsqueeze(1), at_least_float32(pooled), dim=-1, eps=1e-12
+    )

@@ -1,0 +1,235 @@
+"""TS2-Net: a few tokens of each frame, and frames weighted by the text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.dist import get_world_size
+from torch import Tensor
+
+from eaglenet_mm.models.heads.batch_checks import check_batch
+from eaglenet_mm.models.heads.head_checks import (
+    check_text_sizes,
+    check_video_sizes,
+)
+from eaglenet_mm.models.heads.mean_pooling_head import UnitVectors
+from eaglenet_mm.models.heads.seeded_head import SeededHead
+from eaglenet_mm.models.heads.shortlist import unit_sentences
+from eaglenet_mm.models.layers.graph_attention import at_least_float32
+from eaglenet_mm.models.layers.temporal import TemporalTransformer
+from eaglenet_mm.models.layers.token_selection import TokenSelector
+from eaglenet_mm.registry import MODELS
+from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
+from eaglenet_mm.utils.dist import (
+    gather_features,
+    gather_with_grad,
+    own_rows,
+)
+
+
+@dataclass
+class UnitFrames(Features):
+    """Frames of unit length.
+
+    Args:
+        embeds (Tensor): Shape ``(Bv, F, D)``.
+        mask (Tensor): True for real frames, shape ``(Bv, F)``.
+    """
+
+    embeds: Tensor
+    mask: Tensor
+
+
+@MODELS.register_module()
+class TS2NetHead(SeededHead):
+    """Cosines of text and frames, weighted by themselves.
+
+    Implements `TS2-Net <https://arxiv.org/abs/2207.07852>`_: of each frame
+    the class token and a soft selection of patches, a temporal transformer
+    over all of them, and the sum over frames of cosine times a softmax of the
+    normalised cosines. The token shift of the method is ``shift_layers`` of
+    the video encoder; the encoder must return patches.
+
+    Differs from the release: noise of the selection in evaluation is one
+    table, kept in the checkpoint and shared by all frames, so that scores are
+    the same each time; noise of training depends on seed, step and place in
+    the joint batch; and masks follow their frames. The release repeats the
+    whole mask instead of each entry, which is right only where no frame is
+    padded: ``release_mask=True`` does so.
+
+    Args:
+        embed_dim (int): Width ``D``.
+        num_frames (int): Frames ``F`` of every video, padding included.
+        num_patches (int): Patches of a frame.
+        num_selected (int): Patches kept of a frame. Default: 3.
+        num_samples (int): Noise samples of the selection. Default: 500.
+        sigma (float): Deviation of that noise. Default: 0.05.
+        num_layers (int): Blocks of the transformer. Default: 4.
+        num_heads (int, optional): Its heads. Default: None, one for each 64
+            channels.
+        release_mask (bool): Repeat masks as the release does. Default: False.
+        noise_seed (int): Seed of the evaluation noise. Default: 0.
+        loss_match (dict, optional): Loss on the scores. Default: None.
+        memory_budget (int): See the base class.
+        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+
+    Raises:
+        ValueError: If a number is out of range.
+    """
+
+    noise_table: Tensor
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_frames: int,
+        num_patches: int,
+        num_selected: int = 3,
+        num_samples: int = 500,
+        sigma: float = 0.05,
+        num_layers: int = 4,
+        num_heads: int | None = None,
+        release_mask: bool = False,
+        noise_seed: int = 0,
+        loss_match: dict | None = None,
+        memory_budget: int = 512 * 2**20,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(loss_match, memory_budget, init_cfg)
+        if not 1 <= num_selected <= num_patches or num_samples < 1:
+            raise ValueError(
+                f'num_selected must be from 1 to num_patches={num_patches} '
+                f'and num_samples at least 1, but got {num_selected} and '
+                f'{num_samples}.'
+            )
+        self.embed_dim = embed_dim
+        self.num_frames = num_frames
+        self.num_patches = num_patches
+        self.num_samples = num_samples
+        self.release_mask = release_mask
+        self.selector = TokenSelector(embed_dim, num_selected, sigma)
+        self.temporal = TemporalTransformer(
+            embed_dim,
+            num_layers,
+            num_heads,
+            max_positions=num_frames * (1 + num_selected),
+        )
+        self.register_buffer('noise_table', self._table(noise_seed))
+
+    def check_text(self, text: TextFeatures) -> None:
+        """Refuse texts of another width."""
+        check_text_sizes(self, text, embed_dim=self.embed_dim)
+
+    def check_video(self, video: VideoFeatures) -> None:
+        """Refuse videos of another size, or without patches."""
+        check_video_sizes(
+            self,
+            video,
+            embed_dim=self.embed_dim,
+            num_frames=self.num_frames,
+            needs_real_frames=True,
+            needs_patches=True,
+        )
+        patches: Any = video.patches
+        if patches.shape[2] != self.num_patches:
+            raise ValueError(
+                f'TS2NetHead was built for num_patches={self.num_patches}, '
+                f'but frames have {patches.shape[2]}. Set num_patches to '
+                '(image_size / patch_size) squared of the video encoder.'
+            )
+
+    def reseed(self, seed: int) -> None:
+        """Draw the evaluation noise anew."""
+        self.noise_table.copy_(self._table(seed))
+
+    def _table(self, seed: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(
+            1, self.num_samples, self.num_patches, generator=generator
+        )
+
+    def prepare_text(self, text: TextFeatures) -> UnitVectors:
+        """Bring sentences to unit length, shape ``(Bt, D)``."""
+        self.check_text(text)
+        return UnitVectors(unit_sentences(text))
+
+    def prepare_video(self, video: VideoFeatures) -> UnitFrames:
+        """Select tokens and let frames know of each other."""
+        return self.prepare_with_noise(video, self.noise_table)
+
+    def prepare_with_noise(
+        self, video: VideoFeatures, noise: Tensor
+    ) -> UnitFrames:
+        """Prepare videos with given noise of the selection.
+
+        Args:
+            video (VideoFeatures): Of ``Bv`` videos, with patches.
+            noise (Tensor): Standard normal, shape ``(Bv * F or 1, samples,
+                patches)``.
+
+        Returns:
+            UnitFrames: See there.
+        """
+        self.check_video(video)
+        patches: Any = video.patches
+        tokens = torch.cat([video.frames.unsqueeze(2), patches], dim=2)
+        selected = self.selector(tokens.flatten(0, 1), noise)
+        per_frame = selected.shape[1]
+        selected = selected.unflatten(0, video.frames.shape[:2]).flatten(1, 2)
+        mask = video.frame_mask
+        if self.release_mask:
+            tiled = mask.repeat(1, per_frame)
+        else:
+            tiled = mask.repeat_interleave(per_frame, dim=1)
+        frames = self.temporal(selected, tiled)[:, ::per_frame]
+        return UnitFrames(
+            F.normalize(at_least_float32(frames), dim=-1),
+            tiled[:, ::per_frame],
+        )
+
+    def score(
+        self, text_state: UnitVectors, video_state: UnitFrames
+    ) -> Tensor:
+        """Weight the cosines of each pair, shape ``(Bt, Bv)``."""
+        text, frames = text_state.embeds, video_state.embeds
+        with torch.autocast(text.device.type, enabled=False):
+            cosines = (frames @ text.T).permute(2, 0, 1)  # (Bt, Bv, F)
+            masked = cosines * video_state.mask
+            lengths = masked.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+            logits = (4 * masked / lengths).masked_fill(
+                ~video_state.mask, float('-inf')
+            )
+            return (logits.softmax(dim=-1) * cosines).sum(dim=-1)
+
+    def loss(
+        self, text: TextFeatures, video: VideoFeatures
+    ) -> dict[str, Tensor]:
+        """Compute the training loss; see the base class."""
+        check_batch(text, video, self.check_features)
+        random = self.next_random()
+        noise = self.noise_table
+        if self.training:
+            rows = own_rows(len(text) * get_world_size())
+            places = torch.tensor(rows).unsqueeze(1) * self.num_frames
+            keys = (places + torch.arange(self.num_frames)).flatten()
+            shape = (self.num_samples, self.num_patches)
+            noise = random.normal('token selection', keys, shape, noise)
+        scores = self.score_with_grad(
+            self.prepare_text(text),
+            gather_features(self.prepare_with_noise(video, noise)),
+        )
+        return self.match_losses(gather_with_grad(scores))
+
+    def bytes_per_pair(self, training: bool) -> int:
+        """Tell what one pair takes: some numbers a frame."""
+        return 4 * self.num_frames * (8 if training else 4)
+
+    def _load_from_state_dict(
+        self, state_dict: dict, prefix: str, *args: Any
+    ) -> None:
+        """Keep the own noise if a checkpoint has none, as those of others."""
+        state_dict.setdefault(prefix + 'noise_table', self.noise_table)
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,242 @@
+"""DRL: words and frames matched one by one, and weighted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eaglenet_mm.models.heads.batch_checks import check_batch
+from eaglenet_mm.models.heads.head_checks import (
+    check_text_sizes,
+    check_video_sizes,
+)
+from eaglenet_mm.models.heads.seeded_head import SeededHead
+from eaglenet_mm.models.heads.shortlist import (
+    mean_of_unit_frames,
+    unit_sentences,
+)
+from eaglenet_mm.models.layers.graph_attention import at_least_float32
+from eaglenet_mm.registry import MODELS
+from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
+from eaglenet_mm.utils.dist import (
+    gather_features,
+    gather_with_grad,
+)
+
+#: How texts and videos meet.
+INTERACTIONS = ('wti', 'ti', 'dp')
+
+
+@dataclass
+class WeightedTokens(Features):
+    """Tokens of one side.
+
+    Args:
+        embeds (Tensor): Of unit length, shape ``(B, N, D)``.
+        weights (Tensor): Sum 1 over real tokens, shape ``(B, N)``.
+        mask (Tensor): True for real tokens, shape ``(B, N)``.
+    """
+
+    embeds: Tensor
+    weights: Tensor
+    mask: Tensor
+
+    def masked(self) -> Tensor:
+        """Zero where a token is padding, shape ``(B, N, D)``."""
+        return self.embeds * self.mask.unsqueeze(-1)
+
+
+@MODELS.register_module()
+class WTIHead(SeededHead):
+    """Mean of the best frame of each word and the best word of each frame.
+
+    Implements the weighted token-wise interaction of `DRL
+    <https://arxiv.org/abs/2203.07111>`_: cosines of all words and frames,
+    their maxima, and a weighted mean over words and over frames, with weights
+    from the tokens themselves (``'wti'``) or equal ones (``'ti'``); for these
+    the text encoder must return tokens. ``'dp'`` is the dot product of the
+    sentence and the mean of unit frames. Training may add channel
+    decorrelation regularisation, ``loss_decorrelation``.
+
+    As in the release a masked entry counts as a cosine of 0, which can be the
+    best if all real ones are negative. Differs from it: the cross transformer
+    (``xti``) is :class:`CrossTransformerHead`; weights see the gradient of the
+    joint batch, as encoders do.
+
+    Args:
+        embed_dim (int): Width ``D``.
+        num_frames (int): Frames ``F`` of every video, padding included.
+        interaction (str): ``'wti'``, ``'ti'`` or ``'dp'``.
+            Default: ``'wti'``.
+        num_weight_layers (int): Linear layers of the weights, 1 to 3.
+            Default: 2.
+        temporal (dict, optional): Config of the temporal part of the frames.
+            Default: None.
+        max_words (int): Tokens of a text, for the size of chunks.
+            Default: 32.
+        loss_match (dict, optional): Loss on the scores. Default: None.
+        loss_decorrelation (dict, optional): Config of
+            :class:`ChannelDecorrelationLoss`. Default: None.
+        memory_budget (int): See the base class.
+        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+
+    Raises:
+        ValueError: If an option is unknown.
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_frames: int,
+        interaction: str = 'wti',
+        num_weight_layers: int = 2,
+        temporal: dict | None = None,
+        max_words: int = 32,
+        loss_match: dict | None = None,
+        loss_decorrelation: dict | None = None,
+        memory_budget: int = 512 * 2**20,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(loss_match, memory_budget, init_cfg)
+        if interaction not in INTERACTIONS or not 1 <= num_weight_layers <= 3:
+            raise ValueError(
+                f'interaction must be one of {INTERACTIONS} and '
+                f'num_weight_layers from 1 to 3, but got {interaction!r} and '
+                f'{num_weight_layers}.'
+            )
+        self.interaction = interaction
+        self.embed_dim = embed_dim
+        self.num_frames = num_frames
+        self.max_words = max_words
+        self.temporal = None if temporal is None else MODELS.build(temporal)
+        self.text_weight = self.video_weight = None
+        if interaction == 'wti':
+            self.text_weight = weight_layers(embed_dim, num_weight_layers)
+            self.video_weight = weight_layers(embed_dim, num_weight_layers)
+        self.loss_decorrelation = (
+            None
+            if loss_decorrelation is None
+            else MODELS.build(loss_decorrelation)
+        )
+
+    def check_text(self, text: TextFeatures) -> None:
+        """Refuse texts of another width, or without tokens."""
+        check_text_sizes(
+            self,
+            text,
+            embed_dim=self.embed_dim,
+            needs_tokens=self.interaction != 'dp',
+        )
+
+    def check_video(self, video: VideoFeatures) -> None:
+        """Refuse videos of another size, or without a real frame."""
+        check_video_sizes(
+            self,
+            video,
+            embed_dim=self.embed_dim,
+            num_frames=self.num_frames,
+            needs_real_frames=True,
+        )
+
+    def prepare_text(self, text: TextFeatures) -> WeightedTokens:
+        """Weigh the words of each text."""
+        self.check_text(text)
+        if self.interaction == 'dp':
+            return one_token(unit_sentences(text))
+        tokens: Any = text.tokens
+        mask: Any = text.token_mask
+        return weigh(tokens, mask, self.text_weight)
+
+    def prepare_video(self, video: VideoFeatures) -> WeightedTokens:
+        """Weigh the frames of each video, after the temporal part."""
+        self.check_video(video)
+        if self.temporal is not None:
+            frames = self.temporal(video.frames, video.frame_mask)
+            video = replace(video, frames=frames)
+        if self.interaction == 'dp':
+            return one_token(mean_of_unit_frames(video))
+        return weigh(video.frames, video.frame_mask, self.video_weight)
+
+    def score(
+        self, text_state: WeightedTokens, video_state: WeightedTokens
+    ) -> Tensor:
+        """Match words and frames of each pair, shape ``(Bt, Bv)``."""
+        with torch.autocast(text_state.embeds.device.type, enabled=False):
+            # (Bt, L, Bv, F), in one product
+            cosines = torch.tensordot(
+                text_state.masked(), video_state.masked(), dims=([2], [2])
+            )
+            words = cosines.amax(dim=3)  # (Bt, L, Bv)
+            frames = cosines.amax(dim=1)  # (Bt, Bv, F)
+            by_words = (words * text_state.weights.unsqueeze(-1)).sum(dim=1)
+            by_frames = (frames * video_state.weights).sum(dim=-1)
+            return (by_words + by_frames) / 2
+
+    def loss(
+        self, text: TextFeatures, video: VideoFeatures
+    ) -> dict[str, Tensor]:
+        """Compute the training loss; see the base class.
+
+        Returns:
+            dict[str, Tensor]: ``loss_match`` and, if it is set,
+            ``loss_decorrelation``; ``pos_score`` and ``neg_score`` to watch.
+        """
+        check_batch(text, video, self.check_features)
+        random = self.next_random()
+        text_state = self.prepare_text(text)
+        video_state = gather_features(self.prepare_video(video))
+        losses = self.match_losses(
+            gather_with_grad(self.score_with_grad(text_state, video_state))
+        )
+        if self.loss_decorrelation is not None:
+            losses['loss_decorrelation'] = self.loss_decorrelation(
+                gather_features(text_state), video_state, random
+            )
+        return losses
+
+    def bytes_per_pair(self, training: bool) -> int:
+        """Tell what one pair takes: the cosines of words and frames."""
+        copies = 3 if training else 1
+        return 4 * copies * self.max_words * self.num_frames
+
+
+def one_token(embeds: Tensor) -> WeightedTokens:
+    """Take vectors of unit length for sides of one token, ``(B, D)``."""
+    ones = embeds.new_ones(len(embeds), 1)
+    return WeightedTokens(embeds.unsqueeze(1), ones, ones.bool())
+
+
+def weight_layers(embed_dim: int, num_layers: int) -> nn.Sequential:
+    """Build the layers that weigh tokens, with a ReLU between two."""
+    layers: list[nn.Module] = []
+    for _ in range(num_layers - 1):
+        layers += [nn.Linear(embed_dim, embed_dim), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.Linear(embed_dim, 1))
+
+
+def weigh(
+    tokens: Tensor, mask: Tensor, layers: nn.Module | None
+) -> WeightedTokens:
+    """Bring tokens to unit length and weigh the real ones.
+
+    Args:
+        tokens (Tensor): Not normalised, shape ``(B, N, D)``.
+        mask (Tensor): True for real tokens, shape ``(B, N)``.
+        layers (nn.Module, optional): Gives a logit for each token. Default:
+            None, equal weights.
+
+    Returns:
+        WeightedTokens: See there.
+    """
+    logits = (
+        tokens.new_zeros(mask.shape)
+        if layers is None
+        else layers(tokens).squeeze(-1)
+    )
+    logits = at_least_float32(logits).masked_fill(~mask, float('-inf'))
+    unit = F.normalize(at_least_float32(tokens), dim=-1)
+    return WeightedTokens(unit, logits.softmax(dim=-1).to(unit), mask)

@@ -1,0 +1,133 @@
+"""The director of TV-ProxyNet: where a text moves for a video."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from eaglenet_mm.models.layers.graph_attention import at_least_float32
+from eaglenet_mm.models.layers.keyed_random import PairRandom
+from eaglenet_mm.structures import Features
+
+
+@dataclass
+class DirectorLayerState(Features):
+    """What one layer needs of ``Bv`` videos.
+
+    Args:
+        keys (Tensor): Keys taken through the query projection, shape
+            ``(Bv, M, D)``.
+        key_bias (Tensor): Their constant part; minus infinity at masked
+            tokens, shape ``(Bv, M)``.
+        values (Tensor): Values taken through the output projection, shape
+            ``(Bv, M, D)``.
+    """
+
+    keys: Tensor
+    key_bias: Tensor
+    values: Tensor
+
+
+class DirectorLayer(nn.Module):
+    """Cross attention of one query a pair, and a small MLP.
+
+    ``q = norm1(x); x = q + attention(q, norm2(tokens)); x = norm3(x);
+    x = norm4(x + linear2(relu(linear1(x))))``, one head. The residual is the
+    normed query. Projections of queries and outputs are folded into the
+    tokens, so that a pair costs ``4 M D + 4 D^2`` operations.
+
+    Args:
+        embed_dim (int): Width ``D``.
+        dropout (float): Rate at four places.
+    """
+
+    def __init__(self, embed_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
+        self.output = nn.Linear(embed_dim, embed_dim)
+        self.linear1 = nn.Linear(embed_dim, embed_dim)
+        self.linear2 = nn.Linear(embed_dim, embed_dim)
+        self.norm1 = nn.LayerNorm(embed_dim)
+        self.norm2 = nn.LayerNorm(embed_dim)
+        self.norm3 = nn.LayerNorm(embed_dim)
+        self.norm4 = nn.LayerNorm(embed_dim)
+        nn.init.xavier_uniform_(self.qkv.weight)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.output.bias)
+
+    def prepare_tokens(
+        self, tokens: Tensor, token_mask: Tensor | None
+    ) -> DirectorLayerState:
+        """Compute keys and values of every video; see the state."""
+        width = tokens.shape[-1]
+        query_w, key_w, value_w = self.qkv.weight.chunk(3)
+        query_b, key_b, value_b = self.qkv.bias.chunk(3)
+        normed = norm_in_float(self.norm2, tokens).to(tokens.dtype)
+        keys = F.linear(normed, key_w, key_b) / math.sqrt(width)
+        bias = keys @ query_b
+        if token_mask is not None:
+            bias = bias.masked_fill(~token_mask, float('-inf'))
+        values = F.linear(
+            F.linear(normed, value_w, value_b), self.output.weight
+        )
+        return DirectorLayerState(keys @ query_w, bias, values)
+
+    def forward(
+        self,
+        x: Tensor,
+        state: DirectorLayerState,
+        random: PairRandom | None,
+        name: str,
+    ) -> Tensor:
+        """Move the query of every pair.
+
+        Args:
+            x (Tensor): Shape ``(Bv, Bt, D)``, or ``(1, Bt, D)`` for all.
+            state (DirectorLayerState): Of :meth:`prepare_tokens`.
+            random (PairRandom, optional): Random numbers of the dropout.
+            name (str): Of the layer, for these.
+
+        Returns:
+            Tensor: Shape ``(Bv, Bt, D)``.
+        """
+
+        def drop(values: Tensor, place: str) -> Tensor:
+            if random is None:
+                return values
+            mask = random.dropout_mask(
+                f'{name} {place}',
+                values.shape[-1],
+                rate=self.dropout,
+                like=values,
+            )
+            return values if mask is None else values * mask
+
+        query = norm_in_float(self.norm1, x)
+        logits = query.to(state.keys.dtype) @ state.keys.transpose(1, 2)
+        logits = at_least_float32(logits + state.key_bias.unsqueeze(1))
+        weights = drop(logits.softmax(dim=-1), 'attention')
+        # the bias of the output is added once, behind weights of any sum
+        attended = weights.to(state.values.dtype) @ state.values
+        x = query + drop(attended + self.output.bias, 'attended')
+        x = norm_in_float(self.norm3, x)
+        hidden = self.linear1(x.to(self.linear1.weight.dtype)).relu()
+        x = x + drop(self.linear2(drop(hidden, 'hidden')), 'output')
+        return norm_in_float(self.norm4, x)
+
+
+def norm_in_float(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """Normalise in float32 or wider, whatever autocast says."""
+    x = at_least_float32(x)
+    with torch.autocast(x.device.type, enabled=False):
+        return F.layer_norm(
+            x,
+            norm.normalized_shape,
+            norm.weight.to(x.dtype),
+            norm.bias.to(x.dtype),
+            norm.eps,
+        )

@@ -1,0 +1,134 @@
+"""Channel decorrelation regularisation of DRL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor
+
+from eaglenet_mm.models.layers.keyed_random import KeyedRandom
+from eaglenet_mm.registry import MODELS
+
+
+@MODELS.register_module()
+class ChannelDecorrelationLoss(BaseModule):
+    """Let matching words and frames agree channel by channel.
+
+    Implements the CDCR of `DRL <https://arxiv.org/abs/2203.07111>`_ on the
+    tokens of matching pairs: both sides are standardised per channel, and the
+    correlations ``C`` between channels are to be the identity. As in the
+    release a padded token can be the best, where all real ones have negative
+    cosines, and the correlations of words with frames and of frames with words
+    are averaged entry by entry, without exchanging rows and columns::
+
+        diagonal_weight * sum_i (C_ii - 1)^2
+            + other_weight * sum_{i != j} C_ij^2
+
+    Args:
+        pairing (str): ``'sample'``: one random word with one random frame of
+            each pair (mode 1 of the release); ``'best'``: every word with its
+            best frame and every frame with its best word (mode 2);
+            ``'weighted'``: these, weighted by the tokens' weights (mode 3).
+            Default: ``'weighted'``.
+        diagonal_weight (float): Default: 0.11, as published for WTI.
+        other_weight (float): Default: 0.
+        loss_weight (float): Factor of the loss. Default: 0.001.
+
+    Raises:
+        ValueError: If the pairing is unknown.
+    """
+
+    def __init__(
+        self,
+        pairing: str = 'weighted',
+        diagonal_weight: float = 0.11,
+        other_weight: float = 0.0,
+        loss_weight: float = 1e-3,
+    ) -> None:
+        super().__init__()
+        if pairing not in ('sample', 'best', 'weighted'):
+            raise ValueError(
+                "pairing must be 'sample', 'best' or 'weighted', but got "
+                f'{pairing!r}.'
+            )
+        self.pairing = pairing
+        self.diagonal_weight = diagonal_weight
+        self.other_weight = other_weight
+        self.loss_weight = loss_weight
+
+    def forward(self, text: Any, video: Any, random: KeyedRandom) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            text (WeightedTokens): Of ``B`` texts.
+            video (WeightedTokens): Of their videos.
+            random (KeyedRandom): Draws the pairs of ``'sample'``.
+
+        Returns:
+            Tensor: A scalar.
+        """
+        with torch.autocast(text.embeds.device.type, enabled=False):
+            if self.pairing == 'sample':
+                words = self.draw(text, random, 'word')
+                frames = self.draw(video, random, 'frame')
+                correlation = self._correlate(words, frames, len(words))
+            else:
+                correlation = self._best(text, video)
+            diagonal = correlation.diagonal()
+            others = correlation.square().sum() - diagonal.square().sum()
+            return self.loss_weight * (
+                self.diagonal_weight * (diagonal - 1).square().sum()
+                + self.other_weight * others
+            )
+
+    def draw(self, side: Any, random: KeyedRandom, name: str) -> Tensor:
+        """Draw one real token of each item, shape ``(B, D)``."""
+        keys = torch.arange(len(side))
+        like = side.embeds.float()
+        numbers = random.uniform(name, keys, (1,), like).squeeze(-1)
+        return self.take(side, (numbers * 10000).long())
+
+    @staticmethod
+    def take(side: Any, numbers: Tensor) -> Tensor:
+        """Take the token of each item with this number, modulo its length."""
+        places = numbers.to(side.mask.device) % side.mask.sum(dim=1)
+        # the place-th real token: masks need not be at the end
+        order = side.mask.cumsum(dim=1) - 1
+        chosen = (order == places[:, None]) & side.mask
+        index = chosen.int().argmax(dim=1)
+        return side.embeds[torch.arange(len(index)), index]
+
+    def _best(self, text: Any, video: Any) -> Tensor:
+        """Correlate words with their best frames, and the reverse."""
+        cosines = text.masked() @ video.masked().transpose(1, 2)  # (B, L, F)
+        total: Any = 0
+        for own, other, scores in (
+            (text, video, cosines),
+            (video, text, cosines.transpose(1, 2)),
+        ):
+            best = scores.argmax(dim=-1, keepdim=True)
+            partners = other.embeds.gather(
+                1, best.expand(-1, -1, other.embeds.shape[-1])
+            )
+            rows, columns = own.embeds[own.mask], partners[own.mask]
+            if self.pairing == 'weighted':
+                part = self._correlate(
+                    rows, columns, len(own.mask), own.weights[own.mask]
+                )
+            else:
+                part = self._correlate(rows, columns, len(rows))
+            total = total + part / 2
+        return total
+
+    @staticmethod
+    def _correlate(
+        one: Tensor, other: Tensor, count: int, weights: Tensor | None = None
+    ) -> Tensor:
+        """Correlate channels of rows that belong together, ``(D, D)``."""
+        one = (one - one.mean(dim=0)) / one.std(dim=0)
+        other = (other - other.mean(dim=0)) / other.std(dim=0)
+        if weights is not None:
+            one = one * weights.unsqueeze(-1)
+        return one.T @ other / count
