@@ -13,6 +13,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
+from tests.models.every_head import CASES, config_of
 from tests.models.tiny import (
     eaglenet_head,
     random_features,
@@ -48,6 +49,15 @@ HEADS = {
         type='MeanPoolingHead', loss_match=dict(type='PairwiseSigmoidLoss')
     ),
     'mean-pooling-info-nce': dict(type='MeanPoolingHead', loss_match=INFO_NCE),
+    # one of every other head, its dropout and noise in use
+    **{
+        f'{name} {variant}'.strip(): config_of(
+            name, variant, memory_budget=120_000
+        )
+        for name, variant in CASES
+        if name not in ('EagleNetHead', 'MeanPoolingHead')
+        or variant == 'transformer'
+    },
 }
 
 
@@ -90,42 +100,58 @@ def joined(rank: int, world: int, init_file: str) -> None:
 
 
 def worker(
-    rank: int, world: int, init_file: str, head: dict, out_dir: str
+    rank: int, world: int, init_file: str, names: list[str], out_dir: str
 ) -> None:
     joined(rank, world, init_file)
-    result = run(head, rank, world, BATCHES[world])
-    torch.save(result, f'{out_dir}/{rank}.pt')
+    for place, name in enumerate(names):
+        result = run(HEADS[name], rank, world, BATCHES[world])
+        torch.save(result, f'{out_dir}/{place}-{rank}.pt')
     dist.barrier()
     dist.destroy_process_group()
 
 
 @pytest.mark.dist
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize(
-    ('name', 'world'),
-    [*((name, 2) for name in HEADS), ('eaglenet', 4)],
+    ('names', 'world'),
+    [(list(HEADS)[::2], 2), (list(HEADS)[1::2], 2), (['eaglenet'], 4)],
+    ids=['one half', 'other half', 'four processes'],
 )
-def test_gradient_of_processes(name: str, world: int, tmp_path: Path) -> None:
-    alone = run(HEADS[name], 0, 1, BATCHES[world])
+def test_gradient_of_processes(
+    names: list[str], world: int, tmp_path: Path
+) -> None:
     mp.start_processes(
         worker,
-        (world, str(tmp_path / 'init'), HEADS[name], str(tmp_path)),
+        (world, str(tmp_path / 'init'), names, str(tmp_path)),
         nprocs=world,
         start_method='spawn',
     )
+    for place, name in enumerate(names):
+        compare(
+            name, world, [tmp_path / f'{place}-{r}.pt' for r in range(world)]
+        )
+
+
+def compare(name: str, world: int, files: list[Path]) -> None:
+    """Compare what processes saved with one process on the joint batch."""
+    alone = run(HEADS[name], 0, 1, BATCHES[world])
     largest = max(float(g.abs().max()) for g in alone['gradients'].values())
-    for rank in range(world):
-        got = torch.load(tmp_path / f'{rank}.pt')
+    for file in files:
+        got = torch.load(file)
         for part in ('losses', 'buffers'):
             for key, expected in alone[part].items():
                 torch.testing.assert_close(
-                    got[part][key], expected, rtol=1e-9, atol=1e-9
+                    got[part][key],
+                    expected,
+                    rtol=1e-9,
+                    atol=1e-9,
+                    msg=lambda text: f'{name}: {text}',
                 )
         for key, expected in alone['gradients'].items():
             size = float(expected.abs().max())
             scale = size if size > 1e-9 * largest else largest
             error = float((got['gradients'][key] - expected).abs().max())
-            assert error <= 1e-8 * scale, key
+            assert error <= 1e-8 * scale, (name, key)
 
 
 def test_every_parameter_gets_a_gradient() -> None:

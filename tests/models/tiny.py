@@ -62,9 +62,10 @@ def eaglenet_head(**overrides: Any) -> dict:
 
 def tiny_retriever(head: dict | None = None) -> TextVideoRetriever:
     """Build a retriever with towers of one and two layers."""
+    kind = (head or {}).get('type')
     return TextVideoRetriever(
-        text_encoder=TEXT_ENCODER,
-        video_encoder=VIDEO_ENCODER,
+        text_encoder=dict(TEXT_ENCODER, output_tokens=kind == 'WTIHead'),
+        video_encoder=dict(VIDEO_ENCODER, output_patches=kind == 'TS2NetHead'),
         head=head or eaglenet_head(),
         data_preprocessor=dict(
             type='RetrievalDataPreprocessor', num_frames=FRAMES

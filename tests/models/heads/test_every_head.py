@@ -1,0 +1,277 @@
+"""What every registered head must hold, ours and those to come."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from eaglenet_mm.models.heads import base_pair_head
+from tests.models.every_head import (
+    CASES,
+    CONFIGS,
+    build,
+    features,
+    registered_heads,
+)
+
+every_head = pytest.mark.parametrize(
+    ('name', 'variant'), CASES, ids=[' '.join(case) for case in CASES]
+)
+
+
+def test_none_is_left_out() -> None:
+    """A new head needs a config in ``tests/models/every_head.py``."""
+    assert registered_heads() == set(CONFIGS)
+
+
+def close(one: torch.Tensor, other: torch.Tensor, tolerance: float) -> None:
+    torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+@every_head
+@torch.no_grad()
+def test_a_score_depends_on_its_pair_alone(name: str, variant: str) -> None:
+    """Permuted, dropped and added rows and columns; more of one side."""
+    head = build(name, variant)
+    text, video = features(7, 5)
+    scores = head(text, video)
+    assert scores.shape == (7, 5)
+    assert scores.std() > 0
+    rows = torch.tensor([6, 2, 0, 3, 5, 1, 4])
+    columns = torch.tensor([3, 0, 4, 1, 2])
+    moved = head(text.index_select(rows), video.index_select(columns))
+    close(moved, scores[rows][:, columns], 1e-10)
+    for row in (0, 6):
+        for column in (1, 4):
+            alone = head(
+                text.index_select(slice(row, row + 1)),
+                video.index_select(slice(column, column + 1)),
+            )
+            close(alone[0, 0], scores[row, column], 1e-10)
+    more_text, more_video = features(2, 6, seed=9)
+    added = head(
+        type(text).cat([more_text, text]), type(video).cat([video, more_video])
+    )
+    assert added.shape == (9, 11)
+    close(added[2:, :5], scores, 1e-10)
+
+
+@every_head
+def test_chunks_do_not_matter(
+    name: str, variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head = build(name, variant)
+    text, video = features(9, 8)
+    with torch.no_grad():
+        states = head.prepare_text(text), head.prepare_video(video)
+        expected = head.score(*states)
+    for pairs in (1, 3, 10, 10**6):
+        size = pairs * head.bytes_per_pair(training=False)
+        monkeypatch.setattr(
+            base_pair_head, 'EVALUATION_BYTES', dict(cpu=size, cuda=size)
+        )
+        chunked = head.score_chunked(*states)
+        assert not chunked.requires_grad
+        close(chunked, expected, 1e-10)
+        assert torch.equal(chunked, head.score_chunked(*states))
+
+
+@every_head
+def test_nothing_beside_the_mask_matters(name: str, variant: str) -> None:
+    head = build(name, variant)
+    text, video = features(4, 4)
+    expected = head(text, video)
+    frames, tokens = video.frames.clone(), text.tokens.clone()
+    patches = video.patches.clone()
+    for values, mask in (
+        (frames, video.frame_mask),
+        (patches, video.frame_mask),
+        (tokens, text.token_mask),
+    ):
+        assert bool((~mask).any())
+        values[~mask] = 7 * torch.randn_like(values[~mask]) + 3
+    close(
+        head(
+            replace(text, tokens=tokens),
+            replace(video, frames=frames, patches=patches),
+        ),
+        expected,
+        1e-10,
+    )
+
+
+def train_once(head: Any, count: int = 5) -> tuple[dict, dict]:
+    """Losses and gradients of one step, inputs included."""
+    text, video = features(count, count)
+    text.embeds.requires_grad_()
+    video.frames.requires_grad_()
+    head.zero_grad()
+    head.random_key = getattr(head, 'random_key', torch.zeros(2)).clone()
+    losses = head.loss(text, video)
+    sum(value for key, value in losses.items() if 'loss' in key).backward()
+    gradients = {key: value.grad for key, value in head.named_parameters()}
+    gradients['text'], gradients['video'] = text.embeds.grad, video.frames.grad
+    return losses, gradients
+
+
+@every_head
+def test_every_parameter_is_used(name: str, variant: str) -> None:
+    """DDP runs without searching for unused parameters."""
+    head = build(name, variant).train()
+    losses, gradients = train_once(head)
+    assert all(bool(value.isfinite().all()) for value in losses.values())
+    idle = [key for key, value in gradients.items() if value is None]
+    # a head that reads words need not read the sentence
+    reads_words = name == 'WTIHead' and variant != 'sentence'
+    assert idle == (['text'] if reads_words else [])
+
+
+@every_head
+def test_the_memory_budget_changes_nothing(name: str, variant: str) -> None:
+    whole = build(name, variant).train()
+    pair = whole.bytes_per_pair(training=True)
+    small = build(name, variant, memory_budget=6 * pair).train()
+    small.load_state_dict(whole.state_dict())
+    expected, gradients = train_once(whole)
+    losses, others = train_once(small)
+    for key, value in expected.items():
+        close(losses[key], value, 1e-9)
+    for key, value in gradients.items():
+        if value is not None:
+            close(others[key], value, 1e-8)
+
+
+@every_head
+def test_a_state_dict_restores_all(name: str, variant: str) -> None:
+    head = build(name, variant)
+    other = build(name, variant)
+    with torch.no_grad():
+        for value in other.parameters():
+            value.mul_(1.5)
+        if hasattr(other, 'noise_table'):
+            other.noise_table.mul_(2)
+    text, video = features(4, 3)
+    other.load_state_dict(head.state_dict())
+    assert torch.equal(other(text, video), head(text, video))
+    train_once(head.train())
+    train_once(other.train())
+    for key, value in head.state_dict().items():
+        assert torch.equal(other.state_dict()[key], value), key
+
+
+@every_head
+def test_half_precision_comes_close(name: str, variant: str) -> None:
+    head = build(name, variant).float()
+    text, video = (side.to(torch.float32) for side in features(6, 6))
+    expected = head(text, video)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        scores = head(text, video)
+        losses = head.train().loss(text, video)
+    assert scores.dtype is torch.float32
+    assert bool(scores.isfinite().all())
+    spread = expected.std()
+    assert (scores - expected).abs().mean() < 0.25 * spread
+    total = sum(value for key, value in losses.items() if 'loss' in key)
+    assert total.dtype is torch.float32
+    total.backward()
+    for key, value in head.named_parameters():
+        assert bool(value.grad.isfinite().all()), key
+
+
+@every_head
+def test_training_repeats_itself(name: str, variant: str) -> None:
+    one, other = (build(name, variant).train() for _ in range(2))
+    other.load_state_dict(one.state_dict())
+    for _ in range(2):
+        torch.manual_seed(3)
+        expected, gradients = train_once(one)
+        torch.manual_seed(4)  # random numbers are the head's own
+        losses, others = train_once(other)
+        for key, value in expected.items():
+            assert torch.equal(losses[key], value), key
+        for key, value in gradients.items():
+            assert value is None or torch.equal(others[key], value), key
+
+
+@every_head
+def test_evaluation_repeats_itself(name: str, variant: str) -> None:
+    head = build(name, variant)
+    text, video = features(4, 4)
+    scores = head(text, video)
+    torch.manual_seed(99)
+    assert torch.equal(head(text, video), scores)
+    head.reseed(5)
+    reseeded = head(text, video)
+    head.reseed(5)
+    assert torch.equal(head(text, video), reseeded)
+
+
+@every_head
+def test_one_pair_and_empty_sides(name: str, variant: str) -> None:
+    head = build(name, variant)
+    text, video = features(3, 2)
+    states = head.prepare_text(text), head.prepare_video(video)
+    none = slice(0, 0)
+    for one, other, shape in (
+        (states[0].index_select(none), states[1], (0, 2)),
+        (states[0], states[1].index_select(none), (3, 0)),
+    ):
+        assert head.score_chunked(one, other).shape == shape
+    if 'decorrelation' in variant:
+        return  # the deviation of one row is none
+    losses, _ = train_once(head.train(), count=1)
+    assert bool(losses['loss_match'].isfinite())
+
+
+@every_head
+def test_shortlists_are_of_unit_length(name: str, variant: str) -> None:
+    head = build(name, variant)
+    text, video = features(4, 3)
+    one, other = head.shortlist_text(text), head.shortlist_video(video)
+    assert one.shape[0] == 4
+    assert other.shape == (3, one.shape[1])
+    for vectors in (one, other):
+        assert bool((vectors.norm(dim=-1) <= 1 + 1e-9).all())
+
+
+@every_head
+def test_features_of_another_width_are_refused(
+    name: str, variant: str
+) -> None:
+    if name == 'MeanPoolingHead':
+        return  # it takes any
+    head = build(name, variant)
+    text, video = features(2, 2)
+    with pytest.raises(ValueError, match=r'embed_dim=16'):
+        head.prepare_text(replace(text, embeds=text.embeds[:, :12]))
+    with pytest.raises(ValueError, match=r'embed_dim=16'):
+        head.prepare_video(replace(video, frames=video.frames[..., :12]))
+    with pytest.raises(
+        ValueError, match=r'must have the same width|embed_dim'
+    ):
+        head.loss(replace(text, embeds=text.embeds[:, :12]), video)
+
+
+@pytest.mark.parametrize(
+    ('name', 'lacking', 'message'),
+    [
+        ('WTIHead', 'tokens', r'matches words.*output_tokens=True'),
+        ('TS2NetHead', 'patches', r'among patches.*output_patches=True'),
+    ],
+)
+def test_what_encoders_do_not_return(
+    name: str, lacking: str, message: str
+) -> None:
+    head = build(name, '')
+    text, video = features(2, 2)
+    if lacking == 'tokens':
+        text = replace(text, tokens=None, token_mask=None)
+    else:
+        video = replace(video, patches=None)
+    with pytest.raises(ValueError, match=message):
+        head(text, video)
+    with pytest.raises(ValueError, match=message):
+        head.loss(text, video)
