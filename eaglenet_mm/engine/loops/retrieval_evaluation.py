@@ -16,6 +16,7 @@ from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
 from .encoded_features import check_texts, check_videos, to_full_precision
 from .gather_by_id import flatten, gather_rows, gather_videos, order_by_id
+from .own_captions import own_captions
 from .two_stage import (
     SHORTLIST_BLOCK,
     TwoStageScorer,
@@ -265,7 +266,7 @@ class RetrievalEvaluation:
         score = (
             TwoStageScorer(head, self.videos, self.shortlist)
             if self._two_stage
-            else _all_pairs_scorer(head, self.videos)
+            else self._all_pairs_scorer(head)
         )
         for rows, text in blocks:
             scores = score(text).detach().cpu()
@@ -281,10 +282,12 @@ class RetrievalEvaluation:
                 for row, values in zip(rows, scores, strict=True)
             ]
 
-
-def _all_pairs_scorer(
-    head: Any, videos: VideoFeatures
-) -> Callable[[TextFeatures], Tensor]:
-    """Score captions against all videos, which are prepared once."""
-    state = head.prepare_video(videos)
-    return lambda text: head.score_chunked(head.prepare_text(text), state)
+    def _all_pairs_scorer(self, head: Any) -> Callable[[TextFeatures], Tensor]:
+        """Score captions against all videos, which are prepared once."""
+        state = head.prepare_video(self.videos)
+        if getattr(head, 'needs_own_captions', False):
+            state = head.attach_captions(
+                state,
+                own_captions(head, self.columns, self._encode_texts),
+            )
+        return lambda text: head.score_chunked(head.prepare_text(text), state)

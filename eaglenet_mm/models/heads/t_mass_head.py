@@ -27,6 +27,7 @@ from eaglenet_mm.models.layers import (
     StochasticText,
 )
 from eaglenet_mm.models.layers.graph_attention import at_least_float32
+from eaglenet_mm.models.layers.stochastic_text import stochastic_cosines
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
 from eaglenet_mm.utils.dist import (
@@ -218,12 +219,14 @@ class TMASSHead(SeededHead):
             ).exp()  # (Bv, Bt, D)
             pooled = F.normalize(pooled, dim=-1)
             noise = self.pair_noise(radius)
-            cosines, lengths = _cosines(text, radius, noise, pooled)
+            cosines, lengths = stochastic_cosines(text, radius, noise, pooled)
             if video_state.own_pooled is None:
                 return cosines.amax(dim=-1).T
             best = cosines.argmax(dim=-1, keepdim=True)
             own = F.normalize(video_state.own_pooled, dim=-1).unsqueeze(1)
-            published, _ = _cosines(text, radius, noise, own, lengths)
+            published, _ = stochastic_cosines(
+                text, radius, noise, own, lengths
+            )
             return published.gather(-1, best).squeeze(-1).T
 
     def pair_noise(self, radius: Tensor) -> Tensor:
@@ -315,47 +318,6 @@ class TMASSHead(SeededHead):
         """Keep the own noise if a checkpoint has none, as those of others."""
         state_dict.setdefault(prefix + 'noise_table', self.noise_table)
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def _cosines(
-    text: Tensor,
-    radius: Tensor,
-    noise: Tensor,
-    unit_video: Tensor,
-    lengths: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Cosines of the stochastic texts of pairs, none of which is built.
-
-    With ``t_k = t + e_k * R`` the products ``t_k . p`` and ``|t_k|^2`` are
-    sums over channels that are linear in ``e_k`` and its square.
-
-    Args:
-        text (Tensor): Shape ``(Bt, D)``.
-        radius (Tensor): Shape ``(Bv, Bt, D)``.
-        noise (Tensor): Shape ``(K, D)`` or ``(Bv, Bt, K, D)``.
-        unit_video (Tensor): Shape ``(Bv, Bt, D)`` or ``(Bv, 1, D)``.
-        lengths (Tensor, optional): Of an earlier call. Default: None.
-
-    Returns:
-        tuple[Tensor, Tensor]: Cosines and lengths, ``(Bv, Bt, K)``.
-    """
-
-    def along_noise(values: Tensor, factors: Tensor) -> Tensor:
-        if factors.dim() == 2:
-            return values @ factors.T
-        return (factors @ values.unsqueeze(-1)).squeeze(-1)
-
-    if lengths is None:
-        squares = (
-            text.square().sum(dim=-1)[:, None]
-            + 2 * along_noise(radius * text, noise)
-            + along_noise(radius.square(), noise.square())
-        )
-        lengths = squares.clamp(min=1e-24).sqrt()
-    products = (unit_video * text).sum(dim=-1, keepdim=True) + along_noise(
-        radius * unit_video, noise
-    )
-    return products / lengths, lengths
 
 
 def _row_cosines(text: Tensor, pooled: Tensor) -> Tensor:

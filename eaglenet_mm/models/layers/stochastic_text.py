@@ -75,3 +75,44 @@ class StochasticText(nn.Module):
             self.radius.weight.to(cosines.dtype),
             self.radius.bias.to(cosines.dtype),
         )
+
+
+def stochastic_cosines(
+    text: Tensor,
+    radius: Tensor,
+    noise: Tensor,
+    unit_video: Tensor,
+    lengths: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Cosines of the stochastic texts of pairs, none of which is built.
+
+    With ``t_k = t + e_k * R`` the products ``t_k . p`` and ``|t_k|^2`` are
+    sums over channels that are linear in ``e_k`` and its square.
+
+    Args:
+        text (Tensor): Shape ``(Bt, D)``.
+        radius (Tensor): Shape ``(Bv, Bt, D)``.
+        noise (Tensor): Shape ``(K, D)`` or ``(Bv, Bt, K, D)``.
+        unit_video (Tensor): Shape ``(Bv, Bt, D)`` or ``(Bv, 1, D)``.
+        lengths (Tensor, optional): Of an earlier call. Default: None.
+
+    Returns:
+        tuple[Tensor, Tensor]: Cosines and lengths, ``(Bv, Bt, K)``.
+    """
+
+    def along_noise(values: Tensor, factors: Tensor) -> Tensor:
+        if factors.dim() == 2:
+            return values @ factors.T
+        return (factors @ values.unsqueeze(-1)).squeeze(-1)
+
+    if lengths is None:
+        squares = (
+            text.square().sum(dim=-1)[:, None]
+            + 2 * along_noise(radius * text, noise)
+            + along_noise(radius.square(), noise.square())
+        )
+        lengths = squares.clamp(min=1e-24).sqrt()
+    products = (unit_video * text).sum(dim=-1, keepdim=True) + along_noise(
+        radius * unit_video, noise
+    )
+    return products / lengths, lengths

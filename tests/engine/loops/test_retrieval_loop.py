@@ -11,7 +11,14 @@ from mmengine.hooks import Hook
 
 from eaglenet_mm.engine.loops import RetrievalTestLoop, RetrievalValLoop
 from eaglenet_mm.engine.loops import retrieval_evaluation as evaluation_module
-from tests.engine.loops.tiny_retrieval import build_runner, loader_config
+from eaglenet_mm.models.heads import TMASSHead
+from eaglenet_mm.registry import MODELS
+from tests.engine.loops.tiny_retrieval import (
+    FRAMES,
+    WIDTH,
+    build_runner,
+    loader_config,
+)
 
 DATASET = dict(num_videos=7, max_captions=3)
 NUM_CAPTIONS = 1 + 2 + 3 + 1 + 2 + 3 + 1
@@ -292,3 +299,41 @@ def test_progress_bar_is_drawn(tmp_path, capsys):
 def test_bad_options(loop, options, message):
     with pytest.raises(ValueError, match=message):
         loop(None, None, None, **options)
+
+
+@MODELS.register_module()
+class TinyMassHead(TMASSHead):
+    """T-MASS on the features of the tiny retriever."""
+
+    def __init__(self, evaluation: str = 'pairwise') -> None:
+        super().__init__(WIDTH, FRAMES, num_trials=3, evaluation=evaluation)
+        torch.manual_seed(4)
+        torch.nn.init.normal_(self.stochastic_text.radius.weight)
+
+
+@pytest.mark.filterwarnings('ignore:TMASSHead')
+def test_the_published_protocol_sees_the_own_captions(tmp_path):
+    """It is named, and exists for one caption a video."""
+    one_each = dict(num_videos=5)
+    head = dict(type='TinyMassHead')
+    rows = {}
+    for evaluation in ('pairwise', 'published'):
+        rows[evaluation] = dumped(
+            tmp_path,
+            evaluation,
+            dataset=one_each,
+            model=dict(head=dict(**head, evaluation=evaluation)),
+        )
+    for place, (sound, leaking) in enumerate(
+        zip(rows['pairwise'], rows['published'], strict=True)
+    ):
+        same = torch.isclose(sound['scores'], leaking['scores'], atol=1e-6)
+        # only the own video is scored as it should be
+        assert same.nonzero().flatten().tolist() == [sound['column']], place
+    with pytest.raises(ValueError, match='exists for one caption a video'):
+        dumped(
+            tmp_path,
+            'several',
+            dataset=DATASET,
+            model=dict(head=dict(**head, evaluation='published')),
+        )

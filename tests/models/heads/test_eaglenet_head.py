@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from eaglenet_mm.models.heads import (
     EagleNetHead,
-    base_pair_head,
+    chunked_scoring,
     eaglenet_pairs,
 )
 from eaglenet_mm.registry import MODELS
@@ -75,7 +75,7 @@ def test_a_score_depends_on_its_pair_alone(
     text, video = random_features(texts, videos, seed=seed)
     whole = head(text, video)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(base_pair_head.EVALUATION_BYTES, 'cpu', budget)
+        patch.setitem(chunked_scoring.EVALUATION_BYTES, 'cpu', budget)
         chunked = head.score_chunked(
             head.prepare_text(text), head.prepare_video(video)
         )

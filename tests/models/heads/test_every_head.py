@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from eaglenet_mm.models.heads import base_pair_head
+from eaglenet_mm.models.heads import chunked_scoring
 from tests.models.every_head import (
     CASES,
     CONFIGS,
@@ -71,7 +71,7 @@ def test_chunks_do_not_matter(
     for pairs in (1, 3, 10, 10**6):
         size = pairs * head.bytes_per_pair(training=False)
         monkeypatch.setattr(
-            base_pair_head, 'EVALUATION_BYTES', dict(cpu=size, cuda=size)
+            chunked_scoring, 'EVALUATION_BYTES', dict(cpu=size, cuda=size)
         )
         chunked = head.score_chunked(*states)
         assert not chunked.requires_grad
