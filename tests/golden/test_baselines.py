@@ -32,8 +32,8 @@ from eaglenet_mm.models.heads import (
     XPoolHead,
 )
 from eaglenet_mm.models.heads.mean_pooling_head import UnitVectors
-from eaglenet_mm.models.heads.text_proxy_head import ProxyVideoState
 from eaglenet_mm.models.layers import KeyedRandom
+from eaglenet_mm.models.layers.text_director import ProxyVideoState
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from tests.golden.baselines import (
     Case,
@@ -166,8 +166,8 @@ def test_t_mass_training(
     )
     golden_report('total', total, case[base + 'loss_total'], VALUES)
     unit = F.normalize(frames, dim=-1)
-    radius = head._own_radius(text, unit)
-    golden_report('radius', radius.log(), case['out/train_log_var'], VALUES)
+    radius = head.stochastic_text.of_matching(text, unit)
+    golden_report('radius', radius, case['out/train_log_var'], VALUES)
     base = f'grad/train_{prior}/'
     golden_report('text', text.grad, case[base + 'text'], GRADIENTS)
     golden_report('video', frames.grad, case[base + 'video'], GRADIENTS)

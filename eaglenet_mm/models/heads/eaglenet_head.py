@@ -148,8 +148,7 @@ class EagleNetHead(EagleNetScoring):
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, *args: Any
     ) -> None:
-        """Keep own noise if it was asked for or a checkpoint has none."""
+        """Keep own noise if it was asked for."""
         if self.noise_seed is not None:
             state_dict[prefix + 'noise_table'] = self.noise_table
-        state_dict.setdefault(prefix + 'noise_table', self.noise_table)
         super()._load_from_state_dict(state_dict, prefix, *args)

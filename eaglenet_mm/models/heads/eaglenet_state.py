@@ -7,7 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from eaglenet_mm.models.layers import PairRandom, PooledFramesState
+from eaglenet_mm.models.layers import (
+    KeyedRandom,
+    PairRandom,
+    PooledFramesState,
+)
 from eaglenet_mm.models.layers.plain_graph import EmbedsState, PlainFramesState
 from eaglenet_mm.models.layers.relational_graph import LastLogits
 from eaglenet_mm.models.layers.relational_layer import (
@@ -79,6 +83,25 @@ class CandidateNoise:
         if self.prior == 'normal':
             return self.std * torch.randn(*shape, generator=generator)
         return torch.rand(*shape, generator=generator)
+
+    def matching(
+        self, random: KeyedRandom, rows: range, like: Tensor
+    ) -> Tensor:
+        """Draw one vector for each matching pair.
+
+        Args:
+            random (KeyedRandom): Random numbers of the step.
+            rows (range): Places of the pairs in the joint batch.
+            like (Tensor): Gives width, type and device.
+
+        Returns:
+            Tensor: Shape ``(B, D)``.
+        """
+        keys, shape = torch.tensor(rows), like.shape[:1]
+        if self.prior == 'normal':
+            drawn = random.normal('matching text', keys, shape, like)
+            return self.std * drawn
+        return random.uniform('matching text', keys, shape, like)
 
     def pairs(self, random: PairRandom, like: Tensor) -> Tensor:
         """Draw noise for each pair on its own.

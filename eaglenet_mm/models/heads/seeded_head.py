@@ -109,8 +109,10 @@ class SeededHead(BasePairHead):
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, *args: Any
     ) -> None:
-        """Keep the own key if a checkpoint has none, as those of others."""
-        state_dict.setdefault(prefix + 'random_key', self.random_key)
+        """Keep own numbers where a checkpoint of others has none."""
+        for name in ('random_key', 'noise_table'):
+            if hasattr(self, name):
+                state_dict.setdefault(prefix + name, getattr(self, name))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

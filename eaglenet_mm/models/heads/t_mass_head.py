@@ -242,16 +242,8 @@ class TMASSHead(SeededHead):
 
     def training_noise(self, random: KeyedRandom, rows: range) -> Tensor:
         """Noise of the stochastic texts of own pairs, shape ``(B, D)``."""
-        own = [
-            PairRandom(random, range(i, i + 1), range(i, i + 1)) for i in rows
-        ]
         like = self.stochastic_text.radius.weight.float()
-        keys = torch.cat([pair.keys for pair in own])
-        shape = (self.embed_dim,)
-        if self.noise.prior == 'normal':
-            drawn = random.normal('stochastic text', keys, shape, like)
-            return self.noise.std * drawn
-        return random.uniform('stochastic text', keys, shape, like)
+        return self.noise.matching(random, rows, like)
 
     def loss(
         self, text: TextFeatures, video: VideoFeatures
@@ -276,7 +268,9 @@ class TMASSHead(SeededHead):
         )  # (B of own texts, B of all videos, D), unit length not yet
         with torch.autocast(pooled.device.type, enabled=False):
             sentences = at_least_float32(text.embeds)
-            radius = self._own_radius(sentences, own_video.unit_frames)
+            radius = self.stochastic_text.of_matching(
+                sentences, own_video.unit_frames
+            ).exp()
             noise = self.training_noise(random, rows).to(radius)
             stochastic = sentences + noise * radius
             losses = self.match_losses(
@@ -298,26 +292,10 @@ class TMASSHead(SeededHead):
         """Pool all videos for own texts, shape ``(Bt, Bv, D)``."""
         return self.pooling(text_state.embeds, frames, random).transpose(0, 1)
 
-    def _own_radius(self, text: Tensor, unit_frames: Tensor) -> Tensor:
-        """Radius of each text by its own video, shape ``(B, D)``."""
-        unit_text = F.normalize(text, dim=-1).unsqueeze(-1)
-        cosines = (unit_frames @ unit_text).squeeze(-1)  # (B, F)
-        layer = self.stochastic_text.radius
-        return F.linear(
-            cosines, layer.weight.to(cosines), layer.bias.to(cosines)
-        ).exp()
-
     def bytes_per_pair(self, training: bool) -> int:
         """Tell what one pair takes: vectors of pooling and trials."""
         trials = 0 if training else 4 * self.noise.num_candidates
         return 4 * (self.embed_dim * (10 if training else 8) + trials)
-
-    def _load_from_state_dict(
-        self, state_dict: dict, prefix: str, *args: Any
-    ) -> None:
-        """Keep the own noise if a checkpoint has none, as those of others."""
-        state_dict.setdefault(prefix + 'noise_table', self.noise_table)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _row_cosines(text: Tensor, pooled: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,36 +25,16 @@ from eaglenet_mm.models.layers import PairRandom
 from eaglenet_mm.models.layers.graph_attention import at_least_float32
 from eaglenet_mm.models.layers.text_director import (
     DirectorLayer,
-    DirectorLayerState,
+    ProxyVideoState,
     norm_in_float,
 )
 from eaglenet_mm.registry import MODELS
-from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
+from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from eaglenet_mm.utils.dist import (
     gather_features,
     gather_with_grad,
     own_rows,
 )
-
-
-@dataclass
-class ProxyVideoState(Features):
-    """What the head needs of ``Bv`` videos.
-
-    Args:
-        embeds (Tensor): One vector of unit length a video, ``(Bv, D)``.
-        unit_tokens (Tensor): Tokens of unit length, zero where masked, shape
-            ``(Bv, M, D)``.
-        token_count (Tensor): Tokens that are real, shape ``(Bv,)``.
-        layer1 (DirectorLayerState): For the first layer of the director.
-        layer2 (DirectorLayerState): For the second.
-    """
-
-    embeds: Tensor
-    unit_tokens: Tensor
-    token_count: Tensor
-    layer1: DirectorLayerState
-    layer2: DirectorLayerState
 
 
 @MODELS.register_module()

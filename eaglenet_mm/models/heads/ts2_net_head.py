@@ -226,10 +226,3 @@ class TS2NetHead(SeededHead):
     def bytes_per_pair(self, training: bool) -> int:
         """Tell what one pair takes: some numbers a frame."""
         return 4 * self.num_frames * (8 if training else 4)
-
-    def _load_from_state_dict(
-        self, state_dict: dict, prefix: str, *args: Any
-    ) -> None:
-        """Keep the own noise if a checkpoint has none, as those of others."""
-        state_dict.setdefault(prefix + 'noise_table', self.noise_table)
-        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -76,6 +76,24 @@ class StochasticText(nn.Module):
             self.radius.bias.to(cosines.dtype),
         )
 
+    def of_matching(self, text: Tensor, unit_frames: Tensor) -> Tensor:
+        """Compute the logarithm of the radius of matching pairs alone.
+
+        Args:
+            text (Tensor): Sentences of any length, shape ``(B, D)``.
+            unit_frames (Tensor): Of their videos, shape ``(B, F, D)``.
+
+        Returns:
+            Tensor: Shape ``(B, D)``.
+        """
+        unit_text = F.normalize(text, dim=-1).unsqueeze(-1)
+        cosines = (unit_frames @ unit_text).squeeze(-1)  # (B, F)
+        return F.linear(
+            cosines,
+            self.radius.weight.to(cosines.dtype),
+            self.radius.bias.to(cosines.dtype),
+        )
+
 
 def stochastic_cosines(
     text: Tensor,

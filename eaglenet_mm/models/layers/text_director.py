@@ -32,6 +32,26 @@ class DirectorLayerState(Features):
     values: Tensor
 
 
+@dataclass
+class ProxyVideoState(Features):
+    """What the head needs of ``Bv`` videos.
+
+    Args:
+        embeds (Tensor): One vector of unit length a video, ``(Bv, D)``.
+        unit_tokens (Tensor): Tokens of unit length, zero where masked, shape
+            ``(Bv, M, D)``.
+        token_count (Tensor): Tokens that are real, shape ``(Bv,)``.
+        layer1 (DirectorLayerState): For the first layer of the director.
+        layer2 (DirectorLayerState): For the second.
+    """
+
+    embeds: Tensor
+    unit_tokens: Tensor
+    token_count: Tensor
+    layer1: DirectorLayerState
+    layer2: DirectorLayerState
+
+
 class DirectorLayer(nn.Module):
     """Cross attention of one query a pair, and a small MLP.
 
