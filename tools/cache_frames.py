@@ -74,6 +74,6 @@ if __name__ == '__main__':
     except KeyboardInterrupt:
         print('\ncache_frames.py: interrupted; the same command goes on.')
         sys.exit(130)
-    except (OSError, KeyError, RuntimeError, TypeError, ValueError) as err:
-        print(f'cache_frames.py: {err}', file=sys.stderr)
+    except Exception as err:  # noqa: BLE001 - 1 would mean something else
+        print(f'cache_frames.py: {type(err).__name__}: {err}', file=sys.stderr)
         sys.exit(2)

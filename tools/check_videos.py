@@ -40,7 +40,8 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=120,
         metavar='SECONDS',
-        help='of one video; 0 for none; default: %(default)s',
+        help='for opening a video, and again for reading it, as training '
+        'does; 0 for none; default: %(default)s',
     )
     parser.add_argument(
         '--write-clean',
@@ -73,8 +74,12 @@ def run(args: argparse.Namespace) -> bool:
         safe = safe and report['safe']
         print('\n'.join(report_lines(report)))
         print(f'Report: {path}')
-        if args.write_clean and not report['safe']:
-            print(f'Reduced: {clean_annotation(annotation, report)}')
+        if args.write_clean:
+            print(
+                'Reduced: nothing to leave out'
+                if report['safe']
+                else f'Reduced: {clean_annotation(annotation, report)}'
+            )
     return safe
 
 
@@ -84,6 +89,6 @@ if __name__ == '__main__':
     except KeyboardInterrupt:
         print('\ncheck_videos.py: interrupted; the same command goes on.')
         sys.exit(130)
-    except (OSError, KeyError, TypeError, ValueError) as err:
-        print(f'check_videos.py: {err}', file=sys.stderr)
+    except Exception as err:  # noqa: BLE001 - 1 would mean something else
+        print(f'check_videos.py: {type(err).__name__}: {err}', file=sys.stderr)
         sys.exit(2)

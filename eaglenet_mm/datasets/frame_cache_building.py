@@ -13,6 +13,7 @@ from eaglenet_mm.utils.progress import Progress
 from .frame_cache import FrameCache, FrameCacheWriter, frame_recipe
 from .frame_cache.layout import digest_file, fixed_transforms, item_key
 from .isolated_workers import run_isolated
+from .shared_records import identify
 from .text_video_dataset import TextVideoDataset
 from .video_readers import VideoReadError
 
@@ -139,16 +140,19 @@ def _decode(
     """Make the frames of an item, or the words of an error."""
     try:
         path = Path(item['video'])
-        status = path.stat()
+        before = identify(item['video'])
         for transform in transforms:
             item = transform(item)
+        digest = digest_file(path)
+        if before != identify(item['video']):
+            return f'{path}: the file changed while it was read.'
         return item['frames'], dict(
             frame_indices=[int(index) for index in item['frame_indices']],
             fps=str(item['fps']),
             num_frames_reported=int(item['num_frames_reported']),
-            size=status.st_size,
-            changed=status.st_mtime_ns,
-            digest=digest_file(path),
+            size=before[0],
+            changed=before[1],
+            digest=digest,
         )
     except (OSError, VideoReadError) as err:
         return str(err)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -57,10 +58,10 @@ def run_isolated(
         ValueError: If there are no workers.
         RuntimeError: If the function raises, with its traceback.
     """
-    if num_workers < 1 or time_limit < 0:
+    if num_workers < 1 or not 0 <= time_limit < math.inf:
         raise ValueError(
-            'Expected at least 1 worker and a time limit of at least 0 '
-            f'seconds, but got {num_workers} and {time_limit}.'
+            'Expected at least 1 worker and a finite time limit of at least '
+            f'0 seconds, but got {num_workers} and {time_limit}.'
         )
     waiting = iter(enumerate(tasks))
     workers = [

@@ -92,3 +92,12 @@ def inner_datasets(dataset: Any) -> Iterator[Any]:
         yield dataset
     for part in parts:
         yield from inner_datasets(part)
+
+
+def identify(path: str) -> tuple[int, int]:
+    """Size and time of change of a file, -1 where there is none."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return -1, -1
+    return status.st_size, status.st_mtime_ns

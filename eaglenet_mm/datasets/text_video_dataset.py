@@ -201,7 +201,8 @@ class TextVideoDataset(BaseDataset):
                     f"Video '{item['video_id']}' is skipped "
                     f'({len(self.lost_videos)} of {len(self)} so far): {err}',
                     logger='current',
-                    level=logging.WARNING,
+                    # processes other than the first log errors alone
+                    level=logging.ERROR,
                 )
             return None
         finally:

@@ -196,8 +196,9 @@ class VideoSubset(RetrievalDatasetWrapper):
     def metainfo(self) -> dict[str, Any]:
         """dict: Header of the annotation file, with the subset's counts."""
         metainfo = self.dataset.metainfo
+        whole = ('published_videos', 'published_captions')
         return {
-            **metainfo,
+            **{key: metainfo[key] for key in metainfo if key not in whole},
             'num_videos': len(self),
             'num_captions': int(self._starts[-1]),
             'subset_of': metainfo['num_videos'],

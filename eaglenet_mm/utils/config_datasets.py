@@ -71,6 +71,7 @@ def load_datasets(
     Raises:
         FileNotFoundError: If the config or an annotation file is missing.
         KeyError: If a split or a setting does not exist.
+        ValueError: If the config has no data set.
         TypeError: If a data set is none of :class:`TextVideoDataset`.
     """
     if not osp.isfile(config):
@@ -110,6 +111,17 @@ def load_datasets(
             if key not in known:
                 known.add(key)
                 found[f'{split}.{place}' if place else split] = dataset
+    if not found:
+        hint = (
+            ' It looks like an annotation file: name the folder of its videos '
+            'with --videos.'
+            if config.endswith('.json')
+            else ''
+        )
+        raise ValueError(
+            f'{config} has no train_dataloader, val_dataloader or '
+            f'test_dataloader, so there are no videos to read.{hint}'
+        )
     return found
 
 

@@ -25,8 +25,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-#: Changes when the files of older versions can no longer be read.
-FORMAT = 1
+#: Changes when files of older versions can no longer be read, and when readers
+#: or resizing deliver other frames than they did.
+FORMAT = 2
 RECIPE, INDEX = 'recipe.json', 'index.txt'
 # Transforms that give the same frames each time.
 _FIXED = ('OpenVideo', 'SampleFrames', 'DecodeFrames', 'ResizeCenterCrop')
@@ -127,6 +128,12 @@ def fixed_transforms(transforms: Sequence[Callable]) -> list[Callable]:
         name = type(transform).__name__
         if name not in _FIXED and not getattr(transform, 'cacheable', False):
             break
+        if getattr(transform, 'backend_args', None) is not None:
+            raise ValueError(
+                'A frame cache notices changed videos by their files, so it '
+                'needs them in the file system, but OpenVideo has '
+                f'backend_args={transform.backend_args}. Leave them out.'
+            )
         fixed.append(transform)
     if 'DecodeFrames' not in [type(x).__name__ for x in fixed]:
         raise ValueError(

@@ -120,8 +120,10 @@ class FrameCache:
         """
         try:
             status = os.stat(path)
-        except OSError:
+        except (FileNotFoundError, NotADirectoryError):
             return True
+        except (OSError, ValueError):
+            return False
         now = (status.st_size, status.st_mtime_ns)
         if now == (entry.size, entry.changed):
             return True

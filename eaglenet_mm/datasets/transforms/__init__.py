@@ -7,6 +7,7 @@ from .frame_sampling import (
     release_seeks,
     select_frames,
 )
+from .hugging_face_tokenizer import HuggingFaceTokenizer
 from .open_video import OpenVideo
 from .pack_retrieval_inputs import PackRetrievalInputs
 from .resize_center_crop import ResizeCenterCrop, resize_center_crop
@@ -17,6 +18,7 @@ from .tokenizers import CLIPTokenizer, WordTokenizer
 __all__ = [
     'CLIPTokenizer',
     'DecodeFrames',
+    'HuggingFaceTokenizer',
     'OpenVideo',
     'PackRetrievalInputs',
     'ResizeCenterCrop',

@@ -94,4 +94,7 @@ class OpenVideo(BaseTransform):
         return results
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(backend={self.backend!r})'
+        elsewhere = (
+            f', backend_args={self.backend_args}' if self.backend_args else ''
+        )
+        return f'{type(self).__name__}(backend={self.backend!r}{elsewhere})'

@@ -13,12 +13,11 @@ from eaglenet_mm.utils.progress import Progress
 from ..annotation import read_annotation, write_annotation
 from ..isolated_workers import run_isolated
 from ..text_video_dataset import TextVideoDataset
-from .one_video import VideoCheck, check_video, identify
+from .one_video import VideoCheck, check_video
 from .report import CheckReport
 
-# Of the time limit of a file, so much may go into decoding all of it after
-# it was read as training will.
-_SHARE_OF_DECODING = 0.5
+# Training gives the limit to opening and again to reading.
+_LIMITS_OF_TRAINING = 2
 
 
 def check_videos(
@@ -38,7 +37,9 @@ def check_videos(
         report_path (Path): The report, a JSON file. An interrupted check is
             taken up where it stopped.
         num_workers (int): Processes. Defaults to 2.
-        time_limit (float): Seconds for one video. Defaults to 120.
+        time_limit (float): Seconds for opening a video and again for reading
+            it, as in training; decoding all of it ends after as many. 0 for
+            none. Defaults to 120.
 
     Returns:
         dict: See :meth:`CheckReport.finish`.
@@ -56,8 +57,8 @@ def check_videos(
             time_limit=time_limit,
         ),
     )
-    report.load()
     items = [dataset.get_data_info(index) for index in range(len(dataset))]
+    report.load(items)
     ids = [item['video_id'] for item in items]
     waiting = [item for item in items if item['video_id'] not in report.checks]
     progress = Progress('videos', len(waiting))
@@ -65,23 +66,20 @@ def check_videos(
         partial(
             check_video,
             transforms=transforms,
-            seconds=time_limit * _SHARE_OF_DECODING or float('inf'),
+            seconds=time_limit or float('inf'),
         ),
         waiting,
         num_workers=num_workers,
-        time_limit=time_limit,
+        time_limit=_LIMITS_OF_TRAINING * time_limit,
     ):
         check = outcome.value
         if outcome.kind != 'done':
-            item = waiting[outcome.index]
-            check = VideoCheck(
-                item['video_id'],
-                item['video'],
-                status=outcome.kind,
-                error=f'{item["video"]}: reading it {outcome.detail}.'
+            check = VideoCheck.of_item(waiting[outcome.index])
+            check.status = outcome.kind
+            check.error = (
+                f'{check.video}: reading it {outcome.detail}.'
                 if outcome.kind == 'hang'
-                else f'{item["video"]}: {outcome.detail} while reading it.',
-                file=identify(item['video']),
+                else f'{check.video}: {outcome.detail} while reading it.'
             )
         report.add(check)
         progress.update(1)

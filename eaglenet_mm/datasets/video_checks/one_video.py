@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from typing import Any
 
+from ..shared_records import identify
 from ..video_readers import PyAVReader, VideoReadError, VideoSamplingError
 
 #: What training makes of a video: with all but ``'ok'`` it would stop.
@@ -21,6 +22,7 @@ STATUSES = {
     'not sampled': 'no frame can be chosen as the pipeline asks for',
     'hang': 'reading it does not end',
     'crash': 'reading it brings the process down',
+    'failure': 'a transform of the pipeline fails on it',
 }
 # Rounding of a duration makes an estimated number of frames wrong by one.
 _ESTIMATE_SLACK = 1
@@ -36,6 +38,8 @@ class VideoCheck:
     Args:
         video_id (str): Its id.
         video (str): Its path.
+        start (float, optional): First second of the item.
+        end (float, optional): Its end in seconds.
         status (str): One of :data:`STATUSES`.
         error (str): What was raised, empty for ``'ok'``.
         notes (list[str]): What does not stop training but should be known:
@@ -59,6 +63,8 @@ class VideoCheck:
 
     video_id: str
     video: str
+    start: float | None = None
+    end: float | None = None
     status: str = 'ok'
     error: str = ''
     notes: list[str] = field(default_factory=list)
@@ -73,6 +79,27 @@ class VideoCheck:
     container: str = ''
     codec: str = ''
     file: tuple[int, int] = (-1, -1)
+
+    @classmethod
+    def of_item(cls, item: dict[str, Any]) -> VideoCheck:
+        """Begin the check of an item of a data set."""
+        return cls(
+            item['video_id'],
+            item['video'],
+            item.get('start'),
+            item.get('end'),
+            file=identify(item['video']),
+        )
+
+    def is_of(self, item: dict[str, Any]) -> bool:
+        """Whether this is a check of the same part of the same file."""
+        now = VideoCheck.of_item(item)
+        return (self.video, self.start, self.end, self.file) == (
+            now.video,
+            now.start,
+            now.end,
+            now.file,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return a dict for JSON."""
@@ -90,16 +117,15 @@ def check_video(
     Args:
         item (dict): Of the data set, before the pipeline.
         transforms (Sequence[Callable]): The pipeline up to its frames.
-        seconds (float): Time for decoding all of it, after which the rest is
-            left out. Defaults to no limit.
+        seconds (float): Time from the beginning, after which the rest of
+            decoding all of it is left out. Defaults to no limit.
 
     Returns:
         VideoCheck: What was found. A decoder that hangs or dies takes this
         process along, see :func:`check_videos`.
     """
-    check = VideoCheck(
-        item['video_id'], item['video'], file=identify(item['video'])
-    )
+    deadline = time.monotonic() + seconds
+    check = VideoCheck.of_item(item)
     try:
         for transform in transforms:
             item = transform(item)
@@ -111,8 +137,11 @@ def check_video(
         check.status, check.error = 'not sampled', str(err)
     except VideoReadError as err:
         check.status, check.error = 'unreadable', str(err)
+    except Exception as err:  # noqa: BLE001 - it would end a training too
+        check.status = 'failure'
+        check.error = f'{check.video}: {type(err).__name__}: {err}'
     try:
-        _look_at_all(check, seconds)
+        _look_at_all(check, deadline)
     except VideoReadError as err:
         if check.status == 'ok':
             check.notes.append('cut by an error')
@@ -122,20 +151,10 @@ def check_video(
     return check
 
 
-def identify(path: str) -> tuple[int, int]:
-    """Size and time of change of a file, -1 where there is none."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError):
-        return -1, -1
-    return status.st_size, status.st_mtime_ns
-
-
-def _look_at_all(check: VideoCheck, seconds: float) -> None:
+def _look_at_all(check: VideoCheck, deadline: float) -> None:
     """Decode every frame, and note what is odd."""
     if not os.path.isfile(check.video):
         return
-    deadline = time.monotonic() + seconds
     times: list[float] = []
     with closing(PyAVReader(check.video)) as reader:
         header = reader.header

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from .one_video import STATUSES, VideoCheck, identify
+from .one_video import STATUSES, VideoCheck
 
 
 class CheckReport:
@@ -30,17 +31,23 @@ class CheckReport:
         self.checks: dict[str, VideoCheck] = {}
         self._part = path.with_name(f'{path.name}.part')
 
-    def load(self) -> int:
-        """Take over earlier results that still hold; return how many."""
+    def load(self, items: Iterable[dict[str, Any]]) -> None:
+        """Take over earlier results that still hold.
+
+        Args:
+            items (Iterable[dict]): What is to be checked, as it is now.
+        """
+        now = {item['video_id']: item for item in items}
         for line in self._lines():
             try:
                 check = VideoCheck(**line)
-            except TypeError:
+                size, changed = check.file
+                check.file = (int(size), int(changed))
+            except (TypeError, ValueError):
                 continue  # of another version
-            check.file = (int(check.file[0]), int(check.file[1]))
-            if check.file == identify(check.video):
+            item = now.get(check.video_id)
+            if item is not None and check.is_of(item):
                 self.checks[check.video_id] = check
-        return len(self.checks)
 
     def add(self, check: VideoCheck) -> None:
         """Keep a result, on disk as well."""

@@ -4,27 +4,20 @@ import io
 import os
 from collections.abc import Sequence
 from fractions import Fraction
-from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 
 from .base import VideoReader, VideoReadError
-from .video_header import read_header
-
-# First bytes of MP4 and MOV files are a length and the name of their first
-# box; those of Matroska and WebM are fixed.
-_BOXES = {b'ftyp', b'moov', b'mdat', b'wide', b'free', b'skip', b'pnot'}
-_EBML = b'\x1a\x45\xdf\xa3'
+from .pyav_reader import refuse_wrong_frames
 
 
 class DecordReader(VideoReader):
     """Seek to key frames with decord.
 
-    Only for what decord reads rightly: MP4, MOV and Matroska with one stream
-    of 8-bit H.264, VP8 or VP9. On AVI (every MSVD clip), MPEG-TS and MPEG-PS
-    decord delivers other frames than those asked for, without an error; such
-    files are refused.
+    Only for what decord reads rightly, see
+    :meth:`PyAVReader.others_are_exact`; other files (every MSVD clip is one)
+    are refused, since decord would deliver other frames than those asked for,
+    without an error.
 
     Args:
         source (str | bytes): Path of the file, or its content.
@@ -33,7 +26,7 @@ class DecordReader(VideoReader):
             to 1.
 
     Raises:
-        ImportError: If decord is missing.
+        ImportError: If decord, or PyAV, which looks at the file, is missing.
         VideoReadError: If the file is no video, or one that decord cannot
             open or does not read rightly.
     """
@@ -52,7 +45,7 @@ class DecordReader(VideoReader):
             ) from err
         # DECORDError derives from Exception alone
         self._failure = (RuntimeError, decord.DECORDError)
-        self._refuse_wrong_frames()
+        refuse_wrong_frames(source, self.path, 'decord')
         # a name with a colon would be taken for an address
         opened = (
             os.path.abspath(source)
@@ -92,35 +85,6 @@ class DecordReader(VideoReader):
     def close(self) -> None:
         """Release the file."""
         self.__dict__.pop('_reader', None)  # twice does no harm
-
-    def _refuse_wrong_frames(self) -> None:
-        """Refuse a file of which decord would deliver other frames."""
-        if find_spec('av') is not None:
-            header: Any = read_header(self.source, name=self.path)
-            found = (
-                f'{header.container} with {header.num_video_streams} video '
-                f'stream(s), {header.codec} {header.pixel_format}'
-            )
-            right = header.seeking_is_exact
-        else:
-            found = 'another container'
-            right = _is_mov_or_matroska(self.source)
-        if not right:
-            raise VideoReadError(
-                f'{self.path}: decord is right on MP4, MOV and Matroska with '
-                f'one stream of 8-bit H.264, VP8 or VP9, but this is {found}, '
-                'where it can deliver other frames than those asked for. Set '
-                "backend='auto' or 'pyav' in OpenVideo."
-            )
-
-
-def _is_mov_or_matroska(source: str | bytes) -> bool:
-    """Tell the container by its first bytes, where PyAV is missing."""
-    if isinstance(source, str):
-        with open(source, 'rb') as file:
-            source = file.read(8)
-    # what is too short to tell is left to decord's own error
-    return source[:4] == _EBML or source[4:8] in _BOXES or len(source) < 8
 
 
 def _last_line(error: BaseException) -> str:

@@ -34,9 +34,8 @@ def open_video(
     """Open a video with the reader that is right for it.
 
     ``'auto'`` takes PyAV, which delivers the right frames of every container
-    and was the fastest in measurements (see ``docs/data.md``); where it is not
-    installed, decord for the files that decord reads rightly, and OpenCV for
-    the others.
+    and was the fastest in measurements (see ``docs/data.md``), and OpenCV
+    where PyAV is not installed.
 
     Args:
         source (str | bytes): Path of the file, or its content.
@@ -67,12 +66,7 @@ def open_video(
         options['num_threads'] = num_threads
 
     def open_it() -> VideoReader:
-        try:
-            return _READERS[chosen](source, **options)
-        except VideoReadError:
-            if backend == 'auto' and chosen == 'decord':
-                return OpenCVReader(source, name=name)
-            raise
+        return _READERS[chosen](source, **options)
 
     if not time_limit:
         return open_it()
@@ -96,9 +90,7 @@ def check_backend(backend: str) -> None:
 
 def _choose() -> str:
     """Name the best reader that is installed."""
-    if find_spec('av') is not None:
-        return 'pyav'
-    return 'decord' if find_spec('decord') is not None else 'opencv'
+    return 'pyav' if find_spec('av') is not None else 'opencv'
 
 
 def _check_file(path: str) -> None:

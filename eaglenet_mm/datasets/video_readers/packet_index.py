@@ -1,15 +1,17 @@
 """From frame numbers to time stamps, without decoding."""
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from .h264_packets import IDRFinder
 from .video_header import VideoHeader, video_stream
 
-# Codecs of which one packet is one frame, and decoding may begin at any key
-# frame; VP8 hides reference frames in packets of their own.
-_ONE_FRAME_A_PACKET = frozenset({'h264', 'hevc', 'vp9', 'mjpeg', 'png'})
+# Codecs of which one packet is one frame. HEVC decoders leave out frames that
+# follow a joint or a damaged place, VP8 hides reference frames in packets.
+_ONE_FRAME_A_PACKET = frozenset({'h264', 'vp9'})
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class PacketIndex:
     is_trusted: bool
     can_skip: bool
 
+    @cached_property
+    def key_set(self) -> frozenset[int]:
+        """frozenset[int]: Time stamps of the key frames."""
+        return frozenset(self.keys)
+
     def group_by_key(self, times: Sequence[int]) -> dict[int, list[int]]:
         """Say for each wanted time from which key frame to decode.
 
@@ -49,38 +56,53 @@ class PacketIndex:
         return groups
 
 
-def index_packets(container: Any, header: VideoHeader) -> PacketIndex:
+def index_packets(
+    container: Any,
+    header: VideoHeader,
+    on_packet: Callable[[], None] = lambda: None,
+) -> PacketIndex:
     """Go through all packets of the first video stream.
 
     Args:
         container (av.container.InputContainer): Open, and untouched. It is
             at its end afterwards.
         header (VideoHeader): What it says.
+        on_packet (Callable): Called for each packet; may raise to stop.
 
     Returns:
         PacketIndex: Trusted if the container states times, every packet has
-        one of its own, the first is a key frame, nothing is to be cut off,
-        and the header counts as many.
+        one of its own in an order that fits the codec, the first is a key
+        frame, key frames are those that nothing behind them looks beyond,
+        nothing is to be cut off, and the header counts as many.
     """
+    stream = video_stream(container)
+    in_h264 = IDRFinder(stream) if header.codec == 'h264' else None
     times: list[int | None] = []
     keys: list[int] = []
-    whole = True
-    for packet in container.demux(video_stream(container)):
+    whole = closed = True
+    for packet in container.demux(stream):
+        on_packet()
         if not packet.size:
             continue
         whole = whole and not (packet.is_corrupt or packet.is_discard)
         times.append(packet.pts)
         if packet.is_keyframe and packet.pts is not None:
             keys.append(packet.pts)
+        if in_h264 is not None:
+            closed = closed and (
+                in_h264.holds_idr(bytes(packet)) == packet.is_keyframe
+            )
     known = sorted(time for time in times if time is not None)
     trusted = (
         whole
+        and closed
         and header.is_mov_or_matroska
         and header.codec in _ONE_FRAME_A_PACKET
         and header.num_frames in (0, len(times))
         and len(set(known)) == len(times) > 0
         and bool(keys)
         and times[0] == keys[0] == known[0]
+        and _order_fits(times, known, stream.codec_context.has_b_frames)
     )
     return PacketIndex(
         num_packets=len(times),
@@ -89,3 +111,15 @@ def index_packets(container: Any, header: VideoHeader) -> PacketIndex:
         is_trusted=trusted,
         can_skip=header.codec == 'h264',
     )
+
+
+def _order_fits(
+    times: list[int | None], known: list[int], is_reordered: bool
+) -> bool:
+    """Whether times are out of order where the frames are, and only there.
+
+    Some containers give the times of decoding for those of display.
+    """
+    if is_reordered and len(known) > 2:  # two frames have one order
+        return times != known
+    return times == known

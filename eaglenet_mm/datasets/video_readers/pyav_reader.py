@@ -1,6 +1,7 @@
 """Exact reader on PyAV, for every container FFmpeg knows."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
@@ -39,6 +40,7 @@ class PyAVReader(VideoReader):
         self._num_threads = num_threads
         self._container: Any = self._open()
         self._index: PacketIndex | None = None
+        self._begins_right: bool | None = None
         try:
             self.header = header_of(self._container)
             self.fps = self.header.fps
@@ -60,6 +62,37 @@ class PyAVReader(VideoReader):
             kept = self._read_in_order(indices)
         return np.stack([kept[index] for index in indices])
 
+    def others_are_exact(self) -> bool:
+        """Whether readers that seek on their own deliver the right frames.
+
+        decord and torchcodec deliver other frames than those asked for,
+        without an error, in AVI, MPEG-TS and MPEG-PS, behind open groups of
+        pictures, in fragments, interlaced video and more. They are right
+        where this reader can read frame numbers off the packets of a single
+        progressive 8-bit stream that is in one piece.
+        """
+        header = self.header
+        # formats with more bits a sample end in their byte order
+        eight_bit = not header.pixel_format.endswith(('le', 'be'))
+        in_one_piece = header.num_frames > 0 or 'mp4' not in header.container
+        return (
+            eight_bit
+            and in_one_piece
+            and header.num_video_streams == 1
+            and header.is_mov_or_matroska
+            and self._packets().is_trusted
+            and self._keys_are_listed()
+            and not self.is_interlaced()
+        )
+
+    def _keys_are_listed(self) -> bool:
+        """Whether an MP4 file lists the key frames that it has."""
+        if 'mp4' not in self.header.container:
+            return True
+        entries = video_stream(self._container).index_entries
+        listed = sum(bool(entry.is_keyframe) for entry in entries)
+        return listed == len(self._packets().keys)
+
     def is_interlaced(self) -> bool:
         """Whether the first frame is made of two fields."""
         return any(
@@ -78,7 +111,9 @@ class PyAVReader(VideoReader):
 
         if self._index is None:
             try:
-                self._index = index_packets(self._container, self.header)
+                self._index = index_packets(
+                    self._container, self.header, self._check_cancelled
+                )
             except av.FFmpegError as err:
                 raise VideoReadError(
                     f'{self.path}: counting its frames failed ({err}). Copy '
@@ -97,34 +132,53 @@ class PyAVReader(VideoReader):
             return None
         times = {packets.times[index]: index for index in indices}
         found: dict[int, np.ndarray] = {}
-        collect = _FrameCollector()
         stream = video_stream(self._container)
+        collect = _FrameCollector(stream)
+        groups = packets.group_by_key(list(times))
         try:
-            for key, wanted in packets.group_by_key(list(times)).items():
-                self._container.seek(key, stream=stream, backward=True)
+            if self._begins_right is None and packets.keys[0] not in groups:
+                # a decoder that leaves out the first frame shifts all others
+                first = self._decode_until(packets, packets.keys[0], set())
+                self._begins_right = bool(list(first))
+            if self._begins_right is False:
+                return None
+            for key, wanted in groups.items():
                 for time, frame in self._decode_until(
-                    stream, set(wanted), packets.can_skip
+                    packets, key, set(wanted)
                 ):
-                    found[times[time]] = collect(frame)
+                    if time in times:
+                        found[times[time]] = collect(frame)
         except (av.FFmpegError, ValueError):
             return None  # decoding in order tells how far the file goes
         return found if len(found) == len(times) else None
 
     def _decode_until(
-        self, stream: Any, wanted: set[int], can_skip: bool
+        self, packets: PacketIndex, key: int, wanted: set[int]
     ) -> Iterator[tuple[int, Any]]:
-        """Yield the wanted frames with their times, from here on."""
+        """Yield the key frame and the wanted ones behind it, with times.
+
+        Ends before that where the decoder delivers something else.
+        """
+        stream = video_stream(self._container)
+        self._container.seek(key, stream=stream, backward=True)
         context = stream.codec_context
+        wanted = {key, *wanted}
         last = max(wanted)
+        is_first = True
         for packet in self._container.demux(stream):
             self._check_cancelled()
-            if can_skip:
+            if packets.can_skip:
                 context.skip_frame = (
                     'DEFAULT' if packet.pts in wanted else 'NONREF'
                 )
             for frame in packet.decode():
                 if frame.interlaced_frame or frame.is_corrupt:
                     return  # two fields may lie in packets of their own
+                # seeking may land at an earlier key frame
+                is_key = frame.pts in packets.key_set
+                if is_first and not is_key:
+                    return  # the decoder left out the frame it began at
+                is_first = False
                 if frame.pts in wanted:
                     wanted.remove(frame.pts)
                     yield frame.pts, frame
@@ -135,8 +189,8 @@ class PyAVReader(VideoReader):
         """Decode from the first frame on and keep what is asked for."""
         wanted, last = set(indices), max(indices)
         kept: dict[int, np.ndarray] = {}
-        collect = _FrameCollector()
         number = -1
+        collect = _FrameCollector(video_stream(self._container))
         for number, frame in enumerate(self.decode()):
             if number in wanted:
                 kept[number] = collect(frame)
@@ -178,16 +232,45 @@ class PyAVReader(VideoReader):
         return container
 
 
-class _FrameCollector:
-    """Convert frames to RGB, all to the size of the first one."""
+def refuse_wrong_frames(source: str | bytes, name: str, reader: str) -> None:
+    """Refuse a file of which another reader may deliver wrong frames.
 
-    def __init__(self) -> None:
-        self._size: dict[str, int] = {}
+    Args:
+        source (str | bytes): Path of the file, or its content.
+        name (str): What messages call it.
+        reader (str): What messages call the reader.
+
+    Raises:
+        ImportError: If PyAV is missing.
+        VideoReadError: If it is no video, or one of these.
+    """
+    with closing(PyAVReader(source, name=name)) as trusted:
+        if not trusted.others_are_exact():
+            header = trusted.header
+            raise VideoReadError(
+                f'{name}: {reader} may deliver other frames of it than those '
+                f'asked for (it is {header.container}, {header.codec} '
+                f'{header.pixel_format}, {header.num_video_streams} video '
+                'stream(s)); it is right on progressive 8-bit H.264 and VP9 '
+                'with closed groups of pictures in MP4, MOV and Matroska. Set '
+                "backend='auto' or 'pyav' in OpenVideo."
+            )
+
+
+class _FrameCollector:
+    """Convert frames to RGB, all to the size that the header states.
+
+    A stream may change its size; batches need one, whatever is asked for.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._size = dict(width=stream.width, height=stream.height)
 
     def __call__(self, frame: Any) -> np.ndarray:
-        # a stream may change its size; batches need one
-        self._size = self._size or dict(width=frame.width, height=frame.height)
-        image = _to_rgb(frame, self._size)
+        size = self._size
+        if not all(size.values()):  # a header without it
+            size = dict(width=frame.width, height=frame.height)
+        image = _to_rgb(frame, size)
         return np.rot90(image, frame.rotation // 90)
 
 

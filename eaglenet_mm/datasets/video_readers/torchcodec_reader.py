@@ -6,15 +6,16 @@ from fractions import Fraction
 import numpy as np
 
 from .base import VideoReader, VideoReadError
+from .pyav_reader import refuse_wrong_frames
 from .video_header import read_header
 
 
 class TorchCodecReader(VideoReader):
     """Read with torchcodec, which scans the file before it seeks.
 
-    Only for MP4, MOV and Matroska with one stream of 8-bit H.264, VP8 or
-    VP9: in AVI with B-frames torchcodec was found to deliver other frames
-    than those asked for, and from MPEG-TS and MPEG-PS none.
+    Only for what it reads rightly, see :meth:`PyAVReader.others_are_exact`: in
+    AVI with B-frames torchcodec was found to deliver other frames than those
+    asked for, and from MPEG-TS and MPEG-PS none.
 
     Args:
         source (str | bytes): Path of the file, or its content.
@@ -43,14 +44,7 @@ class TorchCodecReader(VideoReader):
                 f"backend='auto' in OpenVideo. ({str(err).strip()[:200]})"
             ) from err
         header = read_header(source, name=self.path)
-        if not header.seeking_is_exact:
-            raise VideoReadError(
-                f'{self.path}: torchcodec is used for MP4, MOV and Matroska '
-                'with one stream of 8-bit H.264, VP8 or VP9, but this is '
-                f'{header.container} with {header.num_video_streams} video '
-                f'stream(s), {header.codec} {header.pixel_format}. Set '
-                "backend='auto' or 'pyav' in OpenVideo."
-            )
+        refuse_wrong_frames(source, self.path, 'torchcodec')
         try:
             self._decoder = VideoDecoder(
                 source,

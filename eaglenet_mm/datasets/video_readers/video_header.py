@@ -7,11 +7,7 @@ from typing import Any
 
 from .base import VideoReadError
 
-# Containers and codecs in which readers that seek on their own were found to
-# deliver the frames of decoding in order. In AVI, MPEG-TS and MPEG-PS decord
-# delivers others, without an error; in AVI with B-frames torchcodec does.
-_SEEKABLE_CONTAINERS = frozenset({'mov', 'mp4', 'matroska', 'webm'})
-_SEEKABLE_CODECS = frozenset({'h264', 'vp8', 'vp9'})
+_WITH_TIMES = frozenset({'mov', 'mp4', 'matroska', 'webm'})
 _COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 
 
@@ -45,19 +41,7 @@ class VideoHeader:
     @property
     def is_mov_or_matroska(self) -> bool:
         """bool: Whether the container states when each frame is shown."""
-        return bool(set(self.container.split(',')) & _SEEKABLE_CONTAINERS)
-
-    @property
-    def seeking_is_exact(self) -> bool:
-        """bool: Whether decord and torchcodec deliver the right frames."""
-        # formats with more bits a sample end in their byte order
-        eight_bit = not self.pixel_format.endswith(('le', 'be'))
-        return (
-            self.is_mov_or_matroska
-            and self.codec in _SEEKABLE_CODECS
-            and eight_bit
-            and self.num_video_streams == 1
-        )
+        return bool(set(self.container.split(',')) & _WITH_TIMES)
 
 
 def read_header(source: str | bytes, *, name: str = '') -> VideoHeader:

@@ -26,7 +26,6 @@ from eaglenet_mm.datasets.video_checks import (
     clean_annotation,
     report_lines,
 )
-from eaglenet_mm.datasets.video_checks.one_video import identify
 
 PIPELINE = (
     dict(type='OpenVideo'),
@@ -109,7 +108,7 @@ def test_every_damage_is_found(
         {**damaged, 'hang': 'whole.mp4', 'crash': 'whole.mp4'},
         before=(misbehave,),
     )
-    report = check_videos(dataset, tmp_path / 'report.json', time_limit=2)
+    report = check_videos(dataset, tmp_path / 'report.json', time_limit=1)
     found = {x['video_id']: x['status'] for x in report['checks']}
     assert found == {
         'whole': 'ok',
@@ -259,11 +258,61 @@ def test_a_report_of_something_else_is_ignored(
     path = tmp_path / 'report.json'
     path.write_text(content)
     path.with_name('report.json.part').write_text(content)
-    report = CheckReport(path, dict(a=1))
-    assert report.load() == 0
-    report.add(VideoCheck('v', 'v.mp4', file=identify('v.mp4')))
-    assert CheckReport(path, dict(a=1)).load() == 1
-    assert CheckReport(path, dict(a=2)).load() == 0
+    items = [dict(video_id='v', video='v.mp4')]
+
+    def known(setting: int, items: list[dict[str, str]]) -> int:
+        report = CheckReport(path, dict(a=setting))
+        report.load(items)
+        return len(report.checks)
+
+    assert known(1, items) == 0
+    CheckReport(path, dict(a=1)).add(VideoCheck.of_item(items[0]))
+    assert known(1, items) == 1
+    part = path.with_name('report.json.part')
+    with open(part, 'a') as file:
+        file.write('{"video_id": "w", "video": "w.mp4", "file": [1]}\n')
+    assert known(1, items) == 1
+    assert known(1, [dict(video_id='v', video='w.mp4')]) == 0
+    assert known(1, [dict(video_id='v', video='v.mp4', start=2.0)]) == 0
+    assert known(2, items) == 0
+
+
+def test_another_annotation_is_checked_anew(
+    make_set: Callable[..., TextVideoDataset],
+    write_clip: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    write_clip('a.mp4')
+    path = tmp_path / 'report.json'
+    assert check_videos(make_set(dict(v='a.mp4')), path)['safe']
+    assert not check_videos(make_set(dict(v='none.mp4')), path)['safe']
+
+
+def fail(results: dict[str, Any]) -> dict[str, Any]:
+    raise KeyError('no such thing')
+
+
+def test_a_transform_that_fails(
+    make_set: Callable[..., TextVideoDataset],
+    write_clip: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    write_clip('a.mp4')
+    dataset = make_set(dict(v='a.mp4'), before=(fail,))
+    report = check_videos(dataset, tmp_path / 'report.json')
+    assert report['statuses']['failure'] == 1
+    (check,) = report['checks']
+    assert "a.mp4: KeyError: 'no such thing'" in check['error']
+
+
+@pytest.mark.parametrize('limit', [float('nan'), float('inf'), -1.0])
+def test_impossible_limits(
+    make_set: Callable[..., TextVideoDataset], tmp_path: Path, limit: float
+) -> None:
+    with pytest.raises(ValueError, match='finite time limit'):
+        check_videos(
+            make_set(dict(v='a.mp4')), tmp_path / 'r.json', time_limit=limit
+        )
 
 
 def test_a_reduced_annotation(

@@ -40,40 +40,20 @@ def test_reader_by_name(
     assert type(limited.reader) is reader_type
 
 
-def without(monkeypatch: pytest.MonkeyPatch, *missing: str) -> None:
-    """Hide packages from every reader."""
-    for module in ('opening', 'decord_reader', 'opencv_reader'):
-        monkeypatch.setattr(
-            f'eaglenet_mm.datasets.video_readers.{module}.find_spec',
-            lambda name: None if name in missing else name,
-        )
-
-
 def test_auto_without_pyav(
     write_clip: Callable[..., Path],
     frame_numbers: Callable,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """decord where it is right; the container counts, not the name."""
-    mp4, avi = str(write_clip('a.mp4')), str(write_clip('a.avi'))
-    renamed = str(write_clip('b.avi').rename(write_clip('c.mp4')))
-    without(monkeypatch, 'av')
-    for path, reader_type in (
-        (mp4, DecordReader),
-        (avi, OpenCVReader),
-        (renamed, OpenCVReader),
-    ):
-        with open_video(path) as reader:
-            assert type(reader) is reader_type
-            assert frame_numbers(reader.get_batch([3, 17])) == [3, 17]
-
-
-def test_auto_with_neither(
-    write_clip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
     path = str(write_clip())
-    without(monkeypatch, 'av', 'decord')
-    assert type(open_video(path)) is OpenCVReader
+    for module in ('opening', 'opencv_reader'):
+        monkeypatch.setattr(
+            f'eaglenet_mm.datasets.video_readers.{module}.find_spec',
+            lambda name: None,
+        )
+    with open_video(path) as reader:
+        assert type(reader) is OpenCVReader
+        assert frame_numbers(reader.get_batch([3, 17])) == [3, 17]
 
 
 def test_decord_refuses_what_it_reads_wrongly(
@@ -83,6 +63,9 @@ def test_decord_refuses_what_it_reads_wrongly(
         write_clip('a.avi'),
         write_clip('a.ts', fps=25),
         write_clip('b.mp4', pixel_format='yuv420p10le'),
+        write_clip('c.mp4', options={'x264-params': 'open-gop=1:keyint=9'}),
+        write_clip('d.mp4', options={'x264-params': 'interlaced=1'}),
+        write_clip('e.mp4', codec='libx265'),
         write_two_streams(write_clip().with_name('two.mp4')),
     ]
     for path in wrong:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
@@ -16,9 +18,13 @@ from eaglenet_mm.datasets.video_readers.packet_index import (
     index_packets,
 )
 from eaglenet_mm.datasets.video_readers.video_header import (
+    VideoHeader,
     header_of,
     open_container,
 )
+
+OPEN_GROUPS = {'x264-params': 'open-gop=1:keyint=9'}
+INTRA_REFRESH = {'x264-params': 'intra-refresh=1:keyint=9'}
 
 
 def index_of(path: Path) -> PacketIndex:
@@ -37,7 +43,14 @@ def test_groups_begin_at_key_frames() -> None:
         ('a.mp4', dict(), True),
         ('a.mov', dict(options={'bf': '3', 'g': '9'}), True),
         ('a.mkv', dict(options={'bf': '2', 'b-pyramid': 'normal'}), True),
-        ('a.mkv', dict(codec='libx265'), True),
+        ('a.mkv', dict(codec='libx265'), False),
+        ('a.mp4', dict(options={'x264-params': 'open-gop=1:keyint=9'}), False),
+        (
+            'a.mp4',
+            dict(options={'x264-params': 'intra-refresh=1:keyint=9'}),
+            False,
+        ),
+        ('a.mp4', dict(num_frames=1), True),
         ('a.webm', dict(codec='libvpx-vp9'), True),
         ('a.webm', dict(codec='libvpx'), False),
         ('a.mp4', dict(codec='mpeg4'), False),
@@ -51,19 +64,22 @@ def test_what_is_trusted(
     options: dict[str, Any],
     trusted: bool,
 ) -> None:
-    path = write_clip(name, num_frames=40, **options)
+    options = {'num_frames': 40, **options}
+    count = options['num_frames']
+    path = write_clip(name, **options)
     with av.open(str(path)) as container:
         expected = [
             frame.to_ndarray(format='rgb24')
             for frame in container.decode(video=0)
         ]
     index = index_of(path)
-    assert index.num_packets == 40
+    assert index.num_packets == count
     assert index.is_trusted == trusted
+    numbers = [count - 1, count // 2, 0]
     with PyAVReader(str(path)) as reader:
-        assert (reader._seek([17, 39]) is not None) == trusted
-        frames = reader.get_batch([39, 17, 0])
-    for number, frame in zip([39, 17, 0], frames, strict=True):
+        assert (reader._seek(numbers) is not None) == trusted
+        frames = reader.get_batch(numbers)
+    for number, frame in zip(numbers, frames, strict=True):
         np.testing.assert_array_equal(frame, expected[number])
 
 
@@ -140,4 +156,97 @@ def test_only_what_is_needed_is_decoded(
             reader, 'decode', lambda: pytest.fail('decoded in order')
         )
         assert reader.get_batch([10, 35, 10]).shape[0] == 3
-    assert len(converted) == 2
+        assert len(converted) == 4  # three key frames, frame 35
+        assert reader.get_batch([0]).shape[0] == 1
+    assert len(converted) == 5
+
+
+def remux(source: Path, target: Path, change: Callable[[Any], None]) -> Path:
+    """Copy packets, each changed."""
+    with av.open(str(source)) as old, av.open(str(target), 'w') as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(video=0):
+            if packet.size:
+                change(packet)
+                packet.stream = stream
+                new.mux(packet)
+    return target
+
+
+def decode_by_decoding_times(packet: Any) -> None:
+    packet.pts = packet.dts
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.mkv'])
+def test_times_of_decoding_in_the_place_of_display(
+    write_clip: Callable[..., Path], suffix: str
+) -> None:
+    whole = write_clip(num_frames=40, options={'bf': '3', 'g': '12'})
+    path = remux(
+        whole, whole.with_name(f'times{suffix}'), decode_by_decoding_times
+    )
+    assert not index_of(path).is_trusted
+    with av.open(str(path)) as container:
+        expected = [
+            frame.to_ndarray(format='rgb24')
+            for frame in container.decode(video=0)
+        ]
+    with PyAVReader(str(path)) as reader:
+        for number in (3, 22, len(expected) - 1):
+            frame = reader.get_batch([number])[0]
+            np.testing.assert_array_equal(frame, expected[number])
+
+
+class Packets:
+    """Stands for a container of VP9 with given packets."""
+
+    def __init__(self, **change: Any) -> None:
+        self.packets = [
+            SimpleNamespace(
+                size=9,
+                pts=number,
+                is_keyframe=number % 4 == 0,
+                is_corrupt=False,
+                is_discard=False,
+            )
+            for number in range(8)
+        ]
+        for name, (place, value) in change.items():
+            setattr(self.packets[place], name, value)
+        context = SimpleNamespace(has_b_frames=False)
+        stream = SimpleNamespace(codec_context=context)
+        self.streams = SimpleNamespace(video=[stream])
+
+    def demux(self, stream: Any) -> list[SimpleNamespace]:
+        return self.packets
+
+
+@pytest.mark.parametrize(
+    ('change', 'num_frames', 'trusted'),
+    [
+        (dict(), 0, True),
+        (dict(), 8, True),
+        (dict(), 9, False),
+        (dict(size=(7, 0)), 8, False),
+        (dict(is_corrupt=(3, True)), 8, False),
+        (dict(is_discard=(0, True)), 8, False),
+        (dict(pts=(3, 2)), 8, False),
+        (dict(pts=(3, None)), 8, False),
+        (dict(pts=(3, 20)), 8, False),
+        (dict(is_keyframe=(0, False)), 8, False),
+    ],
+)
+def test_every_condition_of_trust(
+    change: dict[str, Any], num_frames: int, trusted: bool
+) -> None:
+    header = VideoHeader(
+        container='mov,mp4',
+        codec='vp9',
+        pixel_format='yuv420p',
+        fps=Fraction(10),
+        num_frames=num_frames,
+        num_frames_estimated=8,
+        duration=0.8,
+        num_video_streams=1,
+    )
+    assert index_packets(Packets(**change), header).is_trusted == trusted
