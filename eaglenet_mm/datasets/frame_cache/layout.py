@@ -128,11 +128,12 @@ def fixed_transforms(transforms: Sequence[Callable]) -> list[Callable]:
         name = type(transform).__name__
         if name not in _FIXED and not getattr(transform, 'cacheable', False):
             break
-        if getattr(transform, 'backend_args', None) is not None:
+        elsewhere = getattr(transform, 'backend_args', None)
+        if elsewhere is not None:
             raise ValueError(
                 'A frame cache notices changed videos by their files, so it '
                 'needs them in the file system, but OpenVideo has '
-                f'backend_args={transform.backend_args}. Leave them out.'
+                f'backend_args={elsewhere}. Leave them out.'
             )
         fixed.append(transform)
     if 'DecodeFrames' not in [type(x).__name__ for x in fixed]:
