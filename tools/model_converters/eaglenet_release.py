@@ -1,7 +1,6 @@
 """Turn a checkpoint of the EagleNet release into one for tools/test.py."""
 
 import argparse
-import os
 import os.path as osp
 from dataclasses import asdict
 
@@ -14,6 +13,7 @@ from eaglenet_mm.models.converters import (
     check_model_fit,
     convert_eaglenet_release,
     read_model_options,
+    write_converted,
 )
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.utils.safe_checkpoint import load_checkpoint_file
@@ -60,10 +60,7 @@ def main() -> None:
         eaglenet_mm_version=__version__,
         options=asdict(report.options),
     )
-    partial = f'{args.output}.partial'
-    os.makedirs(osp.dirname(osp.abspath(partial)), exist_ok=True)
-    torch.save(dict(state_dict=ours, meta=meta), partial)
-    os.replace(partial, args.output)
+    write_converted(args.output, ours, meta)
     print('The checkpoint is of a model with')
     for name, value in meta['options'].items():
         print(f'  {name}: {value}')

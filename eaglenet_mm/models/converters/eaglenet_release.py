@@ -12,6 +12,7 @@ from torch import Tensor
 from eaglenet_mm.utils.name_lists import name_some
 
 from .eaglenet_release_names import ReleaseOptions, rename
+from .release_methods import describe, recognise
 
 LOSSES = ('sig', 'clip')
 
@@ -136,9 +137,12 @@ def _infer_options(
     if not layers:
         missing.append('gnn.layers.0')
     if missing:
+        kind = recognise(source)
+        guess = '' if kind in (None, 'eaglenet') else describe(kind)
         raise ValueError(
             'This is no complete checkpoint of the EagleNet release: it '
             f'lacks {name_some(missing)} and has {name_some(sorted(source))}.'
+            + (f' It is {guess}.' if guess else '')
         )
     stored = max(layers) + 1
     allowed = {stored, 1} if stored == 2 else {stored}

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from .clip_names import CLIP_RULES
+
 #: Names whose place depends on nothing else; the first match counts.
 RENAMED = (
     # The shift wrapper of the release adds '.net' in the last two blocks.
@@ -14,12 +16,7 @@ RENAMED = (
         r'clip\.visual\.(.+)\.attn\.net\.(.+)',
         r'video_encoder.tower.\1.attn.\2',
     ),
-    (r'clip\.visual\.(.+)', r'video_encoder.tower.\1'),
-    (
-        r'clip\.((?:transformer|token_embedding|ln_final)\..+'
-        r'|positional_embedding|text_projection)',
-        r'text_encoder.tower.\1',
-    ),
+    *CLIP_RULES,
     (r'frame_pe', 'head.frame_embedding'),
     (r'loss_fct\.temp_prior', 'head.loss_match.log_scale'),
     (r'loss_fct\.bias', 'head.loss_match.bias'),

@@ -34,6 +34,14 @@ _TEMPORAL: Rules = (
     (r'frame_position_embeddings\.', 'temporal.positions.'),
     *_blocks('transformerClip', 'temporal.blocks'),
 )
+_LSTM: Rules = (
+    (r'frame_position_embeddings\.', None),
+    (r'lstm_visual\.', 'temporal.lstm.'),
+)
+_WORD_WEIGHTS: Rules = (
+    (r'(text|video)_weight_fc\.(\d+)\.', r'\1_weight.\2.'),
+    (r'(text|video)_weight_fc\.(weight|bias)', r'\1_weight.0.\2'),
+)
 _DIRECTOR = r'text_proxy\.proxy_decoder\.event_decoder\.'
 
 #: Names of the head's parameters, by method; None for what is not used.
@@ -45,10 +53,7 @@ HEAD_RULES: dict[str, Rules] = {
         (r'stochastic\.std_branch\.learnable_scalar', None),
     ),
     'clip4clip_mean': (),
-    'clip4clip_lstm': (
-        (r'frame_position_embeddings\.', None),
-        (r'lstm_visual\.', 'temporal.lstm.'),
-    ),
+    'clip4clip_lstm': _LSTM,
     'clip4clip_transformer': _TEMPORAL,
     'clip4clip_tight': (
         (r'cross\.embeddings\.position_embeddings\.', 'positions.'),
@@ -78,11 +83,8 @@ HEAD_RULES: dict[str, Rules] = {
         (r'visual_prompt_encoder\.', None),
         (r'text_token_selector\.', None),
     ),
-    'wti': (
-        *_TEMPORAL,
-        (r'(text|video)_weight_fc\.(\d+)\.', r'\1_weight.\2.'),
-        (r'(text|video)_weight_fc\.(weight|bias)', r'\1_weight.0.\2'),
-    ),
+    'wti': (*_TEMPORAL, *_WORD_WEIGHTS),
+    'wti_lstm': (*_LSTM, *_WORD_WEIGHTS),
     'text_proxy': (
         (_DIRECTOR + r'layers\.0\.multihead_attn\.in_proj_', 'layer1.qkv.'),
         (_DIRECTOR + r'layers\.1\.multihead_attn\.in_proj_', 'layer2.qkv.'),

@@ -1,0 +1,77 @@
+"""Turn a released checkpoint of another method into one for tools/test.py."""
+
+import argparse
+import os.path as osp
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from eaglenet_mm import __version__
+from eaglenet_mm.models.converters import (
+    METHODS,
+    convert_baseline_release,
+    read_release_file,
+    write_converted,
+)
+from eaglenet_mm.registry import MODELS
+from eaglenet_mm.utils.launch import skip_pretrained
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'method',
+        choices=list(METHODS),
+        help="what it is of; mmaction2's CLIP4Clip is clip4clip_mean",
+    )
+    parser.add_argument('input', help="the authors' checkpoint")
+    parser.add_argument('output', help='where ours is written')
+    parser.add_argument('--config', help='config whose model it must fit')
+    parser.add_argument(
+        '--initialise-from-clip',
+        action='store_true',
+        help="start missing positions and blocks as CLIP's text tower",
+    )
+    parser.add_argument(
+        '--trust-checkpoint',
+        action='store_true',
+        help='read the input as a plain pickle, which can run code',
+    )
+    args = parser.parse_args()
+    if osp.realpath(args.input) == osp.realpath(args.output):
+        parser.error(f'the output {args.output} is the input; name another')
+    return args
+
+
+def build_model(path: str) -> nn.Module:
+    """Build the model of a config without fetching pretrained weights."""
+    config = Config.fromfile(path)
+    init_default_scope(config.get('default_scope', 'eaglenet_mm'))
+    skip_pretrained(config)
+    return MODELS.build(config.model)
+
+
+def main() -> None:
+    """Convert, check, write and report."""
+    args = parse_args()
+    source = read_release_file(args.input, trusted=args.trust_checkpoint)
+    ours, report = convert_baseline_release(
+        source,
+        args.method,
+        model=build_model(args.config) if args.config else None,
+        initialise_from_clip=args.initialise_from_clip,
+    )
+    name = osp.basename(args.input)
+    meta = dict(converted_from=name, method=args.method)
+    write_converted(
+        args.output, ours, meta | dict(eaglenet_mm_version=__version__)
+    )
+    for line in report.lines():
+        print(line)
+    print(f'{len(ours)} tensors written: {args.output}')
+
+
+if __name__ == '__main__':
+    main()
