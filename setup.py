@@ -20,6 +20,7 @@ SHIPPED = ('configs', 'tools', 'model-index.yml', 'constraints.txt')
 
 MMCV_LITE = 'mmcv-lite>=2.0.1,<2.2'
 VIDEO = ['av>=14.2']
+HUGGING_FACE = ['transformers>=4.40']
 SEARCH = ['faiss-cpu>=1.8']
 TENSORBOARD = ['tensorboard>=2.15']
 
@@ -101,6 +102,7 @@ setup(
     ],
     extras_require={
         'lite': [MMCV_LITE],
+        'huggingface': HUGGING_FACE,
         'search': SEARCH,
         'video': VIDEO,
         'tensorboard': TENSORBOARD,

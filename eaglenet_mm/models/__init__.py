@@ -1,7 +1,13 @@
 """Encoders, heads, losses and the retriever that joins them."""
 
 from .data_preprocessor import RetrievalDataPreprocessor
-from .encoders import CLIPTextEncoder, CLIPVideoEncoder
+from .encoders import (
+    CLIPTextEncoder,
+    CLIPVideoEncoder,
+    HuggingFaceTextEncoder,
+    RegisteredEncoder,
+    RegisteredTextEncoder,
+)
 from .heads import (
     BasePairHead,
     CrossTransformerHead,
@@ -34,10 +40,13 @@ __all__ = [
     'CrossTransformerHead',
     'EagleNetHead',
     'EnergyMatchingLoss',
+    'HuggingFaceTextEncoder',
     'InfoNCELoss',
     'MLPEnergy',
     'MeanPoolingHead',
     'PairwiseSigmoidLoss',
+    'RegisteredEncoder',
+    'RegisteredTextEncoder',
     'RetrievalDataPreprocessor',
     'TMASSHead',
     'TS2NetHead',

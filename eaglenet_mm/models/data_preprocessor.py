@@ -12,6 +12,8 @@ from eaglenet_mm.registry import MODELS
 #: Mean and deviation of the images CLIP was trained on, in [0, 1] units.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+#: Statistics nearer than this are the same in other digits.
+STATISTICS_TOLERANCE = 1e-3
 
 
 @MODELS.register_module()
@@ -23,11 +25,12 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
     normalisation, as in the release, and the mask says which are real.
 
     Args:
-        mean (Sequence[float]): Mean of the three colours, in [0, 1] units.
-            Defaults to CLIP's.
-        std (Sequence[float]): What they are divided by, in the same units:
-            their deviations, or more to make pixels small beside what a
-            model adds to them. Defaults to CLIP's.
+        mean (Sequence[float], optional): Mean of the three colours, in
+            [0, 1] units. Defaults to None: what the video encoder states, see
+            :meth:`follow`, or CLIP's where it states none.
+        std (Sequence[float], optional): What they are divided by, in the
+            same units: their deviations, or more to make pixels small beside
+            what a model adds to them. Defaults to None, likewise.
         num_frames (int): Frames ``F`` of every video after padding, that is,
             ``num_frames`` of the head.
         non_blocking (bool): Whether the copy to the device runs beside the
@@ -44,13 +47,17 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
 
     def __init__(
         self,
-        mean: Sequence[float] = CLIP_MEAN,
-        std: Sequence[float] = CLIP_STD,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
         *,
         num_frames: int,
         non_blocking: bool = False,
     ) -> None:
         super().__init__(non_blocking=non_blocking)
+        #: What the config sets, None where the encoder is to be followed.
+        self.given = {'mean': mean, 'std': std}
+        mean = CLIP_MEAN if mean is None else mean
+        std = CLIP_STD if std is None else std
         if (
             len(mean) != 3
             or len(std) != 3
@@ -72,6 +79,32 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
             self.register_buffer(
                 name, torch.tensor(value).view(3, 1, 1), persistent=False
             )
+
+    def follow(self, encoder: object) -> None:
+        """Take over the pixel statistics that a video encoder states.
+
+        Args:
+            encoder (object): With ``mean`` and ``std``, three numbers each,
+                or without; None counts as absent.
+
+        Raises:
+            ValueError: If it states others than the config sets here.
+        """
+        for name, given in self.given.items():
+            stated = getattr(encoder, name, None)
+            if stated is None:
+                continue
+            if given is None:
+                buffer = getattr(self, name)
+                buffer.copy_(torch.tensor(stated).view(3, 1, 1))
+            elif not _alike(given, stated):
+                raise ValueError(
+                    f'data_preprocessor has {name}={_short(given)}, but '
+                    f'video_encoder ({type(encoder).__name__}) was trained '
+                    f'on pixels of {name}={_short(stated)}. Leave {name} out '
+                    'of the preprocessor, which then follows the encoder, or '
+                    f'set {name} of the encoder too.'
+                )
 
     def forward(
         self, data: dict[str, Any], training: bool = False
@@ -161,6 +194,18 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
                 'Frames of a batch must have one size, but got '
                 f'{sizes[:5]}. Put ResizeCenterCrop into the pipeline.'
             )
+
+
+def _alike(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether statistics agree in the digits that are published."""
+    pairs = zip(one, other, strict=True)
+    return all(
+        abs(left - right) < STATISTICS_TOLERANCE for left, right in pairs
+    )
+
+
+def _short(values: Sequence[float]) -> list[float]:
+    return [round(float(value), 4) for value in values]
 
 
 def _check_token_ids(token_ids: Sequence[Tensor]) -> None:

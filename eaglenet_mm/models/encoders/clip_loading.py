@@ -137,6 +137,8 @@ def _check_openai(
             "arch has quick_gelu=False. Take the name with '-quickgelu', or "
             'set quick_gelu=True in the dict.'
         )
+    if not hasattr(tower, 'transformer'):  # a ResNet, without such heads
+        return
     width = tower.transformer.resblocks[0].attn.head_dim
     if width != OPENAI_HEAD_WIDTH:
         raise ValueError(

@@ -37,7 +37,9 @@ class TextVideoRetriever(BaseModel):
         text_encoder (dict): Config of the text encoder.
         video_encoder (dict): Config of the video encoder.
         head (dict): Config of the head, the method.
-        data_preprocessor (dict, optional): Config of the preprocessor.
+        data_preprocessor (dict, optional): Config of the preprocessor; where
+            it sets no ``mean`` and ``std``, it takes those of the video
+            encoder.
         init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
         encoder_micro_batch (int, optional): Videos, and texts, that a process
             encodes at once in ``mode='loss'``. Features of an item must not
@@ -46,8 +48,9 @@ class TextVideoRetriever(BaseModel):
             Default: None, the whole batch.
 
     Raises:
-        ValueError: If the parts do not agree in width or number of frames, or
-            ``encoder_micro_batch`` is no positive integer.
+        ValueError: If the parts do not agree in width, number of frames or
+            pixel statistics, or ``encoder_micro_batch`` is no positive
+            integer.
     """
 
     def __init__(
@@ -78,7 +81,9 @@ class TextVideoRetriever(BaseModel):
         self.encoder_micro_batch = encoder_micro_batch
         self._check_agreement('embed_dim', 'text_encoder', 'video_encoder')
         self._check_agreement('embed_dim', 'text_encoder', 'head')
-        self._check_agreement('num_frames', 'data_preprocessor', 'head')
+        self._check_frames()
+        if hasattr(self.data_preprocessor, 'follow'):
+            self.data_preprocessor.follow(self.video_encoder)
 
     def _check_agreement(self, name: str, first: str, second: str) -> None:
         """Refuse parts that state different sizes."""
@@ -88,6 +93,33 @@ class TextVideoRetriever(BaseModel):
             raise ValueError(
                 f'{first} has {name}={one}, but {second} has {name}={other}. '
                 'Set both alike in the config.'
+            )
+
+    def _check_frames(self) -> None:
+        """Refuse parts that count frames differently.
+
+        An encoder of clips may turn frames into fewer temporal steps: the
+        preprocessor then counts what goes in, the head what comes out.
+        """
+        taken = getattr(self.video_encoder, 'num_input_frames', None)
+        if taken is None:
+            self._check_agreement('num_frames', 'data_preprocessor', 'head')
+            return
+        padded = getattr(self.data_preprocessor, 'num_frames', taken)
+        if padded != taken:
+            raise ValueError(
+                f'data_preprocessor has num_frames={padded}, but '
+                f'video_encoder takes num_input_frames={taken}. Set both, '
+                'and num_frames of SampleFrames, alike in the config.'
+            )
+        given = self.video_encoder.num_frames
+        expected = getattr(self.head, 'num_frames', None) or given
+        if given != expected:
+            raise ValueError(
+                f'video_encoder makes {given} vectors of {taken} frames, but '
+                f'head has num_frames={expected}. Set head.num_frames='
+                f'{given}, or choose num_input_frames of the encoder so that '
+                f'it makes {expected}.'
             )
 
     def encode_text(self, token_ids: Tensor) -> TextFeatures:

@@ -1,0 +1,219 @@
+"""Sentences to features by a language model of Hugging Face."""
+
+from __future__ import annotations
+
+import os.path as osp
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from eaglenet_mm.registry import MODELS
+from eaglenet_mm.structures import TextFeatures
+
+from .backbone_output import keep_nothing, unused_parameters
+from .backbones import require_package
+from .token_checks import check_token_ids
+
+POOLINGS = ('cls', 'mean', 'last')
+
+
+@MODELS.register_module()
+class HuggingFaceTextEncoder(BaseModule):
+    """Encode token ids by any encoder of the library transformers.
+
+    BERT, RoBERTa, MPNet, the encoder of T5 and so on; decoders such as GPT-2
+    with ``pooling='last'``. Padding is told by its id. Parameters without a
+    part in the features, such as BERT's pooler, are frozen, because
+    ``DistributedDataParallel`` waits for the gradient of all others.
+
+    Args:
+        model (str or dict): A local folder with a model, or its config: a
+            dict with ``model_type`` and fields of that config, which gives
+            random weights. Nothing is downloaded.
+        embed_dim (int, optional): Width of the features, reached by a linear
+            layer. Defaults to None: the model's own, without the layer.
+        pooling (str): How a sentence's vector is made of its tokens':
+            ``'cls'``, the first; ``'mean'``, over the real ones; ``'last'``,
+            the last real one. Defaults to ``'mean'``.
+        pad_id (int, optional): Id of padding. Defaults to the one in the
+            model's config, or else 0.
+        output_tokens (bool): Whether features of all tokens are returned as
+            well. Defaults to False.
+        frozen (bool): Whether the model is frozen and stays in evaluation
+            mode. Defaults to False.
+        init_cfg (dict, optional): As in MMEngine. Defaults to None.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
+        ImportError: If transformers is not installed.
+        ValueError: If the pooling is unknown, or the config has no
+            ``model_type`` or does not give features of tokens.
+    """
+
+    def __init__(
+        self,
+        model: str | Mapping[str, Any],
+        embed_dim: int | None = None,
+        *,
+        pooling: str = 'mean',
+        pad_id: int | None = None,
+        output_tokens: bool = False,
+        frozen: bool = False,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if pooling not in POOLINGS:
+            raise ValueError(
+                f'pooling must be one of {POOLINGS}, but got {pooling!r}.'
+            )
+        self._pool = {'cls': _first, 'mean': _mean, 'last': _last}[pooling]
+        self.model = _build_model(model)
+        config = self.model.config
+        if pad_id is None:
+            stated = getattr(config, 'pad_token_id', None)
+            pad_id = 0 if stated is None else stated
+        self.pad_id = pad_id
+        self.vocab_size: int = config.vocab_size
+        self.context_length: int | None = getattr(
+            config, 'max_position_embeddings', None
+        )
+        self.output_tokens = output_tokens
+        self.frozen = frozen
+        channels = self._probe(config)
+        self.embed_dim = embed_dim or channels
+        self.projection: nn.Module = nn.Identity()
+        if embed_dim is not None:
+            self.projection = nn.Linear(channels, embed_dim)
+        self.train()
+
+    def init_weights(self) -> None:
+        """Leave the weights alone; they are complete after construction.
+
+        The model has a method of this name, which MMEngine would call and
+        which may draw loaded weights anew.
+        """
+
+    def train(self, mode: bool = True) -> HuggingFaceTextEncoder:
+        """Set the mode; a frozen model stays in evaluation mode.
+
+        Args:
+            mode (bool): Whether to train. Defaults to True.
+
+        Returns:
+            HuggingFaceTextEncoder: Itself.
+        """
+        super().train(mode)
+        if self.frozen:
+            self.model.requires_grad_(False)
+            self.model.eval()
+        return self
+
+    def forward(self, token_ids: Tensor) -> TextFeatures:
+        """Encode sentences.
+
+        Args:
+            token_ids (Tensor): Token ids, integers, padded with ``pad_id``
+                after the sentence, shape ``(Bt, L)``.
+
+        Returns:
+            TextFeatures: ``embeds`` of shape ``(Bt, D)``, not normalised, in
+            float32 (float64 if the encoder is); with ``output_tokens`` also
+            ``tokens``, shape ``(Bt, L, D)``, and ``token_mask``, True for
+            real tokens, shape ``(Bt, L)``.
+
+        Raises:
+            TypeError: If the ids are no integers.
+            ValueError: If the ids have another shape or, on the CPU, lie
+                outside the vocabulary.
+        """
+        check_token_ids(token_ids, self.context_length, self.vocab_size)
+        mask = token_ids != self.pad_id  # (Bt, L)
+        hidden = self._encode(token_ids, mask)  # (Bt, L, C)
+        embeds = _full(self.projection(self._pool(hidden, mask)))
+        if not self.output_tokens:
+            return TextFeatures(embeds=embeds)
+        return TextFeatures(
+            embeds=embeds,
+            tokens=_full(self.projection(hidden)),
+            token_mask=mask,
+        )
+
+    def _encode(self, token_ids: Tensor, mask: Tensor) -> Tensor:
+        """Features of all tokens, shape ``(Bt, L, C)``."""
+        output = self.model(input_ids=token_ids, attention_mask=mask.long())
+        return output.last_hidden_state
+
+    def _probe(self, config: Any) -> int:
+        """Encode one sentence, return the width."""
+        ids = torch.full((1, 2), (self.pad_id + 1) % self.vocab_size)
+        self.model.eval()
+        try:
+            with torch.enable_grad(), keep_nothing():
+                hidden = self._encode(ids, ids != self.pad_id)
+        except (AttributeError, TypeError, ValueError) as err:
+            raise ValueError(
+                'HuggingFaceTextEncoder needs a model that turns token ids '
+                'into last_hidden_state, but model_type='
+                f'{config.model_type!r} does not: {err}. Choose the model of '
+                'one text side, for example bert or roberta.'
+            ) from err
+        for name in unused_parameters(hidden, self.model):
+            self.model.get_parameter(name).requires_grad_(False)
+        return hidden.shape[-1]
+
+
+def _build_model(model: str | Mapping[str, Any]) -> Any:
+    """Build the model from a folder or a config."""
+    require_package(
+        'transformers', 'HuggingFaceTextEncoder', 'eaglenet_mm[huggingface]'
+    )
+    from transformers import AutoConfig, AutoModel
+
+    if isinstance(model, str):
+        if not osp.isdir(model):
+            raise FileNotFoundError(
+                f"HuggingFaceTextEncoder expects model='{model}' to be a "
+                'local folder with config.json and weights, but there is no '
+                'such folder. Fetch the model first, for example by '
+                '`hf download NAME --local-dir FOLDER`.'
+            )
+        built = AutoModel.from_pretrained(
+            model, local_files_only=True, trust_remote_code=False
+        )
+    else:
+        fields = dict(model)
+        kind = fields.pop('model_type', None)
+        if kind is None:
+            raise ValueError(
+                'The config of a Hugging Face model needs model_type, for '
+                f"example 'bert', but has only {sorted(fields)}. Add it."
+            )
+        built = AutoModel.from_config(AutoConfig.for_model(kind, **fields))
+    if getattr(built.config, 'is_encoder_decoder', False):
+        return built.get_encoder()
+    return built
+
+
+def _first(hidden: Tensor, mask: Tensor) -> Tensor:
+    return hidden[:, 0]
+
+
+def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    weights = mask.to(hidden.dtype).unsqueeze(-1)  # (Bt, L, 1)
+    return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+
+
+def _last(hidden: Tensor, mask: Tensor) -> Tensor:
+    places = torch.arange(mask.shape[1], device=mask.device)
+    last = torch.where(mask, places, 0).amax(1)  # (Bt,)
+    return hidden[torch.arange(len(hidden), device=mask.device), last]
+
+
+def _full(features: Tensor) -> Tensor:
+    """Cast half-precision features to float32, keep float64."""
+    if features.dtype in (torch.float16, torch.bfloat16):
+        return features.float()
+    return features
