@@ -36,8 +36,16 @@ def retriever(
 ) -> TextVideoRetriever:
     torch.manual_seed(0)
     return TextVideoRetriever(
-        text_encoder=dict(TEXT_ENCODER, **encoder_options),
-        video_encoder=dict(VIDEO_ENCODER, **encoder_options),
+        text_encoder=dict(
+            TEXT_ENCODER,
+            output_tokens=head['type'] == 'WTIHead',
+            **encoder_options,
+        ),
+        video_encoder=dict(
+            VIDEO_ENCODER,
+            output_patches=head['type'] == 'TS2NetHead',
+            **encoder_options,
+        ),
         head=head,
         data_preprocessor=dict(
             type='RetrievalDataPreprocessor', num_frames=FRAMES

@@ -95,6 +95,8 @@ def test_stops_on_interrupt(environment, repository, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # where the tests run in the background, SIGINT may be ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as run:
         try:
             end = time.monotonic() + 60

@@ -57,8 +57,9 @@ def select_tower(weights: CLIPWeights, side: str) -> dict[str, Tensor]:
         )
     elif any('clip.visual.' in name for name in names):
         mend = (
-            'This is a checkpoint of the EagleNet release; convert it with '
-            'tools/model_converters/eaglenet_release.py and give the result '
+            'This is a checkpoint of a released method, not of CLIP; '
+            'convert it with tools/model_converters/eaglenet_release.py or '
+            'baseline_release.py and give the result '
             'as load_from.'
         )
     elif any('_encoder.tower.' in name for name in names):

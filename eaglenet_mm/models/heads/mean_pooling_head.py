@@ -88,7 +88,3 @@ class MeanPoolingHead(BasePairHead):
     def bytes_per_pair(self, training: bool) -> int:
         """Tell the size of a score."""
         return 4
-
-    def shortlist_video(self, video: VideoFeatures) -> Tensor:
-        """Give the vectors that are scored with: no shortlist misses."""
-        return self.prepare_video(video).embeds
