@@ -1,0 +1,3 @@
+_base_ = [
+    'clip4clip/clip4clip-tighttransf_vit-base-p32-res224-clip-pre_4xb32-u12-5e_msrvtt-9k-rgb.py'
+]

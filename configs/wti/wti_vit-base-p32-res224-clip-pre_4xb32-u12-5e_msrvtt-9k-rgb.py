@@ -1,0 +1,32 @@
+_base_ = [
+    '../_base_/models/clip_vit-base-p32.py',
+    '../_base_/datasets/msrvtt_9k.py',
+    '../_base_/schedules/bertadam_5e_info-nce.py',
+    '../_base_/default_runtime.py',
+]
+
+model = dict(
+    data_preprocessor=dict(num_frames={{_base_.num_frames}}),
+    text_encoder=dict(max_words={{_base_.max_words}}, output_tokens=True),
+    head=dict(
+        type='WTIHead',
+        embed_dim=512,
+        num_frames={{_base_.num_frames}},
+        max_words={{_base_.max_words}},
+        interaction='wti',
+        num_weight_layers=2,
+        temporal=dict(type='TemporalTransformer', embed_dim=512, num_layers=4),
+        loss_match=dict(type='InfoNCELoss'),
+        loss_decorrelation=dict(
+            type='ChannelDecorrelationLoss',
+            pairing='weighted',
+            diagonal_weight=0.11,
+            other_weight=0.0,
+            loss_weight=1e-3,
+        ),
+    ),
+)
+# in-batch negatives: the batch is part of the method. All 128 pairs meet in
+# one loss, without accumulation; where memory is short, set
+# model.encoder_micro_batch and keep the batch
+auto_scale_lr = dict(enable=False, base_batch_size=128)

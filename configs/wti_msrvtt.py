@@ -1,0 +1,1 @@
+_base_ = ['wti/wti_vit-base-p32-res224-clip-pre_4xb32-u12-5e_msrvtt-9k-rgb.py']

@@ -1,0 +1,3 @@
+_base_ = [
+    'x_pool/x-pool_vit-base-p32-res224-clip-pre_1xb32-u12-5e_msrvtt-9k-rgb.py'
+]

@@ -1,0 +1,309 @@
+"""Train and test several configs under one budget, one run after another."""
+
+from __future__ import annotations
+
+import copy
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from .comparison_table import METRICS, comparison_table
+from .model_cost import ModelCost, measure_cost_apart
+from .tool_process import RunError, run_tool
+
+
+@dataclass
+class Run:
+    """One training and test.
+
+    Args:
+        config (str): Name of the config.
+        seed (int): Of all its random numbers.
+        folder (str): Where its files lie.
+        status (str): ``'finished'`` or ``'failed'``.
+        metrics (dict, optional): Of the test.
+        train_seconds (float, optional): Wall clock of the training process,
+            start, validation and checkpoints included. None where it went on
+            from an interrupted one, whose time is not known.
+        peak_bytes (int, optional): Most resident memory of that process; None
+            likewise.
+        checkpoint (str, optional): What was tested.
+        error (str, optional): Why it failed.
+    """
+
+    config: str
+    seed: int
+    folder: str
+    status: str
+    metrics: dict[str, float] | None = None
+    train_seconds: float | None = None
+    peak_bytes: int | None = None
+    checkpoint: str | None = None
+    error: str | None = None
+
+
+class Comparison:
+    """Trains and tests configs with several seeds, and makes a table of it.
+
+    Every run has a folder of its own, named after the config, a digest of
+    all settings, and the seed: ``DIR/x_pool_toy-3f9a01c2/seed0``. It holds the
+    settings as they were at the start, so that an edit meanwhile changes
+    nothing. A run found finished there is taken up, an interrupted one goes
+    on from its last checkpoint, a failed one is tried again; other settings
+    have another folder. Runs follow each other, each in processes of its own:
+    neither time nor memory of one depends on another, and one that fails ends
+    no other.
+
+    Args:
+        configs (dict[str, Config]): By name; options are merged already.
+        seeds (int): Runs a config, with seeds from 0.
+        work_dir (str or Path): Folder of all runs and ``comparison.json``.
+        tools (str or Path): Folder of ``train.py`` and ``test.py``.
+        epochs (int, optional): Epochs for all of them. Default: None, those
+            of each config.
+        report (Callable, optional): Gets a line about every run. Default:
+            None.
+
+    Raises:
+        ValueError: If a number is below 1, or configs train for different
+            numbers of epochs and ``epochs`` is not set.
+    """
+
+    def __init__(
+        self,
+        configs: dict[str, Config],
+        seeds: int,
+        work_dir: str | Path,
+        tools: str | Path,
+        epochs: int | None = None,
+        report: Callable[[str], None] | None = None,
+    ) -> None:
+        if seeds < 1 or (epochs is not None and epochs < 1):
+            raise ValueError(
+                'seeds and epochs must be at least 1, but got '
+                f'seeds={seeds} and epochs={epochs}.'
+            )
+        self.configs = {
+            name: _with_epochs(config, epochs)
+            for name, config in configs.items()
+        }
+        self.epochs = _same_epochs(self.configs)
+        self.seeds = seeds
+        self.work_dir = Path(work_dir)
+        self.tools = Path(tools)
+        self.report = report or (lambda line: None)
+        self._lock = -1
+
+    def run(self) -> dict[str, Any]:
+        """Do what is not done yet.
+
+        Returns:
+            dict[str, Any]: What ``comparison.json`` holds: ``epochs``,
+            ``seeds``, ``runs`` and, by config, ``costs``.
+
+        Raises:
+            RuntimeError: If another comparison is at work in the folder.
+        """
+        self.work_dir.mkdir(parents=True, exist_ok=True)
+        with _locked(self.work_dir / 'lock') as self._lock:
+            costs = {
+                name: self._cost(name, config)
+                for name, config in self.configs.items()
+            }
+            runs: list[Run] = []
+            # seeds outside: an early stop leaves as many runs of each config
+            for seed in range(self.seeds):
+                for name, config in self.configs.items():
+                    runs.append(self._run(name, config, seed))
+                    result = self._result(costs, runs)
+                    _write(self.work_dir / 'comparison.json', result)
+        return result
+
+    def _result(
+        self, costs: dict[str, ModelCost | None], runs: Sequence[Run]
+    ) -> dict[str, Any]:
+        return dict(
+            epochs=self.epochs,
+            seeds=self.seeds,
+            costs={
+                name: None if cost is None else asdict(cost)
+                for name, cost in costs.items()
+            },
+            runs=[asdict(run) for run in runs],
+        )
+
+    def _cost(self, name: str, config: Config) -> ModelCost | None:
+        """Measure a model; one that cannot be built fails when it trains."""
+        try:
+            return measure_cost_apart(config)
+        except Exception as err:  # noqa: BLE001 whatever a config can raise
+            self.report(f'{name}: its cost is not known: {_line(err)}')
+            return None
+
+    def _run(self, name: str, config: Config, seed: int) -> Run:
+        folder = self.work_dir / f'{name}-{digest(config)}' / f'seed{seed}'
+        title = f'{name}, seed {seed}'
+        finished = _finished(folder / 'run.json')
+        if finished is not None:
+            self.report(f'{title}: finished already in {folder}')
+            return finished
+        self.report(f'{title}: training in {folder}')
+        run = Run(name, seed, str(folder), 'failed')
+        try:
+            self._train_and_test(config, folder, run)
+        except (RunError, OSError) as err:
+            run.error = _line(err)
+            self.report(f'{title}: FAILED: {run.error}')
+        else:
+            run.status = 'finished'
+            values = ', '.join(
+                f'{key} {(run.metrics or {}).get(key, float("nan")):.1f}'
+                for key in METRICS
+            )
+            self.report(f'{title}: {values}')
+        _write(folder / 'run.json', asdict(run))
+        return run
+
+    def _train_and_test(self, config: Config, folder: Path, run: Run) -> None:
+        settings, train, test = (
+            folder / name for name in ('config.py', 'train', 'test')
+        )
+        folder.mkdir(parents=True, exist_ok=True)
+        if not settings.exists():
+            # written at the end, so that the file is whole if it is there
+            part = folder / 'part.py'
+            config.dump(part)
+            os.replace(part, settings)
+        resumed = (train / 'last_checkpoint').exists()
+        if not resumed:
+            shutil.rmtree(train, ignore_errors=True)
+        # A process that outlives this one keeps the lock, and so a second
+        # comparison out of the folder.
+        lock = (self._lock,)
+        seconds, peak = run_tool(
+            self.tools / 'train.py',
+            [
+                *(settings, '--work-dir', train, '--seed', run.seed),
+                *(['--resume'] if resumed else []),
+            ],
+            folder / 'train.log',
+            lock,
+        )
+        if not resumed:
+            run.train_seconds, run.peak_bytes = seconds, peak
+        run.checkpoint = str(chosen_checkpoint(train))
+        run_tool(
+            self.tools / 'test.py',
+            [settings, run.checkpoint, '--work-dir', test],
+            folder / 'test.log',
+            lock,
+        )
+        metrics = json.loads((test / 'metrics.json').read_text('utf-8'))
+        run.metrics = metrics['metrics']
+
+
+def table_of(result: dict[str, Any]) -> str:
+    """Make the Markdown table of a comparison.
+
+    Args:
+        result (dict[str, Any]): Of :meth:`Comparison.run`, or of its file.
+
+    Returns:
+        str: A line a config, in the order they were given.
+    """
+    return comparison_table(result['costs'], result['runs'])
+
+
+def digest(config: Config) -> str:
+    """Name all settings of a config by 8 characters."""
+    text = json.dumps(config.to_dict(), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def chosen_checkpoint(folder: Path) -> Path:
+    """Find what a training leaves for the test.
+
+    Args:
+        folder (Path): Its work directory.
+
+    Returns:
+        Path: The best checkpoint on the validation list, the last one where
+        none was chosen.
+
+    Raises:
+        RunError: If there is no checkpoint.
+    """
+    best = sorted(
+        folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime
+    )
+    if best:
+        return best[-1]
+    last = folder / 'last_checkpoint'
+    if not last.exists():
+        raise RunError(
+            f'The training left no checkpoint in {folder}. Set '
+            'default_hooks.checkpoint of the config.'
+        )
+    return Path(last.read_text('utf-8').strip())
+
+
+def _with_epochs(config: Config, epochs: int | None) -> Config:
+    config = copy.deepcopy(config)
+    if epochs is not None:
+        config.train_cfg.max_epochs = epochs
+    return config
+
+
+def _same_epochs(configs: dict[str, Config]) -> int:
+    """Refuse configs of different budgets."""
+    epochs = {
+        name: config.train_cfg.max_epochs for name, config in configs.items()
+    }
+    if len(set(epochs.values())) > 1:
+        raise ValueError(
+            f'Configs of one comparison train equally long, but got {epochs} '
+            'epochs. Set --epochs.'
+        )
+    return next(iter(epochs.values()))
+
+
+def _finished(file: Path) -> Run | None:
+    """Read the record of an earlier run, if that one finished."""
+    if not file.exists():
+        return None
+    run = Run(**json.loads(file.read_text('utf-8')))
+    return run if run.status == 'finished' else None
+
+
+def _line(err: Exception) -> str:
+    return ' '.join(f'{type(err).__name__}: {err}'.split())
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    """Write JSON, complete or not at all."""
+    part = file.with_name(f'{file.name}.part')
+    part.write_text(f'{json.dumps(content, indent=2)}\n', encoding='utf-8')
+    os.replace(part, file)
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[int]:
+    """Keep a second comparison out of the folder; gives the open file."""
+    with file.open('w') as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            raise RuntimeError(
+                f'Another comparison is at work in {file.parent}. Wait for '
+                'it, or give another --work-dir.'
+            ) from err
+        yield handle.fileno()

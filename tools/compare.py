@@ -1,0 +1,69 @@
+"""Compare methods: python tools/compare.py CONFIG... --seeds 3 [options].
+
+Trains and tests every config with every seed under the same budget, one run
+after another, and prints a Markdown table. The same command goes on where it
+was stopped; after a change of the code, give another --work-dir.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from eaglenet_mm.apis.comparison import Comparison, table_of
+from eaglenet_mm.utils.launch import add_config_arguments, read_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description='Train and test several configs under the same budget'
+    )
+    parser.add_argument('configs', nargs='+', help='config files')
+    parser.add_argument(
+        '--seeds', type=int, default=3, help='runs a config; default: 3'
+    )
+    parser.add_argument(
+        '--epochs',
+        type=int,
+        help='epochs of every training; default: those of the configs, which '
+        'must agree',
+    )
+    parser.add_argument(
+        '--work-dir',
+        default='work_dirs/comparison',
+        help='folder of all runs, where finished ones are found again, and '
+        'of comparison.json; default: work_dirs/comparison',
+    )
+    add_config_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Compare, print the table; 1 if a run failed."""
+    args = parse_args()
+    configs = {}
+    for path in args.configs:
+        name = Path(path).stem
+        if name in configs:
+            raise ValueError(
+                f'Configs are told apart by their names, but {name!r} is '
+                'given twice.'
+            )
+        configs[name] = read_config(
+            argparse.Namespace(**{**vars(args), 'config': path})
+        )
+    result = Comparison(
+        configs,
+        seeds=args.seeds,
+        work_dir=args.work_dir,
+        tools=Path(__file__).resolve().parent,
+        epochs=args.epochs,
+        report=lambda line: print(line, flush=True),
+    ).run()
+    print(f'\n{result["epochs"]} epochs, {result["seeds"]} seeds\n')
+    print(table_of(result))
+    return int(any(run['status'] == 'failed' for run in result['runs']))
+
+
+if __name__ == '__main__':
+    sys.exit(main())
