@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
 from typing import Any
@@ -46,6 +47,8 @@ def mean_and_spread(values: Sequence[float], digits: int = 1) -> str:
     """Write numbers as mean and sample standard deviation."""
     if not values:
         return _MISSING
+    if not all(map(math.isfinite, values)):
+        return 'not finite'
     mean = f'{fmean(values):.{digits}f}'
     if len(values) == 1:
         return mean

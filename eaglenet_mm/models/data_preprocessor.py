@@ -16,6 +16,30 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 STATISTICS_TOLERANCE = 1e-3
 
 
+def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
+    """Refuse statistics of pixels that are not in units of [0, 1].
+
+    Args:
+        mean (Sequence[float]): Of the three colours.
+        std (Sequence[float]): Of the three colours.
+
+    Raises:
+        ValueError: If they are not three numbers each, a mean is not in
+            [0, 1], or a deviation not from 0 (excluded) to 10.
+    """
+    if (
+        len(mean) != 3
+        or len(std) != 3
+        or not all(0 <= value <= 1 for value in mean)
+        or not all(0 < value <= 10 for value in std)
+    ):
+        raise ValueError(
+            'mean and std must be three numbers each, in units of [0, 1] '
+            f'and std above 0, but got {list(mean)} and {list(std)}. '
+            'Divide values in grey levels by 255.'
+        )
+
+
 @MODELS.register_module()
 class RetrievalDataPreprocessor(BaseDataPreprocessor):
     """Stack, pad, mask, normalise and move a batch.
@@ -58,17 +82,7 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
         self.given = {'mean': mean, 'std': std}
         mean = CLIP_MEAN if mean is None else mean
         std = CLIP_STD if std is None else std
-        if (
-            len(mean) != 3
-            or len(std) != 3
-            or not all(0 <= value <= 1 for value in mean)
-            or not all(value > 0 for value in std)
-        ):
-            raise ValueError(
-                'mean and std must be three numbers each, in units of [0, 1] '
-                f'and std above 0, but got {list(mean)} and {list(std)}. '
-                'Divide values in grey levels by 255.'
-            )
+        check_statistics(mean, std)
         if num_frames < 1:
             raise ValueError(
                 f'num_frames must be at least 1, but got {num_frames}. Set '

@@ -340,3 +340,8 @@ def _wait_for(file):
             return
         time.sleep(0.05)
     raise TimeoutError(f'{file} did not come; pid {os.getpid()}')
+
+
+def test_a_metric_that_is_no_number():
+    assert mean_and_spread([1.0, float('nan')]) == 'not finite'
+    assert mean_and_spread([1.0, 2.0]) == '1.5 ± 0.7'

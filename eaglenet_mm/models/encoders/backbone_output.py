@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -168,3 +168,29 @@ def _leaves(output: Any) -> Iterator[Tensor]:
     elif isinstance(output, list | tuple):
         for part in output:
             yield from _leaves(part)
+
+
+def check_sizes(
+    image_size: int | Sequence[int] | None, embed_dim: int | None
+) -> None:
+    """Refuse sizes of frames and features that cannot be.
+
+    Args:
+        image_size (int or Sequence[int], optional): Pixels, or height and
+            width.
+        embed_dim (int, optional): Width of the features.
+
+    Raises:
+        ValueError: If one is not positive, or there are more than two sides.
+    """
+    sides = [image_size] if isinstance(image_size, int) else image_size or ()
+    if len(sides) > 2 or not all(side > 0 for side in sides):
+        raise ValueError(
+            'image_size must be a number of pixels or height and width, but '
+            f'got {image_size}.'
+        )
+    if embed_dim is not None and embed_dim < 1:
+        raise ValueError(
+            'embed_dim must be at least 1, or None for no projection, but got '
+            f'{embed_dim}.'
+        )

@@ -11,11 +11,13 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from eaglenet_mm.models.data_preprocessor import check_statistics
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import VideoFeatures
 from eaglenet_mm.utils.name_lists import name_some
 
 from .backbone_output import (
+    check_sizes,
     keep_nothing,
     pool_frames,
     pool_mask,
@@ -125,6 +127,7 @@ class RegisteredEncoder(BaseModule):
                 raise ValueError(
                     f'{name} must be one of {allowed}, but got {value!r}.'
                 )
+        check_sizes(image_size, embed_dim)
         self.is_clip = layout == 'clip'
         self.flips_channels = channel_order == 'bgr'
         self.frozen = frozen
@@ -134,8 +137,9 @@ class RegisteredEncoder(BaseModule):
         height, width = (size, size) if isinstance(size, int) else size
         #: Height and width of the frames, pixels.
         self.image_size: tuple[int, int] = (height, width)
-        self.mean = tuple(mean or built.mean)
-        self.std = tuple(std or built.std)
+        self.mean = tuple(built.mean if mean is None else mean)
+        self.std = tuple(built.std if std is None else std)
+        check_statistics(self.mean, self.std)
         self.backbone_name = built.name
         self.backbone: Any = built.module
         self._keeps_weights = built.initialises_itself

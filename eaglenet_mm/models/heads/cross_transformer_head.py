@@ -14,7 +14,10 @@ from eaglenet_mm.models.heads.head_checks import (
 )
 from eaglenet_mm.models.heads.seeded_head import PairDropoutHead
 from eaglenet_mm.models.layers import PairRandom
-from eaglenet_mm.models.layers.graph_attention import at_least_float32
+from eaglenet_mm.models.layers.graph_attention import (
+    at_least_float32,
+    check_dropout,
+)
 from eaglenet_mm.models.layers.temporal import (
     ResidualBlock,
     check_heads,
@@ -82,6 +85,7 @@ class CrossTransformerHead(PairDropoutHead):
             raise ValueError(
                 f'num_layers must be at least 1, but got {num_layers}.'
             )
+        check_dropout(dropout)
         self.embed_dim = embed_dim
         self.dropout = dropout
         self.num_frames = num_frames

@@ -29,9 +29,18 @@ def check_text_sizes(
     if needs_tokens and (text.tokens is None or text.token_mask is None):
         raise ValueError(
             f'{type(head).__name__} matches words, but the text encoder '
-            'returns sentences alone. Set output_tokens=True of the text '
-            'encoder, or choose a head that takes sentences.'
+            'returns sentences alone. Set output_tokens=True of a '
+            'CLIPTextEncoder or HuggingFaceTextEncoder, or choose a head that '
+            'takes sentences.'
         )
+    if needs_tokens and text.token_mask is not None:
+        silent = (~text.token_mask.any(dim=1)).nonzero().flatten()
+        if len(silent):
+            raise ValueError(
+                f'{type(head).__name__} needs a real word of each text, but '
+                f'{len(silent)} have none, the first at position '
+                f'{int(silent[0])}. Remove empty captions.'
+            )
 
 
 def check_video_sizes(
@@ -85,7 +94,7 @@ def check_video_sizes(
     if needs_patches and video.patches is None:
         raise ValueError(
             f'{name} selects among patches, but the video encoder returns '
-            'frames alone. Set output_patches=True of the video encoder, or '
+            'frames alone. Set output_patches=True of a CLIPVideoEncoder, or '
             'choose a head that takes frames.'
         )
 

@@ -91,7 +91,9 @@ class TMASSHead(SeededHead):
         support_weight (float): Factor of the same loss on the scores of the
             support text. Default: 0.8, as published for MSR-VTT; 0 for LSMDC
             and DiDeMo.
-        memory_budget (int): See the base class.
+        memory_budget (int): See the base class. Training keeps the pooled
+            videos of all pairs besides, ``4 D`` bytes a pair or a few times
+            that.
         init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
 
     Raises:
@@ -122,6 +124,11 @@ class TMASSHead(SeededHead):
             raise ValueError(
                 "evaluation must be 'pairwise' or 'published' and num_trials "
                 f'at least 1, but got {evaluation!r} and {num_trials}.'
+            )
+        if support_weight < 0 or prior_std < 0:
+            raise ValueError(
+                'support_weight and prior_std must be at least 0, but got '
+                f'{support_weight} and {prior_std}.'
             )
         if evaluation == 'published':
             warnings.warn(
@@ -209,7 +216,8 @@ class TMASSHead(SeededHead):
             raise ValueError(
                 "TMASSHead(evaluation='published') needs the caption of each "
                 'video of the gallery, which a search does not have. Evaluate '
-                "with RetrievalTestLoop, or set evaluation='pairwise'."
+                'all pairs (RetrievalTestLoop without shortlist), or set '
+                "evaluation='pairwise'."
             )
         pooled = self.pooling(text_state.embeds, video_state.pooled_frames)
         with torch.autocast(pooled.device.type, enabled=False):

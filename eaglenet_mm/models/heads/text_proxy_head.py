@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -22,7 +23,10 @@ from eaglenet_mm.models.heads.shortlist import (
     unit_sentences,
 )
 from eaglenet_mm.models.layers import PairRandom
-from eaglenet_mm.models.layers.graph_attention import at_least_float32
+from eaglenet_mm.models.layers.graph_attention import (
+    at_least_float32,
+    check_dropout,
+)
 from eaglenet_mm.models.layers.text_director import (
     DirectorLayer,
     ProxyVideoState,
@@ -50,9 +54,9 @@ class TextProxyHead(PairDropoutHead):
     video is the mean of its unit frames and the frames are the tokens (the
     release stands on CLIP-ViP, which has video tokens of its own); ``gamma``
     is a fixed number that the config states (the release reports the best of
-    ten on the test set); the dash is over the tokens that the director sees;
-    gradients of several processes are those of the joint batch (there, of
-    other samples); masked frames are left out.
+    ten on the test set); a linear dash is over the tokens that the director
+    sees; gradients of several processes are those of the joint batch (there,
+    of other samples); masked frames are left out.
 
     Args:
         embed_dim (int): Width ``D``.
@@ -105,6 +109,7 @@ class TextProxyHead(PairDropoutHead):
                 "dash must be 'theta' or 'linear' and num_tokens from 1 to "
                 f'num_frames={num_frames}, but got {dash!r} and {num_tokens}.'
             )
+        check_dropout(dropout)
         self.embed_dim = embed_dim
         self.num_frames = num_frames
         self.gamma = gamma
@@ -147,9 +152,8 @@ class TextProxyHead(PairDropoutHead):
         mask = video.frame_mask
         if not self.use_frame_mask:
             mask = torch.ones_like(mask)
-        return self.prepare_tokens(
-            video.frames, mask, mean_of_unit_frames(video)
-        )
+        embeds = mean_of_unit_frames(replace(video, frame_mask=mask))
+        return self.prepare_tokens(video.frames, mask, embeds)
 
     def prepare_tokens(
         self, tokens: Tensor, token_mask: Tensor, embeds: Tensor

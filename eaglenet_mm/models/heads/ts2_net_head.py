@@ -99,11 +99,15 @@ class TS2NetHead(SeededHead):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(loss_match, memory_budget, init_cfg)
-        if not 1 <= num_selected <= num_patches or num_samples < 1:
+        if (
+            not 1 <= num_selected <= num_patches
+            or num_samples < 1
+            or sigma <= 0
+        ):
             raise ValueError(
-                f'num_selected must be from 1 to num_patches={num_patches} '
-                f'and num_samples at least 1, but got {num_selected} and '
-                f'{num_samples}.'
+                f'num_selected must be from 1 to num_patches={num_patches}, '
+                'num_samples at least 1 and sigma above 0, but got '
+                f'{num_selected}, {num_samples} and {sigma}.'
             )
         self.embed_dim = embed_dim
         self.num_frames = num_frames

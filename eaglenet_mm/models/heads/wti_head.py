@@ -62,10 +62,10 @@ class WTIHead(SeededHead):
     sentence and the mean of unit frames. Training may add channel
     decorrelation regularisation, ``loss_decorrelation``.
 
-    As in the release a masked entry counts as a cosine of 0, which can be the
-    best if all real ones are negative. Differs from it: the cross transformer
-    (``xti``) is :class:`CrossTransformerHead`; weights see the gradient of the
-    joint batch, as encoders do.
+    Differs from the release: padding is never the best match (there it counts
+    as a cosine of 0, which is the best if all real ones are negative); the
+    cross transformer (``xti``) is :class:`CrossTransformerHead`; weights see
+    the gradient of the joint batch, as encoders do.
 
     Args:
         embed_dim (int): Width ``D``.
@@ -74,6 +74,8 @@ class WTIHead(SeededHead):
             Default: ``'wti'``.
         num_weight_layers (int): Linear layers of the weights, 1 to 3.
             Default: 2.
+        release_mask (bool): Let padding count as a cosine of 0, as the
+            release does. Default: False.
         temporal (dict, optional): Config of the temporal part of the frames.
             Default: None.
         max_words (int): Tokens of a text, for the size of chunks.
@@ -94,6 +96,7 @@ class WTIHead(SeededHead):
         num_frames: int,
         interaction: str = 'wti',
         num_weight_layers: int = 2,
+        release_mask: bool = False,
         temporal: dict | None = None,
         max_words: int = 32,
         loss_match: dict | None = None,
@@ -109,6 +112,7 @@ class WTIHead(SeededHead):
                 f'{num_weight_layers}.'
             )
         self.interaction = interaction
+        self.release_mask = release_mask
         self.embed_dim = embed_dim
         self.num_frames = num_frames
         self.max_words = max_words
@@ -170,8 +174,15 @@ class WTIHead(SeededHead):
             cosines = torch.tensordot(
                 text_state.masked(), video_state.masked(), dims=([2], [2])
             )
-            words = cosines.amax(dim=3)  # (Bt, L, Bv)
-            frames = cosines.amax(dim=1)  # (Bt, Bv, F)
+            for_words = for_frames = cosines
+            if not self.release_mask:
+                lowest = float('-inf')
+                for_words = cosines.masked_fill(~video_state.mask, lowest)
+                for_frames = cosines.masked_fill(
+                    ~text_state.mask[:, :, None, None], lowest
+                )
+            words = for_words.amax(dim=3)  # (Bt, L, Bv)
+            frames = for_frames.amax(dim=1)  # (Bt, Bv, F)
             by_words = (words * text_state.weights.unsqueeze(-1)).sum(dim=1)
             by_frames = (frames * video_state.weights).sum(dim=-1)
             return (by_words + by_frames) / 2
@@ -200,7 +211,7 @@ class WTIHead(SeededHead):
 
     def bytes_per_pair(self, training: bool) -> int:
         """Tell what one pair takes: the cosines of words and frames."""
-        copies = 3 if training else 1
+        copies = 4 if training else 3
         return 4 * copies * self.max_words * self.num_frames
 
 

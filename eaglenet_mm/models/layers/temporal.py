@@ -87,7 +87,8 @@ class ResidualBlock(nn.Module):
         query, key, value = heads.permute(2, 0, 3, 1, 4)  # (B, H, N, D / H)
         x, query = x[:, :num_queries], query[:, :, :num_queries]
         bias = torch.zeros_like(key_mask, dtype=query.dtype)
-        bias = bias.masked_fill(~key_mask, MASKED)[:, None, None]
+        lowest = max(MASKED, torch.finfo(query.dtype).min)  # half ends there
+        bias = bias.masked_fill(~key_mask, lowest)[:, None, None]
         attended = F.scaled_dot_product_attention(
             query,
             key,

@@ -19,9 +19,8 @@ class ChannelDecorrelationLoss(BaseModule):
     Implements the CDCR of `DRL <https://arxiv.org/abs/2203.07111>`_ on the
     tokens of matching pairs: both sides are standardised per channel, and the
     correlations ``C`` between channels are to be the identity. As in the
-    release a padded token can be the best, where all real ones have negative
-    cosines, and the correlations of words with frames and of frames with words
-    are averaged entry by entry, without exchanging rows and columns::
+    release the correlations of words with frames and of frames with words are
+    averaged entry by entry, without exchanging rows and columns::
 
         diagonal_weight * sum_i (C_ii - 1)^2
             + other_weight * sum_{i != j} C_ij^2
@@ -35,6 +34,8 @@ class ChannelDecorrelationLoss(BaseModule):
         diagonal_weight (float): Default: 0.11, as published for WTI.
         other_weight (float): Default: 0.
         loss_weight (float): Factor of the loss. Default: 0.001.
+        release_mask (bool): Let a padded token be the best where all real
+            ones have negative cosines, as the release does. Default: False.
 
     Raises:
         ValueError: If the pairing is unknown.
@@ -46,6 +47,7 @@ class ChannelDecorrelationLoss(BaseModule):
         diagonal_weight: float = 0.11,
         other_weight: float = 0.0,
         loss_weight: float = 1e-3,
+        release_mask: bool = False,
     ) -> None:
         super().__init__()
         if pairing not in ('sample', 'best', 'weighted'):
@@ -57,6 +59,7 @@ class ChannelDecorrelationLoss(BaseModule):
         self.diagonal_weight = diagonal_weight
         self.other_weight = other_weight
         self.loss_weight = loss_weight
+        self.release_mask = release_mask
 
     def forward(self, text: Any, video: Any, random: KeyedRandom) -> Tensor:
         """Compute the loss.
@@ -103,6 +106,9 @@ class ChannelDecorrelationLoss(BaseModule):
     def _best(self, text: Any, video: Any) -> Tensor:
         """Correlate words with their best frames, and the reverse."""
         cosines = text.masked() @ video.masked().transpose(1, 2)  # (B, L, F)
+        if not self.release_mask:
+            real = text.mask.unsqueeze(2) & video.mask.unsqueeze(1)
+            cosines = cosines.masked_fill(~real, float('-inf'))
         total: Any = 0
         for own, other, scores in (
             (text, video, cosines),
@@ -127,8 +133,15 @@ class ChannelDecorrelationLoss(BaseModule):
         one: Tensor, other: Tensor, count: int, weights: Tensor | None = None
     ) -> Tensor:
         """Correlate channels of rows that belong together, ``(D, D)``."""
-        one = (one - one.mean(dim=0)) / one.std(dim=0)
-        other = (other - other.mean(dim=0)) / other.std(dim=0)
+        if len(one) < 2:
+            raise ValueError(
+                'ChannelDecorrelationLoss standardises channels over the '
+                'batch, so it needs at least two pairs. Raise batch_size, or '
+                'set drop_last=True.'
+            )
+        least = torch.finfo(one.dtype).tiny  # a channel may be constant
+        one = (one - one.mean(dim=0)) / one.std(dim=0).clamp(min=least)
+        other = (other - other.mean(dim=0)) / other.std(dim=0).clamp(min=least)
         if weights is not None:
             one = one * weights.unsqueeze(-1)
         return one.T @ other / count

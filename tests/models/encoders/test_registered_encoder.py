@@ -488,3 +488,22 @@ def test_base_configs(name: str, repository: Path) -> None:
     with torch.no_grad():
         video = built.encode_video(batch['pixels'], batch['frame_mask'])
     assert video.frames.shape == (1, steps, width)
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (dict(mean=(123.7, 116.3, 103.5)), 'Divide values in grey levels'),
+        (dict(std=(0.0, 1.0, 1.0)), 'std above 0'),
+        (dict(std=(58.4, 57.1, 57.4)), 'Divide values in grey levels'),
+        (dict(mean=(0.5, 0.5)), 'three numbers each'),
+        (dict(embed_dim=0), 'embed_dim must be at least 1'),
+        (dict(embed_dim=-3), 'embed_dim must be at least 1'),
+        (dict(image_size=(3, 32, 32)), 'height and width'),
+        (dict(image_size=-1), 'height and width'),
+    ],
+)
+def test_impossible_sizes_and_statistics(options: dict, message: str) -> None:
+    config = dict(ENCODERS['resnet'], embed_dim=8)
+    with pytest.raises(ValueError, match=message):
+        RegisteredEncoder(**{**config, **options})

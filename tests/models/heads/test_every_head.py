@@ -163,11 +163,16 @@ def test_a_state_dict_restores_all(name: str, variant: str) -> None:
 
 
 @every_head
-def test_half_precision_comes_close(name: str, variant: str) -> None:
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision_comes_close(
+    name: str, variant: str, dtype: torch.dtype
+) -> None:
+    if variant == 'lstm' and dtype is torch.float16:
+        return  # CPUs have no such LSTM
     head = build(name, variant).float()
     text, video = (side.to(torch.float32) for side in features(6, 6))
     expected = head(text, video)
-    with torch.autocast('cpu', dtype=torch.bfloat16):
+    with torch.autocast('cpu', dtype=dtype):
         scores = head(text, video)
         losses = head.train().loss(text, video)
     assert scores.dtype is torch.float32
