@@ -139,7 +139,7 @@ class ChannelDecorrelationLoss(BaseModule):
                 'batch, so it needs at least two pairs. Raise batch_size, or '
                 'set drop_last=True.'
             )
-        least = torch.finfo(one.dtype).tiny  # a channel may be constant
+        least = 1e-6  # a channel may be constant, of one partner for all
         one = (one - one.mean(dim=0)) / one.std(dim=0).clamp(min=least)
         other = (other - other.mean(dim=0)) / other.std(dim=0).clamp(min=least)
         if weights is not None:

@@ -7,7 +7,13 @@ import math
 import pytest
 import torch
 
-from eaglenet_mm.models.losses import InfoNCELoss, PairwiseSigmoidLoss
+from eaglenet_mm.models.heads.wti_head import WeightedTokens
+from eaglenet_mm.models.layers import KeyedRandom
+from eaglenet_mm.models.losses import (
+    ChannelDecorrelationLoss,
+    InfoNCELoss,
+    PairwiseSigmoidLoss,
+)
 
 
 @pytest.mark.parametrize('size', [1, 2, 7])
@@ -86,3 +92,27 @@ def test_a_matrix_must_be_square(loss_type: type) -> None:
 def test_scales_are_positive(name: str) -> None:
     with pytest.raises(ValueError, match=f'{name}=0'):
         InfoNCELoss(**{name: 0})
+
+
+@pytest.mark.parametrize('pairing', ['best', 'weighted'])
+def test_a_constant_channel_is_no_end(pairing: str) -> None:
+    """All frames may choose one word, so that its channels do not vary."""
+    torch.manual_seed(0)
+    frames = torch.randn(4, 3, 8)
+    words = torch.randn(1, 1, 8).repeat(4, 2, 1).requires_grad_()
+    mask = torch.ones(4, 2, dtype=torch.bool)
+    text = WeightedTokens(words, mask / 2, mask)
+    mask = torch.ones(4, 3, dtype=torch.bool)
+    video = WeightedTokens(frames, mask / 3, mask)
+    loss = ChannelDecorrelationLoss(pairing=pairing)(
+        text, video, KeyedRandom(0)
+    )
+    loss.backward()
+    assert bool(loss.isfinite())
+    assert bool(words.grad.isfinite().all())
+    with pytest.raises(ValueError, match='at least two pairs'):
+        ChannelDecorrelationLoss(pairing='sample')(
+            text.index_select(slice(0, 1)),
+            video.index_select(slice(0, 1)),
+            KeyedRandom(0),
+        )
