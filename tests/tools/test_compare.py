@@ -168,7 +168,11 @@ def test_an_interrupted_run_goes_on(how, compare, tools, tmp_path):
         f'module.Comparison({{"model1": Config({config!r})}}, 1, '
         f'{str(tmp_path / "runs")!r}, {str(tools)!r}).run()\n'
     )
-    process = subprocess.Popen([sys.executable, '-c', script])
+    process = subprocess.Popen(
+        [sys.executable, '-c', script],
+        # where the tests run in the background, SIGINT may be ignored
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     folder = tmp_path / 'runs' / f'model1-{digest(Config(config))}' / 'seed0'
     try:
         _wait_for(folder / 'train' / 'last_checkpoint')
