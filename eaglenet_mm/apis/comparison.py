@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import copy
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from mmengine.config import Config
 
 from .comparison_table import METRICS, comparison_table
 from .model_cost import ModelCost, measure_cost_apart
+from .run_folder import chosen_checkpoint, locked, write_whole
 from .tool_process import RunError, run_tool
 
 
@@ -114,7 +113,7 @@ class Comparison:
             RuntimeError: If another comparison is at work in the folder.
         """
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        with _locked(self.work_dir / 'lock') as self._lock:
+        with locked(self.work_dir / 'lock') as self._lock:
             costs = {
                 name: self._cost(name, config)
                 for name, config in self.configs.items()
@@ -125,7 +124,7 @@ class Comparison:
                 for name, config in self.configs.items():
                     runs.append(self._run(name, config, seed))
                     result = self._result(costs, runs)
-                    _write(self.work_dir / 'comparison.json', result)
+                    write_whole(self.work_dir / 'comparison.json', result)
         return result
 
     def _result(
@@ -152,15 +151,18 @@ class Comparison:
     def _run(self, name: str, config: Config, seed: int) -> Run:
         folder = self.work_dir / f'{name}-{digest(config)}' / f'seed{seed}'
         title = f'{name}, seed {seed}'
-        finished = _finished(folder / 'run.json')
-        if finished is not None:
+        earlier = _earlier(folder / 'run.json')
+        if earlier is not None and earlier.status == 'finished':
             self.report(f'{title}: finished already in {folder}')
-            return finished
+            return earlier
         self.report(f'{title}: training in {folder}')
         run = Run(name, seed, str(folder), 'failed')
+        if earlier is not None:  # its training may have ended well
+            run.train_seconds = earlier.train_seconds
+            run.peak_bytes = earlier.peak_bytes
         try:
             self._train_and_test(config, folder, run)
-        except (RunError, OSError) as err:
+        except (RunError, OSError, ValueError, KeyError) as err:
             run.error = _line(err)
             self.report(f'{title}: FAILED: {run.error}')
         else:
@@ -170,7 +172,7 @@ class Comparison:
                 for key in METRICS
             )
             self.report(f'{title}: {values}')
-        _write(folder / 'run.json', asdict(run))
+        write_whole(folder / 'run.json', asdict(run))
         return run
 
     def _train_and_test(self, config: Config, folder: Path, run: Run) -> None:
@@ -200,6 +202,7 @@ class Comparison:
         )
         if not resumed:
             run.train_seconds, run.peak_bytes = seconds, peak
+            write_whole(folder / 'run.json', asdict(run))
         run.checkpoint = str(chosen_checkpoint(train))
         run_tool(
             self.tools / 'test.py',
@@ -229,33 +232,6 @@ def digest(config: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def chosen_checkpoint(folder: Path) -> Path:
-    """Find what a training leaves for the test.
-
-    Args:
-        folder (Path): Its work directory.
-
-    Returns:
-        Path: The best checkpoint on the validation list, the last one where
-        none was chosen.
-
-    Raises:
-        RunError: If there is no checkpoint.
-    """
-    best = sorted(
-        folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime
-    )
-    if best:
-        return best[-1]
-    last = folder / 'last_checkpoint'
-    if not last.exists():
-        raise RunError(
-            f'The training left no checkpoint in {folder}. Set '
-            'default_hooks.checkpoint of the config.'
-        )
-    return Path(last.read_text('utf-8').strip())
-
-
 def _with_epochs(config: Config, epochs: int | None) -> Config:
     config = copy.deepcopy(config)
     if epochs is not None:
@@ -276,34 +252,12 @@ def _same_epochs(configs: dict[str, Config]) -> int:
     return next(iter(epochs.values()))
 
 
-def _finished(file: Path) -> Run | None:
-    """Read the record of an earlier run, if that one finished."""
+def _earlier(file: Path) -> Run | None:
+    """Read the record of an earlier run, if there is one."""
     if not file.exists():
         return None
-    run = Run(**json.loads(file.read_text('utf-8')))
-    return run if run.status == 'finished' else None
+    return Run(**json.loads(file.read_text('utf-8')))
 
 
 def _line(err: Exception) -> str:
     return ' '.join(f'{type(err).__name__}: {err}'.split())
-
-
-def _write(file: Path, content: dict[str, Any]) -> None:
-    """Write JSON, complete or not at all."""
-    part = file.with_name(f'{file.name}.part')
-    part.write_text(f'{json.dumps(content, indent=2)}\n', encoding='utf-8')
-    os.replace(part, file)
-
-
-@contextmanager
-def _locked(file: Path) -> Iterator[int]:
-    """Keep a second comparison out of the folder; gives the open file."""
-    with file.open('w') as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as err:
-            raise RuntimeError(
-                f'Another comparison is at work in {file.parent}. Wait for '
-                'it, or give another --work-dir.'
-            ) from err
-        yield handle.fileno()

@@ -12,6 +12,7 @@ from typing import Any
 
 #: Lines of a log that are repeated where a run failed.
 _LAST_LINES = 3
+_SECONDS_BETWEEN_LOOKS = 0.02
 
 
 class RunError(RuntimeError):
@@ -33,9 +34,8 @@ def run_tool(
         pass_fds (Sequence[int]): Open files that it inherits. Default: none.
 
     Returns:
-        tuple[float, int]: Seconds by the clock, and bytes of memory that were
-        resident at most, of the process or of one of its workers if that had
-        more.
+        tuple[float, int]: Seconds by the clock, and bytes of the host's memory
+        that were resident in the process at most.
 
     Raises:
         RunError: If it ended with an error; names the log and its end.
@@ -50,8 +50,12 @@ def run_tool(
             pass_fds=pass_fds,
         )
         try:
-            # its own usage, which subprocess does not tell
-            _, status, usage = os.wait4(process.pid, 0)
+            peak = 0
+            ended, status, usage = os.wait4(process.pid, os.WNOHANG)
+            while not ended:
+                peak = max(peak, _peak_of(process.pid))
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                ended, status, usage = os.wait4(process.pid, os.WNOHANG)
         except BaseException:
             process.terminate()
             process.wait()
@@ -64,6 +68,20 @@ def run_tool(
             f'{tool.name} ended with code {process.returncode}; see {log}: '
             f'{" | ".join(told[-_LAST_LINES:])}'
         )
-    # kilobytes, but bytes on a Mac
-    unit = 1 if sys.platform == 'darwin' else 1024
-    return time.perf_counter() - begin, usage.ru_maxrss * unit
+    if not peak:  # not on Linux; kilobytes, but bytes on a Mac
+        peak = usage.ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+    return time.perf_counter() - begin, peak
+
+
+def _peak_of(pid: int) -> int:
+    """Bytes that were resident since the process began its program.
+
+    Its resource usage would tell the size of the process that started it, if
+    that is larger.
+    """
+    try:
+        lines = Path(f'/proc/{pid}/status').read_text().splitlines()
+    except OSError:
+        return 0
+    sizes = [x.split()[1] for x in lines if x.startswith('VmHWM:')]
+    return int(sizes[0]) * 1024 if sizes else 0

@@ -19,6 +19,7 @@ from mmengine.config import Config
 from eaglenet_mm.apis.comparison import Comparison, digest, table_of
 from eaglenet_mm.apis.comparison_table import mean_and_spread, rounded
 from eaglenet_mm.apis.model_cost import measure_cost
+from eaglenet_mm.apis.tool_process import run_tool
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
@@ -54,9 +55,9 @@ with (Path(settings).parents[2] / 'calls').open('a') as file:
 Path(folder).mkdir(parents=True, exist_ok=True)
 seed = int(Path(settings).parent.name.removeprefix('seed'))
 metrics = {key: 40.0 + seed for key in ('t2v/R1', 't2v/R5', 't2v/R10')}
-(Path(folder) / 'metrics.json').write_text(
-    json.dumps(dict(metrics={**metrics, 'v2t/R1': 30.0}))
-)
+text = json.dumps(dict(metrics={**metrics, 'v2t/R1': 30.0}))
+broken = "'broken'" in Path(settings).read_text()
+(Path(folder) / 'metrics.json').write_text(text[:9] if broken else text)
 """
 
 
@@ -349,3 +350,33 @@ def _wait_for(file):
 def test_a_metric_that_is_no_number():
     assert mean_and_spread([1.0, float('nan')]) == 'not finite'
     assert mean_and_spread([1.0, 2.0]) == '1.5 ± 0.7'
+
+
+def test_memory_is_of_the_tool_alone(tmp_path):
+    """This process is much larger than an empty script."""
+    script = tmp_path / 'small.py'
+    script.write_text('import time\ntime.sleep(0.3)\n')
+    seconds, peak = run_tool(script, [], tmp_path / 'log')
+    assert seconds >= 0.3
+    assert 2**20 < peak < 100 * 2**20
+
+
+def test_numbers_of_a_training_outlive_a_failed_test(compare):
+    configs = dict(model1=settings())
+    result, _, _ = compare(seeds=1, **configs)
+    (run,) = result['runs']
+    record = Path(run['folder']) / 'run.json'
+    earlier = json.loads(record.read_text())
+    # as if the test had failed
+    record.write_text(json.dumps(dict(earlier, status='failed')))
+    (again,) = compare(seeds=1, **configs)[0]['runs']
+    assert again['status'] == 'finished'
+    for key in ('train_seconds', 'peak_bytes'):
+        assert again[key] == earlier[key] is not None
+
+
+def test_a_broken_metrics_file_ends_no_comparison(compare):
+    configs = dict(model1=settings(behaviour='broken'), model2=settings())
+    result, _, _ = compare(seeds=1, **configs)
+    assert [run['status'] for run in result['runs']] == ['failed', 'finished']
+    assert 'JSONDecodeError' in result['runs'][0]['error']

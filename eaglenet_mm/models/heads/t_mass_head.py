@@ -27,7 +27,10 @@ from eaglenet_mm.models.layers import (
     StochasticText,
 )
 from eaglenet_mm.models.layers.graph_attention import at_least_float32
-from eaglenet_mm.models.layers.stochastic_text import stochastic_cosines
+from eaglenet_mm.models.layers.stochastic_text import (
+    row_cosines,
+    stochastic_cosines,
+)
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
 from eaglenet_mm.utils.dist import (
@@ -282,7 +285,7 @@ class TMASSHead(SeededHead):
             noise = self.training_noise(random, rows).to(radius)
             stochastic = sentences + noise * radius
             losses = self.match_losses(
-                gather_with_grad(_row_cosines(stochastic, pooled))
+                gather_with_grad(row_cosines(stochastic, pooled))
             )
             if self.support_weight:
                 means = sum_with_grad(pooled.sum(dim=0)) / num_pairs
@@ -290,7 +293,7 @@ class TMASSHead(SeededHead):
                 direction = F.normalize(centre - sentences, dim=-1)
                 support = sentences + direction * radius
                 losses['loss_support'] = self.support_weight * self.match(
-                    gather_with_grad(_row_cosines(support, pooled))
+                    gather_with_grad(row_cosines(support, pooled))
                 )
         return losses
 
@@ -304,10 +307,3 @@ class TMASSHead(SeededHead):
         """Tell what one pair takes: vectors of pooling and trials."""
         trials = 0 if training else 4 * self.noise.num_candidates
         return 4 * (self.embed_dim * (10 if training else 8) + trials)
-
-
-def _row_cosines(text: Tensor, pooled: Tensor) -> Tensor:
-    """Cosine of each text with its row of videos, ``(Bt, Bv)``."""
-    return F.cosine_similarity(
-        text.unsqueeze(1), at_least_float32(pooled), dim=-1, eps=1e-12
-    )

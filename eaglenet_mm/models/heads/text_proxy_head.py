@@ -188,8 +188,15 @@ class TextProxyHead(PairDropoutHead):
         random: PairRandom | None = None,
     ) -> Tensor:
         """Make the proxy of each text for each video, ``(Bv, Bt, D)``."""
-        text = text_state.embeds
-        x = self.layer1(text.unsqueeze(0), video_state.layer1, random, 'one')
+        return self._proxies(
+            text_state.embeds.unsqueeze(0), video_state, random
+        )
+
+    def _proxies(
+        self, text: Tensor, video_state: ProxyVideoState, random: Any
+    ) -> Tensor:
+        """Make proxies of texts ``(1, Bt, D)``, or own ones ``(Bv, 1, D)``."""
+        x = self.layer1(text, video_state.layer1, random, 'one')
         x = self.layer2(x, video_state.layer2, random, 'two')
         directed = norm_in_float(self.norm, x)
         with torch.autocast(text.device.type, enabled=False):
@@ -203,9 +210,10 @@ class TextProxyHead(PairDropoutHead):
         text = F.normalize(text, dim=-1)  # it is, but for its gradient
         if self.theta is not None:
             mean = video.unit_tokens.sum(dim=1) / video.token_count[:, None]
-            return (self.theta * (mean @ text.T)).exp().unsqueeze(-1)
+            cosines = _products(mean.unsqueeze(1), text)  # (Bv, Bt, 1)
+            return (self.theta * cosines).exp()
         tokens = video.unit_tokens[:, : self.num_tokens]
-        cosines = (tokens @ text.T).transpose(1, 2)  # (Bv, Bt, M)
+        cosines = _products(tokens, text)  # (Bv, Bt, M)
         layer: Any = self.dash
         return F.linear(
             cosines, layer.weight.to(cosines), layer.bias.to(cosines)
@@ -268,17 +276,10 @@ class TextProxyHead(PairDropoutHead):
             self.base_and_proxy, text_state, everyone, rows, random
         )
         base, proxy = gather_with_grad(cosines).unbind(dim=-1)
-        own = torch.cat(
-            [
-                self.proxies(one, two, self._drawn(random, place))[0]
-                for one, two, place in zip(
-                    text_state.split(1),
-                    video_state.split(1),
-                    rows,
-                    strict=True,
-                )
-            ]
-        )
+        drawn = PairRandom.matching(random, rows) if self.training else None
+        own = self._proxies(
+            text_state.embeds.unsqueeze(1), video_state, drawn
+        ).squeeze(1)
         positive = gather_with_grad(
             F.normalize(own, dim=-1) @ F.normalize(everyone.embeds, dim=-1).T
         )
@@ -287,13 +288,6 @@ class TextProxyHead(PairDropoutHead):
         losses['loss_positive'] = self.positive_weight * self.match(positive)
         return losses
 
-    def _drawn(self, random: Any, place: int) -> PairRandom | None:
-        """The random numbers with which the own pair was scored."""
-        if not self.training:
-            return None
-        own = range(place, place + 1)
-        return PairRandom(random, own, own)
-
     def bytes_per_pair(self, training: bool) -> int:
         """Tell what one pair takes: vectors of the director."""
         return 4 * self.embed_dim * (40 if training else 8)
@@ -301,3 +295,10 @@ class TextProxyHead(PairDropoutHead):
     def shortlist_video(self, video: VideoFeatures) -> Tensor:
         """Give the vectors of the base cosine."""
         return mean_of_unit_frames(video)
+
+
+def _products(tokens: Tensor, text: Tensor) -> Tensor:
+    """Products of tokens ``(Bv, M, D)`` and texts, ``(Bv, Bt, M)``."""
+    # one product for all videos where they meet the same texts
+    texts = text[0].T if len(text) == 1 else text.transpose(1, 2)
+    return (tokens @ texts).transpose(1, 2)

@@ -212,8 +212,23 @@ class PairRandom:
         texts = torch.tensor(rows, dtype=torch.int64)
         self.keys = (videos * 2**32 + texts).flatten()
 
+        self._shape = (len(columns), len(rows))
+
+    @classmethod
+    def matching(cls, random: KeyedRandom, places: range) -> PairRandom:
+        """Random numbers of matching pairs alone, as of ``(B, 1)`` pairs.
+
+        Args:
+            random (KeyedRandom): Source.
+            places (range): Rows, and columns, of the joint batch.
+        """
+        own = cls(random, places[:1], places)
+        diagonal = torch.tensor(places, dtype=torch.int64)
+        own.keys = diagonal * 2**32 + diagonal
+        return own
+
     def _shaped(self, numbers: Tensor) -> Tensor:
-        return numbers.unflatten(0, (len(self.columns), len(self.rows)))
+        return numbers.unflatten(0, self._shape)
 
     def uniform(self, purpose: str, *shape: int, like: Tensor) -> Tensor:
         """Draw from ``U[0, 1)``, shape ``(videos, texts, *shape)``."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eaglenet_mm.models.layers.graph_attention import at_least_float32
+
 
 class StochasticText(nn.Module):
     """Radius of the candidates of every text-video pair.
@@ -134,3 +136,10 @@ def stochastic_cosines(
         radius * unit_video, noise
     )
     return products / lengths, lengths
+
+
+def row_cosines(text: Tensor, pooled: Tensor) -> Tensor:
+    """Cosine of each text with its row of videos, ``(Bt, Bv)``."""
+    return F.cosine_similarity(
+        text.unsqueeze(1), at_least_float32(pooled), dim=-1, eps=1e-12
+    )

@@ -280,3 +280,19 @@ def test_what_encoders_do_not_return(
         head(text, video)
     with pytest.raises(ValueError, match=message):
         head.loss(text, video)
+
+
+@pytest.mark.parametrize('variant', CONFIGS['TextProxyHead'])
+def test_matching_proxies_are_those_that_were_scored(
+    variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They share dropout with the pairs on the diagonal."""
+    head = build('TextProxyHead', variant).train()
+    matrices = []
+    monkeypatch.setattr(
+        head, 'match', lambda scores: matrices.append(scores) or scores.sum()
+    )
+    head.loss(*features(5, 5))
+    _, proxy, positive = matrices
+    close(positive.diagonal(), proxy.diagonal(), 1e-12)
+    assert (positive - proxy).abs().max() > 1e-3
