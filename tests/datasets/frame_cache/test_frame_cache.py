@@ -29,6 +29,7 @@ from eaglenet_mm.datasets.frame_cache import (
 )
 from eaglenet_mm.datasets.frame_cache.layout import read_index
 from eaglenet_mm.datasets.frame_cache_building import build_frame_cache
+from eaglenet_mm.datasets.isolated_workers import Outcome
 
 
 @pytest.fixture
@@ -486,3 +487,38 @@ def test_parts_of_one_video_are_different_items(
     dataset = make_set('cache')
     assert frame_numbers(dataset[0]['inputs']['frames']) == [0, 10, 20]
     assert frame_numbers(dataset[1]['inputs']['frames']) == [10, 20]
+
+
+def test_a_file_that_changes_while_it_is_read(
+    make_set: Callable[..., TextVideoDataset],
+    tmp_path: Path,
+    write_clip: Callable[..., Path],
+) -> None:
+    class Exchange:
+        """Stands for a copy of the file that ends meanwhile."""
+
+        cacheable = True
+
+        def __call__(self, results: dict[str, Any]) -> dict[str, Any]:
+            if results['video_id'] == 'a':
+                write_clip('a.mp4', num_frames=9)
+            return results
+
+        def __repr__(self) -> str:
+            return 'Exchange()'
+
+    dataset = make_set()
+    dataset.pipeline.transforms.insert(4, Exchange())
+    # in this process: the class cannot travel
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            'eaglenet_mm.datasets.frame_cache_building.run_isolated',
+            lambda function, items, **options: (
+                Outcome(place, 'done', function(item))
+                for place, item in enumerate(items)
+            ),
+        )
+        report = build_frame_cache(dataset, tmp_path / 'cache')
+    assert list(report.failed) == ['a']
+    assert 'the file changed while it was read' in report.failed['a']
+    assert report.num_written == 2

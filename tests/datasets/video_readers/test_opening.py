@@ -73,6 +73,20 @@ def test_decord_refuses_what_it_reads_wrongly(
             open_video(str(path), backend='decord')
 
 
+def test_decord_refuses_a_file_that_lists_no_key_frames(
+    write_clip: Callable[..., Path], frame_numbers: Callable
+) -> None:
+    path = write_clip(num_frames=40, options={'g': '12', 'bf': '0'})
+    with open_video(str(path), backend='decord') as reader:
+        assert frame_numbers(reader.get_batch([30])) == [30]
+    # without its table each frame counts as one
+    path.write_bytes(path.read_bytes().replace(b'stss', b'free'))
+    with pytest.raises(VideoReadError, match='other frames'):
+        open_video(str(path), backend='decord')
+    with open_video(str(path)) as reader:
+        assert frame_numbers(reader.get_batch([30, 17])) == [30, 17]
+
+
 def write_two_streams(path: Path) -> Path:
     """Write a small and a large video into one file."""
     with av.open(str(path), 'w') as container:
