@@ -57,6 +57,11 @@ VISBACKENDS = _child('vis_backend', MMENGINE_VISBACKENDS, 'engine')
 VISUALIZERS = _child('visualizer', MMENGINE_VISUALIZERS, 'engine')
 #: Tokenizers: callables from sentences to token ids.
 TOKENIZERS = _child('tokenizer', MMENGINE_TASK_UTILS, 'datasets.transforms')
+#: First stages of the search. A root: MMEngine has none that fits, and its
+#: registry of utilities takes one child of a scope, which is the one above.
+SHORTLISTERS = Registry(
+    'shortlister', scope=SCOPE, locations=[f'{SCOPE}.search.shortlisters']
+)
 
 __all__ = [
     'DATASETS',
@@ -70,6 +75,7 @@ __all__ = [
     'OPTIM_WRAPPER_CONSTRUCTORS',
     'PARAM_SCHEDULERS',
     'SCOPE',
+    'SHORTLISTERS',
     'TOKENIZERS',
     'TRANSFORMS',
     'VISBACKENDS',

@@ -78,6 +78,11 @@ best() {
     echo "$newest"
 }
 
+# Name the index of a checkpoint: another one needs another index.
+index_of() {
+    echo "$out/index-$(cksum <"$1" | cut -d' ' -f1)"
+}
+
 step '1/7 environment'
 ensure_environment
 
@@ -93,7 +98,9 @@ checkpoint=$(best eaglenet_toy)
     --work-dir "$out/eaglenet_toy/test"
 
 step "5/7 search for: $query"
-"$python" tools/search.py configs/eaglenet_toy.py "$checkpoint" "$query" -k 5
+"$python" tools/index.py data/toy/videos --config configs/eaglenet_toy.py \
+    --checkpoint "$checkpoint" --out "$(index_of "$checkpoint")"
+"$python" tools/search.py "$(index_of "$checkpoint")" "$query" -k 5
 
 step '6/7 for comparison: mean pooling, equally trained, and no training'
 train mean_pooling_toy

@@ -1,5 +1,18 @@
 """What users import."""
 
-from .text_search import SearchHit, load_retriever, search_videos
+from eaglenet_mm.search.records import IndexedFile, IndexEntry
+from eaglenet_mm.search.searching import SearchHit
+from eaglenet_mm.search.video_index import VideoIndex
 
-__all__ = ['SearchHit', 'load_retriever', 'search_videos']
+from .retrieval_inferencer import RetrievalInferencer
+from .retriever_loading import find_config, load_retriever
+
+__all__ = [
+    'IndexEntry',
+    'IndexedFile',
+    'RetrievalInferencer',
+    'SearchHit',
+    'VideoIndex',
+    'find_config',
+    'load_retriever',
+]

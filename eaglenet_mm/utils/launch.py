@@ -92,6 +92,32 @@ def read_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
+def read_optional_config(args: argparse.Namespace) -> Config | None:
+    """Read the config of a tool that can do without one.
+
+    Args:
+        args (Namespace): Of :func:`add_config_arguments`, and ``config``,
+            which may be None.
+
+    Returns:
+        Config: As it is to be used, or None.
+
+    Raises:
+        FileNotFoundError, KeyError: See :func:`read_config`.
+        ValueError: If there are ``--cfg-options``, but no config.
+    """
+    if args.config is not None:
+        return read_config(args)
+    if args.cfg_options:
+        raise ValueError(
+            '--cfg-options change the config, but none is given. Add '
+            '--config.'
+        )
+    if args.trust_checkpoint:
+        os.environ[TRUST_VARIABLE] = '1'
+    return None
+
+
 def load_config(args: argparse.Namespace) -> Config:
     """Read the config and apply the options of training and testing.
 

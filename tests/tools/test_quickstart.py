@@ -77,7 +77,9 @@ def test_the_steps(quickstart):
         'tools/dataset_converters/toy.py --out data/toy',
         'tools/train.py configs/eaglenet_toy.py',
         f'tools/test.py configs/eaglenet_toy.py {best("eaglenet")}',
-        f'tools/search.py configs/eaglenet_toy.py {best("eaglenet")} a red',
+        'tools/index.py data/toy/videos --config configs/eaglenet_toy.py '
+        f'--checkpoint {best("eaglenet")} --out work_dirs/quickstart/index-',
+        'tools/search.py work_dirs/quickstart/index-',
         'tools/train.py configs/mean_pooling_toy.py',
         f'tools/test.py configs/mean_pooling_toy.py {best("mean_pooling")}',
         'tools/test.py configs/eaglenet_toy.py none',

@@ -15,10 +15,10 @@ class DecodeFrames(BaseTransform):
     """Read the chosen frames and close the video.
 
     Takes ``video_reader``, ``frame_indices``, ``frame_sampler``; adds
-    ``frames`` (RGB, uint8, shape ``(n, h, w, 3)``) and ``num_frames_found``
-    (int); removes the reader and the sampler. A file that holds fewer frames
-    than its header promises is sampled again by what it holds, with a warning
-    in the log.
+    ``frames`` (RGB, uint8, shape ``(n, h, w, 3)``), ``frame_times`` (seconds)
+    and ``num_frames_found`` (int); removes the reader and the sampler. A file
+    that holds fewer frames than its header promises is sampled again by what
+    it holds, with a warning in the log.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
@@ -28,7 +28,7 @@ class DecodeFrames(BaseTransform):
             results (dict): Of :class:`SampleFrames`.
 
         Returns:
-            dict: With ``frames`` and ``num_frames_found``.
+            dict: With ``frames``, ``frame_times`` and ``num_frames_found``.
 
         Raises:
             VideoReadError: If a frame cannot be decoded, or none can.
@@ -43,6 +43,7 @@ class DecodeFrames(BaseTransform):
                     f"Video '{results.get('video_id')}': {err}"
                 ) from err
         results['frames'] = frames
+        results['frame_times'] = reader.frame_times(results['frame_indices'])
         results['num_frames_found'] = len(frames)
         return results
 

@@ -79,6 +79,20 @@ class VideoReader(ABC):
             VideoReadError: If a frame cannot be decoded.
         """
 
+    def frame_times(self, indices: Sequence[int]) -> list[float]:
+        """Say when frames are shown.
+
+        Args:
+            indices (Sequence[int]): Numbers of frames.
+
+        Returns:
+            list[float]: Seconds; by the mean rate where the reader does not
+            know better, and 0 where there is none.
+        """
+        return [
+            float(index / self.fps) if self.fps else 0.0 for index in indices
+        ]
+
     @abstractmethod
     def close(self) -> None:
         """Release the file; the reader cannot be used afterwards."""

@@ -44,6 +44,7 @@ class PyAVReader(VideoReader):
         try:
             self.header = header_of(self._container)
             self.fps = self.header.fps
+            self._time_base = video_stream(self._container).time_base
             self.num_frames = (
                 self.header.num_frames or self._packets().num_packets
             )
@@ -61,6 +62,19 @@ class PyAVReader(VideoReader):
         if kept is None:
             kept = self._read_in_order(indices)
         return np.stack([kept[index] for index in indices])
+
+    def frame_times(self, indices: Sequence[int]) -> list[float]:
+        """Say when frames are shown, by their own time stamps if sure."""
+        packets = self._index
+        if (
+            packets is None
+            or not packets.is_trusted
+            or max(indices) >= packets.num_packets
+        ):
+            return super().frame_times(indices)
+        return [
+            float(packets.times[index] * self._time_base) for index in indices
+        ]
 
     def others_are_exact(self) -> bool:
         """Whether readers that seek on their own deliver the right frames.

@@ -95,6 +95,10 @@ class TimeLimitedReader(VideoReader):
         finally:
             self._update()
 
+    def frame_times(self, indices: Sequence[int]) -> list[float]:
+        """Say when frames are shown; see :meth:`VideoReader.frame_times`."""
+        return self.reader.frame_times(indices)
+
     def close(self) -> None:
         """Release the file, unless a decoder is still busy with it."""
         if not self._hangs:

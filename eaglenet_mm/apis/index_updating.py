@@ -1,0 +1,149 @@
+"""What ``tools/index.py`` does: make an index, or bring it up to date."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from eaglenet_mm.apis.own_videos import IndexingReport
+from eaglenet_mm.apis.retrieval_inferencer import RetrievalInferencer
+from eaglenet_mm.search.errors import VideoIndexError
+from eaglenet_mm.search.index_manifest import NAME
+from eaglenet_mm.search.video_files import find_videos
+from eaglenet_mm.search.video_index import VideoIndex
+
+
+def parse_seconds(text: str) -> float:
+    """Read a length of time: ``10``, ``10s``, ``1.5m``.
+
+    Raises:
+        ValueError: If it is none, or not positive.
+    """
+    found = re.fullmatch(r'(\d+(?:\.\d*)?)\s*(s|m|)', text.strip())
+    seconds = float(found[1]) * (60 if found[2] == 'm' else 1) if found else 0
+    if not seconds:
+        raise ValueError(
+            f"A length of time is written as '10s' or '1.5m', not {text!r}."
+        )
+    return seconds
+
+
+def update_index(
+    videos: Sequence[str],
+    folder: str | Path,
+    *,
+    model: str | os.PathLike | Config | None = None,
+    weights: str | None = None,
+    device: str | None = None,
+    untrained: bool = False,
+    num_workers: int = 2,
+    segment: float | None = None,
+    precision: str | None = None,
+    retry: bool = False,
+    prune: bool = False,
+) -> tuple[VideoIndex, IndexingReport]:
+    """Make an index of videos, or bring one up to date.
+
+    Args:
+        videos (Sequence[str]): Folders and files.
+        folder (str | Path): The index.
+        model (str | PathLike | Config, optional): Config; needed for a new
+            index, else it is that of the index.
+        weights (str, optional): Checkpoint; likewise.
+        device (str, optional): See :class:`RetrievalInferencer`.
+        untrained (bool): See :class:`RetrievalInferencer`.
+        num_workers (int): Processes that read videos.
+        segment (float, optional): Seconds of a segment; default: those of
+            the index, whole videos in a new one.
+        precision (str, optional): Default: that of the index, 'float32' in
+            a new one.
+        retry (bool): Whether unchanged unreadable files are tried again.
+        prune (bool): Whether files that no longer exist are taken out.
+
+    Returns:
+        tuple[VideoIndex, IndexingReport]: The index, still open for writing,
+        and what became of the files.
+
+    Raises:
+        FileNotFoundError, ValueError: If something is missing or does not
+            fit; nothing has changed then.
+    """
+    folder = Path(folder)
+    paths = find_videos(videos)  # before minutes of loading a model
+    settings: dict[str, Any] = dict(device=device, num_workers=num_workers)
+    if (folder / NAME).exists():
+        index = VideoIndex.load(folder, writable=True)
+        try:
+            _check_settings(index, segment, precision)
+            if untrained:
+                settings['untrained'] = True
+            inferencer = RetrievalInferencer.of_index(
+                folder, weights, model=model, **settings
+            )
+        except BaseException:
+            index.close()
+            raise
+    else:
+        if model is None:
+            raise ValueError(
+                f'{folder} holds no index yet. A new one needs the config of '
+                'the model (--config), and its weights (--checkpoint).'
+            )
+        inferencer = RetrievalInferencer(
+            model, weights, untrained=untrained, **settings
+        )
+        index = inferencer.new_index(
+            folder, segment=segment or 0.0, precision=precision or 'float32'
+        )
+    try:
+        inferencer.encode_videos(paths, index=index, retry=retry)
+        report = inferencer.report
+        assert report is not None
+        if prune and report.gone:
+            index.remove(report.gone)
+        index.compact()
+    except BaseException:
+        index.close()
+        raise
+    return index, report
+
+
+def _check_settings(
+    index: VideoIndex, segment: float | None, precision: str | None
+) -> None:
+    for name, wanted, kept in (
+        ('segment', segment, index.segment),
+        ('precision', precision, index.precision),
+    ):
+        if wanted is not None and wanted != kept:
+            raise VideoIndexError(
+                f'The index {index.folder} was made with --{name} {kept}, '
+                f'not {wanted}. Leave the option out, or make another index.'
+            )
+
+
+def report_lines(
+    index: VideoIndex, report: IndexingReport, prune: bool
+) -> Iterator[str]:
+    """Say in words what became of the files."""
+    yield (
+        f'{len(report.added)} new, {len(report.updated)} changed, '
+        f'{report.unchanged} unchanged files'
+    )
+    if report.unreadable:
+        yield f'{len(report.unreadable)} could not be read, wholly or in part:'
+        for path, error in sorted(report.unreadable.items()):
+            yield f'  {path}: {error}'
+    if report.gone:
+        what = 'were taken out' if prune else 'are kept (--prune removes them)'
+        yield f'{len(report.gone)} files no longer exist and {what}:'
+        yield from (f'  {path}' for path in report.gone[:10])
+        if len(report.gone) > 10:
+            yield f'  and {len(report.gone) - 10} more'
+    kind = 'segments' if index.segment else 'videos'
+    yield f'{index.folder}: {len(index)} {kind} can be searched'

@@ -1,0 +1,285 @@
+"""Encoding sentences and frames with a trained model, as a test does."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config, ConfigDict
+from mmengine.dataset import pseudo_collate
+from torch import Tensor
+
+from eaglenet_mm.apis.retriever_loading import load_retriever
+from eaglenet_mm.datasets.transforms import DecodeFrames, TokenizeCaptions
+from eaglenet_mm.datasets.video_readers import VideoReadError
+from eaglenet_mm.engine.loops.encoded_features import (
+    check_texts,
+    check_videos,
+    to_full_precision,
+)
+from eaglenet_mm.registry import SCOPE, TRANSFORMS
+from eaglenet_mm.search.model_identity import (
+    ModelIdentity,
+    hash_settings,
+    hash_weights,
+)
+from eaglenet_mm.search.moment_reading import MomentReader, Span, pad_times
+from eaglenet_mm.search.records import Moments
+from eaglenet_mm.search.state_rows import flatten_state
+from eaglenet_mm.search.stored_config import to_plain
+from eaglenet_mm.structures import TextFeatures, VideoFeatures
+
+#: Sentences encoded together, as in an evaluation.
+_TEXT_BLOCK = 64
+
+
+class RetrieverEncoder:
+    """A model and the pipeline of its test set.
+
+    Args:
+        cfg (Config): With ``model`` and ``test_dataloader``.
+        weights (str, optional): See :func:`load_retriever`.
+        device (str | torch.device, optional): See :func:`load_retriever`.
+        untrained (bool): See :func:`load_retriever`.
+
+    Raises:
+        ValueError: If the pipeline lacks a step, or the head needs what only
+            an annotated test set has.
+    """
+
+    def __init__(
+        self,
+        cfg: Config,
+        weights: str | None,
+        device: str | torch.device | None = None,
+        *,
+        untrained: bool = False,
+    ) -> None:
+        self.cfg = cfg
+        self.weights = weights
+        self.pipeline = _pipeline_of(cfg)
+        self._transforms = [
+            TRANSFORMS.build({'_scope_': SCOPE, **settings})
+            for settings in self.pipeline
+        ]
+        self._tokenizer = self._find(TokenizeCaptions)
+        self._find(DecodeFrames)
+        self.model = load_retriever(cfg, weights, device, untrained=untrained)
+        self.head = self.model.head
+        if self.head.needs_own_captions:
+            raise ValueError(
+                f'{type(self.head).__name__} as configured scores a video '
+                'with the help of its own caption, which a search does not '
+                "have. Set evaluation='pairwise' of the head."
+            )
+        self._identity: ModelIdentity | None = None
+
+    def _find(self, kind: type) -> Any:
+        for transform in self._transforms:
+            if isinstance(transform, kind):
+                return transform
+        raise ValueError(
+            f'The pipeline of test_dataloader has no {kind.__name__}, so '
+            'nothing can be searched. Add it to the pipeline.'
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """torch.device: Where the model computes."""
+        return torch.device(self.model.data_preprocessor.device)
+
+    @property
+    def identity(self) -> ModelIdentity:
+        """ModelIdentity: What an index is compared with."""
+        if self._identity is None:
+            frames = [
+                settings
+                for settings, built in zip(
+                    self.pipeline, self._transforms, strict=True
+                )
+                if built is not self._tokenizer
+            ]
+            model = _plain(self.cfg.model)
+            self._identity = ModelIdentity(
+                weights=hash_weights(self.model.state_dict().items()),
+                settings=hash_settings(model),
+                frames=hash_settings(_plain(frames)),
+                config=self._stored_config(),
+                checkpoint=_absolute(self.weights),
+                untrained=self.model.untrained,
+            )
+        return self._identity
+
+    def new_identity(self) -> ModelIdentity:
+        """Make what a new index keeps: also the shapes of features."""
+        black = np.zeros((1, 64, 64, 3), np.uint8)
+        results: dict[str, Any] = dict(
+            frames=black, video_id='', video='', frame_indices=[0]
+        )
+        decoded = False
+        for transform in self._transforms:
+            if decoded and transform is not self._tokenizer:
+                results = transform(results)
+            decoded = decoded or isinstance(transform, DecodeFrames)
+        features = self.encode_frames(results['inputs']['frames'], 'a frame')
+        shapes = {
+            field.name: list(getattr(features, field.name).shape[1:])
+            for field in dataclasses.fields(features)
+            if getattr(features, field.name) is not None
+        }
+        return dataclasses.replace(self.identity, features=shapes)
+
+    def _stored_config(self) -> dict[str, Any]:
+        model = dict(self.cfg.model)
+        if self.weights is not None:
+            for side in ('text_encoder', 'video_encoder'):
+                model[side] = {
+                    key: value
+                    for key, value in model[side].items()
+                    if key != 'pretrained'
+                }
+        return _plain(
+            dict(
+                model=model,
+                test_dataloader=dict(dataset=dict(pipeline=self.pipeline)),
+            )
+        )
+
+    @torch.no_grad()
+    def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
+        """Encode sentences.
+
+        Args:
+            texts (Sequence[str]): ``Bt`` sentences.
+
+        Returns:
+            TextFeatures: On the device of the model.
+
+        Raises:
+            ValueError: If there is none, or one is empty.
+        """
+        if not texts or not all(text.strip() for text in texts):
+            raise ValueError(
+                'The query is empty. Say in a sentence what the video shows.'
+            )
+        results = self._tokenizer.transform({'captions': list(texts)})
+        token_ids = results['token_ids'].to(self.device)
+        blocks = [
+            self.model.encode_text(block)
+            for block in token_ids.split(_TEXT_BLOCK)
+        ]
+        features = to_full_precision(TextFeatures.cat(blocks))
+        check_texts(features, range(len(texts)))
+        return features
+
+    @torch.no_grad()
+    def encode_frames(self, frames: Tensor, name: str) -> VideoFeatures:
+        """Encode one video or segment.
+
+        Args:
+            frames (Tensor): Of the pipeline, uint8, shape ``(n, 3, H, W)``.
+            name (str): What messages call it.
+
+        Returns:
+            VideoFeatures: One row, on the device of the model.
+
+        Raises:
+            ValueError: If features are not finite.
+        """
+        item = {'inputs': {'frames': frames}}
+        inputs = self.model.data_preprocessor(pseudo_collate([item]))['inputs']
+        features = to_full_precision(
+            self.model.encode_video(inputs['pixels'], inputs['frame_mask'])
+        )
+        check_videos(features, [name])
+        return features
+
+    @torch.no_grad()
+    def encode_moment(
+        self,
+        frames: Tensor,
+        times: Sequence[float],
+        span: Span,
+        thumbnail: bytes,
+    ) -> Moments:
+        """Make the row of one video or segment.
+
+        Args:
+            frames (Tensor): Of the pipeline, uint8, shape ``(n, 3, H, W)``.
+            times (Sequence[float]): When they are shown, seconds.
+            span (Span): First second and end.
+            thumbnail (bytes): A JPEG.
+
+        Returns:
+            Moments: One row, on the CPU.
+        """
+        features = self.encode_frames(frames, f'{span[0]:g} to {span[1]:g} s')
+        unit = F.normalize(features.frames, dim=-1)
+        unit = unit * features.frame_mask.unsqueeze(-1)
+        state = flatten_state(self.head.prepare_video(features))
+        return Moments(
+            spans=torch.tensor([span], dtype=torch.float64),
+            vectors=self.head.shortlist_video(features).cpu(),
+            frames=unit.cpu(),
+            frame_times=pad_times([times], unit.shape[1]),
+            state={name: tensor.cpu() for name, tensor in state.items()},
+            thumbnails=[thumbnail],
+        )
+
+    def encode_files(
+        self, paths: Sequence[str], num_workers: int
+    ) -> VideoFeatures:
+        """Encode whole videos, all of which must be readable.
+
+        Args:
+            paths (Sequence[str]): The files.
+            num_workers (int): Processes that read them.
+
+        Returns:
+            VideoFeatures: In the order of ``paths``.
+
+        Raises:
+            VideoReadError: If one cannot be read.
+        """
+        encoded: dict[str, VideoFeatures] = {}
+        reader = MomentReader(self.pipeline, num_workers=num_workers)
+        for path, found, _ in reader.read(list(dict.fromkeys(paths))):
+            if found.error:
+                raise VideoReadError(found.error)
+            encoded[path] = self.encode_frames(found.frames[0], path)
+        return VideoFeatures.cat([encoded[path] for path in paths])
+
+
+def _pipeline_of(cfg: Config) -> list[dict[str, Any]]:
+    """Find the pipeline of the test set below its wrappers."""
+    dataset = cfg.test_dataloader.dataset
+    while 'pipeline' not in dataset:
+        if 'dataset' not in dataset:
+            raise ValueError(
+                'test_dataloader.dataset of the config has no pipeline, so '
+                'videos cannot be read. Take a config with one.'
+            )
+        dataset = dataset['dataset']
+    return [dict(transform) for transform in dataset['pipeline']]
+
+
+def _plain(value: Any) -> Any:
+    """Turn settings of MMEngine into what an index can store."""
+    if isinstance(value, ConfigDict):
+        value = value.to_dict()
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return to_plain(value)
+
+
+def _absolute(weights: str | None) -> str:
+    if weights is None or '://' in weights:
+        return weights or ''
+    return os.path.abspath(os.path.expanduser(weights))

@@ -1,0 +1,182 @@
+"""From a config or its name, and a checkpoint, to a model to search with."""
+
+from __future__ import annotations
+
+import copy
+import difflib
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import MMLogger, print_log
+from mmengine.runner import load_checkpoint
+
+from eaglenet_mm.registry import MODELS, SCOPE
+from eaglenet_mm.utils.launch import check_checkpoint, skip_pretrained
+
+_CONFIGS = Path(__file__).parents[1] / '.mim' / 'configs'
+
+
+def find_config(model: str | os.PathLike | Config) -> Config:
+    """Read a config by its file or its name.
+
+    Args:
+        model (str | PathLike | Config): A file; the name of a config that
+            the package ships, such as ``'eaglenet_msrvtt'``; or a config,
+            which is copied.
+
+    Returns:
+        Config: The config.
+
+    Raises:
+        FileNotFoundError: If there is neither a file nor a config of that
+            name; the message lists similar names.
+    """
+    if isinstance(model, Config):
+        return copy.deepcopy(model)
+    if os.path.isfile(model):
+        return Config.fromfile(model)
+    shipped = {
+        path.stem: path
+        for path in _CONFIGS.rglob('*.py')
+        if '_base_' not in path.parts
+    }
+    name = str(model)
+    if name in shipped:
+        return Config.fromfile(shipped[name])
+    similar = difflib.get_close_matches(Path(name).stem, shipped, 5, 0.4)
+    raise FileNotFoundError(
+        f"'{name}' is neither a config file nor the name of a config of this "
+        f'package. Similar names: {", ".join(similar) or "none"}.'
+    )
+
+
+def load_retriever(
+    cfg: Config,
+    checkpoint: str | None,
+    device: str | torch.device | None = None,
+    *,
+    untrained: bool = False,
+) -> Any:
+    """Build the model of a config with the weights of a checkpoint.
+
+    Pretrained weights that the config names are not read then: the checkpoint
+    has them all.
+
+    Args:
+        cfg (Config): With ``model``.
+        checkpoint (str, optional): File or URL. None takes the pretrained
+            weights that the config names, for a head without parameters.
+        device (str | torch.device, optional): Default: the GPU if there is
+            one.
+        untrained (bool): Whether parts without weights may start from
+            random numbers, always the same ones, with a loud warning.
+            Default: False, they are an error.
+
+    Returns:
+        TextVideoRetriever: In evaluation mode. ``model.untrained`` lists the
+        parts with random weights.
+
+    Raises:
+        FileNotFoundError: If the checkpoint does not exist.
+        ValueError: If it does not fit the model, or there is none and parts
+            have no weights.
+    """
+    cfg = copy.deepcopy(cfg)
+    if checkpoint is None:
+        model = _build_without_checkpoint(cfg, untrained)
+    else:
+        check_checkpoint(checkpoint)
+        skip_pretrained(cfg)
+        model = _build(cfg)
+        model.untrained = []
+        try:
+            load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
+        except RuntimeError as err:
+            raise ValueError(
+                f'{checkpoint} does not fit the model of the config: {err}\n'
+                'Use the config that the checkpoint was trained with.'
+            ) from err
+    if device is None:
+        device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    return model.to(device).eval()
+
+
+def _build(cfg: Config) -> Any:
+    """Build and initialise a model without a word about its weights.
+
+    What the parts would say of random weights is wrong before a checkpoint
+    is read, and MMEngine writes a line for every parameter.
+    """
+    logger = MMLogger.get_current_instance()
+    logger.addFilter(_is_no_news)
+    try:
+        model = MODELS.build({'_scope_': SCOPE, **cfg.model})
+        model.init_weights()
+    finally:
+        logger.removeFilter(_is_no_news)
+    return model
+
+
+def _is_no_news(record: logging.LogRecord) -> bool:
+    """Whether to let a log line pass."""
+    return (
+        record.levelno > logging.INFO
+        and 'random weights' not in record.getMessage()
+    )
+
+
+def _build_without_checkpoint(cfg: Config, untrained: bool) -> Any:
+    """Build a model from pretrained encoders, or from random numbers."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # an index must fit the next time, too
+        model = _build(cfg)
+    parts = [
+        name
+        for name in ('text_encoder', 'video_encoder')
+        if not _names_weights(cfg.model.get(name))
+    ]
+    if any(
+        not name.startswith('loss')
+        for name, _ in model.head.named_parameters()
+    ):
+        parts.append('head')
+    if parts and not untrained:
+        raise ValueError(
+            f'No weights were given, and {" and ".join(parts)} of '
+            f'{cfg.filename or "the config"} would start from random '
+            'numbers, so what is found would mean nothing. Give a '
+            'checkpoint, or untrained=True (--untrained) to try out the rest.'
+        )
+    if parts:
+        warn_of_random_weights(parts)
+    model.untrained = parts
+    return model
+
+
+def warn_of_random_weights(parts: list[str]) -> None:
+    """Write a warning that cannot be overlooked."""
+    line = f'RANDOM WEIGHTS in {", ".join(parts)}: results mean nothing.'
+    bar = '!' * (len(line) + 4)
+    print_log(
+        f'\n{bar}\n! {line} !\n{bar}',
+        logger='current',
+        level=logging.WARNING,
+    )
+
+
+def _names_weights(settings: Any) -> bool:
+    """Whether settings name pretrained weights somewhere."""
+    if isinstance(settings, dict | ConfigDict):
+        if (
+            settings.get('pretrained')
+            or (settings.get('init_cfg') or {}).get('type') == 'Pretrained'
+        ):
+            return True
+        if isinstance(settings.get('model'), str):  # a folder of transformers
+            return True
+        return any(_names_weights(value) for value in settings.values())
+    return False

@@ -1,0 +1,1 @@
+"""Search in one's own videos: an index, and two stages over it."""

@@ -1,0 +1,260 @@
+"""An index on the disk: parts, their table of contents, and one writer."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import weakref
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO
+
+from .errors import DamagedIndexError, IndexInUseError, IndexWriteError
+from .index_manifest import NAME, IndexManifest
+from .index_part import IndexPart
+from .part_file import read_part, write_part
+
+_PART = re.compile(r'part-(\d{12})\.safetensors')
+_LOCK = 'writer.lock'
+_ATTEMPTS = 10
+_LOCKS: weakref.WeakSet[IO[str]] = weakref.WeakSet()
+
+
+def _let_go() -> None:
+    """Close the locks in a process that was forked.
+
+    A lock ends with the last copy of its file: a worker that outlives a
+    killed writer, if only for a moment, would keep it.
+    """
+    for lock in list(_LOCKS):
+        lock.close()
+
+
+os.register_at_fork(after_in_child=_let_go)
+
+
+class IndexFolder:
+    """A folder with an index.
+
+    Every finished video is a part of its own at once, so that a process may
+    die at any moment; parts are joined into larger ones from time to time.
+    Readers take no lock: a part that is joined away while they read makes
+    them begin again.
+
+    Args:
+        path (Path): The folder.
+        manifest (IndexManifest): Its table of contents.
+        lock (IO, optional): The lock of the writer; None for a reader.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        manifest: IndexManifest,
+        lock: IO[str] | None = None,
+    ) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._lock = lock
+
+    @classmethod
+    def create(cls, path: Path, manifest: IndexManifest) -> IndexFolder:
+        """Make an empty index, and become its writer.
+
+        Raises:
+            IndexWriteError: If the folder cannot be made or holds an index.
+            IndexInUseError: If another process is making one there.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise IndexWriteError(
+                f'The folder {path} cannot be made: {err}. Give another one.'
+            ) from err
+        lock = _take_lock(path)
+        if (path / NAME).exists():
+            lock.close()
+            raise IndexWriteError(
+                f'{path} holds an index already. Add to it, or give another '
+                'folder.'
+            )
+        strange = sorted(
+            child.name
+            for child in path.iterdir()
+            if child.name != _LOCK and not child.name.startswith('.')
+        )
+        if strange:
+            lock.close()
+            raise IndexWriteError(
+                f'{path} is to become an index, but holds {strange[:3]}. '
+                'Give an empty or new folder.'
+            )
+        manifest.write(path)
+        return cls(path, manifest, lock)
+
+    @classmethod
+    def open(cls, path: Path, writable: bool) -> IndexFolder:
+        """Open an index.
+
+        Args:
+            path (Path): The folder.
+            writable (bool): Whether to become its writer.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            DamagedIndexError: If its table of contents is damaged.
+            IndexInUseError: If it has a writer already.
+        """
+        if not path.is_dir():
+            raise FileNotFoundError(
+                f'An index was expected at {path}, but there is no such '
+                'folder. Make one with tools/index.py, or correct the path.'
+            )
+        if not writable:
+            return cls(path, IndexManifest.read(path))
+        if not (path / NAME).is_file():
+            IndexManifest.read(path)  # raises, and leaves no lock file
+        lock = _take_lock(path)
+        try:
+            folder = cls(path, IndexManifest.read(path), lock)
+            folder._remove_leftovers()
+        except BaseException:
+            lock.close()
+            raise
+        return folder
+
+    @property
+    def is_writable(self) -> bool:
+        """bool: Whether this process is the writer."""
+        return self._lock is not None
+
+    def close(self) -> None:
+        """Let others write."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def read_parts(self) -> list[tuple[int, IndexPart]]:
+        """Read all parts, each with its number.
+
+        Returns:
+            list[tuple[int, IndexPart]]: In their order.
+
+        Raises:
+            DamagedIndexError: If a part is damaged or missing.
+        """
+        for attempt in range(_ATTEMPTS):
+            names = [
+                *self.manifest.parts,
+                *_names(self.path, self.manifest.next_sequence),
+            ]
+            try:
+                return [
+                    (_sequence(name), read_part(self.path / name))
+                    for name in names
+                ]
+            except FileNotFoundError as err:
+                before = self.manifest
+                self.manifest = IndexManifest.read(self.path)
+                # a writer that joins parts changes the table of contents
+                if before == self.manifest or attempt == _ATTEMPTS - 1:
+                    raise DamagedIndexError(
+                        f'{err} {self.path / NAME} names it, so the index is '
+                        'damaged. Restore it from a copy, or make the index '
+                        'again.'
+                    ) from err
+        raise AssertionError('unreachable')
+
+    def append(self, part: IndexPart, sequence: int) -> IndexPart:
+        """Write a part that belongs to the index from now on.
+
+        Args:
+            part (IndexPart): The part.
+            sequence (int): Its number, higher than all others.
+
+        Returns:
+            IndexPart: The same, left on the disk.
+
+        Raises:
+            IndexWriteError: If it cannot be written; nothing has changed.
+        """
+        path = self.path / _name(sequence)
+        write_part(part, path)
+        return read_part(path)
+
+    def replace(self, sequences: Sequence[int], next_sequence: int) -> None:
+        """Say which parts the index has from now on, and delete the others.
+
+        Args:
+            sequences (Sequence[int]): Numbers of the parts, in their order.
+            next_sequence (int): Higher than all numbers used so far.
+        """
+        self.manifest.parts = [_name(sequence) for sequence in sequences]
+        self.manifest.next_sequence = next_sequence
+        self.manifest.write(self.path)
+        self._remove_leftovers()
+
+    def _remove_leftovers(self) -> None:
+        """Delete parts that were joined, and files that were not finished."""
+        wanted = {
+            *self.manifest.parts,
+            *_names(self.path, self.manifest.next_sequence),
+        }
+        for path in self.path.iterdir():
+            is_old = _PART.fullmatch(path.name) and path.name not in wanted
+            is_unfinished = path.name.startswith('.') and path.name.endswith(
+                '.part'
+            )
+            if is_old or is_unfinished:
+                path.unlink(missing_ok=True)
+
+
+def _name(sequence: int) -> str:
+    return f'part-{sequence:012d}.safetensors'
+
+
+def _sequence(name: str) -> int:
+    found = _PART.fullmatch(name)
+    if found is None:
+        raise DamagedIndexError(
+            f"{NAME} names a part '{name[:80]}', which no index has. Restore "
+            'it from a copy, or make the index again.'
+        )
+    return int(found[1])
+
+
+def _names(path: Path, first: int) -> list[str]:
+    """Name the parts on the disk with at least some number."""
+    return sorted(
+        child.name
+        for child in path.iterdir()
+        if _PART.fullmatch(child.name) and _sequence(child.name) >= first
+    )
+
+
+def _take_lock(path: Path) -> IO[str]:
+    """Become the writer of a folder."""
+    try:
+        # without emptying it: the number in it is that of the writer
+        handle = (path / _LOCK).open('a+', encoding='utf-8')
+    except OSError as err:
+        raise IndexWriteError(
+            f'{path} cannot be written to: {err}. Check the permissions.'
+        ) from err
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as err:
+        handle.seek(0)
+        writer = handle.read().strip() or 'unknown'
+        handle.close()
+        raise IndexInUseError(
+            f'Another process ({writer}) is writing the index {path}. Wait '
+            'for it, or stop it; searching goes on meanwhile.'
+        ) from err
+    handle.seek(0)
+    handle.truncate()
+    handle.write(f'{os.getpid()}\n')
+    handle.flush()
+    _LOCKS.add(handle)
+    return handle

@@ -1,0 +1,245 @@
+"""One part of an index: some files and their rows, as tensors."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .errors import DamagedIndexError
+from .precision import pack, to_half
+from .records import IndexedFile, Moments
+
+#: Read when an index is loaded; the others when a row is asked for.
+EAGER = (
+    'row_ids',
+    'file_of_row',
+    'spans',
+    'vectors',
+    'frame_times',
+    'checksums',
+    'thumbnail_ends',
+    'thumbnail_checksums',
+)
+STATE = 'state.'
+
+
+@dataclass
+class IndexPart:
+    """Some files and their rows.
+
+    Args:
+        files (list[IndexedFile]): The files, unreadable ones included.
+        tensors (dict[str, Tensor]): ``row_ids`` (int64), ``file_of_row``
+            (int64, place in ``files``), ``spans`` (float64, ``(n, 2)``),
+            ``vectors`` (``(n, C)``), ``frame_times`` (float32, ``(n, F)``),
+            ``frames`` (float16, ``(n, F, D)``), ``state.*``, ``thumbnails``
+            (uint8, all JPEGs one after the other), ``thumbnail_ends``, and
+            checksums of rows. Empty without rows.
+        name (str): What messages call it.
+    """
+
+    files: list[IndexedFile]
+    tensors: dict[str, Tensor]
+    name: str = 'the index in memory'
+
+    def __len__(self) -> int:
+        return len(self.tensors['row_ids']) if self.tensors else 0
+
+    @property
+    def lazy_names(self) -> list[str]:
+        """list[str]: Tensors that a checksum of each row guards."""
+        return sorted(
+            name
+            for name in self.tensors
+            if name == 'frames' or name.startswith(STATE)
+        )
+
+    @property
+    def num_bytes(self) -> int:
+        """int: Bytes of all tensors."""
+        return sum(tensor.nbytes for tensor in self.tensors.values())
+
+    @classmethod
+    def of_file(
+        cls,
+        file: IndexedFile,
+        moments: Moments | None,
+        first_row_id: int,
+        precision: str,
+    ) -> IndexPart:
+        """Make a part of one file.
+
+        Args:
+            file (IndexedFile): The file.
+            moments (Moments, optional): Its rows; None if it is unreadable.
+            first_row_id (int): Number of its first row.
+            precision (str): Of the kept numbers.
+
+        Returns:
+            IndexPart: With checksums.
+        """
+        if moments is None or not len(moments):
+            return cls([file], {})
+        count = len(moments)
+        vectors = moments.vectors.cpu().float()
+        tensors = {
+            'row_ids': torch.arange(first_row_id, first_row_id + count),
+            'file_of_row': torch.zeros(count, dtype=torch.int64),
+            'spans': moments.spans.double().cpu(),
+            'vectors': vectors
+            if precision == 'float32'
+            else to_half(vectors, 'vectors'),
+            'frame_times': moments.frame_times.float().cpu(),
+            'frames': to_half(moments.frames.cpu(), 'frames'),
+            **{
+                f'{STATE}{name}': tensor.cpu().contiguous()
+                for name, tensor in pack(moments.state, precision).items()
+            },
+            **_join_thumbnails(moments.thumbnails),
+        }
+        part = cls([file], tensors)
+        tensors['checksums'] = part.row_checksums(slice(None))
+        return part
+
+    @classmethod
+    def join(
+        cls, parts: Sequence[IndexPart], live: Sequence[Sequence[int]]
+    ) -> IndexPart:
+        """Join parts, without what is no longer wanted.
+
+        Args:
+            parts (Sequence[IndexPart]): In their order.
+            live (Sequence[Sequence[int]]): Places of the wanted files of
+                each part, ascending.
+
+        Returns:
+            IndexPart: With the row numbers they have.
+
+        Raises:
+            DamagedIndexError: If a row is not what was written.
+        """
+        files: list[IndexedFile] = []
+        pieces: list[dict[str, Tensor]] = []
+        for part, places in zip(parts, live, strict=True):
+            rows = part.rows_of(places)
+            if len(rows):
+                piece = part.take(rows)
+                new_place = torch.zeros(len(part.files), dtype=torch.int64)
+                new_place[list(places)] = torch.arange(len(places))
+                piece['file_of_row'] = new_place[piece['file_of_row']] + len(
+                    files
+                )
+                pieces.append(piece)
+            files += [part.files[place] for place in places]
+        if not pieces:
+            return cls(files, {})
+        ends = [piece.pop('thumbnail_ends') for piece in pieces]
+        joined = {
+            name: torch.cat([piece[name] for piece in pieces])
+            for name in pieces[0]
+        }
+        offset, shifted = 0, []
+        for end in ends:
+            shifted.append(end + offset)
+            offset += int(end[-1])
+        joined['thumbnail_ends'] = torch.cat(shifted)
+        return cls(files, joined)
+
+    def rows_of(self, places: Sequence[int]) -> Tensor:
+        """List the rows of some files, ascending."""
+        if not len(self):
+            return torch.zeros(0, dtype=torch.int64)
+        wanted = torch.zeros(len(self.files), dtype=torch.bool)
+        wanted[list(places)] = True
+        return wanted[self.tensors['file_of_row']].nonzero().flatten()
+
+    def take(self, rows: Tensor) -> dict[str, Tensor]:
+        """Copy some rows of every tensor, checked."""
+        taken = self.read(rows)
+        for name in EAGER:
+            if not name.startswith('thumbnail'):
+                taken[name] = self.tensors[name][rows]
+        images = [self.thumbnail(row) for row in rows.tolist()]
+        return {**taken, **_join_thumbnails(images)}
+
+    def read(self, rows: Tensor) -> dict[str, Tensor]:
+        """Read frames and state of some rows.
+
+        Args:
+            rows (Tensor): Places in this part, shape ``(n,)``.
+
+        Returns:
+            dict[str, Tensor]: ``frames`` and ``state.*``, as they are kept.
+
+        Raises:
+            DamagedIndexError: If a row is not what was written.
+        """
+        taken = {name: self.tensors[name][rows] for name in self.lazy_names}
+        found = _checksums(taken)
+        wrong = found != self.tensors['checksums'][rows]
+        if bool(wrong.any()):
+            row = int(rows[wrong][0])
+            place = int(self.tensors['file_of_row'][row])
+            raise DamagedIndexError(
+                f'{self.name} is damaged: the features of '
+                f'{self.files[place].path} are not what was written. Remove '
+                'that video from the index and index it again, or restore '
+                'the index from a copy.'
+            )
+        return taken
+
+    def row_checksums(self, rows: slice | Tensor) -> Tensor:
+        """Compute the checksum of some rows."""
+        return _checksums(
+            {name: self.tensors[name][rows] for name in self.lazy_names}
+        )
+
+    def thumbnail(self, row: int) -> bytes:
+        """Read the JPEG of a row, checked.
+
+        Raises:
+            DamagedIndexError: If it is not what was written.
+        """
+        ends = self.tensors['thumbnail_ends']
+        start = int(ends[row - 1]) if row else 0
+        image = self.tensors['thumbnails'][start : int(ends[row])]
+        content = image.numpy().tobytes()
+        if zlib.crc32(content) != int(
+            self.tensors['thumbnail_checksums'][row]
+        ):
+            raise DamagedIndexError(
+                f'{self.name} is damaged: a thumbnail is not what was '
+                'written. Restore the index from a copy, or make it again.'
+            )
+        return content
+
+
+def _join_thumbnails(images: Sequence[bytes]) -> dict[str, Tensor]:
+    """Put JPEGs one after the other."""
+    content = b''.join(images)
+    lengths = torch.tensor([len(image) for image in images])
+    return {
+        'thumbnails': torch.frombuffer(bytearray(content), dtype=torch.uint8)
+        if content
+        else torch.zeros(0, dtype=torch.uint8),
+        'thumbnail_ends': lengths.cumsum(0),
+        'thumbnail_checksums': torch.tensor(
+            [zlib.crc32(image) for image in images]
+        ),
+    }
+
+
+def _checksums(tensors: dict[str, Tensor]) -> Tensor:
+    """Compute one checksum a row over all tensors, int64, shape ``(n,)``."""
+    arrays = [tensors[name].contiguous().numpy() for name in sorted(tensors)]
+    sums = []
+    for row in range(len(arrays[0]) if arrays else 0):
+        value = 0
+        for array in arrays:
+            value = zlib.crc32(array[row].tobytes(), value)
+        sums.append(value)
+    return torch.tensor(sums, dtype=torch.int64)

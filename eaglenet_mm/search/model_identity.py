@@ -1,0 +1,128 @@
+"""Which model made the rows of an index, and how to build it again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import DamagedIndexError, OtherModelError
+
+#: Settings of a model without an influence on a score: losses and memory.
+_WITHOUT_INFLUENCE = (
+    'pretrained',
+    'init_cfg',
+    'memory_budget',
+    'encoder_micro_batch',
+)
+
+
+@dataclass(frozen=True)
+class ModelIdentity:
+    """Which model made the rows of an index.
+
+    Args:
+        weights (str): Hash of all parameters and buffers.
+        settings (str): Hash of what the config says of the model.
+        frames (str): Hash of how frames are chosen and resized.
+        config (dict[str, Any]): ``model`` and ``pipeline``, to build it
+            again; see :mod:`~eaglenet_mm.search.stored_config`.
+        checkpoint (str): Where the weights were read from; empty if from
+            nowhere.
+        untrained (list[str]): Parts with random weights.
+        features (dict[str, list[int]]): Shapes of the features of one video.
+    """
+
+    weights: str
+    settings: str
+    frames: str
+    config: dict[str, Any] = field(default_factory=dict)
+    checkpoint: str = ''
+    untrained: list[str] = field(default_factory=list)
+    features: dict[str, list[int]] = field(default_factory=dict)
+
+    @property
+    def fingerprint(self) -> str:
+        """str: One hash of all that decides on a row, 16 hex digits."""
+        text = f'{self.weights} {self.settings} {self.frames}'
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what :meth:`from_json` takes."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Any, where: str) -> ModelIdentity:
+        """Read an identity.
+
+        Raises:
+            DamagedIndexError: If it is not one.
+        """
+        try:
+            return cls(**content)
+        except TypeError as err:
+            raise DamagedIndexError(
+                f'{where}: what it says of its model is not understood '
+                f'({err}). Make the index again.'
+            ) from err
+
+    def require(self, wanted: ModelIdentity, owner: str) -> None:
+        """Refuse rows of another model.
+
+        Args:
+            wanted (ModelIdentity): The model at hand.
+            owner (str): What has this identity, for the message.
+
+        Raises:
+            OtherModelError: If weights, settings or frames differ.
+        """
+        different = [
+            words
+            for name, words in (
+                ('weights', 'weights'),
+                ('settings', 'settings of the model'),
+                ('frames', 'choice or size of frames'),
+            )
+            if getattr(self, name) != getattr(wanted, name)
+        ]
+        if different:
+            mine = self.checkpoint or 'no checkpoint'
+            others = wanted.checkpoint or 'no checkpoint'
+            raise OtherModelError(
+                f'{owner} was made by another model: {" and ".join(different)}'
+                f' differ ({owner}: {mine}; at hand: {others}). Use the '
+                'config and checkpoint it was made with, or make it again.'
+            )
+
+
+def hash_weights(named: Iterable[tuple[str, Tensor]]) -> str:
+    """Hash parameters and buffers, names and shapes included."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(named, key=lambda pair: pair[0]):
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)};'.encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def hash_settings(settings: Any) -> str:
+    """Hash settings, without those that have no influence on a score."""
+    text = json.dumps(_reduced(settings), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _reduced(settings: Any) -> Any:
+    if isinstance(settings, dict):
+        return {
+            key: _reduced(value)
+            for key, value in settings.items()
+            if key not in _WITHOUT_INFLUENCE and not key.startswith('loss')
+        }
+    if isinstance(settings, list | tuple):
+        return [_reduced(value) for value in settings]
+    return settings

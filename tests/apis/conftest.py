@@ -1,0 +1,53 @@
+"""A tiny model, and a folder of generated videos."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from eaglenet_mm.apis import RetrievalInferencer
+from eaglenet_mm.datasets.toy_writer import write_toy_dataset
+from eaglenet_mm.registry import MODELS
+
+
+@pytest.fixture(scope='session')
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('data') / 'toy'
+    write_toy_dataset(folder, limit=8, renderings=1, workers=1)
+    return folder
+
+
+@pytest.fixture(scope='session')
+def videos(toy: Path) -> list[str]:
+    content = json.loads((toy / 'test.json').read_text())
+    return [
+        str(toy / 'videos' / record['video'])
+        for record in content['data_list']
+    ]
+
+
+@pytest.fixture
+def cfg(repository: Path, toy: Path) -> Config:
+    cfg = Config.fromfile(repository / 'configs/eaglenet_toy.py')
+    cfg.test_dataloader.dataset.data_root = f'{toy}/'
+    return cfg
+
+
+@pytest.fixture(scope='session')
+def weights(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
+    cfg = Config.fromfile(repository / 'configs/eaglenet_toy.py')
+    torch.manual_seed(1)
+    model: Any = MODELS.build(cfg.model)
+    path = tmp_path_factory.mktemp('weights') / 'weights.pth'
+    torch.save(dict(state_dict=model.state_dict()), path)
+    return str(path)
+
+
+@pytest.fixture
+def inferencer(cfg: Config, weights: str) -> RetrievalInferencer:
+    return RetrievalInferencer(cfg, weights, num_workers=0)

@@ -1,0 +1,394 @@
+"""Searching one's own videos."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.logging import MMLogger
+
+from eaglenet_mm.apis import RetrievalInferencer, VideoIndex
+from eaglenet_mm.datasets.video_readers import VideoReadError
+from eaglenet_mm.engine.loops.retrieval_evaluation import RetrievalEvaluation
+from eaglenet_mm.registry import DATASETS
+from eaglenet_mm.search.errors import OtherModelError, VideoIndexError
+
+QUERY = 'a red square moves left'
+
+
+def paths_of(hits: list) -> list[str]:
+    return [hit.entry.file.path for hit in hits]
+
+
+def rank_by_evaluation(
+    cfg: Config, inferencer: RetrievalInferencer
+) -> list[tuple[str, torch.Tensor, list[str]]]:
+    """Captions, and the rows of scores that a test hands to its metric."""
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    evaluation = RetrievalEvaluation(inferencer.encoder.model)
+    captions, videos = [], []
+    with torch.no_grad():
+        for item in dataset:
+            (sample,) = evaluation.add_batch(pseudo_collate([item]))
+            captions += sample.captions
+            videos.append(str(Path(sample.video).absolute()))
+        evaluation.gather()
+        rows = [
+            row['scores']
+            for block in evaluation.score(
+                inferencer.encoder.head, evaluation.encode_texts()
+            )
+            for row in block
+        ]
+    return [
+        (caption, row, videos)
+        for caption, row in zip(captions, rows, strict=True)
+    ]
+
+
+def test_the_ranking_of_a_test(
+    cfg: Config, inferencer: RetrievalInferencer, videos: list[str]
+) -> None:
+    """With all videos on the shortlist, scores and order are those of it."""
+    inferencer.encode_videos(videos)
+    for caption, row, names in rank_by_evaluation(cfg, inferencer):
+        hits = inferencer.search(caption, len(videos), shortlist=0)
+        scores = {hit.entry.file.path: hit.score for hit in hits}
+        found = torch.tensor([scores[name] for name in names])
+        assert torch.allclose(found, row, rtol=0, atol=2e-6)
+        # where two videos differ by more than rounding, so does their order
+        order = [names.index(path) for path in paths_of(hits)]
+        steps = row[order].diff()
+        assert bool((steps < 2e-6).all())
+        assert hits[0].score >= hits[-1].score
+
+
+def test_scores_of_pairs(
+    inferencer: RetrievalInferencer, videos: list[str]
+) -> None:
+    texts = [QUERY, 'a blue ring grows']
+    scores = inferencer.scores(texts, videos[:3])
+    assert scores.shape == (2, 3)
+    inferencer.encode_videos(videos[:3])
+    for row, text in zip(scores, texts, strict=True):
+        for hit in inferencer.search(text):
+            column = videos.index(hit.entry.file.path)
+            assert hit.score == pytest.approx(float(row[column]), abs=2e-6)
+
+
+def test_an_index_opens_with_its_model(
+    inferencer: RetrievalInferencer, videos: list[str], tmp_path: Path
+) -> None:
+    with inferencer.new_index(tmp_path / 'index') as index:
+        inferencer.encode_videos(videos, index=index)
+        expected = inferencer.search(QUERY)
+    opened = RetrievalInferencer.of_index(tmp_path / 'index', num_workers=0)
+    assert opened.search(QUERY) == expected
+    assert opened.encoder.model.head.training is False
+
+
+def test_a_shortlist(
+    inferencer: RetrievalInferencer, videos: list[str]
+) -> None:
+    inferencer.encode_videos(videos)
+    best = inferencer.search(QUERY, 3, shortlist=0)
+    short = inferencer.search(QUERY, 3, shortlist=3)
+    assert len(short) == 3
+    every = {hit.entry.row_id: hit for hit in inferencer.search(QUERY, 8)}
+    for hit in short:
+        assert hit.score == pytest.approx(
+            every[hit.entry.row_id].score, abs=2e-6
+        )
+    similar = sorted(every.values(), key=lambda hit: -hit.similarity)[:3]
+    assert {hit.entry.row_id for hit in short} == {
+        hit.entry.row_id for hit in similar
+    }
+    recall = inferencer.check_shortlist(QUERY, 3, 3)
+    common = set(paths_of(best)) & set(paths_of(short))
+    assert recall == len(common) / 3
+    assert inferencer.check_shortlist(QUERY, 3, 8) == 1.0
+
+
+def test_the_best_moment_is_that_of_the_nearest_frame(
+    inferencer: RetrievalInferencer, videos: list[str]
+) -> None:
+    index = inferencer.encode_videos(videos[:2])
+    text = inferencer.encode_texts(QUERY)
+    unit = torch.nn.functional.normalize(text.embeds, dim=-1)[0]
+    for hit in inferencer.search(QUERY):
+        ids = torch.tensor([hit.entry.row_id])
+        _, frames = index.read(ids)
+        times = index.frame_times(ids)[0]
+        nearest = (frames[0] @ unit)[~times.isnan()].argmax()
+        assert hit.best_time == float(times[nearest])
+        assert hit.entry.start <= hit.best_time <= hit.entry.end
+
+
+def test_segments_are_found_as_moments(
+    inferencer: RetrievalInferencer, videos: list[str]
+) -> None:
+    index = inferencer.encode_videos(videos[:2], segment=0.5)
+    spans = [(e.start, e.end) for e in index.entries(index.row_ids)]
+    assert spans[:3] == [(0.0, 0.5), (0.5, 1.0), (1.0, 1.375)]
+    assert len(spans) == 6
+    for hit in inferencer.search(QUERY, 6):
+        assert hit.entry.start <= hit.best_time < hit.entry.end
+
+
+def test_a_video_finds_itself(
+    inferencer: RetrievalInferencer, videos: list[str]
+) -> None:
+    inferencer.encode_videos(videos)
+    hits = inferencer.search_video(videos[2], 3)
+    assert hits[0].entry.file.path == videos[2]
+    assert hits[0].score == pytest.approx(1.0, abs=1e-5)
+    scores = [hit.score for hit in hits]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_broken_files_are_reported_and_left_out(
+    inferencer: RetrievalInferencer,
+    videos: list[str],
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / 'videos'
+    folder.mkdir()
+    for path in videos[:2]:
+        shutil.copy(path, folder)
+    broken, empty = folder / 'broken.mp4', folder / 'empty.avi'
+    content = Path(videos[3]).read_bytes()
+    broken.write_bytes(content[: len(content) // 2])
+    empty.touch()
+    index = inferencer.encode_videos(folder)
+    assert len(index) == 2
+    assert inferencer.report is not None
+    assert set(inferencer.report.unreadable) == {str(broken), str(empty)}
+    assert 'cannot be opened' in inferencer.report.unreadable[str(empty)]
+    # they are not tried again until they change, and still reported
+    inferencer.encode_videos(folder, index=index)
+    assert inferencer.report.unchanged == 4
+    assert set(inferencer.report.unreadable) == {str(broken), str(empty)}
+    broken.write_bytes(content)
+    inferencer.encode_videos(folder, index=index)
+    assert inferencer.report.updated == [str(broken)]
+    assert len(index) == 3
+    with pytest.raises(VideoReadError, match='cannot be opened'):
+        inferencer.scores(QUERY, [videos[0], empty])
+    with pytest.raises(VideoReadError, match='cannot be opened'):
+        inferencer.search_video(empty)
+
+
+def test_only_new_and_changed_files_are_read(
+    inferencer: RetrievalInferencer, videos: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / 'videos'
+    folder.mkdir()
+    first, second = (shutil.copy(path, folder) for path in videos[:2])
+    index = inferencer.encode_videos(folder)
+    shutil.copy(videos[2], first)  # another video under the same name
+    third = shutil.copy(videos[3], folder)
+    Path(second).unlink()
+    inferencer.encode_videos(folder, index=index)
+    report = inferencer.report
+    assert report is not None
+    assert (report.added, report.updated) == ([str(third)], [str(first)])
+    assert (report.unchanged, report.gone) == (0, [str(second)])
+    assert len(index) == 3
+    again = inferencer.search_video(videos[2], 1)
+    assert again[0].entry.file.path == str(first)
+
+
+def test_any_text_is_a_query(
+    inferencer: RetrievalInferencer, videos: list[str]
+) -> None:
+    inferencer.encode_videos(videos[:2])
+    for text in ('ein roter Kreis', '赤い円 🎈', '<b>x</b>', 'a ring ' * 1500):
+        assert len(inferencer.search(text, 99)) == 2
+
+
+def test_what_cannot_be_asked(
+    inferencer: RetrievalInferencer, videos: list[str], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match='nothing to search'):
+        inferencer.search(QUERY)
+    inferencer.encode_videos(videos[:1])
+    with pytest.raises(ValueError, match='query is empty'):
+        inferencer.search('  ')
+    with pytest.raises(ValueError, match='k must be at least 1, but is 0'):
+        inferencer.search(QUERY, 0)
+    with pytest.raises(ValueError, match='shortlist must be at least 0'):
+        inferencer.search(QUERY, shortlist=-1)
+    with pytest.raises(ValueError, match='has no videos'):
+        inferencer.encode_videos(tmp_path)
+    with pytest.raises(ValueError, match='segment must be a number'):
+        inferencer.new_index(segment=-1)
+    with pytest.raises(ValueError, match='num_workers must be at least 0'):
+        RetrievalInferencer('eaglenet_toy', num_workers=-1)
+
+
+def test_names_of_configs(weights: str) -> None:
+    named = RetrievalInferencer('eaglenet_toy', weights)
+    assert type(named.encoder.head).__name__ == 'EagleNetHead'
+    with pytest.raises(FileNotFoundError, match=r'names: .*eaglenet_toy'):
+        RetrievalInferencer('eaglenet_toi', weights)
+
+
+def test_weights_are_needed(cfg: Config, tmp_path: Path) -> None:
+    with pytest.raises(
+        ValueError, match='text_encoder and video_encoder and '
+    ):
+        RetrievalInferencer(cfg)
+    with pytest.raises(FileNotFoundError, match='checkpoint was expected'):
+        RetrievalInferencer(cfg, str(tmp_path / 'gone.pth'))
+
+
+def test_weights_must_fit(cfg: Config, weights: str) -> None:
+    cfg.model.head.num_candidates = 7
+    with pytest.raises(ValueError, match='does not fit the model'):
+        RetrievalInferencer(cfg, weights)
+
+
+@pytest.fixture
+def logged(caplog: pytest.LogCaptureFixture) -> Iterator[Any]:
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+def test_random_weights_are_told(
+    cfg: Config, videos: list[str], tmp_path: Path, logged: Any
+) -> None:
+    one = RetrievalInferencer(cfg, untrained=True, num_workers=0)
+    words = 'RANDOM WEIGHTS in text_encoder, video_encoder, head'
+    assert logged.text.count(words) == 1
+    with one.new_index(tmp_path / 'index') as index:
+        one.encode_videos(videos[:2], index=index)
+    # always the same ones, or the index would be of no use
+    other = RetrievalInferencer.of_index(tmp_path / 'index', num_workers=0)
+    assert other.search(QUERY) == one.search(QUERY)
+    assert logged.text.count(words) == 2
+
+
+def test_a_trained_model_is_built_in_silence(
+    cfg: Config, weights: str, logged: Any
+) -> None:
+    RetrievalInferencer(cfg, weights)
+    assert 'andom weights' not in logged.text
+    told = [record for record in logged.records if record.levelno > 10]
+    assert len(told) < 3
+
+
+def test_an_index_of_other_weights(
+    cfg: Config, inferencer: RetrievalInferencer, videos: list[str]
+) -> None:
+    index = inferencer.encode_videos(videos[:1])
+    other = RetrievalInferencer(cfg, untrained=True, num_workers=0)
+    with pytest.raises(OtherModelError, match='another model: weights differ'):
+        other.use(index)
+    with pytest.raises(OtherModelError, match='weights differ'):
+        other.encode_videos(videos, index=index)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (dict(pipeline=6), 'choice or size of frames'),
+        (dict(head=5), 'settings of the model'),
+    ],
+)
+def test_an_index_of_other_settings(
+    cfg: Config,
+    weights: str,
+    inferencer: RetrievalInferencer,
+    change: dict,
+    message: str,
+) -> None:
+    index = inferencer.new_index()
+    if 'pipeline' in change:
+        cfg.test_dataloader.dataset.pipeline[1].fps = 2
+    else:
+        cfg.model.head.graph.dropout = 0.5
+    other = RetrievalInferencer(cfg, weights)
+    with pytest.raises(OtherModelError, match=message):
+        other.use(index)
+
+
+def test_memory_and_losses_do_not_matter(
+    cfg: Config, weights: str, inferencer: RetrievalInferencer
+) -> None:
+    cfg.model.head.memory_budget = 2**20
+    cfg.model.head.support_weight = 0.8
+    RetrievalInferencer(cfg, weights).use(inferencer.new_index())
+
+
+def test_weights_that_have_moved(
+    cfg: Config, weights: str, videos: list[str], tmp_path: Path
+) -> None:
+    moved = shutil.copy(weights, tmp_path / 'here.pth')
+    inferencer = RetrievalInferencer(cfg, str(moved), num_workers=0)
+    with inferencer.new_index(tmp_path / 'index') as index:
+        inferencer.encode_videos(videos[:1], index=index)
+    Path(moved).unlink()
+    with pytest.raises(FileNotFoundError, match=r'here\.pth.*--checkpoint'):
+        RetrievalInferencer.of_index(tmp_path / 'index')
+    opened = RetrievalInferencer.of_index(tmp_path / 'index', weights)
+    assert len(opened.search(QUERY)) == 1
+
+
+def test_parts_of_others_need_their_config(
+    inferencer: RetrievalInferencer, tmp_path: Path
+) -> None:
+    identity = inferencer.encoder.identity
+    config = dict(identity.config)
+    config['model'] = {**config['model'], 'head': dict(type='SomebodysHead')}
+    foreign = dataclasses.replace(identity, config=config)
+    VideoIndex.create(tmp_path / 'index', foreign).close()
+    with pytest.raises(VideoIndexError, match=r'SomebodysHead.*--config'):
+        RetrievalInferencer.of_index(tmp_path / 'index')
+
+
+@pytest.mark.parametrize(
+    'name',
+    [
+        'mean_pooling',
+        'clip4clip_seqlstm',
+        'clip4clip_tighttransf',
+        'x_pool',
+        't_mass',
+        'text_proxy',
+        'ts2_net',
+        'wti',
+    ],
+)
+def test_every_kind_of_state(
+    name: str, repository: Path, videos: list[str]
+) -> None:
+    """Heads differ in what they prepare; an index keeps it all."""
+    cfg = Config.fromfile(repository / f'configs/{name}_toy.py')
+    one = RetrievalInferencer(cfg, untrained=True, num_workers=0)
+    one.encode_videos(videos[:3])
+    expected = one.scores(QUERY, videos[:3])[0]
+    hits = one.search(QUERY)
+    assert len(hits) == 3
+    for hit in hits:
+        column = videos.index(hit.entry.file.path)
+        assert hit.score == pytest.approx(float(expected[column]), abs=2e-6)
+
+
+def test_a_head_that_needs_captions(repository: Path) -> None:
+    cfg = Config.fromfile(
+        repository / 'configs/t_mass_msrvtt_published-evaluation.py'
+    )
+    assert cfg.model.head.evaluation == 'published'
+    toy = Config.fromfile(repository / 'configs/t_mass_toy.py')
+    toy.model.head.evaluation = 'published'
+    with pytest.raises(ValueError, match=r"caption.*evaluation='pairwise'"):
+        RetrievalInferencer(toy, untrained=True)

@@ -1,0 +1,36 @@
+"""A config inside of an index can ask for registered names alone."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from eaglenet_mm.search.errors import VideoIndexError
+from eaglenet_mm.search.stored_config import from_plain, to_plain
+
+
+def test_round_trip_through_json() -> None:
+    config = dict(
+        type='A',
+        layers=(10, (11, None)),
+        nested=[dict(type='mmaction.ResNet', depth=50, rate=0.5)],
+        backbone=dict(type='timm.vit_base_patch16_clip_224.openai'),
+        other=dict(type='open_clip.ViT-B-16-SigLIP'),
+    )
+    assert from_plain(json.loads(json.dumps(to_plain(config)))) == config
+
+
+@pytest.mark.parametrize(
+    'kind',
+    ['os.system', 'subprocess.Popen', 'mmengine.utils.path.x', 'a.', ''],
+)
+def test_nothing_is_imported(kind: str) -> None:
+    stored = dict(model=dict(parts=[dict(type=kind)]))
+    with pytest.raises(VideoIndexError, match='no registered name'):
+        from_plain(stored)
+
+
+def test_objects_cannot_be_stored() -> None:
+    with pytest.raises(VideoIndexError, match=r'class .*dict.* cannot store'):
+        to_plain(dict(type=dict))

@@ -1,0 +1,72 @@
+"""Make an index of your own videos, or bring it up to date.
+
+    python tools/index.py VIDEOS --config CONFIG --checkpoint FILE --out INDEX
+
+Only new and changed files are read; a second call needs no config and no
+checkpoint. Every finished video is safe at once: after an interruption the
+same command goes on. Files that cannot be read are listed and left out.
+"""
+
+import argparse
+import sys
+
+from eaglenet_mm.apis.index_updating import (
+    parse_seconds,
+    report_lines,
+    update_index,
+)
+from eaglenet_mm.search.precision import PRECISIONS
+from eaglenet_mm.utils.launch import add_config_arguments, read_optional_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add('videos', nargs='+', help='folders, with all below them, and files')
+    add('--out', required=True, metavar='INDEX', help='folder of the index')
+    add('--config', help='config file of the model; needed the first time')
+    add('--checkpoint', help='its weights; needed the first time')
+    add('--segment', metavar='TIME', help='cut videos: 10s, 1.5m')
+    add('--precision', choices=PRECISIONS, help='default: float32')
+    add('--workers', type=int, default=2, help='processes that read videos')
+    add('--device', help='default: the GPU if there is one')
+    add('--retry', action='store_true', help='try unreadable files again')
+    add('--prune', action='store_true', help='take out files that are gone')
+    add('--untrained', action='store_true', help='allow random weights')
+    add_config_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Index, and say what became of the files."""
+    args = parse_args()
+    index, report = update_index(
+        args.videos,
+        args.out,
+        model=read_optional_config(args),
+        weights=args.checkpoint,
+        device=args.device,
+        untrained=args.untrained,
+        num_workers=args.workers,
+        segment=args.segment and parse_seconds(args.segment),
+        precision=args.precision,
+        retry=args.retry,
+        prune=args.prune,
+    )
+    with index:
+        print('\n'.join(report_lines(index, report, args.prune)))
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except KeyboardInterrupt:
+        print('\nindex.py: interrupted; the same command goes on.')
+        sys.exit(130)
+    except (ValueError, KeyError, OSError, ImportError) as err:
+        print(f'index.py: {type(err).__name__}: {err}', file=sys.stderr)
+        sys.exit(2)
