@@ -22,6 +22,9 @@ MMCV_LITE = 'mmcv-lite>=2.0.1,<2.2'
 VIDEO = ['av>=14.2']
 HUGGING_FACE = ['transformers>=4.40']
 SEARCH = ['faiss-cpu>=1.8']
+MILVUS = ['pymilvus>=2.4.2', 'milvus-lite>=2.4.8']
+DEMO = ['python-multipart>=0.0.9', 'starlette>=0.37', 'uvicorn>=0.29']
+EXPORT = ['onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.2']
 TENSORBOARD = ['tensorboard>=2.15']
 
 
@@ -96,6 +99,8 @@ setup(
         'opencv-python',
         'pillow',
         'regex',
+        'rich',
+        'safetensors>=0.4',
         'setuptools<82',  # mmengine imports pkg_resources
         'torch>=2.1',
         'torchvision',
@@ -104,10 +109,15 @@ setup(
         'lite': [MMCV_LITE],
         'huggingface': HUGGING_FACE,
         'search': SEARCH,
+        'milvus': MILVUS,
+        'demo': DEMO,
+        'export': EXPORT,
         'video': VIDEO,
         'tensorboard': TENSORBOARD,
+        'browser': ['playwright>=1.40'],  # tests of pages; needs a Chromium
         'dev': [
             'build',
+            'httpx',  # of starlette's test client
             'hypothesis',
             'mypy',
             'pytest>=8',
@@ -115,6 +125,10 @@ setup(
             'pytest-xdist',
             'ruff',
             'wheel',
+            *DEMO,
+            *EXPORT,
+            *MILVUS,
+            *SEARCH,
             *TENSORBOARD,
         ],
     },

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from mmengine.logging import print_log
 
 from eaglenet_mm.datasets.shared_records import identify
@@ -121,7 +120,7 @@ class VideoIndexer:
                 errors.pop(path, ''),
             )
             own = pieces.pop(path, [])
-            index.add(file, _join(own) if own else None)
+            index.add(file, Moments.join(own) if own else None)
             if file.error:
                 report.unreadable[path] = file.error
                 print_log(
@@ -135,7 +134,7 @@ class VideoIndexer:
 
     def _encode(self, found: ReadMoments) -> Moments:
         """Encode what was read in one go."""
-        return _join(
+        return Moments.join(
             [
                 self.encode(frames, times, span, thumbnail)
                 for frames, times, span, thumbnail in zip(
@@ -147,18 +146,3 @@ class VideoIndexer:
                 )
             ]
         )
-
-
-def _join(pieces: Sequence[Moments]) -> Moments:
-    """Put rows one after the other."""
-    return Moments(
-        spans=torch.cat([piece.spans for piece in pieces]),
-        vectors=torch.cat([piece.vectors for piece in pieces]),
-        frames=torch.cat([piece.frames for piece in pieces]),
-        frame_times=torch.cat([piece.frame_times for piece in pieces]),
-        state={
-            name: torch.cat([piece.state[name] for piece in pieces])
-            for name in pieces[0].state
-        },
-        thumbnails=[image for piece in pieces for image in piece.thumbnails],
-    )

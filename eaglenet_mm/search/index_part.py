@@ -64,31 +64,36 @@ class IndexPart:
         return sum(tensor.nbytes for tensor in self.tensors.values())
 
     @classmethod
-    def of_file(
+    def of_files(
         cls,
-        file: IndexedFile,
-        moments: Moments | None,
+        files: Sequence[tuple[IndexedFile, Moments | None]],
         first_row_id: int,
         precision: str,
     ) -> IndexPart:
-        """Make a part of one file.
+        """Make a part of files.
 
         Args:
-            file (IndexedFile): The file.
-            moments (Moments, optional): Its rows; None if it is unreadable.
-            first_row_id (int): Number of its first row.
+            files (Sequence[tuple[IndexedFile, Moments | None]]): Each with
+                its rows; None if it is unreadable.
+            first_row_id (int): Number of the first row.
             precision (str): Of the kept numbers.
 
         Returns:
             IndexPart: With checksums.
         """
-        if moments is None or not len(moments):
-            return cls([file], {})
-        count = len(moments)
+        names = [file for file, _ in files]
+        counts = [len(rows) if rows is not None else 0 for _, rows in files]
+        if not any(counts):
+            return cls(names, {})
+        moments = Moments.join(
+            [rows for _, rows in files if rows is not None and len(rows)]
+        )
         vectors = moments.vectors.cpu().float()
         tensors = {
-            'row_ids': torch.arange(first_row_id, first_row_id + count),
-            'file_of_row': torch.zeros(count, dtype=torch.int64),
+            'row_ids': first_row_id + torch.arange(len(moments)),
+            'file_of_row': torch.arange(len(names)).repeat_interleave(
+                torch.tensor(counts)
+            ),
             'spans': moments.spans.double().cpu(),
             'vectors': vectors
             if precision == 'float32'
@@ -101,7 +106,7 @@ class IndexPart:
             },
             **_join_thumbnails(moments.thumbnails),
         }
-        part = cls([file], tensors)
+        part = cls(names, tensors)
         tensors['checksums'] = part.row_checksums(slice(None))
         return part
 
@@ -240,6 +245,6 @@ def _checksums(tensors: dict[str, Tensor]) -> Tensor:
     for row in range(len(arrays[0]) if arrays else 0):
         value = 0
         for array in arrays:
-            value = zlib.crc32(array[row].tobytes(), value)
+            value = zlib.crc32(array[row], value)
         sums.append(value)
     return torch.tensor(sums, dtype=torch.int64)

@@ -84,7 +84,7 @@ class MomentReader:
         """Read files.
 
         Args:
-            paths (Sequence[str]): The files.
+            paths (Sequence[str]): Different files.
 
         Yields:
             tuple[str, ReadMoments, bool]: A file, frames of it, and whether
@@ -92,26 +92,36 @@ class MomentReader:
             as they are finished.
         """
         tasks = list(self._plan(paths))
-        waiting = {path: 0 for path, _ in tasks}
-        for path, _ in tasks:
-            waiting[path] += 1
-        held: dict[str, dict[int, ReadMoments]] = {p: {} for p in waiting}
-        given = dict.fromkeys(waiting, 0)
-        order: dict[int, tuple[str, int]] = {}
+        pieces: dict[str, list[int]] = {}
         for number, (path, _) in enumerate(tasks):
-            order[number] = (path, given[path])
-            given[path] += 1
-        given = dict.fromkeys(waiting, 0)
+            pieces.setdefault(path, []).append(number)
+        held: dict[int, ReadMoments] = {}
+        with closing(self.read_pieces(tasks)) as outcomes:
+            for number, found in outcomes:
+                held[number] = found
+                path = tasks[number][0]
+                while pieces[path] and pieces[path][0] in held:
+                    ready = held.pop(pieces[path].pop(0))
+                    yield path, ready, not pieces[path]
+
+    def read_pieces(
+        self, tasks: Sequence[tuple[str, list[Span] | None]]
+    ) -> Generator[tuple[int, ReadMoments], None, None]:
+        """Read parts of files.
+
+        Args:
+            tasks (Sequence[tuple[str, list[Span] | None]]): Files and what to
+                read of them; None for the whole.
+
+        Yields:
+            tuple[int, ReadMoments]: Number of a task, and its frames, as
+            tasks are finished.
+        """
         with closing(self._run(self._read_one, tasks)) as outcomes:
-            for number, result, trouble in outcomes:
-                path, place = order[number]
-                if result is None:
-                    result = ReadMoments(error=f'reading it {trouble}')
-                held[path][place] = result
-                while given[path] in held[path]:
-                    piece = held[path].pop(given[path])
-                    given[path] += 1
-                    yield path, piece, given[path] == waiting[path]
+            for number, found, trouble in outcomes:
+                if found is None:
+                    found = ReadMoments(error=f'reading it {trouble}')
+                yield number, found
 
     def _run(
         self, function: Any, tasks: Sequence[Any]

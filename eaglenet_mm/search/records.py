@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from .errors import DamagedIndexError
@@ -82,6 +84,27 @@ class Moments:
 
     def __len__(self) -> int:
         return len(self.spans)
+
+    @classmethod
+    def join(cls, pieces: Sequence[Moments]) -> Moments:
+        """Put rows one after the other.
+
+        Args:
+            pieces (Sequence[Moments]): One at least, of one model.
+        """
+        return cls(
+            spans=torch.cat([piece.spans for piece in pieces]),
+            vectors=torch.cat([piece.vectors for piece in pieces]),
+            frames=torch.cat([piece.frames for piece in pieces]),
+            frame_times=torch.cat([piece.frame_times for piece in pieces]),
+            state={
+                name: torch.cat([piece.state[name] for piece in pieces])
+                for name in pieces[0].state
+            },
+            thumbnails=[
+                image for piece in pieces for image in piece.thumbnails
+            ],
+        )
 
 
 @dataclass(frozen=True)

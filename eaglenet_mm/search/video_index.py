@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -169,8 +169,25 @@ class VideoIndex(IndexRows):
         Raises:
             IndexWriteError: If it cannot be written; nothing has changed.
         """
+        return self.add_many([(file, moments)])
+
+    def add_many(
+        self, files: Sequence[tuple[IndexedFile, Moments | None]]
+    ) -> Tensor:
+        """Add files together: all of them are there afterwards, or none.
+
+        Args:
+            files (Sequence[tuple[IndexedFile, Moments | None]]): Different
+                files, each as for :meth:`add`.
+
+        Returns:
+            Tensor: Numbers of the new rows, int64, shape ``(n,)``.
+
+        Raises:
+            IndexWriteError: If they cannot be written; nothing has changed.
+        """
         first = self._parts.next_row_id
-        part = IndexPart.of_file(file, moments, first, self.precision)
+        part = IndexPart.of_files(files, first, self.precision)
         self._append(part)
         return torch.arange(first, first + len(part))
 

@@ -1,0 +1,154 @@
+"""Features of texts and videos in one file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from eaglenet_mm.structures import TextFeatures, VideoFeatures
+
+_FORMAT = 'eaglenet_mm features'
+_VERSION = '1'
+
+
+@dataclass
+class FeatureFile:
+    """Features of texts and videos, and what they are of.
+
+    Args:
+        videos (VideoFeatures, optional): As the encoder returns them, ``Bv``
+            rows.
+        vectors (Tensor, optional): One vector of unit length a video, that of
+            the first stage of a search, shape ``(Bv, C)``.
+        frame_times (Tensor, optional): Seconds, NaN where padded, shape
+            ``(Bv, F)``.
+        texts (TextFeatures, optional): Likewise, ``Bt`` rows.
+        about (dict[str, Any]): ``videos`` (for each row ``video_id``,
+            ``path``, ``start``, ``end``), ``texts`` (for each row ``text``
+            and, for captions, ``video``, the place of its video or None),
+            ``unreadable`` (path to reason) and ``model``.
+    """
+
+    videos: VideoFeatures | None = None
+    vectors: Tensor | None = None
+    frame_times: Tensor | None = None
+    texts: TextFeatures | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write the file, whole or not at all.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        path = Path(path)
+        temporary = path.with_name(f'.{path.name}.part')
+        about = {
+            'format': _FORMAT,
+            'version': _VERSION,
+            'about': json.dumps(self.about),
+        }
+        try:
+            save_file(dict(self._tensors()), temporary, about)
+            os.replace(temporary, path)
+        except (OSError, SafetensorError) as err:
+            temporary.unlink(missing_ok=True)
+            raise OSError(
+                f'{path} could not be written: {err}. Make room, or check '
+                'the folder and its permissions.'
+            ) from err
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        for side, features in (('video', self.videos), ('text', self.texts)):
+            if features is None:
+                continue
+            for name, tensor in vars(features).items():
+                if tensor is not None:
+                    yield f'{side}.{name}', tensor.cpu().contiguous()
+        for name in ('vectors', 'frame_times'):
+            tensor = getattr(self, name)
+            if tensor is not None:
+                yield f'video.{name}', tensor.cpu().contiguous()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> FeatureFile:
+        """Read a file that :meth:`save` wrote.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            ValueError: If it is damaged, or something else.
+        """
+        if not os.path.isfile(path):
+            raise FileNotFoundError(
+                f'Features were expected at {path}, but there is no file. '
+                'Make it with tools/extract_features.py.'
+            )
+        try:
+            with safe_open(path, 'pt') as file:
+                about = file.metadata() or {}
+                tensors = {
+                    name: file.get_tensor(name)
+                    for name in file.keys()  # noqa: SIM118 - no dict
+                }
+        except SafetensorError as err:
+            raise ValueError(
+                f'{path} is damaged ({err}). Make it again with '
+                'tools/extract_features.py.'
+            ) from err
+        kind = about.get('format'), about.get('version')
+        if kind != (_FORMAT, _VERSION):
+            raise ValueError(
+                f'{path} is no file of features of version {_VERSION}, but '
+                f'{kind[0]} of version {kind[1]}. Make it with '
+                'tools/extract_features.py.'
+            )
+        sides: dict[str, dict[str, Tensor]] = {'video': {}, 'text': {}}
+        for name, tensor in tensors.items():
+            side, _, rest = name.partition('.')
+            sides[side][rest] = tensor
+        video, text = sides['video'], sides['text']
+        return cls(
+            vectors=video.pop('vectors', None),
+            frame_times=video.pop('frame_times', None),
+            videos=VideoFeatures(**video) if video else None,
+            texts=TextFeatures(**text) if text else None,
+            about=json.loads(about['about']),
+        )
+
+    @classmethod
+    def join(cls, parts: list[FeatureFile]) -> FeatureFile:
+        """Join the videos of parts; texts are those of the first."""
+        filled = [part for part in parts if part.videos is not None]
+        joined = cls(texts=parts[0].texts, about=dict(parts[0].about))
+        joined.about['videos'] = [
+            row for part in parts for row in part.about['videos']
+        ]
+        joined.about['unreadable'] = {
+            path: reason
+            for part in parts
+            for path, reason in part.about['unreadable'].items()
+        }
+        if filled:
+            joined.videos = VideoFeatures.cat(
+                [part.videos for part in filled if part.videos is not None]
+            )
+            joined.vectors = torch.cat(
+                [part.vectors for part in filled if part.vectors is not None]
+            )
+            joined.frame_times = torch.cat(
+                [
+                    part.frame_times
+                    for part in filled
+                    if part.frame_times is not None
+                ]
+            )
+        return joined

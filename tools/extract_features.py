@@ -1,0 +1,73 @@
+"""Write features of texts, frames and videos into one file.
+
+    python tools/extract_features.py SOURCE --config C --checkpoint W --out F
+
+SOURCE is a folder of videos or an annotation file. The file (safetensors) has
+``video.frames``, ``video.frame_mask``, ``video.vectors``,
+``video.frame_times`` and ``text.embeds``; docs/search.md tells how to read it.
+An interrupted run goes on with the same command.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from eaglenet_mm.apis import find_config
+from eaglenet_mm.apis.feature_extraction import extract_features, list_items
+from eaglenet_mm.apis.retriever_encoding import RetrieverEncoder
+from eaglenet_mm.utils.launch import add_config_arguments, read_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add('source', help='folder of videos, or annotation file (.json)')
+    add('--config', required=True, help='config file of the model')
+    add('--checkpoint', help='its weights')
+    add('--out', required=True, metavar='FILE', help='.safetensors')
+    add('--videos', help='folder of the videos of an annotation file')
+    add('--texts', metavar='FILE', help='further texts, one a line')
+    add('--workers', type=int, default=2, help='processes that read videos')
+    add('--device', help='default: the GPU if there is one')
+    add('--untrained', action='store_true', help='allow random weights')
+    add_config_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Extract, and say what is in the file."""
+    args = parse_args()
+    cfg = find_config(read_config(args))
+    items, texts = list_items(args.source, args.videos)
+    if args.texts is not None:
+        lines = Path(args.texts).read_text('utf-8-sig').splitlines()
+        texts += [dict(text=line, video=None) for line in lines if line]
+    encoder = RetrieverEncoder(
+        cfg, args.checkpoint, args.device, untrained=args.untrained
+    )
+    found = extract_features(
+        encoder, items, texts, args.out, num_workers=args.workers
+    )
+    lost = found.about['unreadable']
+    print(
+        f'{args.out}: {len(found.about["videos"])} of {len(items)} videos, '
+        f'{len(texts)} texts'
+    )
+    for name, reason in lost.items():
+        print(f'  left out: {name}: {reason}')
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except KeyboardInterrupt:
+        print('\nextract_features.py: interrupted; the same command goes on.')
+        sys.exit(130)
+    except (ValueError, KeyError, TypeError, OSError, ImportError) as err:
+        name = type(err).__name__
+        print(f'extract_features.py: {name}: {err}', file=sys.stderr)
+        sys.exit(2)
