@@ -2,6 +2,11 @@
 
 import argparse
 
+from eaglenet_mm.engine.hooks.results_page_hook import (
+    add_page_arguments,
+    add_results_page,
+    write_results_pages,
+)
 from eaglenet_mm.utils.cpu_processes import leave_processes
 from eaglenet_mm.utils.launch import (
     add_launch_arguments,
@@ -32,6 +37,7 @@ def parse_args() -> argparse.Namespace:
         metavar='OUT.pkl',
         help='write the scores of every caption against all videos',
     )
+    add_page_arguments(parser)
     add_launch_arguments(parser)
     return parser.parse_args()
 
@@ -48,12 +54,14 @@ def main() -> None:
         skip_pretrained(cfg)
     if args.dump is not None:
         dump_scores(cfg, args.dump)
+    add_results_page(cfg, args)
     path = start_metrics(cfg)
     runner = build_runner(cfg, strict=True)
     with name_lost_workers(runner):
         metrics = runner.test()
     about = dict(config=args.config, checkpoint=args.checkpoint)
     write_metrics(path, metrics, **about)
+    write_results_pages(runner)
     del runner
     leave_processes()
 

@@ -1,5 +1,5 @@
 """Ranks, post-processing and the metric around them."""
 
-from .metrics import RetrievalRankMetric
+from .metrics import KeptScores, RetrievalRankMetric
 
-__all__ = ['RetrievalRankMetric']
+__all__ = ['KeptScores', 'RetrievalRankMetric']

@@ -13,6 +13,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, TestLoop, ValLoop
 from torch.utils.data import DataLoader
 
+from eaglenet_mm.evaluation import KeptScores
 from eaglenet_mm.registry import LOOPS
 from eaglenet_mm.utils.progress import Progress
 
@@ -102,6 +103,13 @@ class _RetrievalLoop:
         metrics = self._measure(evaluation, model.head, blocks, self.evaluator)
         if self.noise_seeds:
             metrics.update(self._repeat(evaluation, model.head, blocks))
+        # not one of MMEngine's: only hooks that have it are called
+        self.runner.call_hook(
+            'after_scoring',
+            evaluation=evaluation,
+            evaluator=self.evaluator,
+            metrics=metrics,
+        )
         return metrics
 
     def _measure(
@@ -127,12 +135,12 @@ class _RetrievalLoop:
         """Measure under several seeds of the head's noise."""
         # a copy: the checkpoint's own noise must survive the evaluation
         head = copy.deepcopy(head)
-        # a dump holds the rows of the checkpoint's own noise
+        # dumps and pictures are of the checkpoint's own noise
         evaluator = Evaluator(
             [
                 metric
                 for metric in self.evaluator.metrics
-                if not isinstance(metric, DumpResults)
+                if not isinstance(metric, DumpResults | KeptScores)
             ]
         )
         evaluator.dataset_meta = self.evaluator.dataset_meta
@@ -202,7 +210,8 @@ class RetrievalTestLoop(_RetrievalLoop, TestLoop):
     videos its sampler deals out; features are gathered by id, where duplicates
     of the sampler fall away; captions are encoded and scored in fixed blocks
     of the canonical order, dealt out over the processes. Hooks are called as
-    MMEngine's loops call them.
+    MMEngine's loops call them; those that have an ``after_scoring(runner,
+    evaluation, evaluator, metrics)`` get the features as well.
 
     Differs from the release, which decodes a video once for each caption and
     whose scores depend on batch size and chunk order.

@@ -1,0 +1,229 @@
+"""Write a page of what a test found."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from eaglenet_mm.engine.loops import RetrievalTestLoop
+from eaglenet_mm.evaluation import KeptScores
+from eaglenet_mm.registry import HOOKS
+from eaglenet_mm.visualization.collecting import collect_results
+from eaglenet_mm.visualization.results_file import (
+    PAGE_NAME,
+    prepare_folder,
+    write_results,
+    write_text,
+)
+from eaglenet_mm.visualization.results_page import results_page
+from eaglenet_mm.visualization.set_catalogue import check_dataset
+from eaglenet_mm.visualization.training_curves import read_curves
+
+
+@HOOKS.register_module()
+class ResultsPageHook(Hook):
+    """Write ``results.html`` and ``results.json`` after a test.
+
+    ``tools/test.py --show-dir`` adds it. The page needs nothing beside
+    itself; the JSON file holds the same, for ``tools/show_compare.py``. The
+    metrics stay as they are. With several processes the first one writes.
+
+    Args:
+        out_dir (str): Folder of the two files; made, and tried before the
+            test begins.
+        num_queries (int): Most queries on the page. Defaults to 200.
+        deferred (bool): Whether :meth:`write` is called by somebody else
+            after the test, so that a disk that is full cannot cost the
+            metrics. Defaults to False: after the test.
+
+    Raises:
+        ValueError: If there is to be no query.
+    """
+
+    # after hooks in which processes wait for each other
+    priority = 'LOWEST'
+
+    def __init__(
+        self, out_dir: str, num_queries: int = 200, *, deferred: bool = False
+    ) -> None:
+        if num_queries < 1:
+            raise ValueError(
+                'A page shows at least one query, but num_queries '
+                f'(--show-queries) is {num_queries}.'
+            )
+        self.out_dir = out_dir
+        self.num_queries = num_queries
+        self.deferred = deferred
+        self._kept = KeptScores()
+        self._evaluation: Any = None
+        self._metrics: dict[str, float] = {}
+
+    def before_test(self, runner: Runner) -> None:
+        """Try what would otherwise fail after hours; keep the scores.
+
+        Args:
+            runner (Runner): The runner of the test.
+
+        Raises:
+            TypeError: If the loop or the data set cannot be shown.
+            OSError: If the folder cannot be written to.
+        """
+        if not isinstance(runner.test_loop, RetrievalTestLoop):
+            raise TypeError(
+                'A page of results needs test_cfg=dict('
+                "type='RetrievalTestLoop'), but the loop is "
+                f'{type(runner.test_loop).__name__}.'
+            )
+        check_dataset(runner.test_dataloader.dataset)
+        if is_main_process():
+            prepare_folder(self.out_dir)
+        self._kept = KeptScores()
+        runner.test_evaluator.metrics.append(self._kept)
+
+    def after_scoring(
+        self,
+        runner: Runner,
+        evaluation: Any,
+        evaluator: Evaluator,
+        metrics: Mapping[str, float],
+    ) -> None:
+        """Keep the features.
+
+        Args:
+            runner (Runner): The runner of the test.
+            evaluation (RetrievalEvaluation): With the features.
+            evaluator (Evaluator): Of the loop.
+            metrics (Mapping[str, float]): The metrics.
+        """
+        if self._kept in evaluator.metrics:
+            evaluator.metrics.remove(self._kept)
+            self._evaluation, self._metrics = evaluation, dict(metrics)
+
+    def after_test(self, runner: Runner) -> None:
+        """Write, unless that is deferred."""
+        if not self.deferred:
+            self.write(runner)
+
+    @torch.no_grad()
+    def write(self, runner: Runner) -> None:
+        """Collect what the page shows and write it, in the main process.
+
+        Args:
+            runner (Runner): The runner of the test.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        evaluation, self._evaluation = self._evaluation, None
+        scores, columns = self._kept.scores, self._kept.columns
+        self._kept = KeptScores()
+        if not is_main_process() or scores is None or columns is None:
+            return
+        results = collect_results(
+            evaluation,
+            scores,
+            columns,
+            runner.test_dataloader.dataset,
+            metrics=self._metrics,
+            about=_facts(runner, evaluation),
+            num_queries=self.num_queries,
+            curves=read_curves(runner._load_from),
+        )
+        path = Path(self.out_dir) / PAGE_NAME
+        page = results_page(results)
+        write_results(self.out_dir, results)
+        write_text(path, page)
+        unread = sum(bool(video.problem) for video in results.videos)
+        runner.logger.info(
+            f'Results of {len(results.queries)} of {len(results.captions)} '
+            f'queries are shown in {path} ({len(page) / 2**20:.1f} MiB)'
+            + (f'; {unread} videos could not be read again' if unread else '')
+            + '.'
+        )
+
+
+def _facts(runner: Runner, evaluation: Any) -> dict[str, str]:
+    """State what was tested, in the order of the page."""
+    head = evaluation.model.head
+    meta = getattr(runner.test_dataloader.dataset, 'metainfo', {})
+    said = evaluation.announcement(head)
+    stages = 'all pairs by the head'
+    if 'shortlist' in said:
+        stages = (
+            f'two stages: {said["shortlist"]} videos a caption shortlisted by '
+            f'{said["first_stage"]}, these by the head'
+        )
+    processes = get_world_size()
+    return {
+        'method': type(head).__name__.removesuffix('Head'),
+        'dataset': str(meta.get('dataset', 'unknown')),
+        'split': str(meta.get('split', 'unknown')),
+        'protocol': str(meta.get('protocol', 'unknown')),
+        'config': str(runner.cfg.filename or runner.experiment_name),
+        'checkpoint': str(runner._load_from or 'none, as initialised'),
+        'scoring': stages,
+        'written': time.strftime('%Y-%m-%d %H:%M')
+        + (f', by {processes} processes' if processes > 1 else ''),
+    }
+
+
+def add_page_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of a test that writes a page.
+
+    Args:
+        parser (ArgumentParser): Gets ``--show-dir`` and ``--show-queries``.
+    """
+    parser.add_argument(
+        '--show-dir',
+        metavar='DIR',
+        help='write a page of the results, DIR/results.html, and the same for '
+        'tools/show_compare.py, DIR/results.json',
+    )
+    parser.add_argument(
+        '--show-queries',
+        type=int,
+        default=200,
+        help='most queries on that page; default: 200',
+    )
+
+
+def add_results_page(cfg: Config, args: argparse.Namespace) -> None:
+    """Let a test write its page when :func:`write_results_pages` asks.
+
+    Args:
+        cfg (Config): Gets one more hook, if a page is asked for.
+        args (Namespace): Of :func:`add_page_arguments`.
+    """
+    if args.show_dir is None:
+        return
+    hook = dict(
+        type='ResultsPageHook',
+        out_dir=args.show_dir,
+        num_queries=args.show_queries,
+        deferred=True,
+    )
+    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
+
+
+def write_results_pages(runner: Runner) -> None:
+    """Write the pages that wait for the end of a test.
+
+    Args:
+        runner (Runner): After ``runner.test()``.
+
+    Raises:
+        OSError: If one cannot be written.
+    """
+    for hook in runner.hooks:
+        if isinstance(hook, ResultsPageHook) and hook.deferred:
+            hook.write(runner)

@@ -1,0 +1,184 @@
+"""Show a few queries while a model is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop, Runner
+
+from eaglenet_mm.engine.loops import RetrievalValLoop
+from eaglenet_mm.evaluation import KeptScores
+from eaglenet_mm.evaluation.functional import text_to_video_ranks
+from eaglenet_mm.registry import HOOKS
+from eaglenet_mm.visualization.frame_strips import shown_frames
+from eaglenet_mm.visualization.query_selection import spread_evenly
+from eaglenet_mm.visualization.rank_pictures import (
+    Answer,
+    Answers,
+    draw_answers,
+    draw_ranks,
+)
+from eaglenet_mm.visualization.rankings import first_videos
+from eaglenet_mm.visualization.set_catalogue import (
+    SetCatalogue,
+    check_dataset,
+)
+
+
+@HOOKS.register_module()
+class RetrievalVisualizationHook(Hook):
+    """Add two pictures to the visualizer after validations.
+
+    ``retrieval_queries``: some captions, always the same and spread evenly
+    over the set, with frames of their first videos, the right one in green,
+    others in red. ``retrieval_ranks``: the histogram of text-to-video ranks.
+    They go through ``runner.visualizer``, so every backend of MMEngine shows
+    them: TensorBoard, WandB, or files in ``vis_data/vis_image``. Metrics stay
+    as they are.
+
+    Args:
+        interval (int): Validations between pictures. Defaults to 1, after
+            each.
+        num_queries (int): Captions shown. Defaults to 6.
+        num_videos (int): Videos shown of each. Defaults to 5.
+
+    Raises:
+        ValueError: If an option is not positive.
+
+    Note:
+        The main process reads ``num_queries * num_videos`` videos at most,
+        while the others wait at their next exchange.
+    """
+
+    # after hooks in which processes wait for each other
+    priority = 'LOWEST'
+
+    def __init__(
+        self, interval: int = 1, num_queries: int = 6, num_videos: int = 5
+    ) -> None:
+        options = dict(
+            interval=interval, num_queries=num_queries, num_videos=num_videos
+        )
+        for name, value in options.items():
+            if value < 1:
+                raise ValueError(
+                    f"'{name}' must be at least 1, but got {value}."
+                )
+        self.interval = interval
+        self.num_queries = num_queries
+        self.num_videos = num_videos
+        self._validations = 0
+        self._kept: KeptScores | None = None
+        self._evaluation: Any = None
+
+    def before_val(self, runner: Runner) -> None:
+        """Keep the scores of a validation that is to be shown.
+
+        Args:
+            runner (Runner): The runner of the training.
+
+        Raises:
+            TypeError: If the loop or the data set cannot be shown.
+        """
+        if not isinstance(runner.val_loop, RetrievalValLoop):
+            raise TypeError(
+                'RetrievalVisualizationHook needs val_cfg=dict('
+                "type='RetrievalValLoop'), but the loop is "
+                f'{type(runner.val_loop).__name__}.'
+            )
+        check_dataset(runner.val_dataloader.dataset)
+        self._validations += 1
+        if self._validations % self.interval == 0:
+            self._kept = KeptScores()
+            runner.val_evaluator.metrics.append(self._kept)
+
+    def after_scoring(
+        self,
+        runner: Runner,
+        evaluation: Any,
+        evaluator: Evaluator,
+        metrics: Mapping[str, float],
+    ) -> None:
+        """Keep the features.
+
+        Args:
+            runner (Runner): The runner of the training.
+            evaluation (RetrievalEvaluation): With the features.
+            evaluator (Evaluator): Of the loop.
+            metrics (Mapping[str, float]): The metrics.
+        """
+        if self._kept in evaluator.metrics:
+            evaluator.metrics.remove(self._kept)
+            self._evaluation = evaluation
+
+    def after_val(self, runner: Runner) -> None:
+        """Draw the pictures, in the main process.
+
+        Args:
+            runner (Runner): The runner of the training.
+        """
+        kept, self._kept = self._kept, None
+        evaluation, self._evaluation = self._evaluation, None
+        if kept is None or kept.scores is None or kept.columns is None:
+            return  # not due, or not the main process
+        by_epoch = isinstance(runner._train_loop, EpochBasedTrainLoop)
+        step = runner.epoch if by_epoch else runner.iter
+        ranks = text_to_video_ranks(kept.scores, kept.columns).ranks
+        catalogue = SetCatalogue(runner.val_dataloader.dataset)
+        answers = self._answers(evaluation, kept, ranks, catalogue)
+        runner.visualizer.add_image(
+            'retrieval_queries', draw_answers(answers), step=step
+        )
+        right = 100 * float((ranks == 1).double().mean())
+        title = f'ranks of {len(ranks)} captions, R@1 {right:.2f}'
+        runner.visualizer.add_image(
+            'retrieval_ranks', draw_ranks(ranks.tolist(), title), step=step
+        )
+
+    def _answers(
+        self,
+        evaluation: Any,
+        kept: Any,
+        ranks: Any,
+        catalogue: SetCatalogue,
+    ) -> list[Answers]:
+        """List the captions and their first videos, with frames."""
+        rows = spread_evenly(len(ranks), self.num_queries)
+        columns, scores = first_videos(
+            kept.scores[rows], kept.columns[rows], ranks[rows], self.num_videos
+        )
+        captions = catalogue.captions(
+            [evaluation.caption_indices[row] for row in rows]
+        )
+        frames: dict[int, Any] = {}
+        for column in sorted(set(columns.flatten().tolist())):
+            frames[column], _, _ = shown_frames(
+                catalogue,
+                evaluation.video_indices[column],
+                evaluation.num_frames,
+            )
+        return [
+            Answers(
+                caption,
+                int(ranks[row]),
+                [
+                    Answer(
+                        str(evaluation.video_ids[column]),
+                        score,
+                        column == int(kept.columns[row]),
+                        frames[column],
+                    )
+                    for column, score in zip(
+                        columns[place].tolist(),
+                        scores[place].tolist(),
+                        strict=True,
+                    )
+                ],
+            )
+            for place, (row, caption) in enumerate(
+                zip(rows, captions, strict=True)
+            )
+        ]

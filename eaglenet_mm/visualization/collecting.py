@@ -1,0 +1,170 @@
+"""From an evaluation to everything its page shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eaglenet_mm.evaluation.functional import (
+    on_shortlist,
+    text_to_video_ranks,
+    video_to_text_ranks,
+)
+from eaglenet_mm.utils.progress import Progress
+
+from .confusions import confusion_matrix, find_confusions
+from .explanations import encode_captions, explain_results, project_pairs
+from .frame_strips import make_strip, strip_height
+from .query_selection import choose_queries, spread_evenly
+from .rankings import first_videos
+from .results_data import (
+    Curves,
+    RetrievalResults,
+    ShownQuery,
+    ShownResult,
+    ShownVideo,
+)
+from .set_catalogue import SetCatalogue
+
+_MAP_PAIRS = 120
+
+
+@torch.no_grad()
+def collect_results(
+    evaluation: Any,
+    scores: Tensor,
+    columns: Tensor,
+    dataset: Any,
+    *,
+    metrics: Mapping[str, float],
+    about: Mapping[str, str],
+    num_queries: int,
+    curves: Curves,
+) -> RetrievalResults:
+    """Collect what a page shows; call in one process, after the scoring.
+
+    Args:
+        evaluation (RetrievalEvaluation): With the features of the gallery.
+        scores (Tensor): All scores, shape ``(Bt, Bv)``, on the CPU.
+        columns (Tensor): Column of each caption's video, shape ``(Bt,)``.
+        dataset (Any): The set, see :class:`SetCatalogue`.
+        metrics (Mapping[str, float]): Of the evaluation.
+        about (Mapping[str, str]): Facts to state.
+        num_queries (int): Most queries to show.
+        curves (Curves): Of the training.
+
+    Returns:
+        RetrievalResults: With the frames of the videos shown, which are read
+        again now.
+    """
+    head = evaluation.model.head
+    catalogue = SetCatalogue(dataset)
+    ranks = text_to_video_ranks(scores, columns).ranks
+    firsts, first_scores = first_videos(scores, columns, ranks)
+    targets = columns.tolist()
+    rows, selection = choose_queries(ranks.tolist(), num_queries)
+    queries = _queries(rows, scores, targets, ranks.tolist(), firsts.tolist())
+    for text, query in zip(
+        encode_captions(evaluation, rows).split(1), queries, strict=True
+    ):
+        explain_results(head, text, evaluation.videos, query.results)
+    pairs = _pairs_of_map(targets)
+    # what is off a shortlist has scores that mean nothing but their order
+    scored = on_shortlist(scores)
+    comparable = torch.where(scored, scores, scores[scored].min())
+    confusions = find_confusions(
+        comparable,
+        targets,
+        firsts[:, 0].tolist(),
+        lambda some: encode_captions(evaluation, some),
+    )
+    shown = {item.column for query in queries for item in query.results}
+    height = strip_height(len(shown), evaluation.num_frames)
+    return RetrievalResults(
+        about=dict(about),
+        num_frames=evaluation.num_frames,
+        metrics={key: float(value) for key, value in metrics.items()},
+        captions=catalogue.captions(evaluation.caption_indices),
+        video_ids=[str(name) for name in evaluation.video_ids],
+        targets=targets,
+        ranks=ranks.tolist(),
+        video_ranks=video_to_text_ranks(scores, columns).ranks.tolist(),
+        top_columns=firsts.tolist(),
+        top_scores=[
+            [float(f'{x:.6g}') for x in row] for row in first_scores.tolist()
+        ],
+        selection=selection,
+        queries=queries,
+        videos=_strips(evaluation, catalogue, sorted(shown), height),
+        projections=project_pairs(
+            head,
+            encode_captions(evaluation, pairs),
+            evaluation.videos,
+            pairs,
+            [targets[row] for row in pairs],
+        ),
+        confusions=confusions,
+        matrix=confusion_matrix(
+            comparable, targets, firsts[:, 0].tolist(), confusions
+        ),
+        curves=curves,
+    )
+
+
+def _queries(
+    rows: Iterable[int],
+    scores: Tensor,
+    targets: Sequence[int],
+    ranks: Sequence[int],
+    firsts: Sequence[Sequence[int]],
+) -> list[ShownQuery]:
+    """List the first videos of queries, and the right one behind them."""
+    queries = []
+    for row in rows:
+        places = list(enumerate(firsts[row], 1))
+        if ranks[row] > len(places):
+            places.append((ranks[row], targets[row]))
+        results = [
+            ShownResult(
+                column, rank, float(f'{float(scores[row, column]):.6g}')
+            )
+            for rank, column in places
+        ]
+        queries.append(ShownQuery(row, results))
+    return queries
+
+
+def _pairs_of_map(targets: Sequence[int]) -> list[int]:
+    """Choose one caption each of videos spread evenly over the set."""
+    first: dict[int, int] = {}
+    for row, column in enumerate(targets):
+        first.setdefault(column, row)
+    rows = [first[column] for column in sorted(first)]
+    return [rows[place] for place in spread_evenly(len(rows), _MAP_PAIRS)]
+
+
+def _strips(
+    evaluation: Any,
+    catalogue: SetCatalogue,
+    columns: Sequence[int],
+    height: int,
+) -> list[ShownVideo]:
+    """Read the videos shown again."""
+    progress = Progress('videos of the page', len(columns))
+    strips = []
+    for column in columns:
+        strips.append(
+            make_strip(
+                catalogue,
+                evaluation.video_indices[column],
+                column,
+                evaluation.num_frames,
+                height,
+            )
+        )
+        progress.update(1)
+    progress.close()
+    return strips

@@ -1,0 +1,275 @@
+"""What a page of results shows, as plain data that JSON can hold."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+#: Names the files and their version; a reader refuses what it does not know.
+FORMAT = 'eaglenet_mm results'
+VERSION = 1
+
+#: Results shown of a query.
+TOP = 5
+
+Points = list[list[float]]
+
+_BASE64 = re.compile('[A-Za-z0-9+/]*=*')
+
+
+@dataclass
+class ShownResult:
+    """One video in the answer to a query.
+
+    Args:
+        column (int): Place of the video in the gallery.
+        rank (int): Its rank, from 1; ties count against the right one.
+        score (float, optional): Of the head, without post-processing; None
+            if it was not kept.
+        frame_weights (dict): By name, one weight a frame.
+        text_weights (dict): By name, shares of the texts of the pair.
+    """
+
+    column: int
+    rank: int
+    score: float | None
+    frame_weights: dict[str, list[float]] = field(default_factory=dict)
+    text_weights: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass
+class ShownQuery:
+    """A caption with its first answers.
+
+    Args:
+        row (int): Place of the caption in the set.
+        results (list[ShownResult]): The first ones, and behind them the
+            right one where it is not among them.
+    """
+
+    row: int
+    results: list[ShownResult]
+
+
+@dataclass
+class ShownVideo:
+    """A video whose frames are shown.
+
+    Args:
+        column (int): Place in the gallery.
+        slots (list[int]): Frames shown, as places among the frames of the
+            model, ascending; places from ``num_images`` on are padding.
+        num_images (int): Frames that are in the strip.
+        height (int): Of the strip in pixels.
+        strip (str): JPEG in base64: frames side by side; '' if there is none.
+        problem (str): Why there is none, else ''.
+    """
+
+    column: int
+    slots: list[int] = field(default_factory=list)
+    num_images: int = 0
+    height: int = 0
+    strip: str = ''
+    problem: str = ''
+
+
+@dataclass
+class Projection:
+    """Embeddings of texts and their videos, in two dimensions.
+
+    Args:
+        title (str): What is shown.
+        text_name (str): What the points of the texts are.
+        rows (list[int]): Caption of each pair.
+        texts (list): Points ``[x, y]``, one a pair.
+        videos (list): Points of the captions' own videos.
+        explained (float): Share of the variance that the plane holds.
+        own_cosine (float): Mean cosine of a text and its video.
+        centred (bool): Whether the mean of each side was taken off.
+    """
+
+    title: str
+    text_name: str
+    rows: list[int]
+    texts: Points
+    videos: Points
+    explained: float
+    own_cosine: float
+    centred: bool = False
+
+
+@dataclass
+class Confusion:
+    """Two videos of which one is returned for captions of the other.
+
+    Args:
+        row (int): The caption for which it happened most clearly.
+        column (int): The wrong video.
+        count (int): Captions of the one that got the other, both ways.
+        margin (float): Score of the wrong video minus that of the right one.
+        other_row (int): The caption of the wrong video that is nearest to
+            the caption; -1 if it has none.
+        caption_cosine (float): Cosine of the two captions.
+    """
+
+    row: int
+    column: int
+    count: int
+    margin: float
+    other_row: int
+    caption_cosine: float
+
+
+@dataclass
+class ConfusionMatrix:
+    """Scores among the videos that are confused most.
+
+    Args:
+        columns (list[int]): The videos, n of them.
+        rows (list[int]): One caption of each, for its name.
+        scores (list): n x n means of the captions of a video (row) with a
+            video (column).
+        firsts (list): n x n counts of captions that rank that video first.
+    """
+
+    columns: list[int] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)
+    scores: Points = field(default_factory=list)
+    firsts: list[list[int]] = field(default_factory=list)
+
+
+@dataclass
+class Curves:
+    """Curves of the training that made the checkpoint.
+
+    Args:
+        losses (dict): By name, points of iteration and loss.
+        recalls (dict): By direction, points of iteration and R@1 in percent.
+        note (str): Where they are from, or why there are none.
+    """
+
+    losses: dict[str, Points] = field(default_factory=dict)
+    recalls: dict[str, Points] = field(default_factory=dict)
+    note: str = ''
+
+
+@dataclass
+class RetrievalResults:
+    """Everything that is known of one evaluation, for pages.
+
+    Args:
+        about (dict[str, str]): Facts to state, by name: method, config,
+            checkpoint, dataset and so on.
+        num_frames (int): Frames of a video, padding included.
+        metrics (dict[str, float]): Of the evaluation.
+        captions (list[str]): All captions of the set, in order.
+        video_ids (list[str]): All videos of the gallery, in order.
+        targets (list[int]): Column of each caption's video.
+        ranks (list[int]): Text-to-video rank of each caption.
+        video_ranks (list[int]): Video-to-text rank of each video that has
+            captions.
+        top_columns (list): The first videos of each caption.
+        top_scores (list): Their scores.
+        selection (str): Which queries are shown.
+        queries (list[ShownQuery]): Those.
+        videos (list[ShownVideo]): All videos that they show.
+        projections (list[Projection]): Maps, before and after.
+        confusions (list[Confusion]): Most frequent first.
+        matrix (ConfusionMatrix): Of the confused videos.
+        curves (Curves): Of the training.
+    """
+
+    about: dict[str, str]
+    num_frames: int
+    metrics: dict[str, float]
+    captions: list[str]
+    video_ids: list[str]
+    targets: list[int]
+    ranks: list[int]
+    video_ranks: list[int]
+    top_columns: list[list[int]]
+    top_scores: Points
+    selection: str
+    queries: list[ShownQuery]
+    videos: list[ShownVideo]
+    projections: list[Projection]
+    confusions: list[Confusion]
+    matrix: ConfusionMatrix
+    curves: Curves
+
+    def to_dict(self) -> dict[str, Any]:
+        """Turn into what JSON can hold, with format and version."""
+        return {'format': FORMAT, 'version': VERSION, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> RetrievalResults:
+        """Read what :meth:`to_dict` wrote.
+
+        Args:
+            data (Mapping): Of a JSON file.
+
+        Returns:
+            RetrievalResults: The same again.
+
+        Raises:
+            KeyError, TypeError, ValueError: If something is missing, of
+                another kind or does not fit the rest.
+        """
+        parts = {key: data[key] for key in cls.__dataclass_fields__}
+        parts['queries'] = [
+            ShownQuery(
+                query['row'],
+                [ShownResult(**result) for result in query['results']],
+            )
+            for query in parts['queries']
+        ]
+        parts['videos'] = [ShownVideo(**video) for video in parts['videos']]
+        parts['projections'] = [
+            Projection(**item) for item in parts['projections']
+        ]
+        parts['confusions'] = [
+            Confusion(**item) for item in parts['confusions']
+        ]
+        parts['matrix'] = ConfusionMatrix(**parts['matrix'])
+        parts['curves'] = Curves(**parts['curves'])
+        results = cls(**parts)
+        results.check()
+        return results
+
+    def check(self) -> None:
+        """Refuse parts that contradict each other.
+
+        Raises:
+            ValueError: If lengths differ or a place lies outside.
+        """
+        num_texts, num_videos = len(self.captions), len(self.video_ids)
+        for name in ('targets', 'ranks', 'top_columns', 'top_scores'):
+            if len(getattr(self, name)) != num_texts:
+                raise ValueError(
+                    f"'{name}' has {len(getattr(self, name))} entries for "
+                    f'{num_texts} captions.'
+                )
+        for value in [*self.metrics.values(), *self.ranks]:
+            if not isinstance(value, int | float):
+                raise TypeError(f'{value!r} should be a number.')
+        for text in [*self.captions, *self.video_ids, *self.about.values()]:
+            if not isinstance(text, str):
+                raise TypeError(f'{text!r} should be a text.')
+        for video in self.videos:
+            if not _BASE64.fullmatch(video.strip):
+                raise ValueError(f'Strip {video.column} is no base64.')
+        rows = [query.row for query in self.queries]
+        columns = [
+            *self.targets,
+            *(video.column for video in self.videos),
+            *(item.column for query in self.queries for item in query.results),
+            *(column for top in self.top_columns for column in top),
+        ]
+        for places, bound, kind in (
+            (rows, num_texts, 'captions'),
+            (columns, num_videos, 'videos'),
+        ):
+            if places and not 0 <= min(places) <= max(places) < bound:
+                raise ValueError(f'It names {kind} that it does not hold.')

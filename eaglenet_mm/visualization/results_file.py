@@ -1,0 +1,159 @@
+"""Writing and reading of results and pages, complete or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from .results_data import FORMAT, VERSION, RetrievalResults
+
+#: What a results folder holds.
+RESULTS_NAME = 'results.json'
+PAGE_NAME = 'results.html'
+
+
+def prepare_folder(folder: str | Path) -> Path:
+    """Make a folder for results, before hours of work, and try it.
+
+    Results of an earlier test are removed: a test that is stopped leaves
+    none, rather than pictures of another checkpoint.
+
+    Args:
+        folder (str | Path): Where to write.
+
+    Returns:
+        Path: The folder.
+
+    Raises:
+        OSError: If it cannot be made or written to.
+    """
+    path = Path(folder)
+    trial = path / f'.trial-{os.getpid()}'
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        trial.write_bytes(b'')
+        trial.unlink()
+        for name in (RESULTS_NAME, PAGE_NAME):
+            (path / name).unlink(missing_ok=True)
+    except OSError as err:
+        raise OSError(
+            f"Results cannot be written to '{path}': {_reason(err)}. Name "
+            'another folder (--show-dir of tools/test.py), or make this one '
+            'writable.'
+        ) from err
+    return path
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a file through a neighbour that then takes its name.
+
+    Args:
+        path (str | Path): File to write; its folder is made.
+        text (str): Content.
+
+    Raises:
+        OSError: If it cannot be written, with what to do; the file is then
+            as it was before.
+    """
+    path = Path(path)
+    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(text, encoding='utf-8')
+        os.replace(part, path)
+    except OSError as err:
+        with contextlib.suppress(OSError):  # the first error is told
+            part.unlink(missing_ok=True)
+        size = len(text.encode('utf-8', errors='replace')) / 2**20
+        mend = (
+            f'It needs {size:.1f} MiB: free some space, or show fewer queries '
+            '(--show-queries)'
+            if err.errno in (errno.ENOSPC, errno.EDQUOT)
+            else 'Name another folder, or make this one writable'
+        )
+        raise OSError(
+            f"'{path}' cannot be written: {_reason(err)}. {mend}."
+        ) from err
+
+
+def write_results(folder: str | Path, results: RetrievalResults) -> Path:
+    """Write ``results.json`` of a results folder.
+
+    Args:
+        folder (str | Path): The folder.
+        results (RetrievalResults): What to write.
+
+    Returns:
+        Path: The file.
+
+    Raises:
+        OSError: See :func:`write_text`.
+    """
+    path = Path(folder) / RESULTS_NAME
+    text = json.dumps(
+        results.to_dict(), ensure_ascii=False, separators=(',', ':')
+    )
+    # a caption may hold half a surrogate pair, which UTF-8 cannot
+    write_text(path, text.encode('utf-8', 'replace').decode('utf-8'))
+    return path
+
+
+def read_results(folder: str | Path) -> RetrievalResults:
+    """Read ``results.json`` of a results folder; nothing is executed.
+
+    Args:
+        folder (str | Path): A folder of ``--show-dir``, or the file itself.
+
+    Returns:
+        RetrievalResults: What it holds.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        OSError: If it cannot be read.
+        ValueError: If it is damaged, something else, or of another version.
+    """
+    path = Path(folder)
+    if path.is_dir():
+        path = path / RESULTS_NAME
+    again = f'Write it again: tools/test.py ... --show-dir {path.parent}'
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Results were expected at '{path}', but there is no such file. "
+            f'{again}.'
+        )
+    try:
+        data: Any = json.loads(path.read_text(encoding='utf-8'))
+    except OSError as err:
+        raise OSError(f"'{path}' cannot be read: {_reason(err)}.") from err
+    except (ValueError, RecursionError) as err:
+        raise ValueError(
+            f"'{path}' is damaged: it is no JSON ({err}). {again}."
+        ) from err
+    if not isinstance(data, dict) or data.get('format') != FORMAT:
+        raise ValueError(
+            f"'{path}' does not hold results of an evaluation: its format is "
+            f'not {FORMAT!r}. {again}.'
+        )
+    if data.get('version') != VERSION:
+        raise ValueError(
+            f"'{path}' has version {data.get('version')!r} of the format, "
+            f'but this installation reads version {VERSION}. {again}, or use '
+            'the eaglenet_mm that wrote it.'
+        )
+    try:
+        return RetrievalResults.from_dict(data)
+    except KeyError as err:
+        raise ValueError(
+            f"'{path}' is damaged: it lacks {err}. {again}."
+        ) from err
+    except (TypeError, ValueError, AttributeError) as err:
+        raise ValueError(f"'{path}' is damaged: {err} {again}.") from err
+
+
+def _reason(err: OSError) -> str:
+    """Say what the system says, without the name of the file."""
+    return err.strerror or str(err)

@@ -1,0 +1,113 @@
+"""Curves of the training that made a checkpoint, from its log."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .results_data import Curves
+
+_RECALLS = ('t2v/R1', 'v2t/R1')
+#: Points of a curve; longer ones are thinned out.
+_MAX_POINTS = 400
+
+
+def read_curves(checkpoint: str | None) -> Curves:
+    """Read loss and R@1 of the run that a checkpoint lies in.
+
+    MMEngine writes ``<work dir>/<time>/vis_data/scalars.json``, a line a
+    record, and the checkpoint into the work directory. A resumed run writes
+    another file, whose records stand for those of the same iterations before.
+
+    Args:
+        checkpoint (str, optional): File, URL or None.
+
+    Returns:
+        Curves: Without points, and with the reason, if there is no log.
+    """
+    if not checkpoint or '://' in checkpoint:
+        return Curves(
+            note='No training log: '
+            + (
+                'the checkpoint is a URL.'
+                if checkpoint
+                else 'the model was tested as it was initialised.'
+            )
+        )
+    folder = Path(checkpoint).expanduser().parent
+    files = sorted(folder.glob('*/vis_data/scalars.json'))
+    losses: dict[str, dict[int, float]] = {}
+    recalls: dict[str, dict[int, float]] = {}
+    for path in files:
+        _add_run(path, losses, recalls)
+    if not losses and not recalls:
+        return Curves(
+            note='No training log: no */vis_data/scalars.json with a loss '
+            f'lies beside the checkpoint, in {folder}.'
+        )
+    runs = 'one run' if len(files) == 1 else f'{len(files)} runs'
+    return Curves(
+        losses={name: _thin(points) for name, points in losses.items()},
+        recalls={name: _thin(points) for name, points in recalls.items()},
+        note=f'From the log of {runs} in {folder}.',
+    )
+
+
+def _add_run(
+    path: Path,
+    losses: dict[str, dict[int, float]],
+    recalls: dict[str, dict[int, float]],
+) -> None:
+    """Add the records of one file, iteration -> value."""
+    iteration: int | None = None
+    for record in _records(path):
+        if 'loss' in record and isinstance(record.get('iter'), int):
+            if iteration is None:  # the first: what lay behind is overwritten
+                for points in [*losses.values(), *recalls.values()]:
+                    for later in [x for x in points if x >= record['iter']]:
+                        del points[later]
+            iteration = record['iter']
+            for key, value in record.items():
+                if 'loss' in key and _is_number(value):
+                    losses.setdefault(key, {})[iteration] = float(value)
+        elif iteration is not None:
+            # a validation: MMEngine's step may count epochs, the x axis not
+            for key in _RECALLS:
+                if _is_number(record.get(key)):
+                    recalls.setdefault(key, {})[iteration] = record[key]
+
+
+def _records(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the lines that are whole; the last may not be."""
+    try:
+        lines = path.read_text(encoding='utf-8', errors='replace').splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict):
+            yield record
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+def _thin(points: dict[int, float]) -> list[list[float]]:
+    """Keep the first, the last and evenly spread points between."""
+    ordered = [
+        [float(x), float(f'{y:.5g}')] for x, y in sorted(points.items())
+    ]
+    if len(ordered) <= _MAX_POINTS:
+        return ordered
+    last = len(ordered) - 1
+    return [
+        ordered[place * last // (_MAX_POINTS - 1)]
+        for place in range(_MAX_POINTS)
+    ]

@@ -1,0 +1,46 @@
+"""Show results of several models side by side, for the same queries.
+
+    python tools/show_compare.py RESULTS_A RESULTS_B ... --out compare.html
+
+The folders are those of ``tools/test.py --show-dir``.
+"""
+
+import argparse
+
+from eaglenet_mm.visualization import compare_page, read_results
+from eaglenet_mm.visualization.comparing import choose_names
+from eaglenet_mm.visualization.results_file import write_text
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description='Show results of several models side by side'
+    )
+    parser.add_argument(
+        'results',
+        nargs='+',
+        metavar='RESULTS_DIR',
+        help='folders of tools/test.py --show-dir, of 2 to 6 models',
+    )
+    parser.add_argument('--out', required=True, help='HTML file to write')
+    parser.add_argument(
+        '--names',
+        nargs='+',
+        help='what to call the models; default: their methods',
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Read the results and write the page."""
+    args = parse_args()
+    results = [read_results(folder) for folder in args.results]
+    names = choose_names(results, args.results, args.names)
+    page = compare_page(results, names)
+    write_text(args.out, page)
+    print(f'Written to {args.out} ({len(page) / 2**20:.1f} MiB).')
+
+
+if __name__ == '__main__':
+    main()
