@@ -216,29 +216,32 @@ def read_rows(path: Path) -> dict[int, np.ndarray]:
     }
 
 
-def test_search_finds_videos(
+def test_index_and_search(
     trained: Path, folder: Path, repository: Path
 ) -> None:
-    command = [
+    tools = repository / 'tools'
+    told = run(
+        folder,
         sys.executable,
-        repository / 'tools/search.py',
+        tools / 'index.py',
+        folder / 'data/toy/videos',
+        '--config',
         repository / 'configs/eaglenet_toy.py',
+        '--checkpoint',
         last_checkpoint(trained),
-    ]
-    output = run(folder, *command, 'a red square moves left', '-k', 3)
-    assert output.count('.mp4') == 3
-    for arguments, message in (
-        (('',), 'The query is empty'),
-        (('a red square', '-k', 0), 'top_k must be at least 1, but is 0'),
-    ):
-        result = subprocess.run(
-            list(map(str, [*command, *arguments])),
-            cwd=folder,
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode
-        assert message in result.stderr
+        '--out',
+        'videos.index',
+    )
+    count = len(list((folder / 'data/toy/videos').iterdir()))
+    assert f'{count} videos can be searched' in told
+    command = [sys.executable, tools / 'search.py', 'videos.index']
+    query = 'a red square moves left'
+    told = run(folder, *command, query, '-k', 3, '--json')
+    hits = json.loads(told[told.index('[\n {') :])
+    assert [hit['rank'] for hit in hits] == [1, 2, 3]
+    for hit in hits:
+        assert Path(hit['path']).is_file()
+        assert hit['start'] <= hit['best_time'] <= hit['end']
 
 
 def test_a_broken_video_is_named(

@@ -165,7 +165,9 @@ def _encode(
         if found.error:
             unreadable[items[number]['video_id']] = found.error
         else:
-            features = encoder.encode_frames(found.frames[0], name)
+            features = encoder.encode_frames(
+                torch.from_numpy(found.frames[0]), name
+            )
             found.frames = []  # pixels are no longer needed
             read[number] = found, features.to('cpu')
     order = sorted(read)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from mmengine.logging import print_log
 
 from eaglenet_mm.datasets.shared_records import identify
@@ -136,7 +137,7 @@ class VideoIndexer:
         """Encode what was read in one go."""
         return Moments.join(
             [
-                self.encode(frames, times, span, thumbnail)
+                self.encode(torch.from_numpy(frames), times, span, thumbnail)
                 for frames, times, span, thumbnail in zip(
                     found.frames,
                     found.frame_times,

@@ -361,15 +361,17 @@ class RetrievalInferencer:
             row = index.vectors(index.row_ids[:1])
             shortlister = build_shortlister(
                 self.first_stage,
-                # an empty index has no vectors; any width does for it
                 embed_dim=row.shape[1] or 1,
                 num_rows=len(index),
                 folder=None if index.folder is None else str(index.folder),
                 model=index.model.fingerprint,
             )
-            self._searcher = VideoSearcher(
+            searcher = VideoSearcher(
                 self.encoder.head, index, shortlister, self.encoder.device
             )
+            if not len(index):
+                return searcher  # the width of its vectors is not known yet
+            self._searcher = searcher
         self._searcher.synchronise()
         return self._searcher
 

@@ -47,6 +47,12 @@ class RetrieverEncoder:
         device (str | torch.device, optional): See :func:`load_retriever`.
         untrained (bool): See :func:`load_retriever`.
 
+    Attributes:
+        model (TextVideoRetriever): The model.
+        head (BasePairHead): Its head.
+        pipeline (list[dict]): Transforms of the test set.
+        tokenizer (TokenizeCaptions): The one among them for sentences.
+
     Raises:
         ValueError: If the pipeline lacks a step, or the head needs what only
             an annotated test set has.
@@ -67,7 +73,7 @@ class RetrieverEncoder:
             TRANSFORMS.build({'_scope_': SCOPE, **settings})
             for settings in self.pipeline
         ]
-        self._tokenizer = self._find(TokenizeCaptions)
+        self.tokenizer = self._find(TokenizeCaptions)
         self._find(DecodeFrames)
         self.model = load_retriever(cfg, weights, device, untrained=untrained)
         self.head = self.model.head
@@ -102,7 +108,7 @@ class RetrieverEncoder:
                 for settings, built in zip(
                     self.pipeline, self._transforms, strict=True
                 )
-                if built is not self._tokenizer
+                if built is not self.tokenizer
             ]
             model = _plain(self.cfg.model)
             self._identity = ModelIdentity(
@@ -123,7 +129,7 @@ class RetrieverEncoder:
         )
         decoded = False
         for transform in self._transforms:
-            if decoded and transform is not self._tokenizer:
+            if decoded and transform is not self.tokenizer:
                 results = transform(results)
             decoded = decoded or isinstance(transform, DecodeFrames)
         features = self.encode_frames(results['inputs']['frames'], 'a frame')
@@ -167,7 +173,7 @@ class RetrieverEncoder:
             raise ValueError(
                 'The query is empty. Say in a sentence what the video shows.'
             )
-        results = self._tokenizer.transform({'captions': list(texts)})
+        results = self.tokenizer.transform({'captions': list(texts)})
         token_ids = results['token_ids'].to(self.device)
         blocks = [
             self.model.encode_text(block)
@@ -251,7 +257,8 @@ class RetrieverEncoder:
         for path, found, _ in reader.read(list(dict.fromkeys(paths))):
             if found.error:
                 raise VideoReadError(found.error)
-            encoded[path] = self.encode_frames(found.frames[0], path)
+            frames = torch.from_numpy(found.frames[0])
+            encoded[path] = self.encode_frames(frames, path)
         return VideoFeatures.cat([encoded[path] for path in paths])
 
 

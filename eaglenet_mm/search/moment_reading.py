@@ -33,7 +33,7 @@ class ReadMoments:
 
     Args:
         spans (list[Span]): First second and end of each that was read.
-        frames (list[Tensor]): As the pipeline packs them, uint8, shape
+        frames (list[np.ndarray]): As the pipeline packs them, uint8, shape
             ``(n, 3, H, W)``.
         frame_times (list[list[float]]): Seconds at which they are shown.
         thumbnails (list[bytes]): JPEGs of their middle frames.
@@ -42,7 +42,7 @@ class ReadMoments:
     """
 
     spans: list[Span] = field(default_factory=list)
-    frames: list[Tensor] = field(default_factory=list)
+    frames: list[np.ndarray] = field(default_factory=list)
     frame_times: list[list[float]] = field(default_factory=list)
     thumbnails: list[bytes] = field(default_factory=list)
     duration: float = 0.0
@@ -192,24 +192,27 @@ class MomentReader:
         self, path: str, span: Span | None, found: ReadMoments
     ) -> None:
         results = _item(path, span)
-        frames: np.ndarray | None = None
+        decoded: np.ndarray | None = None
         for transform in self.transforms:
             results = transform(results)
             reader = results.get('video_reader')
             if reader is not None and not found.duration:
                 found.duration = _seconds(reader)
-            if 'frames' in results:
-                frames = results['frames']
+            if decoded is None and 'frames' in results:
+                # whole pictures for the thumbnail, before they are cut
+                decoded = results['frames']
                 times = results['frame_times']
-        if frames is None:
+        if decoded is None:
             raise ValueError(
                 'The pipeline of the config has no DecodeFrames, so it reads '
                 'no frames.'
             )
-        found.frames.append(results['inputs']['frames'])
+        # an array: tensors would go to the other process through a socket,
+        # whose path is too long for the system where that of TMPDIR is
+        found.frames.append(results['inputs']['frames'].numpy())
         found.frame_times.append(list(times))
         found.spans.append(span or (0.0, max(found.duration, times[-1])))
-        found.thumbnails.append(_thumbnail(frames[len(frames) // 2]))
+        found.thumbnails.append(_thumbnail(decoded[len(decoded) // 2]))
 
 
 def pad_times(times: Sequence[Sequence[float]], num_frames: int) -> Tensor:

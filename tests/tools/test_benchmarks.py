@@ -15,8 +15,12 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 
+from eaglenet_mm.apis import VideoIndex
 from eaglenet_mm.datasets.toy_writer import write_toy_dataset
+from eaglenet_mm.registry import MODELS
+from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
 TINY = ('--dim', 16, '--candidates', 4, '--threads', 1, '--repeats', 1)
 PEAK = ('--peak-size', 32)
@@ -312,6 +316,7 @@ def test_formulas_are_what_the_counters_count(
         ('multi_caption', ('--captions', 3), 'fewer than --videos'),
         ('scaling', ('--batch', 6, '--processes', 4), 'cannot be dealt'),
         ('scaling', ('--device', 'cuda'), 'compute on the CPU'),
+        ('wide_gallery', ('no/seed0',), 'no/seed0 is no folder of a run'),
     ],
 )
 def test_what_cannot_be_measured_is_refused(
@@ -396,3 +401,115 @@ def test_video_loading(benchmark: Run) -> None:
     assert report['largest_difference'] == 0
     assert report['cache_bytes'] == 10 * 3 * 32 * 32
     assert len(report['memory']['resident_mib']) == 4
+
+
+@pytest.mark.slow
+def test_shortlisters(benchmark: Run) -> None:
+    pytest.importorskip('faiss')
+    report = benchmark(
+        'shortlisters', '--rows', 500, '--dim', 16, '--threads', 1
+    )
+    assert report['options']['rows'] == 500
+
+
+def test_video_search(benchmark: Run, tmp_path: Path) -> None:
+    report = benchmark(
+        'video_search', '--config', 'eaglenet_toy', '--rows', 700,
+        '--queries', 3, '--threads', 1, '--folder', tmp_path / 'index',
+    )  # fmt: skip
+    assert len(VideoIndex.load(tmp_path / 'index')) == 700
+    assert report['bytes']['on the disk'] > 700 * 6 * 96 * 2
+    assert report['seconds']['one query, median'] > 0
+
+
+def test_search_recall(
+    benchmark: Run, repository: Path, tmp_path: Path
+) -> None:
+    write_toy_dataset(tmp_path / 'toy', limit=6, renderings=1, workers=1)
+    cfg = Config.fromfile(repository / 'configs/x_pool_toy.py')
+    torch.manual_seed(0)
+    weights = tmp_path / 'weights.pth'
+    torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), weights)
+    report = benchmark(
+        'search_recall', 'x_pool_toy', weights, '--data-root',
+        f'{tmp_path}/toy/', '--shortlists', 3, 6, '--threads', 1,
+    )  # fmt: skip
+    assert [row['index'] for row in report['precision']] == [
+        'float32',
+        'float16',
+        'int8',
+    ]
+    half, all_of_them = report['shortlist']
+    assert 0 < half['of the ten best'] <= 100
+    # all six are on the shortlist, which has ten places at least
+    assert all_of_them['of the ten best'] == 100
+
+
+def test_wide_gallery(
+    repository: Path, benchmark: Run, tmp_path: Path
+) -> None:
+    """Two runs of a config, with one video of each combination."""
+    data = tmp_path / 'toy'
+    write_toy_dataset(data, limit=3, renderings=2, workers=1)
+    config = Config.fromfile(repository / 'configs/mean_pooling_toy.py')
+    runs = [tmp_path / 'mean-1234' / f'seed{seed}' for seed in (0, 1)]
+    for seed, run in enumerate(runs):
+        (run / 'train').mkdir(parents=True)
+        config.dump(run / 'config.py')
+        torch.manual_seed(seed)
+        weights = MODELS.build(config.model).state_dict()
+        torch.save(dict(state_dict=weights), run / 'train/best_epoch_1.pth')
+    report = benchmark(
+        'wide_gallery', *runs, '--data-root', data, '--threads', 1
+    )
+    assert [row['run'] for row in report['runs']] == ['seed0', 'seed1']
+    (mean,) = report['means']
+    for row in (*report['runs'], mean):
+        assert row['config'] == 'mean-1234'
+        assert row['videos'] == 3 * 3
+        assert 0 <= row['R1'] <= row['R5'] <= row['R10'] == 100
+        assert row['times chance'] == 1
+    for key in ('R1', 'R5'):
+        assert mean[key] == pytest.approx(
+            sum(row[key] for row in report['runs']) / 2
+        )
+
+
+def test_captions_are_ranked_among_all_videos(in_process: Path) -> None:
+    """Test videos come first; distractors have no captions."""
+    wide_gallery = importlib.import_module('wide_gallery')
+
+    class Head:
+        def prepare_text(self, text: TextFeatures) -> torch.Tensor:
+            return text.embeds
+
+        def prepare_video(self, video: VideoFeatures) -> torch.Tensor:
+            return video.frames.squeeze(1)
+
+        def score_chunked(self, text: Any, video: Any) -> torch.Tensor:
+            return -(text - video.T).abs()
+
+    class Model:
+        head = Head()
+
+        def data_preprocessor(self, data: dict) -> dict:
+            inputs = {key: data[key][0] for key in ('pixels', 'token_ids')}
+            return dict(inputs=dict(inputs, frame_mask=None))
+
+        def encode_text(self, ids: torch.Tensor) -> TextFeatures:
+            return TextFeatures(ids)
+
+        def encode_video(self, pixels: Any, mask: None) -> VideoFeatures:
+            real = torch.ones(1, 1, dtype=torch.bool)
+            return VideoFeatures(pixels, real)
+
+    def item(place: float, *captions: float) -> dict:
+        return dict(
+            pixels=torch.tensor([[[place]]]),
+            token_ids=torch.tensor(captions).reshape(-1, 1),
+        )
+
+    test = [item(0, 0.1, 4.0), item(10, 9.0)]
+    others = [item(place, 0.0) for place in (3.0, 5.0, 8.9)]
+    ranks = wide_gallery.rank(Model(), test, others)
+    assert ranks.tolist() == [1, 3, 2]

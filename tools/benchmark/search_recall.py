@@ -45,7 +45,7 @@ def parse_args() -> argparse.Namespace:
     add('--data-root', help='folder of the test set, if not the config says')
     add('--shortlists', type=int, nargs='+', default=[10, 20, 50])
     add('--threads', type=int, help='default: all cores')
-    add('--json', metavar='FILE', help='write the report as JSON')
+    add('--json', type=Path, metavar='FILE', help='write the report too')
     add('--device', default='cpu')
     add('--seed', type=int, default=0)
     return parser.parse_args()

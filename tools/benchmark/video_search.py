@@ -59,7 +59,7 @@ def parse_args() -> argparse.Namespace:
     add('--queries', type=int, default=50, help='timed, for the median')
     add('--threads', type=int, help='default: all cores')
     add('--folder', type=Path, default=Path('work_dirs/benchmark_index'))
-    add('--json', metavar='FILE', help='write the report as JSON')
+    add('--json', type=Path, metavar='FILE', help='write the report too')
     add('--device', default='cpu')
     add('--seed', type=int, default=0)
     return parser.parse_args()

@@ -32,6 +32,7 @@ class Shortlister(ABC):
         if embed_dim < 1:
             raise ValueError(f'embed_dim must be positive, not {embed_dim}.')
         self.embed_dim = embed_dim
+        self._synchronised: Tensor | None = None  # until rows change
 
     def add(self, row_ids: Tensor, vectors: Tensor) -> None:
         """Add rows.
@@ -68,6 +69,7 @@ class Shortlister(ABC):
                 f'Rows {name_some(row_ids[known].tolist())} are held already. '
                 'Remove them before they are added again.'
             )
+        self._synchronised = None
         self._add(row_ids, vectors)
 
     def remove(self, row_ids: Tensor) -> None:
@@ -90,6 +92,7 @@ class Shortlister(ABC):
                 f'Rows {name_some(row_ids[unknown].tolist())} are not held, '
                 'so they cannot be removed.'
             )
+        self._synchronised = None
         self._remove(row_ids)
 
     def search(self, queries: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -128,6 +131,9 @@ class Shortlister(ABC):
     ) -> None:
         """Hold these rows and no others.
 
+        Cheap if called again with the same rows and nothing has changed:
+        then rows are only counted.
+
         Args:
             row_ids (Tensor): All rows to hold, int64, shape ``(N,)``.
             read_vectors (Callable): From ids, shape ``(n,)``, to vectors,
@@ -135,8 +141,13 @@ class Shortlister(ABC):
             block (int): Rows read and added at once. Default: 4096.
 
         Raises:
-            ValueError: As :meth:`add`.
+            ValueError: As :meth:`add`, or if vectors that a database kept
+                turn out to be those of another index.
         """
+        last = self._synchronised
+        unchanged = last is not None and torch.equal(last, row_ids)
+        if unchanged and len(self) == len(row_ids):
+            return
         self._check_row_ids(row_ids)
         held = self.row_ids()
         gone = held[~torch.isin(held, row_ids)]
@@ -147,6 +158,8 @@ class Shortlister(ABC):
         for part in missing.split(block):
             if len(part):
                 self.add(part, read_vectors(part))
+        self._verify(row_ids, read_vectors)
+        self._synchronised = row_ids.clone()
 
     @abstractmethod
     def __len__(self) -> int:
@@ -165,6 +178,11 @@ class Shortlister(ABC):
 
     def _reserve(self, num_rows: int) -> None:  # noqa: B027  a hint only
         """Prepare for as many rows."""
+
+    def _verify(  # noqa: B027  only what outlives a process needs it
+        self, row_ids: Tensor, read_vectors: Callable[[Tensor], Tensor]
+    ) -> None:
+        """Refuse if rows that were held before are not those to hold."""
 
     @abstractmethod
     def _holds(self, row_ids: Tensor) -> Tensor:
