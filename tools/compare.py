@@ -25,8 +25,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--epochs',
         type=int,
-        help='epochs of every training; default: those of the configs, which '
-        'must agree',
+        help='epochs of every training; default: the epochs or iterations of '
+        'the configs, which must agree',
     )
     parser.add_argument(
         '--work-dir',
@@ -60,7 +60,8 @@ def main() -> int:
         epochs=args.epochs,
         report=lambda line: print(line, flush=True),
     ).run()
-    print(f'\n{result["epochs"]} epochs, {result["seeds"]} seeds\n')
+    unit = 'epochs' if 'epochs' in result else 'iterations'
+    print(f'\n{result[unit]} {unit}, {result["seeds"]} seeds\n')
     print(table_of(result))
     return int(any(run['status'] == 'failed' for run in result['runs']))
 

@@ -67,14 +67,15 @@ class Comparison:
         seeds (int): Runs a config, with seeds from 0.
         work_dir (str or Path): Folder of all runs and ``comparison.json``.
         tools (str or Path): Folder of ``train.py`` and ``test.py``.
-        epochs (int, optional): Epochs for all of them. Default: None, those
-            of each config.
+        epochs (int, optional): Epochs for all of them. Default: None, the
+            epochs or iterations of each config.
         report (Callable, optional): Gets a line about every run. Default:
             None.
 
     Raises:
-        ValueError: If a number is below 1, or configs train for different
-            numbers of epochs and ``epochs`` is not set.
+        ValueError: If a number is below 1, configs train for different
+            numbers of epochs or iterations, or ``epochs`` is set and one of
+            them counts iterations.
     """
 
     def __init__(
@@ -92,10 +93,10 @@ class Comparison:
                 f'seeds={seeds} and epochs={epochs}.'
             )
         self.configs = {
-            name: _with_epochs(config, epochs)
+            name: _with_epochs(name, config, epochs)
             for name, config in configs.items()
         }
-        self.epochs = _same_epochs(self.configs)
+        self.budget = _same_budget(self.configs)
         self.seeds = seeds
         self.work_dir = Path(work_dir)
         self.tools = Path(tools)
@@ -106,8 +107,8 @@ class Comparison:
         """Do what is not done yet.
 
         Returns:
-            dict[str, Any]: What ``comparison.json`` holds: ``epochs``,
-            ``seeds``, ``runs`` and, by config, ``costs``.
+            dict[str, Any]: What ``comparison.json`` holds: ``epochs`` or
+            ``iterations``, ``seeds``, ``runs`` and, by config, ``costs``.
 
         Raises:
             RuntimeError: If another comparison is at work in the folder.
@@ -131,7 +132,7 @@ class Comparison:
         self, costs: dict[str, ModelCost | None], runs: Sequence[Run]
     ) -> dict[str, Any]:
         return dict(
-            epochs=self.epochs,
+            **dict([self.budget]),
             seeds=self.seeds,
             costs={
                 name: None if cost is None else asdict(cost)
@@ -232,24 +233,49 @@ def digest(config: Config) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _with_epochs(config: Config, epochs: int | None) -> Config:
+def _with_epochs(name: str, config: Config, epochs: int | None) -> Config:
+    """Copy a config, and set how long it trains."""
     config = copy.deepcopy(config)
-    if epochs is not None:
-        config.train_cfg.max_epochs = epochs
+    unit, number = _budget(name, config)
+    if epochs is None:
+        return config
+    if unit != 'epochs':
+        # its schedule counts iterations, too, and cannot be translated
+        raise ValueError(
+            f'{name} trains for {number} iterations (max_iters of its '
+            f'train_cfg), so --epochs {epochs} does not apply to it. Leave '
+            '--epochs out and set max_iters alike in all configs, or give it '
+            'a schedule with max_epochs.'
+        )
+    config.train_cfg.max_epochs = epochs
     return config
 
 
-def _same_epochs(configs: dict[str, Config]) -> int:
+def _budget(name: str, config: Config) -> tuple[str, int]:
+    """Tell how long a config trains: unit and number."""
+    settings = config.get('train_cfg') or {}
+    for unit, key in (('epochs', 'max_epochs'), ('iterations', 'max_iters')):
+        if settings.get(key):
+            return unit, settings[key]
+    raise ValueError(
+        f'{name} does not say how long it trains. Set max_epochs or '
+        'max_iters in its train_cfg.'
+    )
+
+
+def _same_budget(configs: dict[str, Config]) -> tuple[str, int]:
     """Refuse configs of different budgets."""
-    epochs = {
-        name: config.train_cfg.max_epochs for name, config in configs.items()
-    }
-    if len(set(epochs.values())) > 1:
-        raise ValueError(
-            f'Configs of one comparison train equally long, but got {epochs} '
-            'epochs. Set --epochs.'
+    budgets = {name: _budget(name, config) for name, config in configs.items()}
+    if len(set(budgets.values())) > 1:
+        told = ', '.join(
+            f'{name}: {number} {unit}'
+            for name, (unit, number) in budgets.items()
         )
-    return next(iter(epochs.values()))
+        raise ValueError(
+            f'Configs of one comparison train equally long, but got {told}. '
+            'Set --epochs, or max_iters alike where they count iterations.'
+        )
+    return next(iter(budgets.values()))
 
 
 def _earlier(file: Path) -> Run | None:

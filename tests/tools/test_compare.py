@@ -217,12 +217,29 @@ def test_settings_are_those_of_the_start(compare, tmp_path):
     [
         (dict(seeds=0), 'seeds=0'),
         (dict(epochs=0), 'epochs=0'),
-        (dict(model2=settings(4)), r"\{'model1': 3, 'model2': 4\}"),
+        (dict(model2=settings(4)), 'model1: 3 epochs, model2: 4 epochs'),
+        (
+            dict(model2=dict(train_cfg=dict(max_iters=3))),
+            'model1: 3 epochs, model2: 3 iterations',
+        ),
+        (
+            dict(epochs=2, model2=dict(train_cfg=dict(max_iters=9))),
+            'model2 trains for 9 iterations .* --epochs 2 does not apply',
+        ),
+        (dict(model2=dict(train_cfg=None)), 'model2 does not say how long'),
     ],
 )
 def test_what_cannot_be_compared_is_refused(compare, arguments, message):
     with pytest.raises(ValueError, match=message):
         compare(**{'model1': settings(), **arguments})
+
+
+def test_budgets_may_be_iterations(compare):
+    counting = dict(train_cfg=dict(by_epoch=False, max_iters=500))
+    result, _, calls = compare(seeds=1, model1=counting, model2=counting)
+    assert result['iterations'] == 500
+    assert 'epochs' not in result
+    assert len(calls) == 4
 
 
 def test_the_lock_is_let_go(compare, tmp_path):

@@ -111,7 +111,9 @@ def repeat_last_real(pixels: Tensor, frame_mask: Tensor) -> Tensor:
         before it, or the first frame if there is none.
     """
     places = torch.arange(pixels.shape[1], device=pixels.device)
-    source = torch.where(frame_mask, places, 0).cummax(1).values  # (B, F)
+    # a maximum over the frames so far; of cummax ONNX knows nothing
+    real = frame_mask.unsqueeze(1) & (places <= places.unsqueeze(1))
+    source = torch.where(real, places, 0).amax(2)  # (B, F)
     rows = torch.arange(len(pixels), device=pixels.device).unsqueeze(1)
     return pixels[rows, source]
 

@@ -134,8 +134,12 @@ class CLIPTextEncoder(CLIPEncoder):
                 'encoder and in TokenizeCaptions.'
             )
         # Elsewhere than on the CPU the look at the values would wait for the
-        # device; the embedding raises there by itself.
-        if token_ids.device.type == 'cpu' and token_ids.numel():
+        # device, and an export cannot hold it; the embedding raises by itself.
+        if (
+            not torch.compiler.is_exporting()
+            and token_ids.device.type == 'cpu'
+            and token_ids.numel()
+        ):
             low, high = token_ids.aminmax()
             if low < 0 or high >= self.tower.vocab_size:
                 raise ValueError(

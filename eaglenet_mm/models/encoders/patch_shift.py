@@ -75,11 +75,18 @@ class PatchShift(nn.Module):
     ) -> Tensor:
         """Place every token comes from, shape ``(F * L,)``."""
         fold = num_tokens // NUM_FOLDS
-        places = torch.arange(num_frames * num_tokens, device=device)
-        places = places.view(num_frames, num_tokens)  # (F, L)
-        source = places.clone()
-        source[1:, FROM_PREVIOUS_START::fold] = places[
-            :-1, FROM_PREVIOUS_START::fold
-        ]
-        source[:-1, FROM_NEXT_START::fold] = places[1:, FROM_NEXT_START::fold]
-        return source.flatten()
+        frames = torch.arange(num_frames, device=device).unsqueeze(1)  # (F, 1)
+        tokens = torch.arange(num_tokens, device=device)  # (L,)
+        source = frames * num_tokens + tokens  # (F, L)
+        # conditions rather than slices, which an export could not follow to
+        # other numbers of frames
+        from_previous = (tokens % fold == FROM_PREVIOUS_START % fold) & (
+            tokens >= FROM_PREVIOUS_START
+        )
+        from_next = (tokens % fold == FROM_NEXT_START % fold) & (
+            tokens >= FROM_NEXT_START
+        )
+        takes_next = from_next & (frames < num_frames - 1)
+        takes_previous = from_previous & (frames > 0) & ~takes_next
+        step = takes_next.long() - takes_previous.long()
+        return (source + step * num_tokens).flatten()

@@ -103,6 +103,9 @@ class RegisteredEncoder(BaseModule):
         torch.Size([2, 12, 512])
     """
 
+    #: Backbones give maps and tokens of all kinds, which are averaged.
+    output_patches = False
+
     def __init__(
         self,
         backbone: Mapping[str, Any],

@@ -43,6 +43,9 @@ class RegisteredTextEncoder(BaseModule):
             not fit.
     """
 
+    #: Towers pool in ways of their own, and tell nothing but the result.
+    output_tokens = False
+
     def __init__(
         self,
         backbone: Mapping[str, Any],

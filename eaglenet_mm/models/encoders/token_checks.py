@@ -41,8 +41,12 @@ def check_token_ids(
             'TokenizeCaptions to what the text encoder takes.'
         )
     # Elsewhere than on the CPU the look at the values would wait for the
-    # device; the embedding raises there by itself.
-    if token_ids.device.type == 'cpu' and token_ids.numel():
+    # device, and an export cannot hold it; the embedding raises by itself.
+    if (
+        not torch.compiler.is_exporting()
+        and token_ids.device.type == 'cpu'
+        and token_ids.numel()
+    ):
         low, high = token_ids.aminmax()
         if low < 0 or high >= vocab_size:
             raise ValueError(

@@ -10,6 +10,10 @@ from torch import Tensor
 
 from eaglenet_mm.models.heads.batch_checks import check_batch
 from eaglenet_mm.models.heads.chunked_scoring import ChunkedScoring
+from eaglenet_mm.models.heads.explanation import (
+    PairExplanation,
+    explain_by_cosines,
+)
 from eaglenet_mm.models.heads.shortlist import (
     mean_of_unit_frames,
     unit_sentences,
@@ -40,6 +44,10 @@ class BasePairHead(ChunkedScoring, BaseModule, ABC):
     #: Whether evaluation shows the head the caption of each gallery video, as
     #: a published protocol may want; no sound one does.
     needs_own_captions = False
+    #: What the head reads besides sentences and frames. A retriever refuses
+    #: encoders that state not to give it (``output_tokens=False``).
+    needs_tokens = False
+    needs_patches = False
 
     def __init__(
         self,
@@ -170,6 +178,24 @@ class BasePairHead(ChunkedScoring, BaseModule, ABC):
             others = scores.detach().sum() - positives.sum()
             watched['neg_score'] = others / (len(scores) ** 2 - len(scores))
         return {'loss_match': self.match(scores), **watched}
+
+    def explain(
+        self, text: TextFeatures, video: VideoFeatures
+    ) -> PairExplanation:
+        """Tell what the head looks at in every pair, for pictures.
+
+        By default the cosine of the sentence and each frame, as the encoders
+        give them. A head with weights of its own overrides this. Does not
+        change the state of the head.
+
+        Args:
+            text (TextFeatures): Features of ``Bt`` texts.
+            video (VideoFeatures): Features of ``Bv`` videos.
+
+        Returns:
+            PairExplanation: Named weights of frames, shape ``(Bt, Bv, F)``.
+        """
+        return explain_by_cosines(text, video)
 
     def shortlist_text(self, text: TextFeatures) -> Tensor:
         """Give the text side of the cheap score that makes shortlists.

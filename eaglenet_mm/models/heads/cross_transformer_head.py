@@ -174,6 +174,11 @@ class CrossTransformerHead(PairDropoutHead):
         ).flatten(0, 1)
 
     def bytes_per_pair(self, training: bool) -> int:
-        """Tell what one pair takes: some vectors a position and block."""
-        vectors = 16 * len(self.blocks) if training else 16
-        return 4 * vectors * (1 + self.num_frames) * self.embed_dim
+        """Tell what one pair takes: some vectors a position and block.
+
+        In evaluation those of the MLP of one block, which are 12 wide ones,
+        with the residual stream and the projections of the first block.
+        """
+        positions = 1 + self.num_frames
+        vectors = 16 * len(self.blocks) if training else 18
+        return 4 * positions * (vectors * self.embed_dim + 8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -10,8 +10,13 @@ from torch import Tensor, nn
 from eaglenet_mm.models.heads.compiled import CompiledScore
 from eaglenet_mm.models.heads.eaglenet_scoring import EagleNetScoring
 from eaglenet_mm.models.heads.eaglenet_state import CandidateNoise
+from eaglenet_mm.models.heads.explanation import (
+    PairExplanation,
+    frame_cosines,
+)
 from eaglenet_mm.models.layers import FramePooling, StochasticText, build_graph
 from eaglenet_mm.registry import MODELS
+from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
 
 @MODELS.register_module()
@@ -68,6 +73,8 @@ class EagleNetHead(EagleNetScoring):
     Raises:
         ValueError: If an option is unknown or out of range.
     """
+
+    noise_axes: ClassVar[dict[int, str]] = {0: 'num_candidates'}
 
     def __init__(
         self,
@@ -134,6 +141,38 @@ class EagleNetHead(EagleNetScoring):
             CompiledScore(self._score) if compile_score else None
         )
         self.noise_table: Tensor
+
+    def explain(
+        self, text: TextFeatures, video: VideoFeatures
+    ) -> PairExplanation:
+        """Tell what every score came from; see the base class.
+
+        Args:
+            text (TextFeatures): Features of ``Bt`` texts.
+            video (VideoFeatures): Features of ``Bv`` videos.
+
+        Returns:
+            PairExplanation: Of frames the ``'attention'`` of the enriched
+            text and the ``'cosine'`` of the plain one; of texts
+            ``'beta'``, the weights of the sentence (first) and its
+            candidates, shape ``(Bt, Bv, 1 + S)``; the enriched text and the
+            pooled video. With ``noise='pair'`` the noise is not that of the
+            scores before.
+        """
+        texts, videos = self.prepare_text(text), self.prepare_video(video)
+        noise = self.evaluation_noise(texts, videos)
+        enriched, _, beta = self.enrich(texts, videos, noise)
+        frames = videos.pooled_frames
+        attention = self.pooling.attention(enriched, frames)
+        return PairExplanation(
+            frame_weights={
+                'attention': attention.transpose(0, 1),
+                'cosine': frame_cosines(text, video),
+            },
+            text_weights={'beta': beta.transpose(0, 1)},
+            enriched=enriched.transpose(0, 1),
+            pooled=self.pooling(enriched, frames).transpose(0, 1),
+        )
 
     def reseed(self, seed: int) -> None:
         """Draw the evaluation noise anew.

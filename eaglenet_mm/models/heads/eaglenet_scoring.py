@@ -142,23 +142,34 @@ class EagleNetScoring(EagleNetObjective):
             return text_state.embeds.new_zeros(
                 len(text_state), len(video_state)
             )
-        if self.noise == 'table':
-            noise = self.noise_table
-        else:
-            # fresh noise at each call, so it depends on the chunks
-            random = PairRandom(
-                KeyedRandom(self.noise_seed or 0, self.noise_draws),
-                range(len(text_state)),
-                range(len(video_state)),
-            )
-            self.noise_draws += 1
-            noise = self.pair_noise(
-                random, at_least_float32(text_state.embeds)
-            )
+        noise = self.evaluation_noise(text_state, video_state)
+        if self.noise == 'pair':
+            self.noise_draws += 1  # fresh at each call: depends on the chunks
         enriched, pooled, _ = self.enrich_and_pool(
             text_state, video_state, noise, folded, workspace=workspace
         )
         return F.cosine_similarity(enriched, pooled, dim=-1, eps=1e-12).T
+
+    def evaluation_noise(
+        self, text_state: EagleNetTextState, video_state: EagleNetVideoState
+    ) -> Tensor:
+        """Give the noise of the table, or that of the pairs that is next.
+
+        Args:
+            text_state (EagleNetTextState): Of :meth:`prepare_text`.
+            video_state (EagleNetVideoState): Of :meth:`prepare_video`.
+
+        Returns:
+            Tensor: Shape ``(S, D)`` or ``(Bv, Bt, S, D)``.
+        """
+        if self.noise == 'table':
+            return self.noise_table
+        random = PairRandom(
+            KeyedRandom(self.noise_seed or 0, self.noise_draws),
+            range(len(text_state)),
+            range(len(video_state)),
+        )
+        return self.pair_noise(random, at_least_float32(text_state.embeds))
 
     def enrich_and_pool(
         self,
@@ -187,6 +198,28 @@ class EagleNetScoring(EagleNetObjective):
             radii of the candidates, each of shape ``(Bv, Bt, D)``: pairs are
             ordered by video, which makes the products of a video one.
         """
+        enriched, radius, _ = self.enrich(
+            text, video, noise, folded, random, workspace
+        )
+        pooled = self.pooling(enriched, video.pooled_frames, random)
+        return enriched, pooled, radius
+
+    def enrich(
+        self,
+        text: EagleNetTextState,
+        video: EagleNetVideoState,
+        noise: Tensor,
+        folded: Any = None,
+        random: PairRandom | None = None,
+        workspace: Workspace | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Enrich each text for each video, as :meth:`enrich_and_pool` does.
+
+        Returns:
+            tuple[Tensor, Tensor, Tensor]: Enriched texts and radii of the
+            candidates, ``(Bv, Bt, D)``, and the weights of the sentence and
+            its candidates, beta of the paper, ``(Bv, Bt, 1 + S)``.
+        """
         with torch.autocast(text.embeds.device.type, enabled=False):
             sentence = at_least_float32(text.embeds)
             radius = self.stochastic_text(
@@ -203,20 +236,21 @@ class EagleNetScoring(EagleNetObjective):
             workspace,
         )
         with torch.autocast(text.embeds.device.type, enabled=False):
-            weights = logits.softmax(dim=-1)[..., 1:]  # (Bv, Bt, S)
+            beta = logits.softmax(dim=-1)
+            weights = beta[..., 1:]  # (Bv, Bt, S)
             noise = noise.to(weights.dtype)
             if noise.dim() == 2:
                 mean = weights @ noise
             else:
                 mean = (weights.unsqueeze(2) @ noise).squeeze(2)
             enriched = sentence + radius * mean
-        pooled = self.pooling(enriched, video.pooled_frames, random)
-        return enriched, pooled, radius
+        return enriched, radius, beta
 
     def bytes_per_pair(self, training: bool) -> int:
         """Tell what one pair takes in float32.
 
-        In evaluation the widest tensors of the graph. In training what is
+        In evaluation the widest tensors of the graph; at widths below some
+        100 it can be 1.4 times as much. In training what is
         kept for the backward pass: noise, what the graph keeps, and some 15
         vectors of radius, pooling and support text.
 
@@ -229,6 +263,8 @@ class EagleNetScoring(EagleNetObjective):
         )
         if training:
             numbers += (candidates + 15) * self.embed_dim
+        else:  # the pooling comes behind the graph
+            numbers = max(numbers, 6 * self.embed_dim + 8)
         return int(4 * numbers)
 
     def score_with_grad(self, text_state: Any, video_state: Any) -> Tensor:

@@ -51,6 +51,7 @@ def check_video_sizes(
     num_frames: int | None = None,
     max_frames: int | None = None,
     needs_real_frames: bool = False,
+    num_seen: int | None = None,
     needs_patches: bool = False,
 ) -> None:
     """Refuse videos that a head cannot take, and say what to change.
@@ -63,6 +64,8 @@ def check_video_sizes(
         max_frames (int, optional): Frames that they may have at most.
         needs_real_frames (bool): Whether each needs a real frame.
             Default: False.
+        num_seen (int, optional): First frames among which that one must be,
+            ``num_tokens`` of the head. Default: None, any.
         needs_patches (bool): Whether they need their patches.
             Default: False.
 
@@ -91,6 +94,15 @@ def check_video_sizes(
             f'none, the first at position {int(empty[0])}. Remove them from '
             'the annotations.'
         )
+    if needs_real_frames and num_seen is not None and num_seen < frames:
+        unseen = ~video.frame_mask[:, :num_seen].any(dim=1)
+        if bool(unseen.any()):
+            raise ValueError(
+                f'{name} sees the first num_tokens={num_seen} frames, but '
+                f'{int(unseen.sum())} videos have padding alone there, the '
+                f'first at position {int(unseen.nonzero()[0])}. Put real '
+                'frames first, or raise num_tokens.'
+            )
     if needs_patches and video.patches is None:
         raise ValueError(
             f'{name} selects among patches, but the video encoder returns '

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmengine.dist import broadcast, get_world_size
@@ -36,6 +36,9 @@ class SeededHead(BasePairHead):
     """
 
     random_key: Tensor
+    #: What the axes of ``noise_table`` are called in the config, for heads
+    #: that keep the noise of their evaluation in the checkpoint.
+    noise_axes: ClassVar[dict[int, str]] = {}
 
     def __init__(
         self,
@@ -113,7 +116,31 @@ class SeededHead(BasePairHead):
         for name in ('random_key', 'noise_table'):
             if hasattr(self, name):
                 state_dict.setdefault(prefix + name, getattr(self, name))
+        if self.noise_axes:
+            self._check_noise_table(state_dict, prefix + 'noise_table', args)
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _check_noise_table(
+        self, state_dict: dict, key: str, args: Any
+    ) -> None:
+        """Say which option differs where a table of noise does not fit."""
+        own: Any = self.noise_table
+        given = state_dict[key]
+        if given.shape == own.shape or given.dim() != own.dim():
+            return
+        different = {
+            option: (given.shape[axis], own.shape[axis])
+            for axis, option in self.noise_axes.items()
+            if given.shape[axis] != own.shape[axis]
+        }
+        for option, (theirs, ours) in different.items():
+            args[-1].append(  # messages of what does not fit
+                f'{key} has the evaluation noise of {option}={theirs}, but '
+                f'{type(self).__name__} was built with {option}={ours}: set '
+                f'model.head.{option}={theirs} to use this checkpoint.'
+            )
+        if different:
+            state_dict[key] = own  # said already, in words
 
 
 class PairDropoutHead(SeededHead):

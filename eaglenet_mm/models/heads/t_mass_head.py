@@ -4,41 +4,32 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import get_world_size
 from torch import Tensor
 
-from eaglenet_mm.models.heads.batch_checks import check_batch
 from eaglenet_mm.models.heads.eaglenet_state import CandidateNoise
+from eaglenet_mm.models.heads.explanation import (
+    PairExplanation,
+    explain_by_attention,
+)
 from eaglenet_mm.models.heads.head_checks import (
     check_text_sizes,
     check_video_sizes,
 )
-from eaglenet_mm.models.heads.seeded_head import SeededHead
+from eaglenet_mm.models.heads.t_mass_objective import TMASSObjective
 from eaglenet_mm.models.heads.x_pool_head import SentenceState
 from eaglenet_mm.models.layers import (
     FramePooling,
-    KeyedRandom,
-    PairRandom,
     PooledFramesState,
     StochasticText,
 )
 from eaglenet_mm.models.layers.graph_attention import at_least_float32
-from eaglenet_mm.models.layers.stochastic_text import (
-    row_cosines,
-    stochastic_cosines,
-)
+from eaglenet_mm.models.layers.stochastic_text import stochastic_cosines
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
-from eaglenet_mm.utils.dist import (
-    gather_features,
-    gather_with_grad,
-    own_rows,
-    sum_with_grad,
-)
 
 
 @dataclass
@@ -58,7 +49,7 @@ class MassVideoState(Features):
 
 
 @MODELS.register_module()
-class TMASSHead(SeededHead):
+class TMASSHead(TMASSObjective):
     """Cosine of the best of some texts around a sentence and its video.
 
     Implements `T-MASS <https://arxiv.org/abs/2403.17998>`_: the pooling of
@@ -94,9 +85,8 @@ class TMASSHead(SeededHead):
         support_weight (float): Factor of the same loss on the scores of the
             support text. Default: 0.8, as published for MSR-VTT; 0 for LSMDC
             and DiDeMo.
-        memory_budget (int): See the base class. Training keeps the pooled
-            videos of all pairs besides, ``4 D`` bytes a pair or a few times
-            that.
+        memory_budget (int): See the base class. Beyond it the support text
+            costs one more pooling of all pairs, and again one backwards.
         init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
 
     Raises:
@@ -104,6 +94,7 @@ class TMASSHead(SeededHead):
     """
 
     noise_table: Tensor
+    noise_axes: ClassVar[dict[int, str]] = {0: 'num_trials'}
 
     def __init__(
         self,
@@ -251,57 +242,13 @@ class TMASSHead(SeededHead):
         """
         return self.noise_table.to(radius.dtype)
 
-    def training_noise(self, random: KeyedRandom, rows: range) -> Tensor:
-        """Noise of the stochastic texts of own pairs, shape ``(B, D)``."""
-        like = self.stochastic_text.radius.weight.float()
-        return self.noise.matching(random, rows, like)
-
-    def loss(
+    def explain(
         self, text: TextFeatures, video: VideoFeatures
-    ) -> dict[str, Tensor]:
-        """Compute the loss of stochastic and of support texts.
-
-        Returns:
-            dict[str, Tensor]: ``loss_match`` and, if it has a weight,
-            ``loss_support``; ``pos_score`` and ``neg_score`` to watch.
-        """
-        check_batch(text, video, self.check_features)
-        random = self.next_random()
-        num_pairs = len(text) * get_world_size()
-        rows = own_rows(num_pairs)
-        own_video = self.prepare_video(video)
-        pooled = self.pairs_with_grad(
-            self._pool_rows,
-            self.prepare_text(text),
-            gather_features(own_video.pooled_frames),
-            rows,
-            random,
-        )  # (B of own texts, B of all videos, D), unit length not yet
-        with torch.autocast(pooled.device.type, enabled=False):
-            sentences = at_least_float32(text.embeds)
-            radius = self.stochastic_text.of_matching(
-                sentences, own_video.unit_frames
-            ).exp()
-            noise = self.training_noise(random, rows).to(radius)
-            stochastic = sentences + noise * radius
-            losses = self.match_losses(
-                gather_with_grad(row_cosines(stochastic, pooled))
-            )
-            if self.support_weight:
-                means = sum_with_grad(pooled.sum(dim=0)) / num_pairs
-                centre = means[rows.start :: rows.step]
-                direction = F.normalize(centre - sentences, dim=-1)
-                support = sentences + direction * radius
-                losses['loss_support'] = self.support_weight * self.match(
-                    gather_with_grad(row_cosines(support, pooled))
-                )
-        return losses
-
-    def _pool_rows(
-        self, text_state: Any, frames: Any, random: PairRandom | None
-    ) -> Tensor:
-        """Pool all videos for own texts, shape ``(Bt, Bv, D)``."""
-        return self.pooling(text_state.embeds, frames, random).transpose(0, 1)
+    ) -> PairExplanation:
+        """Give the attention of each sentence to the frames."""
+        return explain_by_attention(
+            self.pooling, text, video, self.use_frame_mask
+        )
 
     def bytes_per_pair(self, training: bool) -> int:
         """Tell what one pair takes: vectors of pooling and trials."""

@@ -63,7 +63,8 @@ class TextProxyHead(PairDropoutHead):
         num_frames (int): Tokens ``M`` of every video, padding included.
         gamma (float): Weight of the proxy's cosine in the score. Default: 0.5.
         num_tokens (int, optional): First tokens that the director sees.
-            Default: None, all.
+            Default: None, all. Videos that have padding alone there are
+            refused.
         dash (str): ``'theta'``, one length a pair, or ``'linear'``, one a
             channel. Default: ``'theta'``.
         delta (float): Share of the text in the direction. Default: 1.
@@ -132,13 +133,14 @@ class TextProxyHead(PairDropoutHead):
         check_text_sizes(self, text, embed_dim=self.embed_dim)
 
     def check_video(self, video: VideoFeatures) -> None:
-        """Refuse videos of another size, or without a real frame."""
+        """Refuse videos of another size, or without a real frame to see."""
         check_video_sizes(
             self,
             video,
             embed_dim=self.embed_dim,
             num_frames=self.num_frames,
             needs_real_frames=self.use_frame_mask,
+            num_seen=self.num_tokens,
         )
 
     def prepare_text(self, text: TextFeatures) -> UnitVectors:
@@ -162,7 +164,8 @@ class TextProxyHead(PairDropoutHead):
 
         Args:
             tokens (Tensor): Not normalised, shape ``(Bv, M, D)``.
-            token_mask (Tensor): True for real tokens, shape ``(Bv, M)``.
+            token_mask (Tensor): True for real tokens, one at least among the
+                first ``num_tokens``, shape ``(Bv, M)``.
             embeds (Tensor): Of unit length, shape ``(Bv, D)``.
 
         Returns:
@@ -170,9 +173,7 @@ class TextProxyHead(PairDropoutHead):
         """
         unit = F.normalize(at_least_float32(tokens), dim=-1)
         seen = slice(0, self.num_tokens)
-        # a video of which the director sees no real token keeps its first
-        visible = token_mask[:, seen].clone()
-        visible[:, 0] |= ~visible.any(dim=1)
+        visible = token_mask[:, seen]
         return ProxyVideoState(
             embeds=embeds,
             unit_tokens=unit * token_mask.unsqueeze(-1),
@@ -290,7 +291,8 @@ class TextProxyHead(PairDropoutHead):
 
     def bytes_per_pair(self, training: bool) -> int:
         """Tell what one pair takes: vectors of the director."""
-        return 4 * self.embed_dim * (40 if training else 8)
+        vectors = 40 if training else 8
+        return 4 * (vectors * self.embed_dim + self.num_tokens)
 
     def shortlist_video(self, video: VideoFeatures) -> Tensor:
         """Give the vectors of the base cosine."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +80,9 @@ class TS2NetHead(SeededHead):
         ValueError: If a number is out of range.
     """
 
+    needs_patches = True
     noise_table: Tensor
+    noise_axes: ClassVar[dict[int, str]] = {1: 'num_samples', 2: 'num_patches'}
 
     def __init__(
         self,
@@ -135,7 +137,7 @@ class TS2NetHead(SeededHead):
             embed_dim=self.embed_dim,
             num_frames=self.num_frames,
             needs_real_frames=True,
-            needs_patches=True,
+            needs_patches=self.needs_patches,
         )
         patches: Any = video.patches
         if patches.shape[2] != self.num_patches:
@@ -229,4 +231,4 @@ class TS2NetHead(SeededHead):
 
     def bytes_per_pair(self, training: bool) -> int:
         """Tell what one pair takes: some numbers a frame."""
-        return 4 * self.num_frames * (8 if training else 4)
+        return 4 * (self.num_frames * (8 if training else 5) + 3)

@@ -112,6 +112,7 @@ class WTIHead(SeededHead):
                 f'{num_weight_layers}.'
             )
         self.interaction = interaction
+        self.needs_tokens = interaction != 'dp'
         self.release_mask = release_mask
         self.embed_dim = embed_dim
         self.num_frames = num_frames
@@ -133,7 +134,7 @@ class WTIHead(SeededHead):
             self,
             text,
             embed_dim=self.embed_dim,
-            needs_tokens=self.interaction != 'dp',
+            needs_tokens=self.needs_tokens,
         )
 
     def check_video(self, video: VideoFeatures) -> None:
@@ -170,17 +171,21 @@ class WTIHead(SeededHead):
     ) -> Tensor:
         """Match words and frames of each pair, shape ``(Bt, Bv)``."""
         with torch.autocast(text_state.embeds.device.type, enabled=False):
-            # (Bt, L, Bv, F), in one product
+            # (Bt, L, Bv, F), in one product; masks are for the cosines, since
+            # a side is much larger where it meets few of the other
             cosines = torch.tensordot(
-                text_state.masked(), video_state.masked(), dims=([2], [2])
+                text_state.embeds, video_state.embeds, dims=([2], [2])
             )
-            for_words = for_frames = cosines
-            if not self.release_mask:
-                lowest = float('-inf')
-                for_words = cosines.masked_fill(~video_state.mask, lowest)
-                for_frames = cosines.masked_fill(
-                    ~text_state.mask[:, :, None, None], lowest
+            no_word = ~text_state.mask[:, :, None, None]
+            no_frame = ~video_state.mask
+            if self.release_mask:
+                for_words = for_frames = cosines.masked_fill(
+                    no_word | no_frame, 0.0
                 )
+            else:
+                lowest = float('-inf')
+                for_words = cosines.masked_fill(no_frame, lowest)
+                for_frames = cosines.masked_fill(no_word, lowest)
             words = for_words.amax(dim=3)  # (Bt, L, Bv)
             frames = for_frames.amax(dim=1)  # (Bt, Bv, F)
             by_words = (words * text_state.weights.unsqueeze(-1)).sum(dim=1)
@@ -211,8 +216,11 @@ class WTIHead(SeededHead):
 
     def bytes_per_pair(self, training: bool) -> int:
         """Tell what one pair takes: the cosines of words and frames."""
+        words, frames = self.max_words, self.num_frames
+        if self.interaction == 'dp':
+            words = frames = 1
         copies = 4 if training else 3
-        return 4 * copies * self.max_words * self.num_frames
+        return 4 * (copies * words * frames + 3 * (words + frames) + 1)
 
 
 def one_token(embeds: Tensor) -> WeightedTokens:

@@ -8,6 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eaglenet_mm.models.heads.explanation import (
+    PairExplanation,
+    explain_by_attention,
+)
 from eaglenet_mm.models.heads.head_checks import (
     check_text_sizes,
     check_video_sizes,
@@ -118,6 +122,19 @@ class XPoolHead(PairDropoutHead):
             text = at_least_float32(text_state.embeds).to(pooled.dtype)
             return F.cosine_similarity(text, pooled, dim=-1, eps=1e-12).T
 
+    def explain(
+        self, text: TextFeatures, video: VideoFeatures
+    ) -> PairExplanation:
+        """Give the attention of each text to the frames; see there."""
+        return explain_by_attention(
+            self.pooling, text, video, self.use_frame_mask
+        )
+
     def bytes_per_pair(self, training: bool) -> int:
-        """Tell what one pair takes: vectors of the pooling."""
-        return 4 * self.embed_dim * (8 if training else 4)
+        """Tell what one pair takes: vectors of the pooling.
+
+        In evaluation for up to ``1.5 D`` attention weights a pair, heads times
+        frames.
+        """
+        vectors = 8 if training else 4
+        return 4 * (vectors * self.embed_dim + 4)

@@ -139,6 +139,38 @@ class FramePooling(nn.Module):
         Returns:
             Tensor: Pooled videos, shape ``(Bv, Bt, D)``.
         """
+        # intermediates without names: evaluation frees them at once
+        a = self._norm(
+            self.norm2, self._attend(text, state) + self.output.bias
+        )
+        change = self.linear(a.to(self.linear.weight.dtype))  # (Bv, Bt, D)
+        if random is not None:
+            mask = random.dropout_mask(
+                'pooling', a.shape[-1], rate=self.dropout, like=a
+            )
+            change = change if mask is None else change * mask
+        return self._norm(self.norm3, a + change)
+
+    def attention(self, text: Tensor, state: PooledFramesState) -> Tensor:
+        """Tell how much each frame counts in :meth:`forward`.
+
+        Args:
+            text (Tensor): Shape ``(Bv, Bt, D)`` or ``(Bt, D)``.
+            state (PooledFramesState): Of :meth:`prepare_frames`.
+
+        Returns:
+            Tensor: Mean over the heads, sums to 1 over the frames, 0 for
+            masked ones, float32 or wider, shape ``(Bv, Bt, F)``.
+        """
+        return self._weights(text, state).mean(dim=-2)
+
+    def _attend(self, text: Tensor, state: PooledFramesState) -> Tensor:
+        """Sum the values by their weights, shape ``(Bv, Bt, D)``."""
+        weights = self._weights(text, state).flatten(-2)
+        return torch.bmm(weights.to(state.values.dtype), state.values)
+
+    def _weights(self, text: Tensor, state: PooledFramesState) -> Tensor:
+        """Attend to the frames, shape ``(Bv, Bt, H, F)``."""
         normed = self._norm(self.norm1, text).to(state.keys.dtype)
         if normed.dim() == 2:
             normed = normed.expand(len(state.keys), -1, -1)
@@ -148,16 +180,7 @@ class FramePooling(nn.Module):
             state.keys.transpose(1, 2),
         )  # (Bv, Bt, H * F)
         logits = at_least_float32(logits).unflatten(-1, (self.num_heads, -1))
-        weights = logits.softmax(dim=-1).flatten(-2).to(state.values.dtype)
-        attended = torch.bmm(weights, state.values)
-        a = self._norm(self.norm2, attended + self.output.bias)
-        change = self.linear(a.to(self.linear.weight.dtype))  # (Bv, Bt, D)
-        if random is not None:
-            mask = random.dropout_mask(
-                'pooling', a.shape[-1], rate=self.dropout, like=a
-            )
-            change = change if mask is None else change * mask
-        return self._norm(self.norm3, a + change)
+        return logits.softmax(dim=-1)
 
     @staticmethod
     def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:

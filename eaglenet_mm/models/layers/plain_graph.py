@@ -226,9 +226,15 @@ class PlainGraph(nn.Module):
         if self.version == 2:  # needs the values of the last layer, too
             frames = num_frames if self.hidden else 0
             wide += heads * (3 * nodes + 2 * frames)
+            wide += 0 if training else 3
+        elif not self.hidden and not training:  # attention, or its logits
+            logits = 2 * heads * num_frames + heads + 4
+            wide += max(2.0 * nodes, 1 + nodes * logits / width)
         layers = len(self.hidden) if training else min(1, len(self.hidden))
         wide += layers * (5 + 2 * (self.version == 2)) * (nodes + num_frames)
         attention = (2 * nodes + num_frames) * (nodes + num_frames) * layers
+        if len(self.hidden) > 1 and not training:
+            attention += num_frames * (nodes + num_frames)
         logits = (1 + layers) * nodes * num_frames
         return width * wide + heads * (attention + logits)
 

@@ -156,11 +156,20 @@ class RelationalGraph(nn.Module):
         nodes = num_candidates + 1
         messages = nodes * num_frames * heads
         if not self.hidden:  # displacements and last logits
-            return num_candidates * width + messages
+            if training:
+                return num_candidates * width + messages
+            return nodes * (width + 2 * heads) + 2 * messages
         products = (1 + 1 / heads + (num_frames > num_candidates)) * nodes
         first = width * (products + nodes + num_frames)
         if not training:
-            return first + width * (num_candidates + 2 * num_frames)
+            # the widest are projections, or attention where D is small
+            dots = heads * nodes * (2 * nodes + num_frames)
+            total = first + width * (num_candidates + num_frames)
+            total += max(width * num_frames, 3 * width + dots)
+            if len(self.hidden) > 1:  # frames are those of a pair then
+                dots = heads * (nodes + 2 * num_frames) * (nodes + num_frames)
+                total = 2 * total + width + dots
+            return total + 4 * width * num_frames * (len(self.hidden) > 2)
         attention = 1.3 * heads * nodes * nodes + 3.2 * messages
         # further layers prepare the frames of every pair for themselves
         further = width * (products + 2 * nodes + 4 * num_frames + 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import torch
 from mmengine.model import BaseModel
 from torch import Tensor
@@ -49,8 +51,8 @@ class TextVideoRetriever(BaseModel):
 
     Raises:
         ValueError: If the parts do not agree in width, number of frames or
-            pixel statistics, or ``encoder_micro_batch`` is no positive
-            integer.
+            pixel statistics, an encoder states that it does not give what
+            the head needs, or ``encoder_micro_batch`` is no positive integer.
     """
 
     def __init__(
@@ -82,6 +84,8 @@ class TextVideoRetriever(BaseModel):
         self._check_agreement('embed_dim', 'text_encoder', 'video_encoder')
         self._check_agreement('embed_dim', 'text_encoder', 'head')
         self._check_frames()
+        self._check_given('text_encoder', 'tokens')
+        self._check_given('video_encoder', 'patches')
         if hasattr(self.data_preprocessor, 'follow'):
             self.data_preprocessor.follow(self.video_encoder)
 
@@ -121,6 +125,26 @@ class TextVideoRetriever(BaseModel):
                 f'{given}, or choose num_input_frames of the encoder so that '
                 f'it makes {expected}.'
             )
+
+    def _check_given(self, part: str, what: str) -> None:
+        """Refuse an encoder that does not give what the head needs.
+
+        Encoders that do not state what they give are let through: the head
+        looks at their features once more.
+        """
+        encoder, option = getattr(self, part), f'output_{what}'
+        needed = getattr(self.head, f'needs_{what}', False)
+        given = getattr(encoder, option, None)
+        if not needed or given is None or given:
+            return
+        mend = f'model.{part}.{option}=True'
+        if option not in inspect.signature(type(encoder)).parameters:
+            mend = f'model.{part} to an encoder that has {option}=True'
+        raise ValueError(
+            f'{type(self.head).__name__} needs {what}, but '
+            f'{type(encoder).__name__} gives none: set {mend}, or model.head '
+            f'to one that needs no {what}.'
+        )
 
     def encode_text(self, token_ids: Tensor) -> TextFeatures:
         """Encode sentences.

@@ -16,6 +16,7 @@ from tests.models.every_head import (
     features,
     registered_heads,
 )
+from tests.models.tiny import FRAMES
 
 every_head = pytest.mark.parametrize(
     ('name', 'variant'), CASES, ids=[' '.join(case) for case in CASES]
@@ -280,6 +281,26 @@ def test_what_encoders_do_not_return(
         head(text, video)
     with pytest.raises(ValueError, match=message):
         head.loss(text, video)
+
+
+def test_a_director_that_would_see_padding_alone_is_refused() -> None:
+    head = build('TextProxyHead', 'linear')
+    text, video = features(3, 3)
+    mask = video.frame_mask.clone()
+    mask[1:, 0] = False
+    expected = head(text, video)[:, 0]
+    # of two frames that are seen, one is real
+    video = replace(video, frame_mask=mask | (torch.arange(FRAMES) == 1))
+    close(head(text, video)[:, 0], expected, 1e-10)
+    mask[2, :2] = False
+    mask[2, 2] = True
+    video = replace(video, frame_mask=mask)
+    message = r'first num_tokens=2 frames, but 1 videos .* at position 2\.'
+    with pytest.raises(ValueError, match=message):
+        head(text, video)
+    with pytest.raises(ValueError, match=message):
+        head.loss(text, video)
+    build('TextProxyHead', '')(text, video)  # sees all three
 
 
 @pytest.mark.parametrize('variant', CONFIGS['TextProxyHead'])

@@ -10,15 +10,27 @@ from eaglenet_mm.models.layers import keyed_random
 from eaglenet_mm.models.losses import mlp_pair_energies
 from eaglenet_mm.registry import MODELS
 from tests.models.live_bytes import LiveBytes
-from tests.models.tiny import eaglenet_head, random_features
+from tests.models.tiny import FRAMES, eaglenet_head, random_features
 
 
-def peak_of_step(batch: int) -> int:
+def eaglenet() -> dict:
+    return eaglenet_head(embed_dim=32, memory_budget=600_000)
+
+
+def t_mass() -> dict:
+    return dict(
+        type='TMASSHead',
+        embed_dim=32,
+        num_frames=FRAMES,
+        loss_match=dict(type='InfoNCELoss'),
+        memory_budget=200_000,
+    )
+
+
+def peak_of_step(batch: int, config: dict) -> int:
     """Live bytes of a step at most, forward and backward."""
     torch.manual_seed(0)
-    head = MODELS.build(
-        eaglenet_head(embed_dim=32, memory_budget=600_000)
-    ).train()
+    head = MODELS.build(config).train()
     text, video = random_features(batch, batch, width=32, dtype=torch.float32)
     text.embeds.requires_grad_()
     video.frames.requires_grad_()
@@ -28,13 +40,16 @@ def peak_of_step(batch: int) -> int:
     return live.peak
 
 
+@pytest.mark.parametrize('config', [eaglenet(), t_mass()])
 def test_peak_grows_at_most_with_the_batch(
-    monkeypatch: pytest.MonkeyPatch,
+    config: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # pieces of constant size would hide how the rest grows
     monkeypatch.setitem(mlp_pair_energies.CHUNK_BYTES, 'cpu', 50_000)
     monkeypatch.setattr(keyed_random, '_BLOCK', 1000)
-    small, middle, large = (peak_of_step(batch) for batch in (16, 48, 96))
+    small, middle, large = (
+        peak_of_step(batch, config) for batch in (16, 48, 96)
+    )
     # all pairs at once would grow four- and ninefold
     assert middle <= 3 * small
     assert large <= 2 * middle

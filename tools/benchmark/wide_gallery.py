@@ -1,0 +1,186 @@
+"""Rank the captions of the toy test set among many more videos.
+
+    python tools/benchmark/wide_gallery.py work_dirs/toy_comparison/*/seed* \
+        --data-root data/toy
+
+Takes run folders of ``tools/compare.py`` and tests the checkpoint of each
+again, among the videos of the test set and distractors: those of the
+validation set, and the first rendering of every combination of the training
+set. With the whole toy set these are 120 and 280 videos, so that R@10 by
+chance is 2.5 % instead of 8.3 %. Splits share no combination: a test caption
+still fits one video only. Distractors of the training set were seen in
+training, with captions of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import common  # noqa: F401  makes the checkout importable; first of all
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from reporting import (
+    describe_machine,
+    print_machine,
+    print_table,
+    write_report,
+)
+from torch import Tensor
+
+from eaglenet_mm.apis.retriever_loading import load_retriever
+from eaglenet_mm.apis.run_folder import chosen_checkpoint
+from eaglenet_mm.apis.tool_process import RunError
+from eaglenet_mm.evaluation.functional import (
+    summarize_ranks,
+    text_to_video_ranks,
+)
+from eaglenet_mm.registry import DATASETS, SCOPE
+from eaglenet_mm.structures import TextFeatures, VideoFeatures
+
+METRICS = ('R1', 'R5', 'R10')
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add('runs', nargs='+', help='folders of runs, as .../x_pool_toy-*/seed0')
+    add('--data-root', default='data/toy', help='folder of the toy set')
+    add('--threads', type=int, default=1, help='of this process')
+    add('--json', type=Path, metavar='FILE', help='where to write the result')
+    args = parser.parse_args()
+    for run in args.runs:
+        if not (Path(run) / 'config.py').is_file():
+            parser.error(
+                f'{run} is no folder of a run of tools/compare.py: it has no '
+                'config.py. Name the folders seed0, seed1 and so on.'
+            )
+    return args
+
+
+def videos_of(config: Config, data_root: str, split: str) -> list[dict]:
+    """Read one video of each combination of a split, ready to be batched."""
+    options = dict(
+        config.test_dataloader.dataset,
+        data_root=data_root,
+        ann_file=f'{split}.json',
+    )
+    dataset = DATASETS.build({'_scope_': SCOPE, **options})
+    first: dict[str, int] = {}  # ids are COMBINATION-NUMBER
+    for index in range(len(dataset)):
+        name = dataset.get_data_info(index)['video_id']
+        first.setdefault(name.rpartition('-')[0], index)
+    return [dataset[index] for index in first.values()]
+
+
+@torch.no_grad()
+def rank(model: Any, test: list[dict], others: list[dict]) -> Tensor:
+    """Rank every caption of the test videos among all videos.
+
+    Args:
+        model (TextVideoRetriever): In evaluation mode.
+        test (list[dict]): Of :func:`videos_of`.
+        others (list[dict]): The distractors.
+
+    Returns:
+        Tensor: Ranks from 1, one a caption.
+    """
+    texts, videos, places = [], [], []
+    for place, item in enumerate([*test, *others]):
+        inputs = model.data_preprocessor(pseudo_collate([item]))['inputs']
+        videos.append(
+            model.encode_video(inputs['pixels'], inputs['frame_mask'])
+        )
+        if place < len(test):
+            texts.append(model.encode_text(inputs['token_ids']))
+            places += [place] * len(texts[-1])
+    scores = model.head.score_chunked(
+        model.head.prepare_text(TextFeatures.cat(texts)),
+        model.head.prepare_video(VideoFeatures.cat(videos)),
+    )
+    own = torch.tensor(places, device=scores.device)
+    return text_to_video_ranks(scores, own).ranks
+
+
+def measure(run: Path, data_root: str) -> dict[str, Any]:
+    """Test one run; give the metrics in percent."""
+    config = Config.fromfile(run / 'config.py')
+    model = load_retriever(config, str(chosen_checkpoint(run / 'train')))
+    test = videos_of(config, data_root, 'test')
+    others = [
+        item
+        for split in ('val', 'train')
+        for item in videos_of(config, data_root, split)
+    ]
+    found = summarize_ranks(rank(model, test, others))
+    return dict(
+        config=run.parent.name,
+        run=run.name,
+        videos=len(test) + len(others),
+        **{key: found[key] for key in METRICS},
+    )
+
+
+def with_ratio(row: dict[str, Any]) -> dict[str, Any]:
+    """Add R@10 by chance, and how many times that it is."""
+    chance = min(100.0, 100 * 10 / row['videos'])
+    ratio = row['R10'] / chance
+    return {**row, 'R10 by chance': chance, 'times chance': ratio}
+
+
+def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Average the runs of each config."""
+    by_config = defaultdict(list)
+    for row in rows:
+        by_config[row['config'], row['videos']].append(row)
+    return [
+        with_ratio(
+            dict(
+                config=config,
+                run=f'mean of {len(runs)}',
+                videos=videos,
+                **{
+                    key: statistics.fmean(row[key] for row in runs)
+                    for key in METRICS
+                },
+            )
+        )
+        for (config, videos), runs in by_config.items()
+    ]
+
+
+def main() -> None:
+    """Measure, print and write."""
+    args = parse_args()
+    torch.set_num_threads(args.threads)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    machine = describe_machine(torch.device(device))
+    print_machine(machine)
+    rows: list[dict[str, Any]] = []
+    for run in args.runs:
+        try:
+            rows.append(
+                with_ratio(measure(Path(run).resolve(), args.data_root))
+            )
+        except RunError as err:
+            raise SystemExit(f'wide_gallery.py: {err}') from err
+        print(
+            '{config} {run}: R@1 {R1:.1f}, R@10 {R10:.1f} among {videos} '
+            'videos, {times chance:.1f} times chance'.format(**rows[-1]),
+            flush=True,
+        )
+        averages = means(rows)
+        write_report(args, machine, runs=rows, means=averages)
+    print_table('Test captions among all videos, percent', rows + averages)
+
+
+if __name__ == '__main__':
+    main()
