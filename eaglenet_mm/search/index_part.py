@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from .errors import DamagedIndexError
 from .precision import pack, to_half
 from .records import IndexedFile, Moments
+from .row_packing import Layout, pack_rows, unpack_rows
 
 #: Read when an index is loaded; the others when a row is asked for.
 EAGER = (
@@ -24,6 +25,7 @@ EAGER = (
     'thumbnail_ends',
     'thumbnail_checksums',
 )
+FRAMES = 'frames'
 STATE = 'state.'
 
 
@@ -36,27 +38,21 @@ class IndexPart:
         tensors (dict[str, Tensor]): ``row_ids`` (int64), ``file_of_row``
             (int64, place in ``files``), ``spans`` (float64, ``(n, 2)``),
             ``vectors`` (``(n, C)``), ``frame_times`` (float32, ``(n, F)``),
-            ``frames`` (float16, ``(n, F, D)``), ``state.*``, ``thumbnails``
-            (uint8, all JPEGs one after the other), ``thumbnail_ends``, and
-            checksums of rows. Empty without rows.
+            ``rows`` (uint8, ``(n, R)``, frames and state, see
+            :mod:`~eaglenet_mm.search.row_packing`), ``thumbnails`` (uint8,
+            all JPEGs one after the other), ``thumbnail_ends``, and checksums
+            of rows and thumbnails. Empty without rows.
+        layout (Layout): Of ``rows``: ``frames`` and ``state.*``.
         name (str): What messages call it.
     """
 
     files: list[IndexedFile]
     tensors: dict[str, Tensor]
+    layout: Layout = field(default_factory=list)
     name: str = 'the index in memory'
 
     def __len__(self) -> int:
         return len(self.tensors['row_ids']) if self.tensors else 0
-
-    @property
-    def lazy_names(self) -> list[str]:
-        """list[str]: Tensors that a checksum of each row guards."""
-        return sorted(
-            name
-            for name in self.tensors
-            if name == 'frames' or name.startswith(STATE)
-        )
 
     @property
     def num_bytes(self) -> int:
@@ -99,16 +95,31 @@ class IndexPart:
             if precision == 'float32'
             else to_half(vectors, 'vectors'),
             'frame_times': moments.frame_times.float().cpu(),
-            'frames': to_half(moments.frames.cpu(), 'frames'),
-            **{
-                f'{STATE}{name}': tensor.cpu().contiguous()
-                for name, tensor in pack(moments.state, precision).items()
-            },
             **_join_thumbnails(moments.thumbnails),
         }
         part = cls(names, tensors)
-        tensors['checksums'] = part.row_checksums(slice(None))
+        part.set_rows(moments.frames.cpu(), moments.state, precision)
         return part
+
+    def set_rows(
+        self, frames: Tensor, state: dict[str, Tensor], precision: str
+    ) -> None:
+        """Put in what is read of a row only when it is asked for.
+
+        Args:
+            frames (Tensor): Unit frames, shape ``(n, F, D)``.
+            state (dict[str, Tensor]): Of the head.
+            precision (str): Of the state.
+        """
+        kept = {
+            f'{STATE}{name}': tensor.cpu()
+            for name, tensor in pack(state, precision).items()
+        }
+        rows, self.layout = pack_rows(
+            {FRAMES: to_half(frames, FRAMES), **kept}
+        )
+        self.tensors['rows'] = rows
+        self.tensors['checksums'] = _checksums(rows)
 
     @classmethod
     def join(
@@ -129,6 +140,7 @@ class IndexPart:
         """
         files: list[IndexedFile] = []
         pieces: list[dict[str, Tensor]] = []
+        layouts: list[Layout] = []
         for part, places in zip(parts, live, strict=True):
             rows = part.rows_of(places)
             if len(rows):
@@ -139,9 +151,15 @@ class IndexPart:
                     files
                 )
                 pieces.append(piece)
+                layouts.append(part.layout)
             files += [part.files[place] for place in places]
         if not pieces:
             return cls(files, {})
+        if any(layout != layouts[0] for layout in layouts):
+            raise DamagedIndexError(
+                'Parts of the index keep different states, so they are not '
+                'of one model. Make the index again.'
+            )
         ends = [piece.pop('thumbnail_ends') for piece in pieces]
         joined = {
             name: torch.cat([piece[name] for piece in pieces])
@@ -152,7 +170,7 @@ class IndexPart:
             shifted.append(end + offset)
             offset += int(end[-1])
         joined['thumbnail_ends'] = torch.cat(shifted)
-        return cls(files, joined)
+        return cls(files, joined, layouts[0])
 
     def rows_of(self, places: Sequence[int]) -> Tensor:
         """List the rows of some files, ascending."""
@@ -164,7 +182,7 @@ class IndexPart:
 
     def take(self, rows: Tensor) -> dict[str, Tensor]:
         """Copy some rows of every tensor, checked."""
-        taken = self.read(rows)
+        taken = {'rows': self.read_packed(rows)}
         for name in EAGER:
             if not name.startswith('thumbnail'):
                 taken[name] = self.tensors[name][rows]
@@ -183,9 +201,12 @@ class IndexPart:
         Raises:
             DamagedIndexError: If a row is not what was written.
         """
-        taken = {name: self.tensors[name][rows] for name in self.lazy_names}
-        found = _checksums(taken)
-        wrong = found != self.tensors['checksums'][rows]
+        return unpack_rows(self.read_packed(rows), self.layout)
+
+    def read_packed(self, rows: Tensor) -> Tensor:
+        """Read rows as bytes, checked, shape ``(n, R)``."""
+        taken = self.tensors['rows'][rows]
+        wrong = _checksums(taken) != self.tensors['checksums'][rows]
         if bool(wrong.any()):
             row = int(rows[wrong][0])
             place = int(self.tensors['file_of_row'][row])
@@ -196,12 +217,6 @@ class IndexPart:
                 'the index from a copy.'
             )
         return taken
-
-    def row_checksums(self, rows: slice | Tensor) -> Tensor:
-        """Compute the checksum of some rows."""
-        return _checksums(
-            {name: self.tensors[name][rows] for name in self.lazy_names}
-        )
 
     def thumbnail(self, row: int) -> bytes:
         """Read the JPEG of a row, checked.
@@ -238,13 +253,8 @@ def _join_thumbnails(images: Sequence[bytes]) -> dict[str, Tensor]:
     }
 
 
-def _checksums(tensors: dict[str, Tensor]) -> Tensor:
-    """Compute one checksum a row over all tensors, int64, shape ``(n,)``."""
-    arrays = [tensors[name].contiguous().numpy() for name in sorted(tensors)]
-    sums = []
-    for row in range(len(arrays[0]) if arrays else 0):
-        value = 0
-        for array in arrays:
-            value = zlib.crc32(array[row], value)
-        sums.append(value)
-    return torch.tensor(sums, dtype=torch.int64)
+def _checksums(rows: Tensor) -> Tensor:
+    """Compute one checksum a row, int64, shape ``(n,)``."""
+    return torch.tensor(
+        [zlib.crc32(row) for row in rows.numpy()], dtype=torch.int64
+    )

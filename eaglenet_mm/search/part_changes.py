@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from .errors import VideoIndexError
-from .index_part import STATE, IndexPart
-from .precision import pack, to_half
+from .index_part import FRAMES, STATE, IndexPart
+from .precision import to_half
 
 
 def renumber(
@@ -35,14 +35,14 @@ def renumber(
         return IndexPart(part.files, {})
     tensors = dict(part.tensors)
     tensors['row_ids'] = torch.arange(first_row_id, first_row_id + len(part))
-    renumbered = IndexPart(part.files, tensors, part.name)
+    renumbered = IndexPart(part.files, tensors, part.layout, part.name)
     if kept != wanted:
         tensors['vectors'] = to_half(tensors['vectors'], 'vectors')
-        state = {
-            name: tensors.pop(name)
-            for name in list(tensors)
-            if name.startswith(STATE)
-        }
-        tensors.update(pack(state, wanted))
-        tensors['checksums'] = renumbered.row_checksums(slice(None))
+        state = part.read(torch.arange(len(part)))
+        frames = state.pop(FRAMES)
+        renumbered.set_rows(
+            frames,
+            {name[len(STATE) :]: value for name, value in state.items()},
+            wanted,
+        )
     return renumbered

@@ -15,12 +15,13 @@ from torch import Tensor
 from .errors import DamagedIndexError, IndexWriteError
 from .index_part import EAGER, IndexPart
 from .records import IndexedFile
+from .row_packing import check_layout
 
 FORMAT = 'eaglenet_mm video index'
 #: Raised when files of the older form can no longer be read.
 VERSION = '1'
 
-_FILES = 'files'
+_RECORDS = 'records'
 
 
 def write_part(part: IndexPart, path: Path) -> None:
@@ -35,10 +36,15 @@ def write_part(part: IndexPart, path: Path) -> None:
     Raises:
         IndexWriteError: If it cannot be written.
     """
-    text = json.dumps([file.to_json() for file in part.files])
+    text = json.dumps(
+        {
+            'files': [file.to_json() for file in part.files],
+            'layout': part.layout,
+        }
+    )
     tensors = {
         **part.tensors,
-        _FILES: torch.frombuffer(
+        _RECORDS: torch.frombuffer(
             bytearray(text.encode('utf-8')), dtype=torch.uint8
         ),
     }
@@ -96,10 +102,15 @@ def read_part(path: Path) -> IndexPart:
             'Restore the index from a copy, or delete this file and index '
             'its videos again.'
         )
-    content = json.loads(tensors.pop(_FILES).numpy().tobytes())
+    content = json.loads(tensors.pop(_RECORDS).numpy().tobytes())
+    width = tensors['rows'].shape[1] if tensors else 0
     return IndexPart(
-        [IndexedFile.from_json(record, str(path)) for record in content],
+        [
+            IndexedFile.from_json(record, str(path))
+            for record in content['files']
+        ],
         tensors,
+        check_layout(content['layout'], width, str(path)),
         str(path),
     )
 
@@ -133,6 +144,6 @@ def _eager_checksum(tensors: dict[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)};'.encode())
-        if name in EAGER or name == _FILES:
+        if name in EAGER or name == _RECORDS:
             digest.update(tensor.contiguous().numpy().tobytes())
     return digest.hexdigest()
