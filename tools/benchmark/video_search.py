@@ -59,6 +59,7 @@ def parse_args() -> argparse.Namespace:
     add('--queries', type=int, default=50, help='timed, for the median')
     add('--threads', type=int, help='default: all cores')
     add('--folder', type=Path, default=Path('work_dirs/benchmark_index'))
+    add('--reuse', action='store_true', help='take the index that is there')
     add('--json', type=Path, metavar='FILE', help='write the report too')
     add('--device', default='cpu')
     add('--seed', type=int, default=0)
@@ -134,7 +135,9 @@ def main() -> None:
     inferencer = RetrievalInferencer(
         cfg, device=args.device, untrained=True, first_stage=args.first_stage
     )
-    measured: dict[str, Any] = build(inferencer, args)
+    measured: dict[str, Any] = {}
+    if not args.reuse:
+        measured = build(inferencer, args)
     size = sum(path.stat().st_size for path in args.folder.iterdir())
     before = status('VmRSS')
     measured['loading'], index = timed(lambda: VideoIndex.load(args.folder))

@@ -1,0 +1,80 @@
+"""Export a model: python tools/export.py CONFIG CHECKPOINT --out FOLDER.
+
+Encoders become ONNX files, the scoring files of torch.export; export.json
+says what was written, and how far it is from the model. See docs/export.md.
+"""
+
+import argparse
+import os.path as osp
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from eaglenet_mm.apis import load_retriever
+from eaglenet_mm.export import PARTS, export_retriever
+from eaglenet_mm.export.exported_file import hash_file
+from eaglenet_mm.utils.launch import (
+    add_config_arguments,
+    check_checkpoint,
+    read_config,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description='Export a model')
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', required=True, help='folder of the files')
+    parser.add_argument(
+        '--parts',
+        nargs='+',
+        choices=PARTS,
+        default=list(PARTS[:3]),
+        help='what to export; default: %(default)s',
+    )
+    parser.add_argument(
+        '--raw-frames',
+        action='store_true',
+        help='let the video encoder take uint8 frames and normalise them',
+    )
+    parser.add_argument(
+        '--device',
+        choices=['cpu', 'cuda'],
+        default='cpu',
+        help='where the files of torch.export are to run; default: cpu',
+    )
+    add_config_arguments(parser)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Export, and print a table of what was written."""
+    args = parse_args()
+    check_checkpoint(args.checkpoint)
+    cfg = read_config(args)
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        raise ValueError('--device cuda needs a GPU, but torch finds none.')
+    model = load_retriever(cfg, args.checkpoint).to(args.device)
+    about = dict(config=args.config, checkpoint=args.checkpoint)
+    if osp.isfile(args.checkpoint):
+        about['checkpoint_sha256'] = hash_file(args.checkpoint)
+    files = export_retriever(
+        model, args.out, args.parts, raw_frames=args.raw_frames, about=about
+    )
+    table = Table(title=f'written to {args.out}')
+    for column in ('file', 'MB', 'seconds', 'largest difference', 'share'):
+        table.add_column(column)
+    for file in files:
+        measured = ['not measured', '']
+        if file.parity is not None:
+            parity = file.parity
+            measured = [f'{parity.difference:.1e}', f'{parity.relative:.1e}']
+        size, seconds = f'{file.num_bytes / 1e6:.2f}', f'{file.seconds:.1f}'
+        table.add_row(file.path.name, size, seconds, *measured)
+    Console().print(table)
+
+
+if __name__ == '__main__':
+    main()
