@@ -1,0 +1,69 @@
+"""What docs/search.md shows goes as it stands there."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from eaglenet_mm.datasets.toy_writer import write_toy_dataset
+from eaglenet_mm.registry import MODELS
+
+CONFIG = 'configs/eaglenet_toy.py'
+
+
+@pytest.fixture(scope='module')
+def text(repository: Path) -> str:
+    return (repository / 'docs/search.md').read_text(encoding='utf-8')
+
+
+@pytest.fixture
+def folder(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """A folder with what the examples name."""
+    write_toy_dataset(tmp_path / 'toy', limit=3, renderings=1, workers=1)
+    (tmp_path / 'holidays').mkdir()
+    for name, path in zip(
+        ('holidays/a.mp4', 'clip.mp4', 'one.mp4', 'two.mp4'),
+        sorted((tmp_path / 'toy/videos').iterdir()),
+        strict=False,
+    ):
+        shutil.copy(path, tmp_path / name)
+    cfg = Config.fromfile(repository / CONFIG)
+    torch.save(MODELS.build(cfg.model).state_dict(), tmp_path / 'best.pth')
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_python_example(text: str, folder: Path, repository: Path) -> None:
+    code = re.search(r'```python\n(from eaglenet_mm.*?)```', text, re.S)
+    assert code is not None
+    example = code[1].replace(
+        'configs/eaglenet_msrvtt.py', str(repository / CONFIG)
+    )
+    found: dict = {}
+    exec(compile(example, 'search.md', 'exec'), found)
+    assert len(found['index']) == 1
+    assert found['hit'].entry.file.path == str(folder / 'holidays/a.mp4')
+    assert (folder / 'holidays.index/index.json').is_file()
+
+
+def test_commands_have_the_options_they_show(
+    text: str, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joined = text.replace('\\\n', ' ')
+    commands = re.findall(r'^python (tools/\w+\.py .*)$', joined, re.M)
+    assert len(commands) > 5
+    for command in commands:
+        script, *options = shlex.split(command, comments=True)
+        tool = runpy.run_path(str(repository / script))
+        monkeypatch.setattr(sys, 'argv', [script, *options])
+        assert tool['parse_args']() is not None
