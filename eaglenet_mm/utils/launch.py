@@ -110,8 +110,7 @@ def read_optional_config(args: argparse.Namespace) -> Config | None:
         return read_config(args)
     if args.cfg_options:
         raise ValueError(
-            '--cfg-options change the config, but none is given. Add '
-            '--config.'
+            '--cfg-options change the config, but none is given. Add --config.'
         )
     if args.trust_checkpoint:
         os.environ[TRUST_VARIABLE] = '1'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import types
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,13 @@ class _Config(types.SimpleNamespace):
     @classmethod
     def for_model(cls, kind: str, **fields: Any) -> _Config:
         return cls(model_type=kind, **fields)
+
+
+@dataclass
+class _Output:
+    """As in transformers a dataclass, which an export can follow."""
+
+    last_hidden_state: Tensor
 
 
 class _Model(nn.Module):
@@ -47,12 +55,12 @@ class _Model(nn.Module):
     def init_weights(self) -> None:
         raise AssertionError('would draw loaded weights anew')
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor
-    ) -> types.SimpleNamespace:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
         hidden = torch.tanh(self.layer(self.words(input_ids)))
-        name = self.config.__dict__.get('output', 'last_hidden_state')
-        return types.SimpleNamespace(**{name: hidden})
+        name = getattr(self.config, 'output', None)
+        if name is not None:  # of a model that gives something else
+            return types.SimpleNamespace(**{name: hidden})
+        return _Output(hidden)
 
 
 class _Tokenizer:
