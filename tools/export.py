@@ -63,14 +63,13 @@ def main() -> None:
     files = export_retriever(
         model, args.out, args.parts, raw_frames=args.raw_frames, about=about
     )
-    table = Table(title=f'written to {args.out}')
-    for column in ('file', 'MB', 'seconds', 'largest difference', 'share'):
-        table.add_column(column)
+    columns = ('file', 'MB', 'seconds', 'largest difference', 'share')
+    table = Table(*columns, title=f'written to {args.out}')
     for file in files:
         measured = ['not measured', '']
         if file.parity is not None:
-            parity = file.parity
-            measured = [f'{parity.difference:.1e}', f'{parity.relative:.1e}']
+            numbers = file.parity.difference, file.parity.relative
+            measured = [f'{number:.1e}' for number in numbers]
         size, seconds = f'{file.num_bytes / 1e6:.2f}', f'{file.seconds:.1f}'
         table.add_row(file.path.name, size, seconds, *measured)
     Console().print(table)

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def write_onnx(
     )
     if graph is None:  # only where a file is written at once
         raise RuntimeError('torch.onnx.export gave no program.')
-    _tidy_up(graph.model, program)
+    tidy_up(graph.model, program.flat_axes())
     graph.model.metadata_props.update(
         {key: json.dumps(value) for key, value in metadata.items()}
     )
@@ -130,13 +130,16 @@ def _check(program: Program, path: Path, tolerance: float) -> Parity | None:
     return check_parity(program, onnx_runner(path), tolerance)
 
 
-def _tidy_up(model: Any, program: Program) -> None:
+def tidy_up(model: Any, axes: Sequence[Mapping[int, str]]) -> None:
     """Put the names of open sizes in place of the tracer's symbols.
 
     And leave out what the tracer notes of the source of each operation.
+
+    Args:
+        model (onnx_ir.Model): Changed in place.
+        axes (Sequence[dict]): For each input, the names of its open axes.
     """
     names: dict[str, str] = {}
-    axes = program.flat_axes()
     for value, open_axes in zip(model.graph.inputs, axes, strict=True):
         for axis, name in open_axes.items():
             names[str(value.shape[axis])] = name

@@ -43,7 +43,7 @@ def small(name: str, variant: str = '') -> BasePairHead:
     return single(name, variant, **options)
 
 
-def states(head: BasePairHead) -> tuple[Any, Any]:
+def states_of(head: BasePairHead) -> tuple[Any, Any]:
     text, video = features(2, 3)
     return head.prepare_text(text), head.prepare_video(video)
 
@@ -72,9 +72,13 @@ def test_torch_export(tmp_path: Path, name: str, variant: str) -> None:
         text, video = features(texts, videos)
         with torch.no_grad():
             wanted = head(text, video)
-            got = score(
-                prepare_text(*text.tensors()), prepare_video(*video.tensors())
+            states = (
+                prepare_text(*text.tensors()),
+                prepare_video(*video.tensors()),
             )
+            got = score(*states)
+        # an index may store them and bring them back in this order alone
+        assert all(x.is_contiguous() for state in states for x in state)
         assert got.shape == (texts, videos)
         torch.testing.assert_close(got, wanted, rtol=0, atol=1e-6)
     # the head itself is left as it was
@@ -160,7 +164,9 @@ def test_what_the_file_says(tmp_path: Path) -> None:
 
 def test_a_compiled_head() -> None:
     head = single('EagleNetHead', '', compile_score=True)
-    head.compiled_score(*states(head), None, None)  # holds a compiled function
+    head.compiled_score(
+        *states_of(head), None, None
+    )  # holds a compiled function
     *_, program = scoring_programs(head, *features(2, 2))
     assert program.module.head.compiled_score is None
     assert head.compiled_score is not None
