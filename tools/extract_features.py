@@ -10,12 +10,16 @@ An interrupted run goes on with the same command.
 
 import argparse
 import sys
-from pathlib import Path
 
 from eaglenet_mm.apis import find_config
-from eaglenet_mm.apis.feature_extraction import extract_features, list_items
+from eaglenet_mm.apis.feature_extraction import (
+    extract_features,
+    list_items,
+    read_texts,
+)
 from eaglenet_mm.apis.retriever_encoding import RetrieverEncoder
 from eaglenet_mm.utils.launch import add_config_arguments, read_config
+from eaglenet_mm.utils.printable import printable
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,8 +48,7 @@ def main() -> None:
     cfg = find_config(read_config(args))
     items, texts = list_items(args.source, args.videos)
     if args.texts is not None:
-        lines = Path(args.texts).read_text('utf-8-sig').splitlines()
-        texts += [dict(text=line, video=None) for line in lines if line]
+        texts += read_texts(args.texts)
     encoder = RetrieverEncoder(
         cfg, args.checkpoint, args.device, untrained=args.untrained
     )
@@ -58,7 +61,7 @@ def main() -> None:
         f'{len(texts)} texts'
     )
     for name, reason in lost.items():
-        print(f'  left out: {name}: {reason}')
+        print(printable(f'  left out: {name}: {reason}'))
 
 
 if __name__ == '__main__':
@@ -67,7 +70,14 @@ if __name__ == '__main__':
     except KeyboardInterrupt:
         print('\nextract_features.py: interrupted; the same command goes on.')
         sys.exit(130)
-    except (ValueError, KeyError, TypeError, OSError, ImportError) as err:
-        name = type(err).__name__
-        print(f'extract_features.py: {name}: {err}', file=sys.stderr)
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        OSError,
+        ImportError,
+        RuntimeError,
+    ) as err:
+        words = ' '.join(f'{type(err).__name__}: {err}'.split())
+        print(printable(f'extract_features.py: {words}'), file=sys.stderr)
         sys.exit(2)

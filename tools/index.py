@@ -33,9 +33,11 @@ def parse_args() -> argparse.Namespace:
     add('--segment', metavar='TIME', help='cut videos: 10s, 1.5m')
     add('--precision', choices=PRECISIONS, help='default: float32')
     add('--workers', type=int, default=2, help='processes that read videos')
+    add('--batch', type=int, default=1, help='videos encoded together')
     add('--device', help='default: the GPU if there is one')
     add('--retry', action='store_true', help='try unreadable files again')
     add('--prune', action='store_true', help='take out files that are gone')
+    add('--repair', action='store_true', help='leave out what is damaged')
     add('--untrained', action='store_true', help='allow random weights')
     add_config_arguments(parser)
     return parser.parse_args()
@@ -52,10 +54,12 @@ def main() -> None:
         device=args.device,
         untrained=args.untrained,
         num_workers=args.workers,
+        video_batch=args.batch,
         segment=args.segment and parse_seconds(args.segment),
         precision=args.precision,
         retry=args.retry,
         prune=args.prune,
+        repair=args.repair,
     )
     with index:
         print('\n'.join(report_lines(index, report, args.prune)))
@@ -67,6 +71,13 @@ if __name__ == '__main__':
     except KeyboardInterrupt:
         print('\nindex.py: interrupted; the same command goes on.')
         sys.exit(130)
-    except (ValueError, KeyError, OSError, ImportError) as err:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        OSError,
+        ImportError,
+        RuntimeError,
+    ) as err:
         print(f'index.py: {type(err).__name__}: {err}', file=sys.stderr)
         sys.exit(2)

@@ -75,12 +75,16 @@ def run_query(
     hits = inferencer.search(args.query, args.top_k, shortlist=size)
     if args.check_shortlist:
         recall = inferencer.check_shortlist(args.query, args.top_k, size)
-    return hits, search_note(inferencer.index, size, recall)
+    return hits, search_note(
+        inferencer.index, max(size, args.top_k) if size else 0, recall
+    )
 
 
 if __name__ == '__main__':
     try:
         main()
+    except KeyboardInterrupt:
+        sys.exit(130)
     except (ValueError, KeyError, OSError, ImportError, RuntimeError) as err:
         print(f'search.py: {type(err).__name__}: {err}', file=sys.stderr)
         sys.exit(2)

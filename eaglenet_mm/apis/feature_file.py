@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from eaglenet_mm.search.part_file import sync_folder
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
 _FORMAT = 'eaglenet_mm features'
@@ -47,6 +49,8 @@ class FeatureFile:
     def save(self, path: str | os.PathLike) -> None:
         """Write the file, whole or not at all.
 
+        It appears under its name only when all of it is on the disk.
+
         Raises:
             OSError: If it cannot be written.
         """
@@ -58,14 +62,23 @@ class FeatureFile:
             'about': json.dumps(self.about),
         }
         try:
+            temporary.unlink(missing_ok=True)  # of a run that was killed
+            temporary.touch()
+            mode = temporary.stat().st_mode
             save_file(dict(self._tensors()), temporary, about)
+            os.chmod(temporary, mode)  # nobody else could read it
+            with temporary.open('rb') as file:
+                os.fsync(file.fileno())
             os.replace(temporary, path)
+            sync_folder(path.parent)
         except (OSError, SafetensorError) as err:
-            temporary.unlink(missing_ok=True)
             raise OSError(
                 f'{path} could not be written: {err}. Make room, or check '
                 'the folder and its permissions.'
             ) from err
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         for side, features in (('video', self.videos), ('text', self.texts)):
@@ -85,6 +98,7 @@ class FeatureFile:
 
         Raises:
             FileNotFoundError: If there is none.
+            OSError: If it cannot be read.
             ValueError: If it is damaged, or something else.
         """
         if not os.path.isfile(path):
@@ -99,11 +113,10 @@ class FeatureFile:
                     name: file.get_tensor(name)
                     for name in file.keys()  # noqa: SIM118 - no dict
                 }
-        except SafetensorError as err:
-            raise ValueError(
-                f'{path} is damaged ({err}). Make it again with '
-                'tools/extract_features.py.'
-            ) from err
+        except (SafetensorError, OSError, RuntimeError) as err:
+            if isinstance(err, OSError) and err.errno is not None:
+                raise  # no permission: the file may be whole
+            raise _damaged(path, str(err)) from err
         kind = about.get('format'), about.get('version')
         if kind != (_FORMAT, _VERSION):
             raise ValueError(
@@ -112,17 +125,20 @@ class FeatureFile:
                 'tools/extract_features.py.'
             )
         sides: dict[str, dict[str, Tensor]] = {'video': {}, 'text': {}}
-        for name, tensor in tensors.items():
-            side, _, rest = name.partition('.')
-            sides[side][rest] = tensor
-        video, text = sides['video'], sides['text']
-        return cls(
-            vectors=video.pop('vectors', None),
-            frame_times=video.pop('frame_times', None),
-            videos=VideoFeatures(**video) if video else None,
-            texts=TextFeatures(**text) if text else None,
-            about=json.loads(about['about']),
-        )
+        try:
+            for name, tensor in tensors.items():
+                side, _, rest = name.partition('.')
+                sides[side][rest] = tensor
+            video, text = sides['video'], sides['text']
+            return cls(
+                vectors=video.pop('vectors', None),
+                frame_times=video.pop('frame_times', None),
+                videos=VideoFeatures(**video) if video else None,
+                texts=TextFeatures(**text) if text else None,
+                about=dict(json.loads(about['about'])),
+            )
+        except (KeyError, TypeError, ValueError, RecursionError) as err:
+            raise _damaged(path, repr(err)) from err
 
     @classmethod
     def join(cls, parts: list[FeatureFile]) -> FeatureFile:
@@ -152,3 +168,10 @@ class FeatureFile:
                 ]
             )
         return joined
+
+
+def _damaged(path: str | os.PathLike, reason: str) -> ValueError:
+    return ValueError(
+        f'{path} is damaged ({reason}). Make it again with '
+        'tools/extract_features.py.'
+    )

@@ -16,6 +16,7 @@ from eaglenet_mm.search.errors import VideoIndexError
 from eaglenet_mm.search.index_manifest import NAME
 from eaglenet_mm.search.video_files import find_videos
 from eaglenet_mm.search.video_index import VideoIndex
+from eaglenet_mm.utils.printable import printable
 
 
 def parse_seconds(text: str) -> float:
@@ -42,10 +43,12 @@ def update_index(
     device: str | None = None,
     untrained: bool = False,
     num_workers: int = 2,
+    video_batch: int = 1,
     segment: float | None = None,
     precision: str | None = None,
     retry: bool = False,
     prune: bool = False,
+    repair: bool = False,
 ) -> tuple[VideoIndex, IndexingReport]:
     """Make an index of videos, or bring one up to date.
 
@@ -58,12 +61,16 @@ def update_index(
         device (str, optional): See :class:`RetrievalInferencer`.
         untrained (bool): See :class:`RetrievalInferencer`.
         num_workers (int): Processes that read videos.
+        video_batch (int): See :class:`RetrievalInferencer`.
         segment (float, optional): Seconds of a segment; default: those of
             the index, whole videos in a new one.
         precision (str, optional): Default: that of the index, 'float32' in
             a new one.
         retry (bool): Whether unchanged unreadable files are tried again.
-        prune (bool): Whether files that no longer exist are taken out.
+        prune (bool): Whether files below ``videos`` that no longer exist are
+            taken out.
+        repair (bool): Whether to leave out what is damaged; those videos are
+            read again.
 
     Returns:
         tuple[VideoIndex, IndexingReport]: The index, still open for writing,
@@ -74,16 +81,19 @@ def update_index(
             fit; nothing has changed then.
     """
     folder = Path(folder)
-    paths = find_videos(videos)  # before minutes of loading a model
-    settings: dict[str, Any] = dict(device=device, num_workers=num_workers)
-    if (folder / NAME).exists():
-        index = VideoIndex.load(folder, writable=True)
+    exists = (folder / NAME).exists()
+    paths = _find(videos, may_be_empty=exists and prune)
+    settings: dict[str, Any] = dict(
+        device=device, num_workers=num_workers, video_batch=video_batch
+    )
+    if exists:
+        index = VideoIndex.load(folder, writable=True, repair=repair)
         try:
             _check_settings(index, segment, precision)
             if untrained:
                 settings['untrained'] = True
             inferencer = RetrievalInferencer.of_index(
-                folder, weights, model=model, **settings
+                index, weights, model=model, **settings
             )
         except BaseException:
             index.close()
@@ -101,16 +111,33 @@ def update_index(
             folder, segment=segment or 0.0, precision=precision or 'float32'
         )
     try:
-        inferencer.encode_videos(paths, index=index, retry=retry)
-        report = inferencer.report
-        assert report is not None
-        if prune and report.gone:
+        report = inferencer.update(index, paths, retry=retry)
+        roots = [os.path.abspath(video) for video in videos]
+        report.gone = [p for p in report.gone if _lies_below(p, roots)]
+        if prune:
             index.remove(report.gone)
-        index.compact()
+        index.tidy()
     except BaseException:
         index.close()
         raise
     return index, report
+
+
+def _find(videos: Sequence[str], may_be_empty: bool) -> list[str]:
+    """List the files, before minutes of loading a model."""
+    try:
+        return find_videos(videos)
+    except ValueError:
+        if may_be_empty:  # all of them were deleted
+            return []
+        raise
+
+
+def _lies_below(path: str, roots: Sequence[str]) -> bool:
+    return any(
+        path == root or path.startswith(os.path.join(root, ''))
+        for root in roots
+    )
 
 
 def _check_settings(
@@ -138,11 +165,12 @@ def report_lines(
     if report.unreadable:
         yield f'{len(report.unreadable)} could not be read, wholly or in part:'
         for path, error in sorted(report.unreadable.items()):
-            yield f'  {path}: {error}'
+            yield printable(f'  {path}: {error}')
+        yield '  (--retry tries those that have not changed again)'
     if report.gone:
         what = 'were taken out' if prune else 'are kept (--prune removes them)'
         yield f'{len(report.gone)} files no longer exist and {what}:'
-        yield from (f'  {path}' for path in report.gone[:10])
+        yield from (printable(f'  {path}') for path in report.gone[:10])
         if len(report.gone) > 10:
             yield f'  and {len(report.gone) - 10} more'
     kind = 'segments' if index.segment else 'videos'

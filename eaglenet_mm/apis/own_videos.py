@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import torch
 from mmengine.logging import print_log
 
 from eaglenet_mm.datasets.shared_records import identify
 from eaglenet_mm.search.moment_reading import MomentReader, ReadMoments
 from eaglenet_mm.search.records import IndexedFile, Moments
 from eaglenet_mm.search.video_index import VideoIndex
+from eaglenet_mm.utils.printable import printable
 from eaglenet_mm.utils.progress import Progress
 
 
@@ -42,14 +41,22 @@ class VideoIndexer:
     """Encodes videos into an index.
 
     Args:
-        encode (Callable): Turns frames of one video or segment (uint8, shape
-            ``(n, 3, H, W)``) into :class:`EncodedMoment`.
+        encode (Callable): Turns what was read (``n`` videos or segments) and
+            their names into ``n`` rows.
         reader (MomentReader): Reads them.
+        video_batch (int): Videos, or segments, encoded together; so many
+            may have to be encoded again after an interruption.
     """
 
-    def __init__(self, encode: Any, reader: MomentReader) -> None:
+    def __init__(
+        self,
+        encode: Callable[[ReadMoments, Sequence[str]], Moments],
+        reader: MomentReader,
+        video_batch: int = 1,
+    ) -> None:
         self.encode = encode
         self.reader = reader
+        self.video_batch = video_batch
 
     def update(
         self,
@@ -100,50 +107,85 @@ class VideoIndexer:
         wanted: dict[str, tuple[int, int]],
         report: IndexingReport,
     ) -> None:
+        """Read and encode files, a batch of rows at a time."""
         if not wanted:
             return
         progress = Progress('videos', len(wanted))
         pieces: dict[str, list[Moments]] = {}
         errors: dict[str, str] = {}
-        for path, found, is_last in self.reader.read(list(wanted)):
-            if found.error:
-                errors.setdefault(path, found.error)
-            if found.frames:
-                pieces.setdefault(path, []).append(self._encode(found))
-            if not is_last:
-                continue
-            size, changed = wanted[path]
-            file = IndexedFile(
-                path,
-                size,
-                changed,
-                float(found.duration),
-                errors.pop(path, ''),
-            )
-            own = pieces.pop(path, [])
-            index.add(file, Moments.join(own) if own else None)
-            if file.error:
-                report.unreadable[path] = file.error
-                print_log(
-                    f'{path} is {"in part" if own else "not"} indexed: '
-                    f'{file.error}',
-                    logger='current',
-                    level=logging.WARNING,
+        waiting: list[tuple[str, ReadMoments, bool]] = []
+
+        def encode_waiting() -> None:
+            encoded = self._encode([(p, found) for p, found, _ in waiting])
+            for (path, found, is_last), rows in zip(
+                waiting, encoded, strict=True
+            ):
+                if found.error:
+                    errors.setdefault(path, found.error)
+                if rows is not None:
+                    pieces.setdefault(path, []).append(rows)
+                if not is_last:
+                    continue
+                file = IndexedFile(
+                    path,
+                    *wanted[path],
+                    float(found.duration),
+                    errors.pop(path, ''),
                 )
-            progress.update(1)
+                own = pieces.pop(path, [])
+                index.add(file, Moments.join(own) if own else None)
+                _tell(file, bool(own), report)
+                progress.update(1)
+            waiting.clear()
+
+        for piece in self.reader.read(list(wanted)):
+            waiting.append(piece)
+            rows = sum(len(found.frames) for _, found, _ in waiting)
+            if rows >= self.video_batch or not rows:
+                encode_waiting()
+        encode_waiting()
         progress.close()
 
-    def _encode(self, found: ReadMoments) -> Moments:
-        """Encode what was read in one go."""
-        return Moments.join(
-            [
-                self.encode(torch.from_numpy(frames), times, span, thumbnail)
-                for frames, times, span, thumbnail in zip(
-                    found.frames,
-                    found.frame_times,
-                    found.spans,
-                    found.thumbnails,
-                    strict=True,
-                )
-            ]
-        )
+    def _encode(
+        self, pieces: Sequence[tuple[str, ReadMoments]]
+    ) -> list[Moments | None]:
+        """Encode what was read, in calls of at most a batch."""
+        joined, names = ReadMoments(), []
+        for path, found in pieces:
+            joined.frames += found.frames
+            joined.frame_times += found.frame_times
+            joined.spans += found.spans
+            joined.thumbnails += found.thumbnails
+            names += [path] * len(found.frames)
+        blocks = [
+            self.encode(joined.part(start, start + self.video_batch), block)
+            for start, block in (
+                (start, names[start : start + self.video_batch])
+                for start in range(0, len(names), self.video_batch)
+            )
+        ]
+        rows = Moments.join(blocks) if blocks else None
+        encoded: list[Moments | None] = []
+        first = 0
+        for _, found in pieces:
+            count = len(found.frames)
+            encoded.append(
+                rows.part(first, first + count) if rows and count else None
+            )
+            first += count
+        return encoded
+
+
+def _tell(file: IndexedFile, is_indexed: bool, report: IndexingReport) -> None:
+    """Log and note what could not be read."""
+    if not file.error:
+        return
+    report.unreadable[file.path] = file.error
+    print_log(
+        printable(
+            f'{file.path} is {"in part" if is_indexed else "not"} indexed: '
+            f'{file.error}'
+        ),
+        logger='current',
+        level=logging.WARNING,
+    )

@@ -43,6 +43,9 @@ class RetrievalInferencer:
             warning. Default: False.
         num_workers (int): Processes that read videos, 0 for this one alone.
             Default: 2.
+        video_batch (int): Videos, or segments, encoded in one call. With 1,
+            the default, rows are those of a test to the last bit; larger
+            values are faster on a GPU.
         first_stage (str | dict): What makes shortlists: ``'auto'``,
             ``'torch'``, ``'faiss'``, ``'milvus'`` (with an address:
             ``'milvus:http://host:19530'``) or a config of a shortlister.
@@ -75,12 +78,15 @@ class RetrievalInferencer:
         *,
         untrained: bool = False,
         num_workers: int = 2,
+        video_batch: int = 1,
         first_stage: str | dict = 'auto',
     ) -> None:
-        if num_workers < 0:
+        if num_workers < 0 or video_batch < 1:
             raise ValueError(
-                f'num_workers must be at least 0, but is {num_workers}.'
+                'num_workers must be at least 0 and video_batch at least 1, '
+                f'but they are {num_workers} and {video_batch}.'
             )
+        self.video_batch = video_batch
         self.encoder = RetrieverEncoder(
             find_config(model), weights, device, untrained=untrained
         )
@@ -93,7 +99,7 @@ class RetrievalInferencer:
     @classmethod
     def of_index(
         cls,
-        folder: str | os.PathLike,
+        folder: str | os.PathLike | VideoIndex,
         weights: str | None = None,
         device: str | torch.device | None = None,
         *,
@@ -103,7 +109,7 @@ class RetrievalInferencer:
         """Open an index together with the model that made it.
 
         Args:
-            folder (str | PathLike): The index.
+            folder (str | PathLike | VideoIndex): The index.
             weights (str, optional): Checkpoint. Default: the file that the
                 index names.
             device (str, optional): See the class.
@@ -118,8 +124,18 @@ class RetrievalInferencer:
             OtherModelError: If the weights are not those of the index.
             VideoIndexError: If its model cannot be built from what it holds.
         """
-        index = VideoIndex.load(Path(folder))
-        identity = index.model
+        index = (
+            folder
+            if isinstance(folder, VideoIndex)
+            else VideoIndex.load(Path(folder))
+        )
+        folder, identity = index.folder or 'the index', index.model
+        if weights is None and '://' in identity.checkpoint:
+            raise VideoIndexError(
+                f'{folder} names a checkpoint on a network, '
+                f'{identity.checkpoint[:200]}. Give it (--checkpoint) if you '
+                'trust it.'
+            )
         weights = weights or identity.checkpoint or None
         kwargs.setdefault('untrained', bool(identity.untrained))
         if model is not None:
@@ -222,15 +238,37 @@ class RetrievalInferencer:
         paths = find_videos(videos)
         if index is None:
             index = self.new_index(segment=segment, precision=precision)
+        self.update(index, paths, retry=retry)
+        return index
+
+    def update(
+        self, index: VideoIndex, paths: Sequence[str], *, retry: bool = False
+    ) -> IndexingReport:
+        """Bring an index up to date with files, and search it from now on.
+
+        Args:
+            index (VideoIndex): Open for writing.
+            paths (Sequence[str]): Absolute paths; one that does not exist is
+                reported as unreadable.
+            retry (bool): See :meth:`encode_videos`.
+
+        Returns:
+            IndexingReport: What became of the files.
+
+        Raises:
+            OtherModelError: If another model made the index.
+        """
         self.use(index)
         reader = MomentReader(
             self.encoder.pipeline,
             segment=index.segment,
             num_workers=self.num_workers,
         )
-        indexer = VideoIndexer(self.encoder.encode_moment, reader)
+        indexer = VideoIndexer(
+            self.encoder.encode_moments, reader, self.video_batch
+        )
         self.report = indexer.update(index, paths, retry=retry)
-        return index
+        return self.report
 
     def encode_texts(self, texts: str | Sequence[str]) -> TextFeatures:
         """Encode sentences.
@@ -268,6 +306,11 @@ class RetrievalInferencer:
                 no index.
         """
         _check_count(k)
+        if not isinstance(text, str):
+            raise TypeError(
+                f'search takes one sentence, but got {type(text).__name__}. '
+                'Call it once for each.'
+            )
         if shortlist < 0:
             raise ValueError(
                 f'shortlist must be at least 0 (all), but is {shortlist}.'
@@ -338,6 +381,8 @@ class RetrievalInferencer:
             paths = find_videos(Path(videos))
         else:
             paths = [os.path.abspath(path) for path in videos]
+        if not paths:
+            raise ValueError('There are no videos to score.')
         text, head = self.encode_texts(texts), self.encoder.head
         features = self.encoder.encode_files(paths, self.num_workers)
         with torch.no_grad():

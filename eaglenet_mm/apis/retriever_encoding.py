@@ -28,10 +28,14 @@ from eaglenet_mm.search.model_identity import (
     hash_settings,
     hash_weights,
 )
-from eaglenet_mm.search.moment_reading import MomentReader, Span, pad_times
+from eaglenet_mm.search.moment_reading import (
+    MomentReader,
+    ReadMoments,
+    pad_times,
+)
 from eaglenet_mm.search.records import Moments
 from eaglenet_mm.search.state_rows import flatten_state
-from eaglenet_mm.search.stored_config import to_plain
+from eaglenet_mm.search.stored_config import to_plain, without_weights
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
 #: Sentences encoded together, as in an evaluation.
@@ -141,20 +145,12 @@ class RetrieverEncoder:
         return dataclasses.replace(self.identity, features=shapes)
 
     def _stored_config(self) -> dict[str, Any]:
-        model = dict(self.cfg.model)
-        if self.weights is not None:
-            for side in ('text_encoder', 'video_encoder'):
-                model[side] = {
-                    key: value
-                    for key, value in model[side].items()
-                    if key != 'pretrained'
-                }
-        return _plain(
-            dict(
-                model=model,
-                test_dataloader=dict(dataset=dict(pipeline=self.pipeline)),
-            )
+        config = dict(
+            model=self.cfg.model,
+            test_dataloader=dict(dataset=dict(pipeline=self.pipeline)),
         )
+        plain = _plain(config)
+        return plain if self.weights is None else without_weights(plain)
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
@@ -183,59 +179,80 @@ class RetrieverEncoder:
         check_texts(features, range(len(texts)))
         return features
 
-    @torch.no_grad()
     def encode_frames(self, frames: Tensor, name: str) -> VideoFeatures:
-        """Encode one video or segment.
+        """Encode one video or segment; see :meth:`encode_batch`."""
+        return self.encode_batch([frames], [name])
+
+    @torch.no_grad()
+    def encode_batch(
+        self, frames: Sequence[Tensor], names: Sequence[str]
+    ) -> VideoFeatures:
+        """Encode videos or segments in one call.
 
         Args:
-            frames (Tensor): Of the pipeline, uint8, shape ``(n, 3, H, W)``.
-            name (str): What messages call it.
+            frames (Sequence[Tensor]): Of the pipeline, uint8, shape
+                ``(n, 3, H, W)``.
+            names (Sequence[str]): What messages call them.
 
         Returns:
-            VideoFeatures: One row, on the device of the model.
+            VideoFeatures: A row each, on the device of the model.
 
         Raises:
             ValueError: If features are not finite.
         """
-        item = {'inputs': {'frames': frames}}
-        inputs = self.model.data_preprocessor(pseudo_collate([item]))['inputs']
+        batch = [{'inputs': {'frames': own}} for own in frames]
+        inputs = self.model.data_preprocessor(pseudo_collate(batch))['inputs']
         features = to_full_precision(
             self.model.encode_video(inputs['pixels'], inputs['frame_mask'])
         )
-        check_videos(features, [name])
+        check_videos(features, list(names))
         return features
 
     @torch.no_grad()
-    def encode_moment(
-        self,
-        frames: Tensor,
-        times: Sequence[float],
-        span: Span,
-        thumbnail: bytes,
+    def encode_moments(
+        self, found: ReadMoments, names: Sequence[str]
     ) -> Moments:
-        """Make the row of one video or segment.
+        """Make rows of videos or segments, encoded in one call.
 
         Args:
-            frames (Tensor): Of the pipeline, uint8, shape ``(n, 3, H, W)``.
-            times (Sequence[float]): When they are shown, seconds.
-            span (Span): First second and end.
-            thumbnail (bytes): A JPEG.
+            found (ReadMoments): What was read, ``n`` of them.
+            names (Sequence[str]): What messages call them.
 
         Returns:
-            Moments: One row, on the CPU.
+            Moments: ``n`` rows, on the CPU.
         """
-        features = self.encode_frames(frames, f'{span[0]:g} to {span[1]:g} s')
+        features = self.encode_batch(
+            [torch.from_numpy(own) for own in found.frames], names
+        )
         unit = F.normalize(features.frames, dim=-1)
         unit = unit * features.frame_mask.unsqueeze(-1)
         state = flatten_state(self.head.prepare_video(features))
         return Moments(
-            spans=torch.tensor([span], dtype=torch.float64),
+            spans=torch.tensor(found.spans, dtype=torch.float64),
             vectors=self.head.shortlist_video(features).cpu(),
             frames=unit.cpu(),
-            frame_times=pad_times([times], unit.shape[1]),
+            frame_times=self.pad_times(found.frame_times, unit.shape[1]),
             state={name: tensor.cpu() for name, tensor in state.items()},
-            thumbnails=[thumbnail],
+            thumbnails=found.thumbnails,
         )
+
+    def pad_times(
+        self, times: Sequence[Sequence[float]], num_steps: int
+    ) -> Tensor:
+        """Say when the vectors of videos are shown.
+
+        An encoder of clips makes one vector of several frames, whose mean
+        time is taken.
+
+        Args:
+            times (Sequence[Sequence[float]]): Seconds of the frames.
+            num_steps (int): Vectors ``F`` of a video.
+
+        Returns:
+            Tensor: NaN where padded, float32, shape ``(n, F)``.
+        """
+        taken = getattr(self.model.video_encoder, 'num_input_frames', None)
+        return pad_times(times, num_steps, taken or num_steps)
 
     def encode_files(
         self, paths: Sequence[str], num_workers: int

@@ -11,6 +11,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from eaglenet_mm.utils.printable import printable
+
 from .searching import SearchHit
 from .video_index import VideoIndex
 
@@ -93,14 +95,14 @@ def hit_table(query: str, hits: Sequence[SearchHit], note: str) -> Table:
     Returns:
         Table: Brackets in names are no markup in it.
     """
-    table = Table(title=Text(query[:200]), caption=Text(note))
+    table = Table(title=Text(printable(query[:200])), caption=Text(note))
     for name in ('rank', 'score', 'best at', 'from', 'to', 'file'):
         table.add_column(name, no_wrap=name != 'file', overflow='fold')
     for hit in hit_records(hits):
         times = (clock(hit[key]) for key in ('best_time', 'start', 'end'))
         gone = '' if hit['exists'] else '  (file is gone)'
         cells = (str(hit['rank']), f'{hit["score"]:.4f}', *times)
-        table.add_row(*map(Text, (*cells, hit['path'] + gone)))
+        table.add_row(*map(Text, (*cells, printable(hit['path']) + gone)))
     return table
 
 
@@ -123,7 +125,7 @@ def hit_page(
     for record, hit in zip(hit_records(hits), hits, strict=True):
         image = base64.b64encode(index.thumbnail(hit.entry.row_id)).decode()
         gone = '' if record['exists'] else '<b class="gone">file is gone</b>'
-        folder, name = os.path.split(record['path'])
+        folder, name = os.path.split(printable(record['path']))
         rows.append(
             f'<li><img src="data:image/jpeg;base64,{image}" alt="">'
             f'<div><h2>{escape(name)} {gone}</h2>'
@@ -134,7 +136,7 @@ def hit_page(
             f'<p class="path">{escape(folder)}</p></div></li>'
         )
     return _PAGE.format(
-        title=escape(query), note=escape(note), rows='\n'.join(rows)
+        title=escape(printable(query)), note=escape(note), rows='\n'.join(rows)
     )
 
 

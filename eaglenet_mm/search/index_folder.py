@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import re
@@ -13,9 +14,11 @@ from typing import IO
 from .errors import DamagedIndexError, IndexInUseError, IndexWriteError
 from .index_manifest import NAME, IndexManifest
 from .index_part import IndexPart
+from .part_checks import MEND
 from .part_file import read_part, write_part
 
 _PART = re.compile(r'part-(\d{12})\.safetensors')
+_UNFINISHED = re.compile(r'\.(part-\d{12}\.safetensors|index\.json)\.part')
 _LOCK = 'writer.lock'
 _ATTEMPTS = 10
 _LOCKS: weakref.WeakSet[IO[str]] = weakref.WeakSet()
@@ -90,7 +93,11 @@ class IndexFolder:
                 f'{path} is to become an index, but holds {strange[:3]}. '
                 'Give an empty or new folder.'
             )
-        manifest.write(path)
+        try:
+            manifest.write(path)
+        except BaseException:
+            lock.close()
+            raise
         return cls(path, manifest, lock)
 
     @classmethod
@@ -161,10 +168,34 @@ class IndexFolder:
                 if before == self.manifest or attempt == _ATTEMPTS - 1:
                     raise DamagedIndexError(
                         f'{err} {self.path / NAME} names it, so the index is '
-                        'damaged. Restore it from a copy, or make the index '
-                        'again.'
+                        f'damaged. {MEND}'
                     ) from err
         raise AssertionError('unreachable')
+
+    def read_whole_parts(
+        self,
+    ) -> tuple[list[tuple[int, IndexPart]], list[str]]:
+        """Read the parts that are as they were written, for the writer.
+
+        Others are put aside, under names that no reader looks for.
+
+        Returns:
+            tuple[list[tuple[int, IndexPart]], list[str]]: The parts, and
+            what is wrong with the others.
+        """
+        parts, troubles = [], []
+        for name in [
+            *self.manifest.parts,
+            *_names(self.path, self.manifest.next_sequence),
+        ]:
+            path = self.path / name
+            try:
+                parts.append((_sequence(name), read_part(path)))
+            except (FileNotFoundError, DamagedIndexError) as err:
+                troubles.append(str(err))
+                if path.exists():
+                    os.replace(path, self.path / f'damaged-{name}')
+        return parts, troubles
 
     def append(self, part: IndexPart, sequence: int) -> IndexPart:
         """Write a part that belongs to the index from now on.
@@ -203,10 +234,7 @@ class IndexFolder:
         }
         for path in self.path.iterdir():
             is_old = _PART.fullmatch(path.name) and path.name not in wanted
-            is_unfinished = path.name.startswith('.') and path.name.endswith(
-                '.part'
-            )
-            if is_old or is_unfinished:
+            if is_old or _UNFINISHED.fullmatch(path.name):
                 path.unlink(missing_ok=True)
 
 
@@ -244,17 +272,29 @@ def _take_lock(path: Path) -> IO[str]:
         ) from err
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        handle.seek(0)
+        handle.truncate()
+        handle.write(f'{os.getpid()}\n')
+        handle.flush()
     except BlockingIOError as err:
         handle.seek(0)
         writer = handle.read().strip() or 'unknown'
         handle.close()
+        who = (
+            'This process'
+            if writer == str(os.getpid())
+            else f'Another process ({writer})'
+        )
         raise IndexInUseError(
-            f'Another process ({writer}) is writing the index {path}. Wait '
-            'for it, or stop it; searching goes on meanwhile.'
+            f'{who} is writing the index {path}. Wait for it, or stop it; '
+            'searching goes on meanwhile.'
         ) from err
-    handle.seek(0)
-    handle.truncate()
-    handle.write(f'{os.getpid()}\n')
-    handle.flush()
+    except OSError as err:
+        with contextlib.suppress(OSError):
+            handle.close()
+        raise IndexWriteError(
+            f'{path} cannot be locked for writing: {err}. Make room, or take '
+            'a folder on a disk that can lock files.'
+        ) from err
     _LOCKS.add(handle)
     return handle

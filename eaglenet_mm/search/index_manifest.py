@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ class IndexManifest:
             )
         try:
             content = json.loads(path.read_text(encoding='utf-8'))
-        except ValueError as err:
+        except (ValueError, RecursionError) as err:
             raise _damaged(path, str(err)) from err
         if not isinstance(content, dict) or content.pop('format', 0) != FORMAT:
             raise _damaged(path, 'it is no table of contents of an index')
@@ -99,10 +100,34 @@ class IndexManifest:
         if stated != _checksum(content):
             raise _damaged(path, 'its content is not what was written')
         del content['format'], content['version']
-        manifest = cls(**content)
-        if manifest.precision not in PRECISIONS:
-            raise _damaged(path, f'precision is {manifest.precision!r}')
-        return manifest
+        wrong = [
+            name
+            for name, kind in _KINDS.items()
+            if not kind(content.get(name))
+        ]
+        if wrong or set(content) != set(_KINDS):
+            raise _damaged(path, f'{wrong or sorted(content)} cannot be')
+        return cls(**content)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+_KINDS: dict[str, Callable[[Any], bool]] = {
+    'model': lambda value: isinstance(value, dict),
+    'precision': lambda value: value in PRECISIONS,
+    'segment': lambda value: isinstance(value, int | float) and value >= 0,
+    'parts': lambda value: (
+        isinstance(value, list)
+        and all(isinstance(name, str) for name in value)
+    ),
+    'next_sequence': _is_count,
+    'next_row_id': _is_count,
+    'removed': lambda value: (
+        isinstance(value, dict) and all(map(_is_count, value.values()))
+    ),
+}
 
 
 def _checksum(content: dict[str, Any]) -> str:

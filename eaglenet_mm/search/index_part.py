@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import DamagedIndexError
+from .part_checks import MEND
 from .precision import pack, to_half
 from .records import IndexedFile, Moments
 from .row_packing import Layout, pack_rows, unpack_rows
@@ -212,9 +213,7 @@ class IndexPart:
             place = int(self.tensors['file_of_row'][row])
             raise DamagedIndexError(
                 f'{self.name} is damaged: the features of '
-                f'{self.files[place].path} are not what was written. Remove '
-                'that video from the index and index it again, or restore '
-                'the index from a copy.'
+                f'{self.files[place].path} are not what was written. {MEND}'
             )
         return taken
 
@@ -233,7 +232,7 @@ class IndexPart:
         ):
             raise DamagedIndexError(
                 f'{self.name} is damaged: a thumbnail is not what was '
-                'written. Restore the index from a copy, or make it again.'
+                f'written. {MEND}'
             )
         return content
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -11,14 +12,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import DamagedIndexError, OtherModelError
+from eaglenet_mm.registry import SCOPE
 
+from .errors import DamagedIndexError, OtherModelError
+from .stored_config import TUPLE
+
+_MOST_NUMBERS = 2**28  # of the features of a video: one GiB
 #: Settings of a model without an influence on a score: losses and memory.
 _WITHOUT_INFLUENCE = (
     'pretrained',
     'init_cfg',
     'memory_budget',
     'encoder_micro_batch',
+    'support_weight',
+    'energy_support_weight',
 )
 
 
@@ -63,13 +70,26 @@ class ModelIdentity:
         Raises:
             DamagedIndexError: If it is not one.
         """
-        try:
-            return cls(**content)
-        except TypeError as err:
+        kinds = dict(
+            weights=str,
+            settings=str,
+            frames=str,
+            config=dict,
+            checkpoint=str,
+            untrained=list,
+            features=dict,
+        )
+        if (
+            not isinstance(content, dict)
+            or set(content) != set(kinds)
+            or any(not isinstance(content[k], kinds[k]) for k in kinds)
+            or not all(map(_is_shape, content['features'].values()))
+        ):
             raise DamagedIndexError(
                 f'{where}: what it says of its model is not understood '
-                f'({err}). Make the index again.'
-            ) from err
+                f'({str(content)[:80]}). Make the index again.'
+            )
+        return cls(**content)
 
     def require(self, wanted: ModelIdentity, owner: str) -> None:
         """Refuse rows of another model.
@@ -100,6 +120,15 @@ class ModelIdentity:
             )
 
 
+def _is_shape(value: Any) -> bool:
+    """Whether something is the shape of features of one video."""
+    return (
+        isinstance(value, list)
+        and all(isinstance(size, int) and size > 0 for size in value)
+        and math.prod(value) < _MOST_NUMBERS
+    )
+
+
 def hash_weights(named: Iterable[tuple[str, Tensor]]) -> str:
     """Hash parameters and buffers, names and shapes included."""
     digest = hashlib.sha256()
@@ -118,6 +147,8 @@ def hash_settings(settings: Any) -> str:
 
 def _reduced(settings: Any) -> Any:
     if isinstance(settings, dict):
+        if set(settings) == {TUPLE}:
+            return _reduced(settings[TUPLE])
         return {
             key: _reduced(value)
             for key, value in settings.items()
@@ -125,4 +156,6 @@ def _reduced(settings: Any) -> Any:
         }
     if isinstance(settings, list | tuple):
         return [_reduced(value) for value in settings]
+    if isinstance(settings, str):
+        return settings.removeprefix(f'{SCOPE}.')
     return settings

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,8 @@ from .video_files import cut_segments
 
 #: Segments read in one go: their frames are in memory together.
 _SEGMENTS_AT_ONCE = 8
+#: Files whose headers are read before their frames are.
+_FILES_AT_ONCE = 64
 _THUMBNAIL_PIXELS = 160
 
 Span = tuple[float, float]
@@ -47,6 +51,17 @@ class ReadMoments:
     thumbnails: list[bytes] = field(default_factory=list)
     duration: float = 0.0
     error: str = ''
+
+    def part(self, start: int, end: int) -> ReadMoments:
+        """Take some of them."""
+        return ReadMoments(
+            self.spans[start:end],
+            self.frames[start:end],
+            self.frame_times[start:end],
+            self.thumbnails[start:end],
+            self.duration,
+            self.error,
+        )
 
 
 class MomentReader:
@@ -91,6 +106,13 @@ class MomentReader:
             they are its last. Pieces of one file come in their order, files
             as they are finished.
         """
+        size = _FILES_AT_ONCE if self.segment else len(paths)
+        for first in range(0, len(paths), max(size, 1)):
+            yield from self._read_group(paths[first : first + size])
+
+    def _read_group(
+        self, paths: Sequence[str]
+    ) -> Generator[tuple[str, ReadMoments, bool], None, None]:
         tasks = list(self._plan(paths))
         pieces: dict[str, list[int]] = {}
         for number, (path, _) in enumerate(tasks):
@@ -164,7 +186,7 @@ class MomentReader:
         """Seconds of a video, 0 if it cannot be read."""
         try:
             duration = read_header(path).duration
-            if duration:
+            if duration and math.isfinite(duration):
                 return duration
             results = self.transforms[0](_item(path, None))
             with results['video_reader'] as reader:
@@ -215,20 +237,33 @@ class MomentReader:
         found.thumbnails.append(_thumbnail(decoded[len(decoded) // 2]))
 
 
-def pad_times(times: Sequence[Sequence[float]], num_frames: int) -> Tensor:
-    """Put times of frames into one tensor, NaN where there is none.
+def pad_times(
+    times: Sequence[Sequence[float]], num_steps: int, num_frames: int
+) -> Tensor:
+    """Put times into one tensor.
 
     Args:
-        times (Sequence[Sequence[float]]): Seconds.
-        num_frames (int): Width ``F``.
+        times (Sequence[Sequence[float]]): Seconds of the frames read.
+        num_steps (int): Vectors ``F`` that the encoder makes of a video.
+        num_frames (int): Frames that it takes, padding included.
 
     Returns:
-        Tensor: Float32, shape ``(n, F)``.
+        Tensor: The mean time of the frames of each vector, NaN where all are
+        padding; float32, shape ``(n, F)``.
     """
     padded = torch.full((len(times), num_frames), float('nan'))
     for row, own in zip(padded, times, strict=True):
         row[: len(own)] = torch.tensor(own, dtype=torch.float32)[:num_frames]
-    return padded
+    if num_steps == num_frames:
+        return padded
+    edges = [step * num_frames // num_steps for step in range(num_steps + 1)]
+    return torch.stack(
+        [
+            padded[:, start : max(end, start + 1)].nanmean(dim=1)
+            for start, end in pairwise(edges)
+        ],
+        dim=1,
+    )
 
 
 def _describe(err: Exception, path: str) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .errors import DamagedIndexError, IndexWriteError
 from .index_part import EAGER, IndexPart
+from .part_checks import MEND, check_tensors
 from .records import IndexedFile
 from .row_packing import check_layout
 
@@ -57,7 +58,11 @@ def write_part(part: IndexPart, path: Path) -> None:
     }
     temporary = path.with_name(f'.{path.name}.part')
     try:
+        temporary.unlink(missing_ok=True)
+        temporary.touch()
+        mode = temporary.stat().st_mode  # save_file would let nobody else read
         save_file(tensors, temporary, about)
+        os.chmod(temporary, mode)
         with temporary.open('rb') as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -90,27 +95,35 @@ def read_part(path: Path) -> IndexPart:
         with safe_open(path, 'pt') as file:
             about = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no dict
-    except (SafetensorError, OSError) as err:
-        raise DamagedIndexError(
-            f'{path} is damaged ({err}). Restore the index from a copy, or '
-            'delete this file and index its videos again.'
-        ) from err
+    except (SafetensorError, OSError, RuntimeError) as err:
+        if not path.is_file():  # joined into another part meanwhile
+            raise FileNotFoundError(f'{path} does not exist.') from err
+        if isinstance(err, OSError) and err.errno is not None:
+            raise  # no permission, too many open files: the file may be whole
+        raise DamagedIndexError(f'{path} is damaged ({err}). {MEND}') from err
     _check_about(about, path)
     if about.get('checksum') != _eager_checksum(tensors):
         raise DamagedIndexError(
-            f'{path} is damaged: its content is not what was written. '
-            'Restore the index from a copy, or delete this file and index '
-            'its videos again.'
+            f'{path} is damaged: its content is not what was written. {MEND}'
         )
-    content = json.loads(tensors.pop(_RECORDS).numpy().tobytes())
-    width = tensors['rows'].shape[1] if tensors else 0
-    return IndexPart(
-        [
+    try:
+        content = json.loads(tensors.pop(_RECORDS).numpy().tobytes())
+        files = [
             IndexedFile.from_json(record, str(path))
             for record in content['files']
-        ],
+        ]
+        layout = content['layout']
+    except (KeyError, TypeError, ValueError, RecursionError) as err:
+        raise DamagedIndexError(
+            f'{path}: what it says of its files is not understood ({err!r}). '
+            f'{MEND}'
+        ) from err
+    check_tensors(tensors, len(files), str(path))
+    width = tensors['rows'].shape[1] if tensors else 0
+    return IndexPart(
+        files,
         tensors,
-        check_layout(content['layout'], width, str(path)),
+        check_layout(layout, width, str(path)),
         str(path),
     )
 

@@ -82,8 +82,12 @@ class PartList:
             places[part].append(place)
         return [sorted(places[part]) for part in range(len(self.parts))]
 
-    def tail(self) -> int:
-        """Choose the parts to join: all from the one returned on."""
+    def to_join(self) -> list[int]:
+        """Choose parts to join: the small ones at the end, and wasteful ones.
+
+        Returns:
+            list[int]: Their places, ascending; none if joining gains nothing.
+        """
         first, joined = len(self.parts), 0
         while first:
             size = self.parts[first - 1][1].num_bytes
@@ -93,22 +97,42 @@ class PartList:
                 break
             first -= 1
             joined += size
-        return first
+        tail = set(range(first, len(self.parts)))
+        wasteful = {
+            place
+            for place, files in enumerate(self.live_files())
+            if self._is_wasteful(place, files)
+        }
+        if len(tail) < 2:
+            tail = set()
+        return sorted(tail | wasteful)
 
-    def join(self, first: int) -> IndexPart:
-        """Join the parts from one on, without what does not count.
+    def _is_wasteful(self, place: int, files: list[int]) -> bool:
+        """Whether less than half of a part counts."""
+        part = self.parts[place][1]
+        if not len(part):
+            return 2 * len(files) < len(part.files)
+        return 2 * len(part.rows_of(files)) < len(part)
+
+    def join(self, places: list[int]) -> IndexPart:
+        """Join parts, without what does not count.
 
         Raises:
             DamagedIndexError: If a row is not what was written.
         """
-        live = self.live_files()[first:]
-        return IndexPart.join([part for _, part in self.parts[first:]], live)
+        live = self.live_files()
+        return IndexPart.join(
+            [self.parts[place][1] for place in places],
+            [live[place] for place in places],
+        )
 
-    def with_tail(
-        self, first: int, new: list[tuple[int, IndexPart]]
-    ) -> PartList:
-        """Put joined parts in the place of those from one on, in a copy."""
-        kept = [*self.parts[:first], *new]
+    def without(self, places: list[int]) -> PartList:
+        """Copy the list, without some parts."""
+        kept = [
+            part
+            for place, part in enumerate(self.parts)
+            if place not in set(places)
+        ]
         copy = PartList()
         copy.removed = self._still_needed(kept)
         for sequence, part in kept:

@@ -45,7 +45,11 @@ def pack(tensors: dict[str, Tensor], precision: str) -> dict[str, Tensor]:
     check_precision(precision)
     packed: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point() or precision == 'float32':
+        if (
+            not tensor.is_floating_point()
+            or precision == 'float32'
+            or (precision == 'int8' and tensor.ndim < 2)  # no vectors
+        ):
             packed[name] = tensor
         elif precision == 'float16':
             packed[name] = to_half(tensor, name)
@@ -90,6 +94,11 @@ def to_half(tensor: Tensor, name: str) -> Tensor:
 def _to_int8(tensor: Tensor, name: str) -> dict[str, Tensor]:
     """Round each vector to whole numbers of its own scale."""
     tensor = tensor.float()
+    if not bool(tensor.isfinite().all()):
+        raise ValueError(
+            f"'{name}' is not finite, so int8 cannot keep it. Use "
+            "precision='float32'."
+        )
     scale = tensor.abs().amax(dim=-1) / 127  # (n, ...)
     divisor = torch.where(scale > 0, scale, torch.ones_like(scale))
     whole = (tensor / divisor.unsqueeze(-1)).round().to(torch.int8)

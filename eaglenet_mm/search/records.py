@@ -106,6 +106,18 @@ class Moments:
             ],
         )
 
+    def part(self, start: int, end: int) -> Moments:
+        """Take some rows."""
+        rows = slice(start, end)
+        return Moments(
+            spans=self.spans[rows],
+            vectors=self.vectors[rows],
+            frames=self.frames[rows],
+            frame_times=self.frame_times[rows],
+            state={name: own[rows] for name, own in self.state.items()},
+            thumbnails=self.thumbnails[rows],
+        )
+
 
 @dataclass(frozen=True)
 class IndexEntry:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator
 from typing import Any
+
+from eaglenet_mm.registry import (
+    MODELS,
+    SCOPE,
+    TOKENIZERS,
+    TRANSFORMS,
+)
 
 from .errors import VideoIndexError
 
-#: Prefixes of registered names. A longer path is something to import.
-_SCOPES = ('eaglenet_mm', 'mmengine', 'mmcv', 'mmaction', 'mmpretrain')
-_TUPLE = '__tuple__'
+TUPLE = '__tuple__'
+#: What builds a model without weights: a checkpoint has them all.
+_WEIGHTS = ('pretrained', 'init_cfg')
+#: Libraries whose registered parts a stored config may name.
+_LIBRARIES = ('mmaction', 'mmpretrain')
 
 
 def to_plain(value: Any) -> Any:
@@ -23,7 +34,7 @@ def to_plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): to_plain(part) for key, part in value.items()}
     if isinstance(value, tuple):
-        return {_TUPLE: [to_plain(part) for part in value]}
+        return {TUPLE: [to_plain(part) for part in value]}
     if isinstance(value, list):
         return [to_plain(part) for part in value]
     if value is None or isinstance(value, str | int | float | bool):
@@ -34,33 +45,86 @@ def to_plain(value: Any) -> Any:
     )
 
 
+def without_weights(value: Any) -> Any:
+    """Leave out what tells where weights come from, at every depth."""
+    if isinstance(value, dict):
+        return {
+            key: without_weights(part)
+            for key, part in value.items()
+            if key not in _WEIGHTS
+        }
+    if isinstance(value, list | tuple):
+        return type(value)(without_weights(part) for part in value)
+    return value
+
+
 def from_plain(value: Any) -> Any:
     """Turn what :func:`to_plain` made into settings, and check it.
 
-    MMEngine imports a ``type`` that is a path of modules. An index may come
-    from anywhere, so only registered names are taken.
+    An index may come from anywhere. MMEngine imports a ``type`` that it does
+    not know, and a ``_scope_``; so only names that are registered are taken,
+    and nothing that asks for a network.
 
     Raises:
-        VideoIndexError: If a ``type`` is more than a registered name.
+        VideoIndexError: If it asks for anything else.
     """
     if isinstance(value, list):
         return [from_plain(part) for part in value]
+    if isinstance(value, str) and ('://' in value or 'hf-hub:' in value):
+        raise _refusal(f"'{value[:80]}'", 'lies on a network')
     if not isinstance(value, dict):
         return value
-    if set(value) == {_TUPLE}:
-        return tuple(from_plain(part) for part in value[_TUPLE])
+    if set(value) == {TUPLE}:
+        return tuple(from_plain(part) for part in value[TUPLE])
+    if '_scope_' in value:
+        raise _refusal("a '_scope_'", 'would be imported')
     kind = value.get('type')
-    if isinstance(kind, str) and not _is_registered_name(kind):
-        raise VideoIndexError(
-            f"The config stored in the index asks for '{kind[:80]}', which is "
-            'no registered name and would be imported. Give the config of '
-            'the model (--config) if you trust it.'
+    if kind is not None and not _is_registered(kind):
+        raise _refusal(
+            f"'{str(kind)[:80]}'",
+            'is not registered here and would be imported',
         )
     return {key: from_plain(part) for key, part in value.items()}
 
 
-def _is_registered_name(kind: str) -> bool:
-    scope, _, name = kind.rpartition('.')
-    if kind.startswith(('timm.', 'open_clip.')):  # names have dots
+def _refusal(what: str, why: str) -> VideoIndexError:
+    return VideoIndexError(
+        f'The config stored in the index asks for {what}, which {why}. Give '
+        'the config of the model (--config) if you trust it.'
+    )
+
+
+def _is_registered(kind: Any) -> bool:
+    """Whether a registry has a name, without asking it to import it."""
+    if not isinstance(kind, str) or not kind:
+        return False
+    # looked up by these libraries among their own models
+    if kind.startswith(('timm.', 'open_clip.')) or kind == 'open_clip':
         return True
-    return bool(name) and (not scope or scope in _SCOPES)
+    scope, _, name = kind.rpartition('.')
+    if scope in _LIBRARIES:
+        return any(name in known for known in _names_of(scope))
+    if scope not in ('', SCOPE, 'mmengine', 'mmcv'):
+        return False
+    return any(name in known for known in _own_names())
+
+
+def _own_names() -> Iterator[dict]:
+    """Names in our registries, and in those of MMEngine above them."""
+    for registry in (MODELS, TRANSFORMS, TOKENIZERS):
+        registry.import_from_location()
+        yield registry.module_dict
+        if registry.parent is not None:
+            yield registry.parent.module_dict
+
+
+def _names_of(library: str) -> Iterator[dict]:
+    """Names in the registries of another library, if it is installed."""
+    try:
+        registries = importlib.import_module(f'{library}.registry')
+    except ImportError:
+        return
+    for name in ('MODELS', 'TRANSFORMS'):
+        registry = getattr(registries, name)
+        registry.import_from_location()
+        yield registry.module_dict

@@ -62,8 +62,12 @@ def _below(folder: Path) -> Iterable[str]:
         folders[:] = [name for name in folders if not name.startswith('.')]
         for name in files:
             ending = os.path.splitext(name)[1].lower()
-            if ending in ENDINGS and not name.startswith('.'):
-                yield os.path.join(root, name)
+            path = os.path.join(root, name)
+            # a link to nowhere is reported when it is read; pipes and the
+            # like are no videos
+            wanted = os.path.isfile(path) or os.path.islink(path)
+            if wanted and ending in ENDINGS and not name.startswith('.'):
+                yield path
 
 
 def cut_segments(duration: float, segment: float) -> list[tuple[float, float]]:

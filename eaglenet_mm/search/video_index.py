@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import logging
+import os
+import shutil
 from pathlib import Path
 
-import torch
-from torch import Tensor
+from mmengine.logging import print_log
 
-from .errors import VideoIndexError
+from .errors import IndexWriteError
+from .index_changes import IndexChanges
 from .index_folder import IndexFolder
 from .index_manifest import IndexManifest
-from .index_part import IndexPart
-from .index_rows import IndexRows
 from .model_identity import ModelIdentity
-from .part_changes import renumber
 from .part_list import PartList
 from .precision import check_precision
-from .records import IndexedFile, Moments
-
-#: Parts after which small ones are joined. Each is a file of its own: more
-#: make loading slower, fewer write the same bytes more often.
-_JOIN_EVERY = 64
 
 
-class VideoIndex(IndexRows):
+class VideoIndex(IndexChanges):
     """Videos, or their segments, as rows that a search reads.
 
     A row holds the vector of the first stage, the state that the head
@@ -85,12 +79,20 @@ class VideoIndex(IndexRows):
         return index
 
     @classmethod
-    def load(cls, folder: str | Path, *, writable: bool = False) -> VideoIndex:
+    def load(
+        cls,
+        folder: str | Path,
+        *,
+        writable: bool = False,
+        repair: bool = False,
+    ) -> VideoIndex:
         """Open an index.
 
         Args:
             folder (str | Path): As :meth:`save` or ``tools/index.py`` wrote.
             writable (bool): Whether it will be changed. Default: False.
+            repair (bool): Whether to go on without what is damaged, which
+                is logged; needs ``writable``. Default: False.
 
         Raises:
             FileNotFoundError: If there is none.
@@ -100,7 +102,11 @@ class VideoIndex(IndexRows):
         """
         opened = IndexFolder.open(Path(folder), writable)
         try:
-            parts = opened.read_parts()
+            troubles: list[str] = []
+            if repair:
+                parts, troubles = opened.read_whole_parts()
+            else:
+                parts = opened.read_parts()
             manifest = opened.manifest
             index = cls(
                 ModelIdentity.from_json(manifest.model, str(folder)),
@@ -116,6 +122,15 @@ class VideoIndex(IndexRows):
         index._parts.remove(manifest.removed)
         for sequence, part in parts:
             index._parts.append(sequence, part)
+        if repair:
+            index._write_manifest(index._parts.removed, joined=True)
+            troubles += [f'{path} is damaged' for path in index.repair()]
+        for trouble in troubles:
+            print_log(
+                f'Left out of the index: {trouble}',
+                logger='current',
+                level=logging.WARNING,
+            )
         return index
 
     def save(self, folder: str | Path, *, precision: str = '') -> None:
@@ -130,14 +145,30 @@ class VideoIndex(IndexRows):
             IndexWriteError: If it cannot be written.
             VideoIndexError: If the index is not exact enough.
         """
-        with VideoIndex.create(
-            folder,
-            self.model,
-            precision=precision or self.precision,
-            segment=self.segment,
-        ) as copy:
-            copy.merge(self)
-            copy.compact()
+        folder = Path(folder)
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise IndexWriteError(
+                f'{folder} is not empty, so the index cannot be saved there. '
+                'Give another folder.'
+            )
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = folder.with_name(f'.{folder.name}.part')
+        shutil.rmtree(unfinished, ignore_errors=True)
+        try:
+            with VideoIndex.create(
+                unfinished,
+                self.model,
+                precision=precision or self.precision,
+                segment=self.segment,
+            ) as copy:
+                copy.merge(self)
+                copy.compact()
+            if folder.exists():
+                folder.rmdir()
+            os.replace(unfinished, folder)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
 
     def close(self) -> None:
         """Let others write; reading goes on."""
@@ -154,164 +185,3 @@ class VideoIndex(IndexRows):
     def folder(self) -> Path | None:
         """Path: Where the index is; None if it is in memory."""
         return None if self._folder is None else self._folder.path
-
-    def add(self, file: IndexedFile, moments: Moments | None) -> Tensor:
-        """Add a file, in the place of what was known of it.
-
-        Args:
-            file (IndexedFile): The file, with its ``error`` if it could not
-                be read.
-            moments (Moments, optional): Its rows; None if unreadable.
-
-        Returns:
-            Tensor: Numbers of the new rows, int64, shape ``(n,)``.
-
-        Raises:
-            IndexWriteError: If it cannot be written; nothing has changed.
-        """
-        return self.add_many([(file, moments)])
-
-    def add_many(
-        self, files: Sequence[tuple[IndexedFile, Moments | None]]
-    ) -> Tensor:
-        """Add files together: all of them are there afterwards, or none.
-
-        Args:
-            files (Sequence[tuple[IndexedFile, Moments | None]]): Different
-                files, each as for :meth:`add`.
-
-        Returns:
-            Tensor: Numbers of the new rows, int64, shape ``(n,)``.
-
-        Raises:
-            IndexWriteError: If they cannot be written; nothing has changed.
-        """
-        first = self._parts.next_row_id
-        part = IndexPart.of_files(files, first, self.precision)
-        self._append(part)
-        return torch.arange(first, first + len(part))
-
-    def remove(self, paths: Iterable[str]) -> int:
-        """Take files out.
-
-        Args:
-            paths (Iterable[str]): Their paths, as in :attr:`files`.
-
-        Returns:
-            int: How many rows are gone.
-
-        Raises:
-            KeyError: If a file is not in the index; nothing has changed.
-        """
-        paths, before = list(paths), len(self)
-        unknown = [path for path in paths if path not in self._parts]
-        if unknown:
-            raise KeyError(
-                f'{len(unknown)} files are not in the index, the first is '
-                f'{unknown[0]}. Paths are absolute.'
-            )
-        number = self._parts.next_sequence
-        removed = {**self._parts.removed, **dict.fromkeys(paths, number)}
-        if self._folder is not None:
-            self._require_writer()
-            self._write_manifest(removed)
-        self._parts.remove(removed)
-        return before - len(self)
-
-    def merge(self, other: VideoIndex, *, replace: bool = False) -> None:
-        """Take over the files of another index of the same model.
-
-        Args:
-            other (VideoIndex): The other index, which stays as it is.
-            replace (bool): Whether files that both have are taken from the
-                other one. Default: False, they are an error.
-
-        Raises:
-            OtherModelError: If another model made it.
-            VideoIndexError: If both have a file, or segments differ, or the
-                other one is less exact.
-        """
-        other.model.require(self.model, 'the other index')
-        if other.segment != self.segment:
-            raise VideoIndexError(
-                f'The segments of one index are {self.segment:g} seconds, of '
-                f'the other {other.segment:g}. Index with the same segments.'
-            )
-        both = sorted(self.files.keys() & other.files.keys())
-        if both and not replace:
-            raise VideoIndexError(
-                f'{len(both)} files are in both indexes, the first is '
-                f'{both[0]}. Remove them from one, or give replace=True.'
-            )
-        for (_, part), live in zip(
-            other._parts.parts, other._parts.live_files(), strict=True
-        ):
-            if live:
-                self._append(
-                    renumber(
-                        IndexPart.join([part], [live]),
-                        self._parts.next_row_id,
-                        kept=other.precision,
-                        wanted=self.precision,
-                    )
-                )
-
-    def compact(self) -> None:
-        """Join small parts, and drop what was removed from them."""
-        first = self._parts.tail()
-        if len(self._parts.parts) - first < 2:
-            return
-        joined = self._parts.join(first)
-        number = self._parts.next_sequence
-        new = []
-        if joined.files:
-            if self._folder is not None:
-                self._require_writer()
-                joined = self._folder.append(joined, number)
-            new = [(number, joined)]
-        parts = self._parts.with_tail(first, new)
-        parts.next_sequence = number + 1
-        self._parts = parts
-        if self._folder is not None:
-            self._write_manifest(parts.removed, joined=True)
-
-    def verify(self) -> None:
-        """Read every row.
-
-        Raises:
-            DamagedIndexError: If one is not what was written.
-        """
-        for number, _, rows in self._parts.live.by_part(self.row_ids):
-            for block in rows.split(256):
-                self._parts.parts[number][1].take(block)
-
-    def _append(self, part: IndexPart) -> None:
-        """Add a part, and join parts when there are many."""
-        number = self._parts.next_sequence
-        if self._folder is not None:
-            self._require_writer()
-            part = self._folder.append(part, number)
-        self._parts.append(number, part)
-        if len(self._parts.parts) % _JOIN_EVERY == 0:
-            self.compact()
-
-    def _require_writer(self) -> None:
-        if self._folder is not None and not self._folder.is_writable:
-            raise VideoIndexError(
-                f'The index {self._folder.path} was opened for reading. Load '
-                'it with writable=True to change it.'
-            )
-
-    def _write_manifest(
-        self, removed: dict[str, int], joined: bool = False
-    ) -> None:
-        """Bring the table of contents up to date."""
-        assert self._folder is not None
-        manifest = self._folder.manifest
-        manifest.removed = removed
-        manifest.next_row_id = self._parts.next_row_id
-        if joined:
-            numbers = [number for number, _ in self._parts.parts]
-            self._folder.replace(numbers, self._parts.next_sequence)
-        else:
-            manifest.write(self._folder.path)

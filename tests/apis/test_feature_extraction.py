@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
+import os
+import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +16,11 @@ import torch
 from safetensors.torch import save_file
 
 from eaglenet_mm.apis import RetrievalInferencer, feature_extraction
-from eaglenet_mm.apis.feature_extraction import extract_features, list_items
+from eaglenet_mm.apis.feature_extraction import (
+    extract_features,
+    list_items,
+    read_texts,
+)
 from eaglenet_mm.apis.feature_file import FeatureFile
 
 
@@ -97,36 +106,250 @@ def test_broken_videos_are_left_out_and_told(
         )
 
 
+@pytest.fixture
+def copies(videos: list[str], tmp_path: Path) -> list[dict[str, Any]]:
+    """Items of videos that a test may change."""
+    folder = tmp_path / 'copies'
+    folder.mkdir()
+    paths = [shutil.copy(path, folder) for path in videos]
+    return [
+        dict(video_id=path, path=path, start=None, end=None) for path in paths
+    ]
+
+
+@pytest.fixture
+def interrupt(
+    inferencer: RetrievalInferencer, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., list[str]]:
+    """Extract in parts of two videos, and stop in the third part."""
+    monkeypatch.setattr(feature_extraction, '_PART', 2)
+    encoder = inferencer.encoder
+    encode = encoder.encode_frames
+
+    def run(
+        items: list, texts: list, out: Path, before: Callable = lambda: None
+    ) -> list[str]:
+        calls: list[str] = []
+        is_first = True
+
+        def interrupted(frames: torch.Tensor, name: str) -> Any:
+            calls.append(name)
+            if is_first and len(calls) == 6:
+                before()
+                raise KeyboardInterrupt
+            return encode(frames, name)
+
+        monkeypatch.setattr(encoder, 'encode_frames', interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            extract_features(encoder, items, texts, out, num_workers=0)
+        assert not out.exists()
+        is_first = False
+        calls.clear()
+        return calls  # of what comes
+
+    return run
+
+
+def assert_same(found: FeatureFile, expected: FeatureFile) -> None:
+    assert found.about == expected.about
+    for one, other in (
+        (found.videos, expected.videos),
+        (found.texts, expected.texts),
+    ):
+        assert one is not None
+        assert other is not None
+        for mine, theirs in zip(one.tensors(), other.tensors(), strict=True):
+            assert torch.equal(mine, theirs)
+
+
 def test_an_interrupted_run_goes_on(
+    inferencer: RetrievalInferencer,
+    items: tuple[list, list],
+    tmp_path: Path,
+    interrupt: Callable,
+) -> None:
+    encoder, out = inferencer.encoder, tmp_path / 'f.safetensors'
+    calls = interrupt(*items, out)
+    found = extract_features(encoder, *items, out, num_workers=0)
+    assert len(calls) == len(items[0]) - 4  # two parts were finished
+    whole = tmp_path / 'w.safetensors'
+    assert_same(found, extract_features(encoder, *items, whole, num_workers=0))
+    assert sorted(tmp_path.iterdir()) == [out, whole]
+
+
+def test_a_video_replaced_after_an_interruption(
+    inferencer: RetrievalInferencer,
+    copies: list[dict[str, Any]],
+    tmp_path: Path,
+    interrupt: Callable,
+) -> None:
+    encoder, texts = inferencer.encoder, [dict(text='a ring', video=0)]
+    out = tmp_path / 'f.safetensors'
+    calls = interrupt(copies, texts, out)
+    shutil.copy(copies[4]['path'], copies[1]['path'])
+    found = extract_features(encoder, copies, texts, out, num_workers=0)
+    # of the finished parts only the one that has it was made again
+    assert copies[0]['path'] in calls
+    assert copies[2]['path'] not in calls
+    assert found.videos is not None
+    assert torch.equal(found.videos.frames[1], found.videos.frames[4])
+    whole = tmp_path / 'w.safetensors'
+    assert_same(
+        found, extract_features(encoder, copies, texts, whole, num_workers=0)
+    )
+
+
+def test_parts_of_another_list_are_not_taken(
+    inferencer: RetrievalInferencer,
+    copies: list[dict[str, Any]],
+    tmp_path: Path,
+    interrupt: Callable,
+) -> None:
+    out = tmp_path / 'f.safetensors'
+    interrupt(copies, [], out)
+    found = extract_features(
+        inferencer.encoder, copies[1:3], [], out, num_workers=0
+    )
+    ids = [row['video_id'] for row in found.about['videos']]
+    assert ids == [item['video_id'] for item in copies[1:3]]
+    assert not (tmp_path / '.f.safetensors.parts').exists()
+
+
+@pytest.mark.parametrize('damage', ['empty', 'cut', 'zeros', 'other'])
+def test_damaged_parts_are_made_again(
+    inferencer: RetrievalInferencer,
+    items: tuple[list, list],
+    tmp_path: Path,
+    interrupt: Callable,
+    damage: str,
+) -> None:
+    encoder, out = inferencer.encoder, tmp_path / 'f.safetensors'
+    calls = interrupt(*items, out)
+    part = tmp_path / '.f.safetensors.parts' / '000000000.safetensors'
+    content = part.read_bytes()
+    if damage == 'other':
+        save_file({'a': torch.zeros(1)}, part)
+    else:
+        part.write_bytes(
+            dict(empty=b'', cut=content[:-9], zeros=bytes(len(content)))[
+                damage
+            ]
+        )
+    found = extract_features(encoder, *items, out, num_workers=0)
+    assert len(calls) == len(items[0]) - 2
+    whole = tmp_path / 'w.safetensors'
+    assert_same(found, extract_features(encoder, *items, whole, num_workers=0))
+
+
+def test_nothing_is_kept_where_nothing_could_be_read(
+    inferencer: RetrievalInferencer, tmp_path: Path
+) -> None:
+    """The cause need not lie in the files: permissions, a missing codec."""
+    path = tmp_path / 'broken.mp4'
+    path.touch()
+    items = [dict(video_id='x', path=str(path), start=None, end=None)]
+    with pytest.raises(ValueError, match='None of 1 videos'):
+        extract_features(
+            inferencer.encoder, items, [], tmp_path / 'f', num_workers=0
+        )
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_texts_are_checked_before_videos_are_read(
     inferencer: RetrievalInferencer,
     items: tuple[list, list],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(feature_extraction, '_PART', 2)
+    encoder = inferencer.encoder
+
+    def fail(*_: Any) -> None:
+        raise AssertionError('a video was encoded')
+
+    monkeypatch.setattr(encoder, 'encode_frames', fail)
+
+    def refused(text: str, error: type[Exception], words: str) -> None:
+        texts = [*items[1][:2], dict(text=text, video=None)]
+        with pytest.raises(error, match=words):
+            extract_features(
+                encoder, items[0], texts, tmp_path / 'f', num_workers=0
+            )
+        assert list(tmp_path.iterdir()) == []
+
+    for empty in ('', ' \t'):
+        refused(empty, ValueError, r'1 of 3 texts are empty.* \[2\]')
+    monkeypatch.setattr(encoder.tokenizer.tokenizer, 'unknown', 'error')
+    refused('a zeppelin', KeyError, 'zeppelin')
+
+
+def test_texts_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / 'texts.txt'
+    path.write_bytes('\ufeffa ring\r\n\n \t\na cross \n'.encode())
+    assert [text['text'] for text in read_texts(path)] == [
+        'a ring', 'a cross ',
+    ]  # fmt: skip
+    path.write_bytes(b'a ring\n\xff')
+    with pytest.raises(ValueError, match=r'texts\.txt is no text in UTF-8'):
+        read_texts(path)
+
+
+def test_two_runs_at_once(
+    inferencer: RetrievalInferencer,
+    items: tuple[list, list],
+    tmp_path: Path,
+    interrupt: Callable,
+) -> None:
     encoder, out = inferencer.encoder, tmp_path / 'f.safetensors'
-    encode, calls = encoder.encode_frames, []
-
-    def interrupted(frames: torch.Tensor, name: str) -> Any:
-        calls.append(name)
-        if len(calls) == 6:
-            raise KeyboardInterrupt
-        return encode(frames, name)
-
-    monkeypatch.setattr(encoder, 'encode_frames', interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        extract_features(encoder, *items, out, num_workers=0)
-    assert not out.exists()
-    found = extract_features(encoder, *items, out, num_workers=0)
-    assert len(calls) == 6 + len(items[0]) - 4  # two parts were finished
-    monkeypatch.undo()
-    whole = extract_features(
-        encoder, *items, tmp_path / 'w.safetensors', num_workers=0
+    other = multiprocessing.get_context('fork').Process(
+        target=time.sleep, args=(60,)
     )
-    assert found.about == whole.about
-    assert found.videos is not None
-    assert whole.videos is not None
-    assert torch.equal(found.videos.frames, whole.videos.frames)
+
+    def second() -> None:
+        parts = sorted((tmp_path / '.f.safetensors.parts').iterdir())
+        with pytest.raises(RuntimeError, match='Another process is writing'):
+            extract_features(encoder, *items, out, num_workers=0)
+        # it has taken nothing away
+        assert parts == sorted((tmp_path / '.f.safetensors.parts').iterdir())
+        other.start()
+
+    interrupt(*items, out, second)
+    try:
+        # a worker of the first that is still there does not keep its lock
+        assert other.is_alive()
+        extract_features(encoder, *items, out, num_workers=0)
+    finally:
+        other.kill()
+        other.join()
+    assert out.exists()
+
+
+@pytest.mark.parametrize('begun_again', [False, True])
+def test_a_lock_that_another_run_took_away(
+    inferencer: RetrievalInferencer,
+    items: tuple[list, list],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    begun_again: bool,
+) -> None:
+    """It has ended between opening the lock and taking it."""
+    lock = tmp_path / '.f.parts' / 'writer.lock'
+    take, taken = feature_extraction.fcntl.flock, []
+
+    def late(*arguments: Any) -> None:
+        taken.append(lock.exists())
+        if len(taken) == 1:
+            shutil.rmtree(lock.parent)
+            if begun_again:  # by a third, which has ended as well
+                lock.parent.mkdir()
+                lock.touch()
+        take(*arguments)
+
+    monkeypatch.setattr(feature_extraction.fcntl, 'flock', late)
+    extract_features(
+        inferencer.encoder, items[0][:1], [], tmp_path / 'f', num_workers=0
+    )
+    assert taken == [True, True]
+    assert [path.name for path in tmp_path.iterdir()] == ['f']
 
 
 def test_files_that_are_something_else(tmp_path: Path) -> None:
@@ -139,11 +362,64 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
     save_file({'a': torch.zeros(1)}, path)
     with pytest.raises(ValueError, match='is no file of features'):
         FeatureFile.load(path)
+    about = dict(format='eaglenet_mm features', version='1')
+    for name, text in (
+        ('a', '{}'),
+        ('video.a', '{}'),
+        ('video.vectors', '{'),
+        ('video.vectors', '[1]'),
+    ):
+        save_file({name: torch.zeros(1)}, path, {**about, 'about': text})
+        with pytest.raises(ValueError, match='is damaged'):
+            FeatureFile.load(path)
 
 
 def test_what_cannot_be_written(tmp_path: Path) -> None:
     with pytest.raises(OSError, match='could not be written'):
         FeatureFile().save(tmp_path / 'gone' / 'f.safetensors')
+    (tmp_path / 'folder').mkdir()
+    with pytest.raises(OSError, match='could not be written'):
+        FeatureFile().save(tmp_path / 'folder')
+    assert [path.name for path in tmp_path.iterdir()] == ['folder']
+
+
+def test_a_folder_in_place_of_the_file(
+    inferencer: RetrievalInferencer,
+    items: tuple[list, list],
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(IsADirectoryError, match='is a folder'):
+        extract_features(inferencer.encoder, *items, tmp_path)
+
+
+def test_others_may_read_the_file(tmp_path: Path) -> None:
+    path = tmp_path / 'f.safetensors'
+    # what a killed run may leave
+    (tmp_path / '.f.safetensors.part').touch(mode=0o600)
+    before = os.umask(0o027)
+    try:
+        FeatureFile(vectors=torch.zeros(2, 3)).save(path)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_the_content_is_on_the_disk_before_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, synced = tmp_path / 'f.safetensors', []
+    sync = os.fsync
+
+    def note(handle: int) -> None:
+        synced.append((os.fstat(handle).st_ino, path.exists()))
+        sync(handle)
+
+    monkeypatch.setattr(os, 'fsync', note)
+    FeatureFile(vectors=torch.zeros(2, 3)).save(path)
+    assert synced == [
+        (path.stat().st_ino, False),
+        (tmp_path.stat().st_ino, True),
+    ]
 
 
 def test_sources(toy: Path, tmp_path: Path) -> None:
@@ -154,4 +430,9 @@ def test_sources(toy: Path, tmp_path: Path) -> None:
         list_items(str(tmp_path / 'gone.json'))
     (tmp_path / 'a.json').write_text(json.dumps({}))
     with pytest.raises(KeyError):
+        list_items(str(tmp_path / 'a.json'))
+    content = json.loads((toy / 'test.json').read_text())
+    content['data_list'][1]['captions'][0] = ' '
+    (tmp_path / 'a.json').write_text(json.dumps(content))
+    with pytest.raises(ValueError, match='is empty'):
         list_items(str(tmp_path / 'a.json'))

@@ -7,12 +7,16 @@ import json
 import pytest
 
 from eaglenet_mm.search.errors import VideoIndexError
-from eaglenet_mm.search.stored_config import from_plain, to_plain
+from eaglenet_mm.search.stored_config import (
+    from_plain,
+    to_plain,
+    without_weights,
+)
 
 
 def test_round_trip_through_json() -> None:
     config = dict(
-        type='A',
+        type='EagleNetHead',
         layers=(10, (11, None)),
         nested=[dict(type='mmaction.ResNet', depth=50, rate=0.5)],
         backbone=dict(type='timm.vit_base_patch16_clip_224.openai'),
@@ -23,14 +27,32 @@ def test_round_trip_through_json() -> None:
 
 @pytest.mark.parametrize(
     'kind',
-    ['os.system', 'subprocess.Popen', 'mmengine.utils.path.x', 'a.', ''],
+    ['os.system', 'antigravity', 'mmengine.load', 'mmaction.x', 'a.', ''],
 )
 def test_nothing_is_imported(kind: str) -> None:
     stored = dict(model=dict(parts=[dict(type=kind)]))
-    with pytest.raises(VideoIndexError, match='no registered name'):
+    with pytest.raises(VideoIndexError, match='is not registered here'):
         from_plain(stored)
 
 
 def test_objects_cannot_be_stored() -> None:
     with pytest.raises(VideoIndexError, match=r'class .*dict.* cannot store'):
         to_plain(dict(type=dict))
+
+
+@pytest.mark.parametrize(
+    'stored',
+    [
+        dict(type='EagleNetHead', _scope_='evil'),
+        dict(arch='hf-hub:evil/x'),
+        dict(init=dict(checkpoint='http://evil/x.pth')),
+    ],
+)
+def test_nothing_is_fetched(stored: dict) -> None:
+    with pytest.raises(VideoIndexError, match='--config'):
+        from_plain(dict(model=stored))
+
+
+def test_weights_are_left_out_at_every_depth() -> None:
+    config = dict(a=dict(pretrained='x', b=[dict(init_cfg=1, c=2)]), d=(1,))
+    assert without_weights(config) == dict(a=dict(b=[dict(c=2)]), d=(1,))

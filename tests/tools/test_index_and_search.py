@@ -167,7 +167,7 @@ def test_two_indexers_at_once(
 ) -> None:
     with VideoIndex.load(index, writable=True):
         told = tool('index', folder, '--out', index, expected=2).stderr
-    assert 'IndexInUseError: Another process' in told
+    assert 'IndexInUseError: This process' in told
     assert 'Traceback' not in told
 
 

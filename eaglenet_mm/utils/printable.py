@@ -1,0 +1,21 @@
+"""Names of files as text that any terminal and page can show."""
+
+
+def printable(text: str) -> str:
+    """Write characters that cannot be shown as escapes.
+
+    Names of files may hold bytes that are no text, and characters that steer
+    a terminal.
+
+    Args:
+        text (str): Any text; line ends stay.
+
+    Returns:
+        str: Encodable text without control characters.
+    """
+    return ''.join(
+        character
+        if character.isprintable() or character == '\n'
+        else character.encode('unicode_escape').decode('ascii')
+        for character in text
+    )
