@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from eaglenet_mm.datasets.video_readers import VideoReadError
 from eaglenet_mm.engine.loops.retrieval_evaluation import RetrievalEvaluation
 from eaglenet_mm.registry import DATASETS
 from eaglenet_mm.search.errors import OtherModelError, VideoIndexError
+from eaglenet_mm.search.moment_reading import pad_times
 
 QUERY = 'a red square moves left'
 
@@ -325,7 +327,7 @@ def test_memory_and_losses_do_not_matter(
     cfg: Config, weights: str, inferencer: RetrievalInferencer
 ) -> None:
     cfg.model.head.memory_budget = 2**20
-    cfg.model.head.support_weight = 0.8
+    cfg.model.head.support_weight = 0.3
     RetrievalInferencer(cfg, weights).use(inferencer.new_index())
 
 
@@ -392,3 +394,66 @@ def test_a_head_that_needs_captions(repository: Path) -> None:
     toy.model.head.evaluation = 'published'
     with pytest.raises(ValueError, match=r"caption.*evaluation='pairwise'"):
         RetrievalInferencer(toy, untrained=True)
+
+
+def test_links_to_nowhere_are_reported(
+    inferencer: RetrievalInferencer, videos: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / 'videos'
+    folder.mkdir()
+    shutil.copy(videos[0], folder)
+    (folder / 'gone.mp4').symlink_to(tmp_path / 'nowhere.mp4')
+    os.mkfifo(folder / 'pipe.mp4')
+    index = inferencer.encode_videos(folder)
+    assert len(index) == 1
+    assert inferencer.report is not None
+    assert list(inferencer.report.unreadable) == [str(folder / 'gone.mp4')]
+
+
+def test_videos_in_batches(
+    cfg: Config, weights: str, videos: list[str], tmp_path: Path
+) -> None:
+    broken = tmp_path / 'broken.mp4'
+    broken.touch()
+    paths = [*videos[:5], str(broken)]
+    found = []
+    for batch in (1, 4):
+        one = RetrievalInferencer(
+            cfg, weights, num_workers=0, video_batch=batch
+        )
+        index = one.encode_videos(paths, segment=0.7)
+        assert len(index) == 10
+        assert one.report is not None
+        assert list(one.report.unreadable) == [str(broken)]
+        found.append(
+            {
+                (hit.entry.file.path, hit.entry.start): hit.score
+                for hit in one.search(QUERY, 10)
+            }
+        )
+    assert found[0] == pytest.approx(found[1], abs=2e-6)
+
+
+def test_times_of_an_encoder_of_clips() -> None:
+    """A vector of several frames is shown when they are, on average."""
+    nan = float('nan')
+    found = pad_times([[0, 1, 2, 3, 4, 5], [0, 2]], 3, 6)
+    assert torch.equal(found[0], torch.tensor([0.5, 2.5, 4.5]))
+    assert torch.allclose(
+        found[1], torch.tensor([1.0, nan, nan]), equal_nan=True
+    )
+    same = pad_times([[0, 1]], 3, 3)
+    assert torch.allclose(
+        same, torch.tensor([[0.0, 1.0, nan]]), equal_nan=True
+    )
+
+
+def test_a_checkpoint_on_a_network_is_not_fetched(
+    inferencer: RetrievalInferencer, tmp_path: Path
+) -> None:
+    remote = dataclasses.replace(
+        inferencer.encoder.new_identity(), checkpoint='http://evil/x.pth'
+    )
+    VideoIndex.create(tmp_path / 'index', remote).close()
+    with pytest.raises(VideoIndexError, match=r'on a network.*--checkpoint'):
+        RetrievalInferencer.of_index(tmp_path / 'index')

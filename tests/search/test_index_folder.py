@@ -294,3 +294,111 @@ def test_what_is_unfinished_is_removed(folder: Path) -> None:
         assert not list(folder.glob('.*'))
     content = json.loads((folder / NAME).read_text())
     assert content['version'] == '1'
+
+
+def test_repair_goes_on_without_what_is_damaged(folder: Path) -> None:
+    """A part that cannot be read, one that is gone, and one bad row."""
+    with VideoIndex.load(folder, writable=True) as index:
+        index.add(make_file(3), make_moments(3))
+        index.compact()  # all of them are named by the table of contents
+        index.add(make_file(4), make_moments(4, 2))
+        index.add(make_file(5), make_moments(5, 2))
+    first, second, third = parts(folder)
+    flip(first, 20)
+    content = make_moments(5, 2).state['inner.values'][1].numpy().tobytes()
+    flip(third, third.read_bytes().index(content))
+    with pytest.raises(DamagedIndexError, match='--repair'):
+        VideoIndex.load(folder)
+    with VideoIndex.load(folder, writable=True, repair=True) as index:
+        assert list(index.files) == ['/videos/4.mp4']
+        index.add(make_file(0), make_moments(0))
+    assert second in parts(folder)
+    assert (folder / f'damaged-{first.name}').is_file()
+    again = VideoIndex.load(folder)
+    again.verify()
+    assert len(again) == 3
+
+
+def test_damage_does_not_stop_the_adding(folder: Path) -> None:
+    """Joining meets a bad row; what is new is safe all the same."""
+    path = parts(folder)[1]
+    content = make_moments(1, 2).state['inner.values'][0].numpy().tobytes()
+    flip(path, path.read_bytes().index(content))
+    with VideoIndex.load(folder, writable=True) as index:
+        for number in range(10, 80):
+            index.add(make_file(number), make_moments(number))
+        with pytest.raises(DamagedIndexError, match=r'/videos/1\.mp4'):
+            index.compact()
+        index.tidy()
+    assert len(VideoIndex.load(folder)) == 76
+
+
+def test_space_is_given_back(folder: Path) -> None:
+    with VideoIndex.load(folder, writable=True) as index:
+        index.compact()
+        before = sum(path.stat().st_size for path in parts(folder))
+        index.remove(['/videos/0.mp4', '/videos/2.mp4'])
+        index.compact()
+        assert sum(path.stat().st_size for path in parts(folder)) < before
+        state, _ = index.read(index.row_ids)
+        expected = make_moments(1, 2).state['inner.values']
+        assert torch.equal(state['inner.values'], expected)
+        index.remove(['/videos/1.mp4'])
+        index.compact()
+        assert parts(folder) == []
+    with VideoIndex.load(folder, writable=True) as index:
+        assert index.add(make_file(0), make_moments(0)).tolist() == [6]
+
+
+def test_others_may_read(folder: Path) -> None:
+    (folder / 'ordinary').touch()
+    expected = (folder / 'ordinary').stat().st_mode
+    assert {path.stat().st_mode for path in parts(folder)} == {expected}
+
+
+def test_files_of_others_stay(folder: Path) -> None:
+    (folder / '.download.mp4.part').touch()
+    VideoIndex.load(folder, writable=True).close()
+    assert (folder / '.download.mp4.part').exists()
+
+
+def test_a_copy_is_whole_or_absent(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index, calls, write = VideoIndex.load(folder), [], part_file.save_file
+
+    def full(*arguments: object) -> None:
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, 'No space left on device')
+        write(*arguments)
+
+    monkeypatch.setattr(part_file, 'save_file', full)
+    with pytest.raises(IndexWriteError, match='No space left'):
+        index.save(tmp_path / 'copy')
+    assert [path.name for path in tmp_path.iterdir()] == ['index']
+    index.save(tmp_path / 'copy')
+    assert len(VideoIndex.load(tmp_path / 'copy')) == len(index)
+
+
+def _join_forever(folder: Path, connection: Connection) -> None:
+    index_changes._JOIN_EVERY = 3
+    index = VideoIndex.load(folder, writable=True)
+    connection.send('started')
+    for number in range(100_000):
+        index.add(make_file(number % 7), make_moments(number))
+
+
+def test_reading_while_parts_are_joined(folder: Path) -> None:
+    context = multiprocessing.get_context('fork')
+    outer, inner = context.Pipe()
+    writer = context.Process(target=_join_forever, args=(folder, inner))
+    writer.start()
+    outer.recv()
+    try:
+        end = time.monotonic() + 3
+        while time.monotonic() < end:
+            assert len(VideoIndex.load(folder).files) >= 3
+    finally:
+        writer.kill()
+        writer.join()
