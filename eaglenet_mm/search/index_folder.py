@@ -20,7 +20,7 @@ from .part_file import read_part, write_part
 _PART = re.compile(r'part-(\d{12})\.safetensors')
 _UNFINISHED = re.compile(r'\.(part-\d{12}\.safetensors|index\.json)\.part')
 _LOCK = 'writer.lock'
-_ATTEMPTS = 10
+_ATTEMPTS = 100
 _LOCKS: weakref.WeakSet[IO[str]] = weakref.WeakSet()
 
 

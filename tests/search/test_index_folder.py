@@ -285,7 +285,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         assert list(index.files) == [
             f'/videos/{number}.mp4' for number in range(len(index))
         ]
-    assert len(index) > 60
+    assert len(index) >= 20  # one each time at least
 
 
 def test_what_is_unfinished_is_removed(folder: Path) -> None:
