@@ -272,7 +272,8 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         process = context.Process(target=_add_forever, args=(folder, inner))
         process.start()
         inner.close()
-        last = outer.recv()
+        # some parts are joined before the end comes, however slow it goes
+        last = [outer.recv() for _ in range(4)][-1]
         time.sleep(0.0037 * attempt)
         process.kill()
         process.join()
@@ -285,7 +286,7 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         assert list(index.files) == [
             f'/videos/{number}.mp4' for number in range(len(index))
         ]
-    assert len(index) >= 20  # one each time at least
+    assert len(index) > 60
 
 
 def test_what_is_unfinished_is_removed(folder: Path) -> None:
