@@ -12,11 +12,8 @@ import argparse
 import sys
 
 from eaglenet_mm.apis import find_config
-from eaglenet_mm.apis.feature_extraction import (
-    extract_features,
-    list_items,
-    read_texts,
-)
+from eaglenet_mm.apis.feature_extraction import extract_features
+from eaglenet_mm.apis.feature_items import list_items, read_texts
 from eaglenet_mm.apis.retriever_encoding import RetrieverEncoder
 from eaglenet_mm.utils.launch import add_config_arguments, read_config
 from eaglenet_mm.utils.printable import printable

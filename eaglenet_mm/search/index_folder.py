@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
 import re
-import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
+
+from eaglenet_mm.utils.folder_lock import FolderInUseError, take_lock
 
 from .errors import DamagedIndexError, IndexInUseError, IndexWriteError
 from .index_manifest import NAME, IndexManifest
@@ -21,20 +20,6 @@ _PART = re.compile(r'part-(\d{12})\.safetensors')
 _UNFINISHED = re.compile(r'\.(part-\d{12}\.safetensors|index\.json)\.part')
 _LOCK = 'writer.lock'
 _ATTEMPTS = 100
-_LOCKS: weakref.WeakSet[IO[str]] = weakref.WeakSet()
-
-
-def _let_go() -> None:
-    """Close the locks in a process that was forked.
-
-    A lock ends with the last copy of its file: a worker that outlives a
-    killed writer, if only for a moment, would keep it.
-    """
-    for lock in list(_LOCKS):
-        lock.close()
-
-
-os.register_at_fork(after_in_child=_let_go)
 
 
 class IndexFolder:
@@ -262,39 +247,16 @@ def _names(path: Path, first: int) -> list[str]:
 
 
 def _take_lock(path: Path) -> IO[str]:
-    """Become the writer of a folder."""
+    """Become the writer of an index."""
     try:
-        # without emptying it: the number in it is that of the writer
-        handle = (path / _LOCK).open('a+', encoding='utf-8')
-    except OSError as err:
-        raise IndexWriteError(
-            f'{path} cannot be written to: {err}. Check the permissions.'
-        ) from err
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        handle.seek(0)
-        handle.truncate()
-        handle.write(f'{os.getpid()}\n')
-        handle.flush()
-    except BlockingIOError as err:
-        handle.seek(0)
-        writer = handle.read().strip() or 'unknown'
-        handle.close()
-        who = (
-            'This process'
-            if writer == str(os.getpid())
-            else f'Another process ({writer})'
-        )
+        return take_lock(path / _LOCK)
+    except FolderInUseError as err:
         raise IndexInUseError(
-            f'{who} is writing the index {path}. Wait for it, or stop it; '
-            'searching goes on meanwhile.'
+            f'{err.writer} is writing the index {path}. Wait for it, or stop '
+            'it; searching goes on meanwhile.'
         ) from err
     except OSError as err:
-        with contextlib.suppress(OSError):
-            handle.close()
         raise IndexWriteError(
-            f'{path} cannot be locked for writing: {err}. Make room, or take '
-            'a folder on a disk that can lock files.'
+            f'{path} cannot be locked for writing: {err}. Make room, check '
+            'the permissions, or take a folder on a disk that can lock files.'
         ) from err
-    _LOCKS.add(handle)
-    return handle

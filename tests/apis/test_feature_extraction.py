@@ -15,13 +15,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from eaglenet_mm.apis import RetrievalInferencer, feature_extraction
-from eaglenet_mm.apis.feature_extraction import (
-    extract_features,
-    list_items,
-    read_texts,
-)
+from eaglenet_mm.apis import RetrievalInferencer, feature_parts
+from eaglenet_mm.apis.feature_extraction import extract_features
 from eaglenet_mm.apis.feature_file import FeatureFile
+from eaglenet_mm.apis.feature_items import list_items, read_texts
+from eaglenet_mm.utils import folder_lock
 
 
 @pytest.fixture
@@ -122,7 +120,7 @@ def interrupt(
     inferencer: RetrievalInferencer, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., list[str]]:
     """Extract in parts of two videos, and stop in the third part."""
-    monkeypatch.setattr(feature_extraction, '_PART', 2)
+    monkeypatch.setattr(feature_parts, '_PART', 2)
     encoder = inferencer.encoder
     encode = encoder.encode_frames
 
@@ -306,7 +304,7 @@ def test_two_runs_at_once(
 
     def second() -> None:
         parts = sorted((tmp_path / '.f.safetensors.parts').iterdir())
-        with pytest.raises(RuntimeError, match='Another process is writing'):
+        with pytest.raises(RuntimeError, match='This process is writing'):
             extract_features(encoder, *items, out, num_workers=0)
         # it has taken nothing away
         assert parts == sorted((tmp_path / '.f.safetensors.parts').iterdir())
@@ -333,7 +331,7 @@ def test_a_lock_that_another_run_took_away(
 ) -> None:
     """It has ended between opening the lock and taking it."""
     lock = tmp_path / '.f.parts' / 'writer.lock'
-    take, taken = feature_extraction.fcntl.flock, []
+    take, taken = folder_lock.fcntl.flock, []
 
     def late(*arguments: Any) -> None:
         taken.append(lock.exists())
@@ -344,7 +342,7 @@ def test_a_lock_that_another_run_took_away(
                 lock.touch()
         take(*arguments)
 
-    monkeypatch.setattr(feature_extraction.fcntl, 'flock', late)
+    monkeypatch.setattr(folder_lock.fcntl, 'flock', late)
     extract_features(
         inferencer.encoder, items[0][:1], [], tmp_path / 'f', num_workers=0
     )

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from eaglenet_mm.apis import FeatureFile, feature_extraction
+from eaglenet_mm.apis import FeatureFile, feature_parts
 from eaglenet_mm.apis.retriever_encoding import RetrieverEncoder
 from eaglenet_mm.datasets.toy_writer import write_toy_dataset
 
@@ -111,7 +111,7 @@ def test_an_interrupted_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(feature_extraction, '_PART', 2)
+    monkeypatch.setattr(feature_parts, '_PART', 2)
     encode = RetrieverEncoder.encode_frames
     calls: list[str] = []
 
@@ -161,7 +161,7 @@ def test_two_runs_at_once(
 
     monkeypatch.setattr(RetrieverEncoder, 'encode_frames', second)
     tool(*command)
-    assert 'RuntimeError: Another process is writing' in told[0]
+    assert 'RuntimeError: This process is writing' in told[0]
     assert (tmp_path / 'f').exists()
 
 

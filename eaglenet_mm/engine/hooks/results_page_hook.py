@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
-from mmengine.evaluator import Evaluator
-from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from eaglenet_mm.engine.loops import RetrievalTestLoop
-from eaglenet_mm.evaluation import KeptScores
 from eaglenet_mm.registry import HOOKS
 from eaglenet_mm.visualization.collecting import collect_results
 from eaglenet_mm.visualization.results_file import (
@@ -29,9 +25,11 @@ from eaglenet_mm.visualization.results_page import results_page
 from eaglenet_mm.visualization.set_catalogue import check_dataset
 from eaglenet_mm.visualization.training_curves import read_curves
 
+from .kept_results_hook import KeptResultsHook
+
 
 @HOOKS.register_module()
-class ResultsPageHook(Hook):
+class ResultsPageHook(KeptResultsHook):
     """Write ``results.html`` and ``results.json`` after a test.
 
     ``tools/test.py --show-dir`` adds it. The page needs nothing beside
@@ -64,9 +62,7 @@ class ResultsPageHook(Hook):
         self.out_dir = out_dir
         self.num_queries = num_queries
         self.deferred = deferred
-        self._kept = KeptScores()
-        self._evaluation: Any = None
-        self._metrics: dict[str, float] = {}
+        super().__init__()
 
     def before_test(self, runner: Runner) -> None:
         """Try what would otherwise fail after hours; keep the scores.
@@ -87,27 +83,7 @@ class ResultsPageHook(Hook):
         check_dataset(runner.test_dataloader.dataset)
         if is_main_process():
             prepare_folder(self.out_dir)
-        self._kept = KeptScores()
-        runner.test_evaluator.metrics.append(self._kept)
-
-    def after_scoring(
-        self,
-        runner: Runner,
-        evaluation: Any,
-        evaluator: Evaluator,
-        metrics: Mapping[str, float],
-    ) -> None:
-        """Keep the features.
-
-        Args:
-            runner (Runner): The runner of the test.
-            evaluation (RetrievalEvaluation): With the features.
-            evaluator (Evaluator): Of the loop.
-            metrics (Mapping[str, float]): The metrics.
-        """
-        if self._kept in evaluator.metrics:
-            evaluator.metrics.remove(self._kept)
-            self._evaluation, self._metrics = evaluation, dict(metrics)
+        self.keep(runner.test_evaluator)
 
     def after_test(self, runner: Runner) -> None:
         """Write, unless that is deferred."""
@@ -124,17 +100,18 @@ class ResultsPageHook(Hook):
         Raises:
             OSError: If it cannot be written.
         """
-        evaluation, self._evaluation = self._evaluation, None
-        scores, columns = self._kept.scores, self._kept.columns
-        self._kept = KeptScores()
-        if not is_main_process() or scores is None or columns is None:
+        kept, evaluation, metrics = self.take()
+        if not is_main_process() or kept is None:
+            return
+        scores, columns = kept.scores, kept.columns
+        if scores is None or columns is None:
             return
         results = collect_results(
             evaluation,
             scores,
             columns,
             runner.test_dataloader.dataset,
-            metrics=self._metrics,
+            metrics=metrics,
             about=_facts(runner, evaluation),
             num_queries=self.num_queries,
             curves=read_curves(runner._load_from),

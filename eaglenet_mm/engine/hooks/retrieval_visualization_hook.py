@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
-from mmengine.evaluator import Evaluator
-from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from eaglenet_mm.engine.loops import RetrievalValLoop
-from eaglenet_mm.evaluation import KeptScores
 from eaglenet_mm.evaluation.functional import text_to_video_ranks
 from eaglenet_mm.registry import HOOKS
 from eaglenet_mm.visualization.frame_strips import shown_frames
@@ -27,9 +23,11 @@ from eaglenet_mm.visualization.set_catalogue import (
     check_dataset,
 )
 
+from .kept_results_hook import KeptResultsHook
+
 
 @HOOKS.register_module()
-class RetrievalVisualizationHook(Hook):
+class RetrievalVisualizationHook(KeptResultsHook):
     """Add two pictures to the visualizer after validations.
 
     ``retrieval_queries``: some captions, always the same and spread evenly
@@ -71,8 +69,7 @@ class RetrievalVisualizationHook(Hook):
         self.num_queries = num_queries
         self.num_videos = num_videos
         self._validations = 0
-        self._kept: KeptScores | None = None
-        self._evaluation: Any = None
+        super().__init__()
 
     def before_val(self, runner: Runner) -> None:
         """Keep the scores of a validation that is to be shown.
@@ -92,27 +89,7 @@ class RetrievalVisualizationHook(Hook):
         check_dataset(runner.val_dataloader.dataset)
         self._validations += 1
         if self._validations % self.interval == 0:
-            self._kept = KeptScores()
-            runner.val_evaluator.metrics.append(self._kept)
-
-    def after_scoring(
-        self,
-        runner: Runner,
-        evaluation: Any,
-        evaluator: Evaluator,
-        metrics: Mapping[str, float],
-    ) -> None:
-        """Keep the features.
-
-        Args:
-            runner (Runner): The runner of the training.
-            evaluation (RetrievalEvaluation): With the features.
-            evaluator (Evaluator): Of the loop.
-            metrics (Mapping[str, float]): The metrics.
-        """
-        if self._kept in evaluator.metrics:
-            evaluator.metrics.remove(self._kept)
-            self._evaluation = evaluation
+            self.keep(runner.val_evaluator)
 
     def after_val(self, runner: Runner) -> None:
         """Draw the pictures, in the main process.
@@ -120,8 +97,7 @@ class RetrievalVisualizationHook(Hook):
         Args:
             runner (Runner): The runner of the training.
         """
-        kept, self._kept = self._kept, None
-        evaluation, self._evaluation = self._evaluation, None
+        kept, evaluation, _ = self.take()
         if kept is None or kept.scores is None or kept.columns is None:
             return  # not due, or not the main process
         by_epoch = isinstance(runner._train_loop, EpochBasedTrainLoop)
