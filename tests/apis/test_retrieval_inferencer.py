@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,9 +15,10 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
+from PIL import Image
 
 from eaglenet_mm.apis import RetrievalInferencer, VideoIndex
-from eaglenet_mm.datasets.video_readers import VideoReadError
+from eaglenet_mm.datasets.video_readers import VideoReadError, open_video
 from eaglenet_mm.engine.loops.retrieval_evaluation import RetrievalEvaluation
 from eaglenet_mm.registry import DATASETS
 from eaglenet_mm.search.errors import OtherModelError, VideoIndexError
@@ -457,3 +459,15 @@ def test_a_checkpoint_on_a_network_is_not_fetched(
     VideoIndex.create(tmp_path / 'index', remote).close()
     with pytest.raises(VideoIndexError, match=r'on a network.*--checkpoint'):
         RetrievalInferencer.of_index(tmp_path / 'index')
+
+
+def test_thumbnails_show_the_whole_picture(
+    inferencer: RetrievalInferencer, videos: list[str]
+) -> None:
+    """Not what is cut and made small for the model."""
+    index = inferencer.encode_videos(videos[:1])
+    image = Image.open(io.BytesIO(index.thumbnail(int(index.row_ids[0]))))
+    with open_video(videos[0]) as reader:
+        height, width, _ = reader.get_batch([0])[0].shape
+    assert image.size == (width, height)
+    assert image.size != (32, 32)  # of the pipeline

@@ -62,3 +62,12 @@ def test_too_large_for_half() -> None:
 def test_unknown_precision() -> None:
     with pytest.raises(ValueError, match=r"float32, .*but is 'int4'"):
         pack({}, 'int4')
+
+
+def test_single_numbers_and_endless_ones_in_int8() -> None:
+    single = {'values': torch.tensor([1.5, 300.25])}
+    assert torch.equal(
+        unpack(pack(single, 'int8'))['values'], single['values']
+    )
+    with pytest.raises(ValueError, match="'values' is not finite"):
+        pack({'values': torch.tensor([[1.0, torch.inf]])}, 'int8')

@@ -4,6 +4,7 @@ import os
 import runpy
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,33 @@ def call_tool(monkeypatch):
         runpy.run_path(str(TOOLS / name), run_name='__main__')
 
     return call
+
+
+@dataclass
+class Told:
+    """What a tool printed."""
+
+    stdout: str
+    stderr: str
+
+
+@pytest.fixture
+def tell_tool(call_tool, capsys, monkeypatch, repository):
+    """Run a tool in this process, from the repository; give its output."""
+    monkeypatch.chdir(repository)
+
+    def tell(name, *options, expected=0):
+        capsys.readouterr()
+        status = 0
+        try:
+            call_tool(f'{name}.py', *options)
+        except SystemExit as end:
+            status = end.code
+        told = Told(*capsys.readouterr())
+        assert status == expected, told
+        return told
+
+    return tell
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,33 +26,9 @@ def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@dataclass
-class Told:
-    stdout: str
-    stderr: str
-
-
 @pytest.fixture
-def tool(
-    call_tool: Any,
-    capsys: pytest.CaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    repository: Path,
-) -> Callable[..., Told]:
-    monkeypatch.chdir(repository)
-
-    def run(*options: object, expected: int = 0) -> Told:
-        capsys.readouterr()
-        status = 0
-        try:
-            call_tool('extract_features.py', *options)
-        except SystemExit as end:
-            status = end.code
-        told = Told(*capsys.readouterr())
-        assert status == expected, told
-        return told
-
-    return run
+def tool(tell_tool: Callable) -> Callable:
+    return partial(tell_tool, 'extract_features')
 
 
 def test_an_annotation_file_and_texts(

@@ -11,9 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -31,33 +29,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data / 'videos'
 
 
-@dataclass
-class Told:
-    stdout: str
-    stderr: str
-
-
 @pytest.fixture
-def tool(
-    call_tool: Any,
-    capsys: pytest.CaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-    repository: Path,
-) -> Callable[..., Told]:
-    monkeypatch.chdir(repository)
-
-    def run(name: str, *options: object, expected: int = 0) -> Told:
-        capsys.readouterr()
-        status = 0
-        try:
-            call_tool(f'{name}.py', *options)
-        except SystemExit as end:
-            status = end.code
-        told = Told(*capsys.readouterr())
-        assert status == expected, told
-        return told
-
-    return run
+def tool(tell_tool: Callable) -> Callable:
+    return tell_tool
 
 
 @pytest.fixture
@@ -120,6 +94,65 @@ def test_a_video_deleted_after_indexing(
     assert '1 files no longer exist and were taken out' in told
     found = tool('search', out, 'a ring', '-k', 999, '--json')
     assert str(gone) not in found.stdout
+
+
+def test_pruning_stays_below_what_was_given(
+    tool: Callable, folder: Path, tmp_path: Path
+) -> None:
+    """A disk that is not mounted today keeps its videos in the index."""
+    one, other, out = tmp_path / 'one', tmp_path / 'other', tmp_path / 'i'
+    for place, path in zip(
+        (one, other), sorted(folder.iterdir()), strict=False
+    ):
+        place.mkdir()
+        shutil.copy(path, place / 'a.mp4')
+    tool('index', one, other, '--config', CONFIG, '--untrained', '--out', out)
+    shutil.rmtree(other)
+    (one / 'a.mp4').unlink()
+    told = tool('index', one, '--out', out, '--prune').stdout
+    assert '1 files no longer exist and were taken out' in told
+    assert list(VideoIndex.load(out).files) == [str(other / 'a.mp4')]
+
+
+def test_damage_is_mended(tool: Callable, index: Path, folder: Path) -> None:
+    count = len(list(folder.iterdir()))
+    part = sorted(index.glob('part-*'))[0]
+    part.write_bytes(part.read_bytes()[:100])
+    told = tool('index', folder, '--out', index, expected=2).stderr
+    assert '--repair' in told
+    told = tool('index', folder, '--out', index, '--repair').stdout
+    assert f'{count} videos can be searched' in told
+    VideoIndex.load(index).verify()
+
+
+def test_names_that_no_terminal_can_show(
+    tool: Callable, folder: Path, tmp_path: Path
+) -> None:
+    """Bytes that are no text, and characters that steer a terminal."""
+    videos, out = tmp_path / 'videos', tmp_path / 'i'
+    videos.mkdir()
+    source = sorted(folder.iterdir())[0]
+    raw = os.fsencode(videos)
+    shutil.copy(source, raw + b'/\xff\xfe.mp4')
+    shutil.copy(source, videos / '\x1b[31mred.mp4')
+    (videos / '\x1b[2Jbroken.mp4').touch()
+    page = tmp_path / 'hits.html'
+    told = tool(
+        'index', videos, '--config', CONFIG, '--untrained', '--out', out
+    ).stdout
+    assert '\x1b' not in told
+    assert '\\x1b[2Jbroken.mp4' in told
+    shown = tool('search', out, 'a ring', '--html', page).stdout
+    assert '\x1b' not in shown
+    for text in (shown, page.read_text('utf-8')):
+        assert '\\udcff' in text.replace('\n', '')
+    hits = json.loads(tool('search', out, 'a ring', '--json').stdout)
+    assert all(hit['exists'] for hit in hits)
+
+
+def test_the_note_counts_what_was_scored(tool: Callable, index: Path) -> None:
+    shown = tool('search', index, 'a ring', '-k', 7, '--shortlist', 3).stdout
+    assert 'the head scored 7 of ' in ' '.join(shown.split())
 
 
 @pytest.mark.slow
