@@ -275,6 +275,7 @@ def test_random_weights_are_told(
     assert logged.text.count(words) == 1
     with one.new_index(tmp_path / 'index') as index:
         one.encode_videos(videos[:2], index=index)
+    torch.manual_seed(99)
     # always the same ones, or the index would be of no use
     other = RetrievalInferencer.of_index(tmp_path / 'index', num_workers=0)
     assert other.search(QUERY) == one.search(QUERY)
@@ -328,6 +329,7 @@ def test_an_index_of_other_settings(
 def test_memory_and_losses_do_not_matter(
     cfg: Config, weights: str, inferencer: RetrievalInferencer
 ) -> None:
+    cfg.model.head.type = 'eaglenet_mm.EagleNetHead'  # the same by its scope
     cfg.model.head.memory_budget = 2**20
     cfg.model.head.support_weight = 0.3
     RetrievalInferencer(cfg, weights).use(inferencer.new_index())
@@ -412,17 +414,37 @@ def test_links_to_nowhere_are_reported(
     assert list(inferencer.report.unreadable) == [str(folder / 'gone.mp4')]
 
 
+def _count_calls(
+    inferencer: RetrievalInferencer, monkeypatch: pytest.MonkeyPatch
+) -> list:
+    """Note the calls of the video encoder."""
+    model, calls = inferencer.encoder.model, []
+    encode = model.encode_video
+
+    def counted(pixels: torch.Tensor, mask: torch.Tensor) -> Any:
+        calls.append(len(pixels))
+        return encode(pixels, mask)
+
+    monkeypatch.setattr(model, 'encode_video', counted)
+    return calls
+
+
 def test_videos_in_batches(
-    cfg: Config, weights: str, videos: list[str], tmp_path: Path
+    cfg: Config,
+    weights: str,
+    videos: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     broken = tmp_path / 'broken.mp4'
     broken.touch()
     paths = [*videos[:5], str(broken)]
-    found = []
+    found, calls = [], []
     for batch in (1, 4):
         one = RetrievalInferencer(
             cfg, weights, num_workers=0, video_batch=batch
         )
+        calls.append(_count_calls(one, monkeypatch))
         index = one.encode_videos(paths, segment=0.7)
         assert len(index) == 10
         assert one.report is not None
@@ -434,6 +456,8 @@ def test_videos_in_batches(
             }
         )
     assert found[0] == pytest.approx(found[1], abs=2e-6)
+    # ten segments, two a file, and one call for the shapes of features
+    assert [len(own) for own in calls] == [11, 4]
 
 
 def test_times_of_an_encoder_of_clips() -> None:
