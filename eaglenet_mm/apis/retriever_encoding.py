@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
@@ -114,11 +114,11 @@ class RetrieverEncoder:
                 )
                 if built is not self.tokenizer
             ]
-            model = _plain(self.cfg.model)
+            model = to_plain(self.cfg.model)
             self._identity = ModelIdentity(
                 weights=hash_weights(self.model.state_dict().items()),
                 settings=hash_settings(model),
-                frames=hash_settings(_plain(frames)),
+                frames=hash_settings(to_plain(frames)),
                 config=self._stored_config(),
                 checkpoint=_absolute(self.weights),
                 untrained=self.model.untrained,
@@ -149,7 +149,7 @@ class RetrieverEncoder:
             model=self.cfg.model,
             test_dataloader=dict(dataset=dict(pipeline=self.pipeline)),
         )
-        plain = _plain(config)
+        plain = to_plain(config)
         return plain if self.weights is None else without_weights(plain)
 
     @torch.no_grad()
@@ -290,17 +290,6 @@ def _pipeline_of(cfg: Config) -> list[dict[str, Any]]:
             )
         dataset = dataset['dataset']
     return [dict(transform) for transform in dataset['pipeline']]
-
-
-def _plain(value: Any) -> Any:
-    """Turn settings of MMEngine into what an index can store."""
-    if isinstance(value, ConfigDict):
-        value = value.to_dict()
-    if isinstance(value, dict):
-        return {key: _plain(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_plain(part) for part in value]
-    return to_plain(value)
 
 
 def _absolute(weights: str | None) -> str:

@@ -85,6 +85,8 @@ class IndexChanges(IndexRows):
                 f'{len(unknown)} files are not in the index, the first is '
                 f'{unknown[0]}. Paths are absolute.'
             )
+        if not paths:
+            return 0
         number = self._parts.next_sequence
         removed = {**self._parts.removed, **dict.fromkeys(paths, number)}
         if self._folder is not None:
@@ -185,17 +187,12 @@ class IndexChanges(IndexRows):
         self._require_writer()
         damaged = []
         for path in self.files:
-            rows = self.rows_of_file(path)
-            number, _ = self._parts.place(path)
+            number, place = self._parts.place(path)
             part = self._parts.parts[number][1]
-            own = (
-                torch.isin(part.tensors['row_ids'], rows)
-                if len(rows)
-                else rows
-            )
+            rows = part.rows_of([place])
             try:
                 if len(rows):
-                    part.take(own.nonzero().flatten())
+                    part.take(rows)
             except DamagedIndexError:
                 damaged.append(path)
         self.remove(damaged)

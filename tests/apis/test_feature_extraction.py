@@ -8,6 +8,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,11 @@ def test_texts_of_a_file(tmp_path: Path) -> None:
         read_texts(path)
 
 
+def _linger(connection: Connection) -> None:
+    connection.send('running')
+    time.sleep(60)
+
+
 def test_two_runs_at_once(
     inferencer: RetrievalInferencer,
     items: tuple[list, list],
@@ -298,9 +304,9 @@ def test_two_runs_at_once(
     interrupt: Callable,
 ) -> None:
     encoder, out = inferencer.encoder, tmp_path / 'f.safetensors'
-    other = multiprocessing.get_context('fork').Process(
-        target=time.sleep, args=(60,)
-    )
+    context = multiprocessing.get_context('fork')
+    outer, inner = context.Pipe()
+    other = context.Process(target=_linger, args=(inner,))
 
     def second() -> None:
         parts = sorted((tmp_path / '.f.safetensors.parts').iterdir())
@@ -309,6 +315,7 @@ def test_two_runs_at_once(
         # it has taken nothing away
         assert parts == sorted((tmp_path / '.f.safetensors.parts').iterdir())
         other.start()
+        outer.recv()  # it runs, so it has let go of what it was forked with
 
     interrupt(*items, out, second)
     try:
