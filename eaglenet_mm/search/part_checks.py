@@ -60,8 +60,10 @@ def check_tensors(
             raise _damaged(where, f"'{name}' is {form} for {count} rows")
     ends = tensors['thumbnail_ends']
     rules: dict[str, Callable[[], bool]] = {
+        # in any order: parts that are joined need not be neighbours
         'row_ids': lambda: (
-            _rises(tensors['row_ids'], 1) and int(tensors['row_ids'][0]) >= 0
+            len(tensors['row_ids'].unique()) == count
+            and int(tensors['row_ids'].min()) >= 0
         ),
         'file_of_row': lambda: (
             int(tensors['file_of_row'].min()) >= 0
@@ -69,7 +71,7 @@ def check_tensors(
         ),
         'spans': lambda: tensors['spans'].shape[1] == 2,
         'thumbnail_ends': lambda: (
-            _rises(ends, 0)
+            bool((ends.diff() >= 0).all())
             and int(ends[0]) >= 0
             and tensors['thumbnails'].shape == (int(ends[-1]),)
             and tensors['thumbnails'].dtype == torch.uint8
@@ -78,10 +80,6 @@ def check_tensors(
     for name, holds in rules.items():
         if not count or not holds():
             raise _damaged(where, f"'{name}' has values that cannot be")
-
-
-def _rises(values: Tensor, step: int) -> bool:
-    return bool((values.diff() >= step).all())
 
 
 def _damaged(where: str, reason: str) -> DamagedIndexError:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eaglenet_mm.search import index_changes
@@ -191,6 +191,17 @@ operations = st.lists(
 
 
 @settings(max_examples=40, deadline=None)
+@example(
+    # a wasteful part is joined behind a later one, and both again
+    operations=[
+        ('add', 0, 2),
+        ('add', 1, 1),
+        ('compact', 0, 0),
+        ('add', 0, 1),
+        ('compact', 0, 0),
+        ('compact', 0, 0),
+    ]
+)
 @given(operations=operations)
 def test_any_sequence_of_changes(
     operations: list, tmp_path_factory: pytest.TempPathFactory
