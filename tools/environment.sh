@@ -5,7 +5,7 @@
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
 # Print the Python that has the package: $PYTHON, that of the active virtual
-# environment, that of .venv, else the first on the path.
+# environment, that of .venv, else python or python3 of the path.
 find_python() {
     local own=${EAGLENET_MM_VENV:-$repository/.venv}/bin/python
     if [ -n "${PYTHON:-}" ]; then
@@ -14,8 +14,10 @@ find_python() {
         echo "$VIRTUAL_ENV/bin/python"
     elif [ -x "$own" ]; then
         echo "$own"
-    else
+    elif command -v python >/dev/null; then
         echo python
+    else
+        echo python3
     fi
 }
 

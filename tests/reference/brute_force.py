@@ -36,7 +36,9 @@ def _attend(
     logits: Tensor, mask: Tensor, values: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Messages of values ``(P, N, H, O)``, shape ``(P, H, N, O)``."""
-    logits = torch.where(mask, logits, torch.full_like(logits, MASKED))
+    # float16 holds no such number
+    masked = max(MASKED, torch.finfo(logits.dtype).min)
+    logits = torch.where(mask, logits, torch.full_like(logits, masked))
     weights = logits.softmax(dim=-1) * mask
     return weights @ values.transpose(1, 2), logits, weights
 

@@ -13,8 +13,8 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,24 @@ from eaglenet_mm.models.heads import EagleNetHead  # noqa: E402
 from eaglenet_mm.registry import MODELS  # noqa: E402
 from eaglenet_mm.structures import TextFeatures, VideoFeatures  # noqa: E402
 
-DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
+#: By name, the type of what a product takes; tf32 rounds float32 within it.
+DTYPES = {
+    'float32': torch.float32,
+    'tf32': torch.float32,
+    'bfloat16': torch.bfloat16,
+    'float16': torch.float16,
+}
 
 
-def make_parser(description: str, **defaults: Any) -> argparse.ArgumentParser:
+def make_parser(
+    description: str, *, several_dtypes: bool = False, **defaults: Any
+) -> argparse.ArgumentParser:
     """Make a parser with the options of all benchmarks.
 
     Args:
         description (str): Docstring of the benchmark.
+        several_dtypes (bool): Whether ``--dtype`` is a list, for
+            :func:`each_dtype`. Default: False.
         **defaults (Any): Of the common options, where they differ.
     """
     parser = argparse.ArgumentParser(
@@ -55,8 +65,9 @@ def make_parser(description: str, **defaults: Any) -> argparse.ArgumentParser:
     add(
         '--dtype',
         choices=DTYPES,
-        default='float32',
-        help='bfloat16 runs under autocast; weights stay float32',
+        nargs='+' if several_dtypes else None,
+        default=['float32'] if several_dtypes else 'float32',
+        help='half precision runs under autocast; weights stay float32',
     )
     add('--device', default='cpu', help="'cpu', or for example 'cuda'")
     add('--seed', type=int, default=0, help='of weights and features')
@@ -78,6 +89,8 @@ def start(args: argparse.Namespace) -> torch.device:
             f'--device {args.device} was asked for, but torch sees no GPU. '
             'Leave --device out to measure on the CPU.'
         )
+    # float32 means float32, in convolutions as in products
+    torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(args.seed)
     return device
 
@@ -121,10 +134,28 @@ def random_features(
 
 
 def precision(args: argparse.Namespace) -> AbstractContextManager:
-    """Autocast, if half precision was asked for."""
+    """Autocast or TF32, if that was asked for."""
     if args.dtype == 'float32':
         return nullcontext()
+    if args.dtype == 'tf32':
+        return _tf32()
     return torch.autocast(torch.device(args.device).type, DTYPES[args.dtype])
+
+
+@contextmanager
+def _tf32() -> Iterator[None]:
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision('high')
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def each_dtype(args: argparse.Namespace) -> Iterator[argparse.Namespace]:
+    """Give the options once for each of several ``--dtype``."""
+    for dtype in args.dtype:
+        yield argparse.Namespace(**{**vars(args), 'dtype': dtype})
 
 
 def synchronize(device: torch.device) -> None:
@@ -162,6 +193,30 @@ def interleaved_medians(
         for name, (run, count) in runs.items():
             times[name] += [seconds(run, device) for _ in range(count)]
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def unless_out_of_memory(
+    what: str, run: Callable[[], Any], skipped: list[str]
+) -> Any:
+    """Run something that may not fit on the card.
+
+    Args:
+        what (str): What it is, for the note.
+        run (Callable): What to run.
+        skipped (list[str]): Gets a note if it does not fit.
+
+    Returns:
+        Any: The result, or None if it does not fit.
+    """
+    try:
+        return run()
+    except torch.cuda.OutOfMemoryError as error:
+        note = f'{what} does not fit: {str(error).splitlines()[0]}'
+    # behind the block, where the error no longer keeps tensors alive
+    torch.cuda.empty_cache()
+    print(note, flush=True)
+    skipped.append(note)
+    return None
 
 
 def tensor_bytes(tensors: Iterable[Tensor]) -> int:

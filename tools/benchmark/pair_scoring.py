@@ -4,10 +4,11 @@
 
 Compares the head, preparation of both sides included, with the brute-force
 reference in the same run: time, pairs and operations a second, what share of
-the machine's matrix-product peak is reached, and how far scores differ. Run
-it from a checkout. Without --texts, --videos and --frames it measures 32 x 32
-and 64 x 64 pairs at 12 frames, and 32 x 32 pairs at 64 frames, the size of
-DiDeMo, where the reference scores 8 texts only.
+the machine's matrix-product peak is reached, the time its memory needs for
+what is read and written, and how far scores differ. Run it from a checkout.
+Without --texts, --videos and --frames it measures 32 x 32 and 64 x 64 pairs at
+12 frames, and 32 x 32 pairs at 64 frames, the size of DiDeMo, where the
+reference scores 8 texts only. --compiled adds the head under torch.compile.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ import torch
 from arithmetic import brute_force_terms, factorised_terms
 from brute_force_scores import score_by_brute_force
 from common import (
-    DTYPES,
     build_head,
+    each_dtype,
     interleaved_medians,
     make_parser,
     precision,
@@ -30,8 +31,9 @@ from common import (
     seconds,
     start,
     tensor_bytes,
+    unless_out_of_memory,
 )
-from rates import count_work, matmul_peak, rate
+from rates import Peaks, count_work, measure_peaks, rate
 from reporting import (
     describe_machine,
     print_machine,
@@ -42,8 +44,9 @@ from torch import Tensor
 
 from eaglenet_mm.models.heads import EagleNetHead
 
-#: Texts whose scores are also computed in float64.
+#: Texts whose scores are also computed in float64, and with how many videos.
 CHECKED_TEXTS = 2
+CHECKED_VIDEOS = 64
 
 
 class Case(NamedTuple):
@@ -64,7 +67,7 @@ DEFAULT_CASES = (
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = make_parser(__doc__)
+    parser = make_parser(__doc__, several_dtypes=True)
     add = parser.add_argument
     add('--texts', type=int, help='texts Bt')
     add('--videos', type=int, help='videos Bv')
@@ -80,6 +83,13 @@ def parse_args() -> argparse.Namespace:
         help='most pairs the reference expands at once, for its memory',
     )
     add('--peak-size', type=int, help='side of the products of the peak')
+    add(
+        '--compiled',
+        nargs='+',
+        default=[],
+        metavar='DTYPE',
+        help='also measure compile_score in these precisions',
+    )
     return parser.parse_args()
 
 
@@ -120,8 +130,8 @@ def fastest_rows(
     return min(cost, key=cost.__getitem__)
 
 
-def measure(case: Case, args: argparse.Namespace, peak: float) -> dict:
-    """Measure one size."""
+def measure(case: Case, args: argparse.Namespace, peaks: Peaks) -> dict:
+    """Measure one size in one precision."""
     device = torch.device(args.device)
     head = build_head(args, case.frames).eval()
     text, video = random_features(args, case.texts, case.videos, case.frames)
@@ -160,9 +170,12 @@ def measure(case: Case, args: argparse.Namespace, peak: float) -> dict:
         texts=case.texts,
         videos=case.videos,
         frames=case.frames,
-        ours=rate(ours_work, pairs, times['ours'], peak),
+        dtype=args.dtype,
+        peak_gflop_per_second=peaks.flops / 1e9,
+        copy_gbyte_per_second=peaks.bandwidth / 1e9,
+        ours=rate(ours_work, pairs, times['ours'], peaks),
         reference=dict(
-            rate(reference_work, reference_pairs, times['reference'], peak),
+            rate(reference_work, reference_pairs, times['reference'], peaks),
             rows_at_once=rows,
         ),
         bytes_per_text=tensor_bytes(states[0].tensors()) / case.texts,
@@ -189,6 +202,45 @@ def measure(case: Case, args: argparse.Namespace, peak: float) -> dict:
     return result
 
 
+def measure_compiled(case: Case, args: argparse.Namespace) -> dict:
+    """Measure the head of :func:`measure` with ``compile_score``.
+
+    Returns:
+        dict: Seconds of the first call and of the median one, pairs a second,
+        largest difference to the scores without, and whether the compiler
+        failed, in which case the figures are those without it.
+    """
+    device = torch.device(args.device)
+    text, video = random_features(args, case.texts, case.videos, case.frames)
+    plain, compiled = (
+        build_head(args, case.frames, compile_score=option).eval()
+        for option in (False, True)
+    )
+
+    @torch.no_grad()
+    def score(head: EagleNetHead) -> Tensor:
+        with precision(args):
+            return head.score_chunked(
+                head.prepare_text(text), head.prepare_video(video)
+            )
+
+    first = seconds(lambda: score(compiled), device)
+    took = interleaved_medians(
+        {'compiled': (lambda: score(compiled), 3)}, args.repeats, device
+    )['compiled']
+    return dict(
+        texts=case.texts,
+        videos=case.videos,
+        frames=case.frames,
+        dtype=args.dtype,
+        first_seconds=first,
+        seconds=took,
+        pairs_per_second=case.texts * case.videos / took,
+        largest_difference=float((score(compiled) - score(plain)).abs().max()),
+        failed=compiled.compiled_score.has_failed,
+    )
+
+
 def differences(
     head: EagleNetHead, text: Tensor, frames: Tensor, scores: Tensor, rows: int
 ) -> dict[str, Any]:
@@ -207,16 +259,18 @@ def differences(
         ``error_float64`` of both.
     """
     plain = score_by_brute_force(head, text, frames, rows)
-    checked = text[:CHECKED_TEXTS]
+    checked, frames = text[:CHECKED_TEXTS], frames[:CHECKED_VIDEOS]
     exact = score_by_brute_force(
         copy.deepcopy(head).double(), checked.double(), frames.double(), 1
     )
+    block = slice(len(checked)), slice(len(frames))
     return dict(
         largest_difference=float((scores[: len(plain)] - plain).abs().max()),
         error_float64=dict(
             texts=len(checked),
-            ours=float((scores[: len(exact)] - exact).abs().max()),
-            reference=float((plain[: len(exact)] - exact).abs().max()),
+            videos=len(frames),
+            ours=float((scores[block] - exact).abs().max()),
+            reference=float((plain[block] - exact).abs().max()),
         ),
     )
 
@@ -228,6 +282,7 @@ def table_row(result: dict) -> dict[str, Any]:
         'texts x videos x frames': 'x'.join(
             str(result[key]) for key in ('texts', 'videos', 'frames')
         ),
+        'type': result['dtype'],
         'ours s': ours['seconds'],
         'ours pairs/s': ours['pairs_per_second'],
         'reference pairs/s': reference['pairs_per_second'],
@@ -238,6 +293,7 @@ def table_row(result: dict) -> dict[str, Any]:
         'GFLOP/s': ours['gflop_per_second'],
         'of peak': ours['peak_fraction'],
         'reference of peak': reference['peak_fraction'],
+        's to move its bytes': ours['seconds_at_bandwidth'],
         'difference': result['largest_difference'],
         'to float64': result['error_float64']['ours'],
     }
@@ -246,20 +302,46 @@ def table_row(result: dict) -> dict[str, Any]:
 def main() -> None:
     """Measure, print and write."""
     args = parse_args()
-    device = start(args)
-    machine = describe_machine(device)
+    machine = describe_machine(start(args))
     print_machine(machine)
-    peak = matmul_peak(device, DTYPES[args.dtype], args.peak_size)
-    print(f'peak of torch.mm in {args.dtype}: {peak / 1e9:.1f} GFLOP/s')
     results: list[dict] = []
-    for case in choose_cases(args):
-        results.append(measure(case, args, peak))
-        # every case is on disk before the next one starts
+    compiled: list[dict] = []
+    skipped: list[str] = []
+
+    def write() -> None:
         write_report(
-            args, machine, peak_gflop_per_second=peak / 1e9, cases=results
+            args, machine, cases=results, compiled=compiled, skipped=skipped
         )
+
+    cases = choose_cases(args)
+    for options in each_dtype(args):
+        peaks = measure_peaks(options)
+        print(
+            f'peak of torch.mm in {options.dtype}: {peaks.flops / 1e9:.1f} '
+            f'GFLOP/s; a copy moves {peaks.bandwidth / 1e9:.1f} GB/s'
+        )
+        for case in cases:
+            found = unless_out_of_memory(
+                f'{case} in {options.dtype}',
+                lambda: measure(case, options, peaks),  # noqa: B023
+                skipped,
+            )
+            results += [found] if found else []
+            write()  # on disk before the next one starts
+    # last, since compiling takes long
+    for options in each_dtype(args):
+        for case in cases if options.dtype in args.compiled else ():
+            found = unless_out_of_memory(
+                f'{case} compiled in {options.dtype}',
+                lambda: measure_compiled(case, options),  # noqa: B023
+                skipped,
+            )
+            compiled += [found] if found else []
+            write()
+    if not results:
+        return
     print_table(
-        f'Scoring pairs, D={args.dim}, S={args.candidates}, {args.dtype}',
+        f'Scoring pairs, D={args.dim}, S={args.candidates}',
         [table_row(result) for result in results],
     )
     print_table(
@@ -278,6 +360,8 @@ def main() -> None:
             for result in results
         ],
     )
+    if compiled:
+        print_table('Under torch.compile', compiled)
 
 
 if __name__ == '__main__':

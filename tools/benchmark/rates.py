@@ -2,17 +2,47 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from common import seconds
+from common import DTYPES, precision, seconds
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 #: Sides of the square products whose best rate is the machine's peak.
 PEAK_SIZES = {'cpu': (1024, 2048), 'cuda': (4096, 8192)}
+#: Bytes of the copy whose rate is the memory's; beyond every cache.
+COPY_BYTES = {'cpu': 2**28, 'cuda': 2**30}
 GIGA = 1e9
+
+
+class Peaks(NamedTuple):
+    """What the machine can do at best.
+
+    Args:
+        flops (float): Operations a second of a large product.
+        bandwidth (float): Bytes a second, read and written, of a large copy.
+    """
+
+    flops: float
+    bandwidth: float
+
+
+class Work(NamedTuple):
+    """What a run asks of the machine.
+
+    Args:
+        flops (int): Operations of all products.
+        written (int): Bytes of all results.
+        read (int): Bytes of what they were computed from.
+    """
+
+    flops: int
+    written: int
+    read: int
 
 
 def _matrix_vector(matrix: Sequence[int], *_: Any, **__: Any) -> int:
@@ -43,45 +73,84 @@ def count_flops(run: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-class WrittenBytes(TorchDispatchMode):
-    """Adds up the size of every result that an operation writes.
+class MovedBytes(TorchDispatchMode):
+    """Adds up the sizes of what every operation reads and writes.
 
-    Views write nothing. What operations read is about as much again, or more.
+    Views move nothing. What a kernel keeps in a cache between two operations
+    is counted as well, so this is the traffic of a machine without one.
     """
 
     #: Hand out memory, or the same memory, without writing.
     SILENT = ('empty', 'new_empty', 'empty_like', '_unsafe_view', 'detach')
+    #: Write their first argument without reading it.
+    OVERWRITING = ('copy_', 'fill_', 'zero_')
 
     def __init__(self) -> None:
         super().__init__()
-        self.total = 0
+        self.written = self.read = 0
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        """Run an operation and count its results."""
-        result = func(*args, **(kwargs or {}))
-        if func.overloadpacket.__name__ in self.SILENT:
+        """Run an operation and count what it moves."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        name = func.overloadpacket.__name__
+        if name in self.SILENT:
             return result
         returns = func._schema.returns
         parts = (result,) if len(returns) == 1 else result or ()
-        for part, about in zip(parts, returns, strict=False):
-            alias = about.alias_info
-            if alias is None or alias.is_write:
-                found = part if isinstance(part, (list, tuple)) else [part]
-                self.total += sum(
-                    x.numel() * x.element_size()
-                    for x in found
-                    if isinstance(x, torch.Tensor)
-                )
+        written = [
+            part
+            for part, about in zip(parts, returns, strict=False)
+            if about.alias_info is None or about.alias_info.is_write
+        ]
+        if written:
+            sources = args[1:] if name in self.OVERWRITING else args
+            options = {k: v for k, v in kwargs.items() if k != 'out'}
+            self.written += _bytes_of(written)
+            self.read += _bytes_of([sources, options])
         return result
 
 
-def count_work(run: Callable[[], Any]) -> tuple[int, int]:
-    """Count the operations of all products, and the bytes of all results."""
-    with WrittenBytes() as written:
+def _bytes_of(values: Any) -> int:
+    """Add up the bytes of the tensors in nested lists, repeats once."""
+    return sum(
+        min(x.numel() * x.element_size(), x.untyped_storage().nbytes())
+        for x in tree_leaves(values)
+        if isinstance(x, torch.Tensor)
+    )
+
+
+def count_work(run: Callable[[], Any]) -> Work:
+    """Count operations and bytes of a run."""
+    with MovedBytes() as moved:
         flops = count_flops(run)
-    return flops, written.total
+    return Work(flops, moved.written, moved.read)
+
+
+def measure_peaks(args: argparse.Namespace) -> Peaks:
+    """Find the best rates of the device in the precision of the options."""
+    device = torch.device(args.device)
+    with precision(args):
+        return Peaks(
+            matmul_peak(device, DTYPES[args.dtype], args.peak_size),
+            copy_peak(device, args.peak_size),
+        )
+
+
+def copy_peak(device: torch.device, size: int | None = None) -> float:
+    """Find the rate of a large copy, in bytes read and written a second.
+
+    Args:
+        device (torch.device): Where.
+        size (int, optional): Numbers to copy, instead of those of
+            ``COPY_BYTES``. Default: None.
+    """
+    source = torch.ones(size or COPY_BYTES[device.type] // 4, device=device)
+    target = torch.empty_like(source)
+    best = min(seconds(lambda: target.copy_(source), device) for _ in range(9))
+    return 2 * source.nbytes / best
 
 
 def matmul_peak(
@@ -107,26 +176,28 @@ def matmul_peak(
 
 
 def rate(
-    work: tuple[int, int], pairs: int, took: float, peak: float
+    work: Work, pairs: int, took: float, peaks: Peaks
 ) -> dict[str, float]:
     """Bring a time and a count to rates.
 
     Args:
-        work (tuple[int, int]): Operations and bytes of the run, of
-            :func:`count_work`.
+        work (Work): Of the run.
         pairs (int): Pairs of the run.
         took (float): Seconds of the run.
-        peak (float): Operations a second of a large product.
+        peaks (Peaks): Of the machine.
     """
-    flops, written = work
+    moved = work.written + work.read
     return dict(
         seconds=took,
         pairs=pairs,
         pairs_per_second=pairs / took,
-        gflop=flops / GIGA,
-        mflop_per_pair=flops / pairs / 1e6,
-        written_bytes_per_pair=written / pairs,
-        gflop_per_second=flops / took / GIGA,
-        peak_fraction=flops / took / peak,
-        seconds_at_peak=flops / peak,
+        gflop=work.flops / GIGA,
+        mflop_per_pair=work.flops / pairs / 1e6,
+        written_bytes_per_pair=work.written / pairs,
+        moved_bytes_per_pair=moved / pairs,
+        gflop_per_second=work.flops / took / GIGA,
+        peak_fraction=work.flops / took / peaks.flops,
+        seconds_at_peak=work.flops / peaks.flops,
+        gbyte_per_second=moved / took / GIGA,
+        seconds_at_bandwidth=moved / peaks.bandwidth,
     )

@@ -44,7 +44,11 @@ def _processor_name() -> str:
 
 def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
     """Print rows with equal keys as a table in Markdown."""
-    print(f'\n{title}\n')
+    print(f'\n{title}\n\n{markdown_table(rows)}', flush=True)
+
+
+def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Write rows with equal keys as a table in Markdown."""
     names = list(rows[0])
     cells = [names, *([_cell(row[name]) for name in names] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
@@ -53,7 +57,7 @@ def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
         for row in cells
     ]
     lines.insert(1, ' | '.join('-' * (w - 1) + ':' for w in widths))
-    print('\n'.join(f'| {line} |' for line in lines), flush=True)
+    return '\n'.join(f'| {line} |' for line in lines)
 
 
 def _cell(value: Any) -> str:

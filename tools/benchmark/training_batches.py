@@ -31,16 +31,17 @@ def arch_config(args: argparse.Namespace) -> Config:
     return config
 
 
-def random_batches(size: int, frames: int, seed: int) -> Iterator[dict]:
-    """Draw batches of pixels and words without end."""
-    generator = torch.Generator().manual_seed(seed)
+def random_batches(
+    size: int, frames: int, seed: int, device: torch.device
+) -> Iterator[dict]:
+    """Draw batches of pixels and words on a device without end."""
+    generator = torch.Generator(device).manual_seed(seed)
+    options: dict = dict(generator=generator, device=device)
+    shape = (size, frames, 3, PIXELS, PIXELS)
     while True:
-        ids = torch.randint(1, 40000, (size, WORDS), generator=generator)
+        ids = torch.randint(1, 40000, (size, WORDS), **options)
         ids[:, 0], ids[:, -1] = 49406, 49407
-        pixels = torch.randint(
-            256, (size, frames, 3, PIXELS, PIXELS), generator=generator,
-            dtype=torch.uint8,
-        )  # fmt: skip
+        pixels = torch.randint(256, shape, dtype=torch.uint8, **options)
         yield dict(
             inputs=dict(
                 frames=list(pixels), token_ids=[row[None] for row in ids]

@@ -6,7 +6,9 @@ r"""A whole training iteration, split into its parts.
 
 Times data, preprocessor, both encoders, the head's forward and backward, the
 encoders' backward and the optimizer, and then the same iteration with the
-brute-force objective in place of the head, in turn. Run it from a checkout.
+brute-force objective in place of the head, in turn; on a GPU peak memory as
+well. Several --dtype and --checkpointing are measured one after the other.
+float16 trains with a loss scaler, which needs a GPU. Run it from a checkout.
 
 The first form takes model, data and optimizer of a config; its data set must
 be there (the toy one: python tools/dataset_converters/toy.py --out data/toy).
@@ -27,7 +29,15 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from common import REPOSITORY, make_parser, precision, start, synchronize
+from common import (
+    REPOSITORY,
+    each_dtype,
+    make_parser,
+    precision,
+    start,
+    synchronize,
+    unless_out_of_memory,
+)
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
@@ -59,7 +69,7 @@ HEAD_PARTS = ('head forward', 'head backward')
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = make_parser(__doc__, repeats=3)
+    parser = make_parser(__doc__, several_dtypes=True, repeats=3)
     add = parser.add_argument
     add(
         '--config',
@@ -75,7 +85,17 @@ def parse_args() -> argparse.Namespace:
         '--arch',
         help='a CLIP of open_clip, for example ViT-B-32, on random pixels',
     )
-    return parser.parse_args()
+    add(
+        '--checkpointing',
+        choices=('as in the config', 'off', 'on'),
+        nargs='+',
+        default=['as in the config'],
+        help='gradient checkpointing of the encoders; several are measured',
+    )
+    args = parser.parse_args()
+    if 'float16' in args.dtype and torch.device(args.device).type == 'cpu':
+        parser.error('--dtype float16 needs a GPU, for its loss scaler.')
+    return args
 
 
 class Clock:
@@ -122,9 +142,12 @@ class Iteration:
         if brute_force:
             model.head = BruteForceObjective(model.head)
         self.model.train()
-        self.optimizer = build_optim_wrapper(
-            model, copy.deepcopy(optim_wrapper)
-        )
+        optim_wrapper = copy.deepcopy(optim_wrapper)
+        if args.dtype == 'float16':
+            optim_wrapper.update(
+                type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic'
+            )
+        self.optimizer = build_optim_wrapper(model, optim_wrapper)
 
     def head_loss(self, text: Tensor, frames: Tensor, mask: Tensor) -> Tensor:
         """Add up the losses of the head."""
@@ -160,7 +183,8 @@ class Iteration:
                     sides[0], sides[1], inputs['frame_mask']
                 ),
             )
-        clock('head backward', loss.backward)
+        # scales the loss where a scaler is needed
+        clock('head backward', lambda: self.optimizer.backward(loss))
         clock(
             'encoders backward',
             lambda: torch.autograd.backward(
@@ -177,6 +201,118 @@ class Iteration:
         return clock
 
 
+def peak_bytes(
+    way: Iteration, batches: Iterator[dict], device: torch.device, others: int
+) -> int | None:
+    """Memory of an iteration, weights and optimizer included, on a GPU.
+
+    Args:
+        way (Iteration): Has run once, so that the optimizer has its state.
+        batches (Iterator): What to train on.
+        device (torch.device): Where.
+        others (int): Bytes that other ways hold meanwhile.
+    """
+    if device.type != 'cuda':
+        return None
+    torch.cuda.reset_peak_memory_stats(device)
+    way.run(batches, device)
+    return torch.cuda.max_memory_allocated(device) - others
+
+
+def measure(
+    config: Config,
+    batches: Iterator[dict],
+    checkpointing: str,
+    args: argparse.Namespace,
+) -> dict[str, Any]:
+    """Measure ours and, where it fits, the reference."""
+    device = torch.device(args.device)
+    model_config = copy.deepcopy(config.model)
+    if checkpointing != 'as in the config':
+        for tower in ('text_encoder', 'video_encoder'):
+            model_config[tower].gradient_checkpointing = checkpointing == 'on'
+    torch.manual_seed(args.seed)
+    model = MODELS.build(model_config)
+    ways: dict[str, Iteration] = {}
+    peak: dict[str, int | None] = {}
+    unfit: list[str] = []
+
+    def add(name: str) -> None:
+        others = (
+            torch.cuda.memory_allocated(device) if device.type == 'cuda' else 0
+        )
+        way = Iteration(
+            copy.deepcopy(model).to(device),
+            config.optim_wrapper,
+            name == 'reference',
+            args,
+        )
+        way.run(batches, device)  # warm-up
+        peak[name] = peak_bytes(way, batches, device, others)
+        ways[name] = way
+
+    add('ours')
+    unless_out_of_memory('the reference', lambda: add('reference'), unfit)
+    clocks: dict[str, list[Clock]] = {name: [] for name in ways}
+    for _ in range(args.repeats):
+        for name, way in ways.items():
+            clocks[name].append(way.run(batches, device))
+    spent = {
+        name: {
+            part: statistics.median(clock.spent[part] for clock in found)
+            for part in PARTS
+        }
+        for name, found in clocks.items()
+    }
+    total = {name: sum(parts.values()) for name, parts in spent.items()}
+    head = {
+        name: sum(parts[part] for part in HEAD_PARTS)
+        for name, parts in spent.items()
+    }
+    return dict(
+        dtype=args.dtype,
+        checkpointing=checkpointing,
+        seconds=spent,
+        total_seconds=total,
+        head_seconds=head,
+        head_percent={k: 100 * head[k] / total[k] for k in total},
+        ratio=quotient(total),
+        head_ratio=quotient(head),
+        peak_bytes=peak,
+        reference_note=unfit,
+        losses_finite=all(math.isfinite(way.loss) for way in ways.values()),
+    )
+
+
+def quotient(seconds: dict[str, float]) -> float | None:
+    """Divide the time of the reference by ours, where it was measured."""
+    if 'reference' not in seconds:
+        return None
+    return seconds['reference'] / seconds['ours']
+
+
+def report(case: dict, sizes: dict[str, int]) -> None:
+    """Print a case."""
+    rows = []
+    for part in (*PARTS, 'all'):
+        row: dict[str, Any] = {'part': part}
+        for name, total in case['total_seconds'].items():
+            spent = case['seconds'][name].get(part, total)
+            row.update({f'{name} s': spent, f'{name} %': 100 * spent / total})
+        rows.append(row)
+    print_table(
+        f'Training iteration, {case["dtype"]}, checkpointing '
+        f'{case["checkpointing"]}, '
+        + ', '.join(f'{key} {value}' for key, value in sizes.items()),
+        rows,
+    )
+    if case['ratio'] is not None:
+        print(
+            f'the iteration is {case["ratio"]:.2f} times, the head '
+            f'{case["head_ratio"]:.2f} times as fast as with the reference'
+        )
+
+
 def main() -> None:
     """Measure, print and write."""
     args = parse_args()
@@ -190,88 +326,35 @@ def main() -> None:
             args.batch or 8,
             config.model.data_preprocessor.num_frames,
             args.seed,
+            device,
         )
     else:
         config = Config.fromfile(args.config)
         batches = loaded_batches(config.train_dataloader, args)
-    model = MODELS.build(config.model)
-    batch = next(batches)
+    inputs = next(batches)['inputs']
+    head = config.model.head
     sizes = dict(
-        batch=len(batch['inputs']['frames']),
-        frames=model.head.num_frames,
-        dim=model.head.embed_dim,
-        candidates=model.head.candidate_noise.num_candidates,
-        pixels=batch['inputs']['frames'][0].shape[-1],
+        batch=len(inputs['frames']),
+        frames=head.num_frames,
+        dim=head.embed_dim,
+        candidates=head.num_candidates,
+        pixels=inputs['frames'][0].shape[-1],
     )
-    ways = {
-        name: Iteration(
-            copy.deepcopy(model).to(device),
-            config.optim_wrapper,
-            name == 'reference',
-            args,
-        )
-        for name in ('ours', 'reference')
-    }
-    clocks: dict[str, list[Clock]] = {name: [] for name in ways}
-    # the first round warms up
-    for round_number in range(args.repeats + 1):
-        for name, way in ways.items():
-            clock = way.run(batches, device)
-            if round_number:
-                clocks[name].append(clock)
-    spent = {
-        name: {
-            part: statistics.median(clock.spent[part] for clock in found)
-            for part in PARTS
-        }
-        for name, found in clocks.items()
-    }
-    total = {name: sum(parts.values()) for name, parts in spent.items()}
-    head = {
-        name: sum(parts[part] for part in HEAD_PARTS)
-        for name, parts in spent.items()
-    }
-    write_report(
-        args,
-        machine,
-        sizes=sizes,
-        seconds=spent,
-        total_seconds=total,
-        head_seconds=head,
-        head_percent={k: 100 * head[k] / total[k] for k in total},
-        ratio=total['reference'] / total['ours'],
-        head_ratio=head['reference'] / head['ours'],
-        losses_finite=all(math.isfinite(way.loss) for way in ways.values()),
-    )
-    rows = [
-        {
-            'part': part,
-            'ours s': spent['ours'][part],
-            'ours %': 100 * spent['ours'][part] / total['ours'],
-            'reference s': spent['reference'][part],
-            'reference %': 100 * spent['reference'][part] / total['reference'],
-        }
-        for part in PARTS
-    ]
-    rows.append(
-        {
-            'part': 'all',
-            'ours s': total['ours'],
-            'ours %': 100.0,
-            'reference s': total['reference'],
-            'reference %': 100.0,
-        }
-    )
-    print_table(
-        'Training iteration, '
-        + ', '.join(f'{key} {value}' for key, value in sizes.items()),
-        rows,
-    )
-    print(
-        f'the iteration is {total["reference"] / total["ours"]:.2f} times, '
-        f'the head {head["reference"] / head["ours"]:.2f} times as fast as '
-        'with the reference'
-    )
+    cases: list[dict] = []
+    skipped: list[str] = []
+    for options in each_dtype(args):
+        for checkpointing in args.checkpointing:
+            case = unless_out_of_memory(
+                f'{options.dtype} with checkpointing {checkpointing}',
+                lambda: measure(config, batches, checkpointing, options),  # noqa: B023
+                skipped,
+            )
+            if case:
+                report(case, sizes)
+                cases.append(case)
+            write_report(
+                args, machine, sizes=sizes, cases=cases, skipped=skipped
+            )
 
 
 if __name__ == '__main__':

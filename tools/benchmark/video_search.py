@@ -66,17 +66,24 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_rows(head: Any, count: int, frames: int, seed: int) -> list[Moments]:
-    """Prepare rows of random features."""
+def make_rows(
+    head: Any, device: torch.device, count: int, seed: int
+) -> list[Moments]:
+    """Prepare rows of random features on the device of the head."""
+    frames = head.num_frames
     generator = torch.Generator().manual_seed(seed)
     shape = (count, frames, head.embed_dim)
     # frames of one video resemble each other
     features = torch.randn(count, 1, head.embed_dim, generator=generator)
     features = features + 0.5 * torch.randn(shape, generator=generator)
-    video = VideoFeatures(features, torch.ones(shape[:2], dtype=torch.bool))
+    mask = torch.ones(shape[:2], dtype=torch.bool)
+    video = VideoFeatures(features.to(device), mask.to(device))
     with torch.no_grad():
-        state = flatten_state(head.prepare_video(video))
-        vectors = head.shortlist_video(video)
+        state = {
+            name: part.cpu()
+            for name, part in flatten_state(head.prepare_video(video)).items()
+        }
+        vectors = head.shortlist_video(video).cpu()
     unit = F.normalize(features, dim=-1)
     return [
         Moments(
@@ -100,15 +107,14 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 def build(inferencer: RetrievalInferencer, args: argparse.Namespace) -> dict:
     """Build the index; return times of its parts."""
-    head = inferencer.encoder.head
-    frames = head.num_frames
+    head, device = inferencer.encoder.head, torch.device(args.device)
     preparing = writing = 0.0
     shutil.rmtree(args.folder, ignore_errors=True)
     with inferencer.new_index(args.folder, precision=args.precision) as index:
         for first in range(0, args.rows, BLOCK):
             count = min(BLOCK, args.rows - first)
             seconds, rows = timed(
-                lambda: make_rows(head, count, frames, first)  # noqa: B023
+                lambda: make_rows(head, device, count, first)  # noqa: B023
             )
             preparing += seconds
             files = [
@@ -160,7 +166,7 @@ def main() -> None:
         inferencer.use(writer)
         inferencer.searcher()
         head = inferencer.encoder.head
-        new = make_rows(head, 1, head.num_frames, args.rows)[0]
+        new = make_rows(head, device, 1, args.rows)[0]
         file = IndexedFile('/videos/new.mp4', 1, 1, 30.0)
         measured['adding one'] = timed(lambda: writer.add(file, new))[0]
         measured['search after it'] = timed(lambda: search('a dog'))[0]

@@ -1,0 +1,474 @@
+r"""Everything a GPU can tell, in one command.
+
+    python tools/benchmark/gpu.py OUT_DIR
+    python tools/benchmark/gpu.py OUT_DIR --stages tests,golden
+    python tools/benchmark/gpu.py OUT_DIR --smoke
+
+A chain of stages, the most valuable first. Each is made of processes of its
+own with a time limit, and leaves one line here and one JSON file in OUT_DIR,
+so that a stage that fails or hangs costs itself alone. Time that a stage does
+not use is there for the later ones. ``gpu_tables.py OUT_DIR`` then brings the
+figures into docs/performance.md. --smoke runs every stage in small on a CPU.
+
+Exit code: 0 if all is well, 1 if a stage failed, ran out of time or did not
+fit on the card, 2 if nothing could be started, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+HERE = Path(__file__).resolve().parent
+REPOSITORY = HERE.parents[1]
+#: Seconds between asking a process to stop and ending it.
+GRACE = 5.0
+#: Characters of the output of a failed process that are kept.
+TAIL = 6000
+
+Report = dict[str, Any]
+
+
+class Stage(NamedTuple):
+    """A link of the chain.
+
+    Args:
+        name (str): Of the stage and of its JSON file.
+        seconds (float): Its share of the time.
+        full (list): Commands on a GPU: the name of a benchmark, or
+            ``'pytest'``, and its options.
+        smoke (list): The same in small, on a CPU.
+        line (Callable): Says in a line what the report of a command tells.
+    """
+
+    name: str
+    seconds: float
+    full: Sequence[Sequence[object]]
+    smoke: Sequence[Sequence[object]]
+    line: Callable[[Report], str]
+
+
+# What a stage says ---------------------------------------------------------
+
+
+def tests_line(report: Report) -> str:
+    """Say how many tests passed, and name those that did not."""
+    line = ', '.join(
+        f'{report[key]} {key}' for key in ('passed', 'failed', 'skipped')
+    )
+    names = [failure['test'] for failure in report['failures']]
+    more = f' and {len(names) - 5} more' if len(names) > 5 else ''
+    return line + (f': {", ".join(names[:5])}{more}' if names else '')
+
+
+def scoring_line(report: Report) -> str:
+    """Say how long all pairs took."""
+    return ', '.join(
+        f'{x["texts"]}x{x["videos"]}x{x["frames"]} {x["dtype"]} '
+        f'{x["ours"]["seconds"]:.3g} s ({x["ratio"]:.3g}x)'
+        for x in report['cases']
+    )
+
+
+def step_line(report: Report) -> str:
+    """Say how long a step took at each batch."""
+    return ', '.join(
+        f'B={x["batch"]} {x["dtype"]} {x["ours"]["seconds"]:.3g} s'
+        + gigabytes(x['ours']['peak_bytes'])
+        for x in report['cases']
+    )
+
+
+def iteration_line(report: Report) -> str:
+    """Say how long an iteration took, and the head in it."""
+    return ', '.join(
+        f'{x["dtype"]} checkpointing {x["checkpointing"]} '
+        f'{x["total_seconds"]["ours"]:.3g} s (head '
+        f'{x["head_percent"]["ours"]:.2g} %)'
+        + gigabytes(x['peak_bytes']['ours'])
+        for x in report['cases']
+    )
+
+
+def evaluation_line(report: Report) -> str:
+    """Say how long an evaluation, or a query, took."""
+    if report['benchmark'] == 'video_search':
+        took = 1000 * report['seconds']['one query, median']
+        return f'a query in {report["options"]["rows"]} rows {took:.3g} ms'
+    return ', '.join(
+        f'{report["options"]["videos"]} videos x {stage["captions"]} captions '
+        f'{name.replace("_", " ")} {stage["seconds"]:.3g} s'
+        for name, stage in report['stages'].items()
+    )
+
+
+def loading_line(report: Report) -> str:
+    """Say how many frames arrive in a second."""
+    return ', '.join(
+        f'{x["way"]} {x["frames_per_second"]:.0f} frames/s'
+        for x in report['rows']
+    )
+
+
+def gigabytes(size: int | None) -> str:
+    """Write a size, where it was measured."""
+    return '' if size is None else f' {size / 2**30:.2f} GiB'
+
+
+# The chain -----------------------------------------------------------------
+
+TINY = (
+    '--dim', 16, '--candidates', 4, '--repeats', 1, '--peak-size', 32,
+    '--dtype', 'float32', 'bfloat16',
+)  # fmt: skip
+SCORING = (
+    'pair_scoring', '--device', 'cuda', '--texts', 1000, '--videos', 1000,
+    '--reference-texts', 8, '--repeats', 3,
+    '--dtype', 'float32', 'tf32', 'bfloat16',
+)  # fmt: skip
+STAGES = (
+    Stage(
+        'tests',
+        95,
+        full=[('pytest', '-m', 'gpu', '--device', 'cuda')],
+        smoke=[('pytest', '-m', 'gpu and not slow', '--device', 'cpu')],
+        line=tests_line,
+    ),
+    Stage(
+        'golden',
+        50,
+        full=[('pytest', '--device', 'cuda', 'tests/golden')],
+        smoke=[
+            ('pytest', '--device', 'cpu', 'tests/golden/test_layers.py',
+             'tests/golden/test_losses.py'),
+        ],
+        line=tests_line,
+    ),
+    Stage(
+        'scoring',
+        90,
+        full=[
+            (*SCORING, '--frames', 12, '--compiled', 'float32', 'bfloat16'),
+            (*SCORING, '--frames', 64, '--compiled', 'bfloat16'),
+        ],
+        smoke=[
+            ('pair_scoring', *TINY, '--texts', 7, '--videos', 5, '--frames', 3,
+             '--reference-texts', 3),
+        ],
+        line=scoring_line,
+    ),
+    Stage(
+        'step',
+        45,
+        full=[
+            ('training_step', '--device', 'cuda', '--frames', 12, '--batch',
+             64, 128, 256, 1024, '--dtype', 'bfloat16', 'float32',
+             '--reference-up-to', 128, '--count-up-to', 64, '--repeats', 2),
+        ],
+        smoke=[
+            ('training_step', *TINY, '--frames', 3, '--batch', 3, 6,
+             '--reference-up-to', 3, '--count-up-to', 3),
+        ],
+        line=step_line,
+    ),
+    Stage(
+        'iteration',
+        70,
+        full=[
+            ('training_iteration', '--device', 'cuda', '--arch', 'ViT-B-16',
+             '--batch', 64, '--frames', 12, '--dtype', 'bfloat16', 'float16',
+             'float32', '--checkpointing', 'off', 'on'),
+        ],
+        smoke=[
+            ('training_iteration', '--arch', 'ViT-B-32', '--batch', 2,
+             '--frames', 1, '--repeats', 1, '--dtype', 'bfloat16',
+             '--checkpointing', 'on'),
+        ],
+        line=iteration_line,
+    ),
+    Stage(
+        'evaluation',
+        100,
+        full=[
+            ('multi_caption', '--device', 'cuda', '--videos', 1000,
+             '--captions', 1000, '--stages', 'all_pairs'),
+            ('multi_caption', '--device', 'cuda'),
+            ('video_search', '--device', 'cuda', '--rows', 100_000,
+             '--folder', '{scratch}/index'),
+        ],
+        smoke=[
+            ('multi_caption', '--dim', 16, '--candidates', 4, '--repeats', 1,
+             '--frames', 3, '--videos', 12, '--captions', 40, '--sample', 9,
+             '--shortlist', 4),
+            ('video_search', '--config', 'eaglenet_toy', '--rows', 600,
+             '--queries', 3, '--folder', '{scratch}/index'),
+        ],
+        line=evaluation_line,
+    ),
+    Stage(
+        'loading',
+        30,
+        full=[('loader_throughput', '--device', 'cuda', '--batch', 16)],
+        smoke=[
+            ('loader_throughput', '--clips', 2, '--items', 6, '--batch', 3,
+             '--size', 32, '--workers', 1, '--repeats', 1),
+        ],
+        line=loading_line,
+    ),
+)  # fmt: skip
+
+
+def parse_args(stages: Sequence[Stage]) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add('out_dir', type=Path, help='folder of the JSON files')
+    add('--stages', help='some of them, with commas: ' + _names(stages))
+    add('--smoke', action='store_true', help='in small, on a CPU')
+    add('--golden-dir', type=Path, help='golden data, if they lie elsewhere')
+    args = parser.parse_args()
+    chosen = (args.stages or _names(stages)).split(',')
+    unknown = set(chosen) - {stage.name for stage in stages}
+    if unknown:
+        parser.error(
+            f'--stages: there is no {", ".join(sorted(unknown))}; choose from '
+            f'{_names(stages)}.'
+        )
+    if args.golden_dir and not args.golden_dir.is_dir():
+        parser.error(f'--golden-dir: {args.golden_dir} is no folder.')
+    args.stages = [stage for stage in stages if stage.name in chosen]
+    if not args.smoke:
+        # here, since torch takes seconds to import
+        import torch
+
+        if not torch.cuda.is_available():
+            parser.error('torch sees no GPU. --smoke tries all on a CPU.')
+    return args
+
+
+def _names(stages: Sequence[Stage]) -> str:
+    return ','.join(stage.name for stage in stages)
+
+
+def command_line(
+    command: Sequence[object], file: Path, args: argparse.Namespace
+) -> list[str]:
+    """Write out a command.
+
+    Args:
+        command (Sequence): Of a stage.
+        file (Path): Where its report goes.
+        args (argparse.Namespace): Options of the chain.
+    """
+    name, *options = (str(x).format(scratch=file.parent) for x in command)
+    if name == 'pytest':
+        if args.golden_dir:
+            options += ['--golden-dir', str(args.golden_dir.resolve())]
+        return [
+            sys.executable, '-m', 'pytest', '-q', '-p', 'no:cacheprovider',
+            f'--junitxml={file}', *options,
+        ]  # fmt: skip
+    if args.smoke:
+        options += ['--threads', '1']
+    return [
+        sys.executable, str(HERE / f'{name}.py'), *options,
+        '--json', str(file),
+    ]  # fmt: skip
+
+
+def read_report(file: Path) -> Report | None:
+    """Read what a process has written, JSON or pytest's XML."""
+    if not file.is_file():
+        return None
+    text = file.read_text()
+    if not text.startswith('<'):
+        return json.loads(text)
+    cases = list(ElementTree.fromstring(text).iter('testcase'))
+    failures = [
+        dict(
+            test=case.get('name'),
+            file=case.get('classname'),
+            message=(problem.get('message') or '')[:2000],
+        )
+        for case in cases
+        for problem in case
+        if problem.tag in ('failure', 'error')
+    ]
+    skipped = [case for case in cases if case.find('skipped') is not None]
+    failed = {(x['file'], x['test']) for x in failures}
+    slowest = sorted(cases, key=lambda x: -float(x.get('time', 0)))[:5]
+    return dict(
+        benchmark='pytest',
+        passed=len(cases) - len(skipped) - len(failed),
+        failed=len(failed),
+        skipped=len(skipped),
+        failures=failures,
+        slowest={x.get('name'): float(x.get('time', 0)) for x in slowest},
+    )
+
+
+def run_command(
+    command: list[str], file: Path, seconds: float
+) -> dict[str, Any]:
+    """Run a process, and end it with all its children at the time limit.
+
+    Args:
+        command (list[str]): What to run.
+        file (Path): Its report.
+        seconds (float): Time limit.
+
+    Returns:
+        dict: ``status`` (``'done'``, or what went wrong), ``seconds``,
+        ``command``, ``report`` (None if there is none), and the end of the
+        ``output`` of a process that failed.
+    """
+    begin = time.perf_counter()
+    environment = dict(os.environ, HF_HUB_OFFLINE='1', PYTHONUNBUFFERED='1')
+    paths = [str(REPOSITORY), os.environ.get('PYTHONPATH', '')]
+    environment['PYTHONPATH'] = os.pathsep.join(filter(None, paths))
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(
+            command,
+            cwd=REPOSITORY,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        status = 'done'
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            status = f'stopped after {seconds:.0f} s'
+            # pytest and the benchmarks write what they have
+            end_group(process, signal.SIGINT)
+        finally:
+            end_group(process, signal.SIGKILL)
+        output.seek(max(0, output.tell() - TAIL))
+        tail = output.read().decode(errors='replace')
+    if status == 'done' and process.returncode:
+        code = process.returncode
+        status = (
+            f'ended by {signal.Signals(-code).name}'
+            if code < 0
+            else f'failed with exit code {code}'
+        )
+    try:
+        report = read_report(file)
+    except (ValueError, ElementTree.ParseError) as error:
+        report, status = None, f'{status}, unreadable report: {error}'
+    if status == 'done' and report is None:
+        status = 'left no report'
+    if status == 'done' and report.get('skipped') and 'cases' in report:
+        status = 'did not fit'
+    return dict(
+        status=status,
+        seconds=time.perf_counter() - begin,
+        command=[Path(x).name for x in command[1:]],
+        report=report,
+        output=None if status == 'done' else tail,
+    )
+
+
+def end_group(process: subprocess.Popen, number: signal.Signals) -> None:
+    """Send a signal to a process and its children, and wait for it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE)
+
+
+def run_stage(
+    stage: Stage, args: argparse.Namespace, seconds: float
+) -> dict[str, Any]:
+    """Run a stage and write its JSON file, after every process of it.
+
+    Args:
+        stage (Stage): What to run.
+        args (argparse.Namespace): Options of the chain.
+        seconds (float): Time limit of the whole stage.
+
+    Returns:
+        dict: What is in the file.
+    """
+    begin = time.perf_counter()
+    result: dict[str, Any] = dict(
+        stage=stage.name, smoke=args.smoke, status='unfinished', parts=[]
+    )
+    file = args.out_dir / f'{stage.name}.json'
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, command in enumerate(
+            stage.smoke if args.smoke else stage.full
+        ):
+            report = Path(scratch) / f'{number}.report'
+            left = seconds - (time.perf_counter() - begin)
+            part = (
+                run_command(command_line(command, report, args), report, left)
+                if left > 0
+                else dict(status='not run, no time left', report=None)
+            )
+            result['parts'].append(part)
+            file.write_text(json.dumps(result, indent=1) + '\n')
+    troubles = [x['status'] for x in result['parts'] if x['status'] != 'done']
+    lines = [_line(stage, x['report']) for x in result['parts']]
+    result.update(
+        status='; '.join(troubles) or 'done',
+        seconds=time.perf_counter() - begin,
+        line='; '.join(filter(None, lines)),
+    )
+    file.write_text(json.dumps(result, indent=1) + '\n')
+    return result
+
+
+def _line(stage: Stage, report: Report | None) -> str:
+    if report is None:
+        return ''
+    try:
+        line = stage.line(report)
+    except (KeyError, TypeError, ValueError) as error:
+        # of a process that was stopped before it had all figures
+        line = f'unfinished report ({type(error).__name__}: {error})'
+    notes = report.get('skipped')  # of pytest it is a number
+    return '; '.join([line, *(notes if isinstance(notes, list) else [])])
+
+
+def main(stages: Sequence[Stage] = STAGES) -> int:
+    """Run the chain."""
+    args = parse_args(stages)
+    args.out_dir.mkdir(parents=True, exist_ok=True)
+    begin, planned, code = time.perf_counter(), 0.0, 0
+    for stage in args.stages:
+        planned += stage.seconds
+        left = planned - (time.perf_counter() - begin)
+        try:
+            result = run_stage(stage, args, left)
+        except KeyboardInterrupt:
+            print(f'{stage.name}: stopped; what was measured is in place')
+            return 130
+        print(
+            f'{stage.name}: {result["status"]}, {result["seconds"]:.0f} s. '
+            f'{result["line"]}',
+            flush=True,
+        )
+        code = max(code, int(result['status'] != 'done'))
+    print(f'{time.perf_counter() - begin:.0f} s in all; see {args.out_dir}')
+    return code
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""Frames a second from disk to the device, by a loader with all cores.
+
+    python tools/benchmark/loader_throughput.py --device cuda
+
+Loads made clips as a training does: worker processes decode, resize and pack,
+this process brings batches to the device and normalises them there. Every
+reader that is installed is measured, and the frame cache.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from common import make_parser, seconds, start
+from mmengine.runner import Runner
+from reporting import (
+    describe_machine,
+    print_machine,
+    print_table,
+    write_report,
+)
+from video_loading import make_clips
+
+from eaglenet_mm.datasets import TextVideoDataset, write_annotation
+from eaglenet_mm.datasets.frame_cache_building import build_frame_cache
+from eaglenet_mm.models.data_preprocessor import RetrievalDataPreprocessor
+
+#: Package of each reader.
+READERS = {'pyav': 'av', 'decord': 'decord', 'torchcodec': 'torchcodec'}
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = make_parser(__doc__, frames=12, repeats=3)
+    add = parser.add_argument
+    add('--clips', type=int, default=16, help='clips to make')
+    add('--items', type=int, default=512, help='videos of a pass')
+    add('--batch', type=int, default=32, help='videos of a batch')
+    add('--size', type=int, default=224, help='side of a frame in pixels')
+    add('--workers', type=int, help='default: all cores')
+    return parser.parse_args()
+
+
+def dataset_options(
+    args: argparse.Namespace, ann_file: Path, backend: str
+) -> dict[str, Any]:
+    """Give the options of the data set of the recipe, on made clips."""
+    return dict(
+        ann_file=str(ann_file),
+        pipeline=[
+            dict(type='OpenVideo', backend=backend),
+            dict(type='SampleFrames', num_frames=args.frames),
+            dict(type='DecodeFrames'),
+            dict(type='ResizeCenterCrop', size=args.size),
+            dict(type='PackRetrievalInputs'),
+        ],
+    )
+
+
+def measure(
+    args: argparse.Namespace, options: dict[str, Any]
+) -> dict[str, float]:
+    """Time passes over the data; the first one starts the workers."""
+    device = torch.device(args.device)
+    workers = args.workers or os.cpu_count() or 1
+    loader = Runner.build_dataloader(
+        dict(
+            batch_size=args.batch,
+            num_workers=workers,
+            persistent_workers=True,
+            pin_memory=device.type == 'cuda',
+            collate_fn=dict(type='pseudo_collate'),
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            dataset=TextVideoDataset(**options),
+        ),
+        seed=args.seed,
+    )
+    preprocessor = RetrievalDataPreprocessor(num_frames=args.frames)
+    preprocessor.to(device)
+    frames = 0
+
+    def load() -> None:
+        nonlocal frames
+        frames = 0
+        for batch in loader:
+            inputs = preprocessor(batch)['inputs']
+            # counted where they are used, so that every copy has ended
+            frames += int(inputs['frame_mask'].sum())
+
+    load()
+    best = min(seconds(load, device) for _ in range(max(1, args.repeats)))
+    return dict(
+        workers=workers,
+        frames=frames,
+        seconds=best,
+        frames_per_second=frames / best,
+        videos_per_second=len(loader.dataset) / best,
+    )
+
+
+def main() -> None:
+    """Measure, print and write."""
+    args = parse_args()
+    machine = describe_machine(start(args))
+    print_machine(machine)
+    rows: list[dict] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        paths = make_clips(folder, args.clips)
+        ann_file = folder / 'all.json'
+        write_annotation(
+            ann_file,
+            dict(dataset='benchmark', split='test', protocol='all'),
+            [
+                dict(
+                    video_id=str(number),
+                    video=paths[number % len(paths)],
+                    captions=['-'],
+                )
+                for number in range(args.items)
+            ],
+        )
+        there = [x for x, package in READERS.items() if find_spec(package)]
+        for reader in there:
+            options = dataset_options(args, ann_file, reader)
+            rows.append(dict(way=reader, **measure(args, options)))
+            write_report(args, machine, rows=rows)
+        cache = str(folder / 'cache')
+        options = dataset_options(args, ann_file, there[0])
+        workers = args.workers or os.cpu_count() or 1
+        build_frame_cache(
+            TextVideoDataset(**options), cache, num_workers=workers
+        )
+        options['frame_cache'] = cache
+        rows.append(dict(way='frame cache', **measure(args, options)))
+        write_report(args, machine, rows=rows)
+    print_table(
+        f'{args.items} videos of {args.clips} clips, {args.size} pixels', rows
+    )
+
+
+if __name__ == '__main__':
+    main()
