@@ -19,6 +19,7 @@ from mmengine.config import Config
 
 from eaglenet_mm.apis import VideoIndex
 from eaglenet_mm.datasets.toy_writer import write_toy_dataset
+from eaglenet_mm.models.heads.compiled import CompiledScore
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
@@ -26,15 +27,19 @@ TINY = ('--dim', 16, '--candidates', 4, '--threads', 1, '--repeats', 1)
 PEAK = ('--peak-size', 32)
 RATES = {
     'seconds', 'pairs', 'pairs_per_second', 'gflop', 'mflop_per_pair',
-    'written_bytes_per_pair', 'gflop_per_second', 'peak_fraction',
-    'seconds_at_peak',
+    'written_bytes_per_pair', 'moved_bytes_per_pair', 'gflop_per_second',
+    'peak_fraction', 'seconds_at_peak', 'gbyte_per_second',
+    'seconds_at_bandwidth',
 }  # fmt: skip
 Run = Callable[..., dict[str, Any]]
 
 
-def command(repository: Path, name: str, *options: object) -> list[str]:
+def command(
+    repository: Path, name: str, *options: object, as_user: bool = False
+) -> list[str]:
     script = repository / 'tools' / 'benchmark' / f'{name}.py'
-    return [sys.executable, *map(str, (script, *options))]
+    before = [Path(__file__).with_name('as_user.py')] if as_user else []
+    return [sys.executable, *map(str, (*before, script, *options))]
 
 
 @pytest.fixture
@@ -186,10 +191,9 @@ def test_an_interrupted_evaluation_keeps_what_it_has(
         command(
             repository, 'multi_caption', *TINY, '--frames', 3, '--videos', 30,
             '--captions', 300000, '--sample', 4, '--json', file,
+            as_user=True,
         ),
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        # where the tests run in the background, SIGINT may be ignored
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     seen = b''
     try:
@@ -217,22 +221,28 @@ def test_training_iteration(benchmark: Run, tmp_path: Path) -> None:
     write_toy_dataset(tmp_path / 'toy', renderings=2, limit=2, workers=1)
     report = benchmark(
         'training_iteration', '--threads', 1, '--repeats', 1, '--batch', 4,
-        '--data-root', f'{tmp_path / "toy"}/',
+        '--data-root', f'{tmp_path / "toy"}/', '--checkpointing', 'off', 'on',
     )  # fmt: skip
     assert report['sizes']['batch'] == 4
-    assert report['losses_finite'] is True
-    for name in ('ours', 'reference'):
-        spent = report['seconds'][name]
-        assert len(spent) == 8
-        assert all(value > 0 for value in spent.values())
-        total = report['total_seconds'][name]
-        assert total == pytest.approx(sum(spent.values()))
-        head = spent['head forward'] + spent['head backward']
-        assert report['head_percent'][name] == pytest.approx(
-            100 * head / total
-        )
-    assert report['ratio'] > 0
-    assert report['head_ratio'] > 0
+    plain, recomputing = report['cases']
+    assert plain['dtype'] == 'float32'
+    assert (plain['checkpointing'], recomputing['checkpointing']) == (
+        'off', 'on',
+    )  # fmt: skip
+    for case in report['cases']:
+        assert case['losses_finite'] is True
+        for name in ('ours', 'reference'):
+            spent = case['seconds'][name]
+            assert len(spent) == 8
+            assert all(value > 0 for value in spent.values())
+            total = case['total_seconds'][name]
+            assert total == pytest.approx(sum(spent.values()))
+            head = spent['head forward'] + spent['head backward']
+            assert case['head_percent'][name] == pytest.approx(
+                100 * head / total
+            )
+        assert case['ratio'] > 0
+        assert case['head_ratio'] > 0
 
 
 @pytest.mark.slow
@@ -359,6 +369,37 @@ def test_half_precision(
         assert case['losses_finite'] is True
 
 
+def test_scoring_in_several_precisions_and_compiled(
+    in_process: Path, call_tool: Any, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """What a GPU is asked for; the compiler itself would take a minute."""
+    monkeypatch.setattr(CompiledScore.__init__, '__defaults__', ('eager',))
+    file = tmp_path / 'scoring.json'
+    threads = torch.get_num_threads()
+    try:
+        call_tool(
+            'benchmark/pair_scoring.py', *TINY, *PEAK, '--texts', 3,
+            '--videos', 4, '--frames', 3, '--dtype', 'float32', 'tf32',
+            'bfloat16', '--compiled', 'bfloat16', '--json', file,
+        )  # fmt: skip
+    finally:
+        torch.set_num_threads(threads)
+    report = json.loads(file.read_text())
+    assert [case['dtype'] for case in report['cases']] == [
+        'float32',
+        'tf32',
+        'bfloat16',
+    ]
+    assert torch.get_float32_matmul_precision() == 'highest'
+    (compiled,) = report['compiled']
+    assert compiled['dtype'] == 'bfloat16'
+    assert compiled['failed'] is False
+    assert compiled['pairs_per_second'] == pytest.approx(
+        12 / compiled['seconds']
+    )
+
+
 def test_products_in_place_are_counted(in_process: Path) -> None:
     """Those that torch's own table leaves out."""
     rates = importlib.import_module('rates')
@@ -375,16 +416,21 @@ def test_products_in_place_are_counted(in_process: Path) -> None:
 
 def test_results_are_counted_and_views_are_not(in_process: Path) -> None:
     rates = importlib.import_module('rates')
-    x, out = torch.ones(4, 6), torch.empty(3, 4)
+    x, out, one = torch.ones(4, 6), torch.empty(3, 4), torch.ones(1, 1)
+    # what is written, what is read
     counts = {
-        0: lambda: x.t().unflatten(0, (2, 3)).expand(5, 2, 3, 4).split(1),
-        4 * 24: lambda: x + 1,
-        4 * 12: lambda: torch.mul(x[:3, :4], 2, out=out),
-        4 * 8: lambda: x[:, 1:3].mul_(3),
-        8 * 4 + 4 * 4: lambda: x.max(dim=1),
+        (0, 0): lambda: x.t().unflatten(0, (2, 3)).expand(5, 2, 3, 4).split(1),
+        (4 * 24, 4 * 24): lambda: x + 1,
+        # an expanded one is not read more often than it is there
+        (4 * 24, 4 * 24 + 4): lambda: x * one.expand(4, 6),
+        (4 * 12, 4 * 12): lambda: torch.mul(x[:3, :4], 2, out=out),
+        (4 * 8, 4 * 8): lambda: x[:, 1:3].mul_(3),
+        (4 * 12, 0): lambda: out.zero_(),
+        (8 * 4 + 4 * 4, 4 * 24): lambda: x.max(dim=1),
     }
     for expected, run in counts.items():
-        assert rates.count_work(run) == (0, expected)
+        assert rates.count_work(run)[1:] == expected
+        assert rates.count_work(run).flops == 0
 
 
 @pytest.mark.slow
@@ -401,6 +447,18 @@ def test_video_loading(benchmark: Run) -> None:
     assert report['largest_difference'] == 0
     assert report['cache_bytes'] == 10 * 3 * 32 * 32
     assert len(report['memory']['resident_mib']) == 4
+
+
+@pytest.mark.slow
+def test_loader_throughput(benchmark: Run) -> None:
+    report = benchmark(
+        'loader_throughput', '--clips', 2, '--items', 6, '--batch', 4,
+        '--size', 32, '--workers', 1, '--repeats', 1, '--threads', 1,
+    )  # fmt: skip
+    assert {'pyav', 'frame cache'} <= {row['way'] for row in report['rows']}
+    # one frame a second of clips of 10 and 20 seconds, 12 at most
+    assert {row['frames'] for row in report['rows']} == {3 * (10 + 12)}
+    assert all(row['frames_per_second'] > 0 for row in report['rows'])
 
 
 @pytest.mark.slow

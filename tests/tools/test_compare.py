@@ -170,9 +170,7 @@ def test_an_interrupted_run_goes_on(how, compare, tools, tmp_path):
         f'{str(tmp_path / "runs")!r}, {str(tools)!r}).run()\n'
     )
     process = subprocess.Popen(
-        [sys.executable, '-c', script],
-        # where the tests run in the background, SIGINT may be ignored
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        [sys.executable, ROOT / 'tests/tools/as_user.py', '-c', script]
     )
     folder = tmp_path / 'runs' / f'model1-{digest(Config(config))}' / 'seed0'
     try:

@@ -1,4 +1,4 @@
-"""A collection of Milvus: a number and a vector in each row."""
+"""Opening a collection of Milvus: a number and a vector in each row."""
 
 from __future__ import annotations
 
@@ -8,40 +8,6 @@ from .milvus_connection import MilvusConnection
 ID = 'id'
 
 _LOADING_SECONDS = 600.0
-
-
-def create_collection(
-    connection: MilvusConnection,
-    name: str,
-    field: str,
-    embed_dim: int,
-    index_type: str,
-) -> None:
-    """Make a collection, with an index of inner products.
-
-    Args:
-        connection (MilvusConnection): To the database.
-        name (str): Of the collection.
-        field (str): Of the vectors.
-        embed_dim (int): Width of the vectors.
-        index_type (str): Of Milvus, as ``'FLAT'`` or ``'AUTOINDEX'``.
-    """
-    from pymilvus import DataType, MilvusClient
-
-    schema = MilvusClient.create_schema(
-        auto_id=False, enable_dynamic_field=False
-    )
-    schema.add_field(ID, DataType.INT64, is_primary=True)
-    schema.add_field(field, DataType.FLOAT_VECTOR, dim=embed_dim)
-    index = MilvusClient.prepare_index_params()
-    index.add_index(field, index_type=index_type, metric_type='IP')
-    connection.call(
-        'create_collection',
-        collection_name=name,
-        schema=schema,
-        index_params=index,
-        consistency_level='Strong',
-    )
 
 
 def open_collection(

@@ -7,7 +7,7 @@ import os
 import re
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from eaglenet_mm.registry import SHORTLISTERS
 
 from .base import Shortlister
 from .highest import fetch_highest
-from .milvus_collection import ID, create_collection, open_collection
+from .milvus_collection import ID, open_collection
 from .milvus_connection import MilvusConnection
 
 #: Most rows that Milvus returns for a query (its quota ``topk``).
@@ -136,22 +136,14 @@ class MilvusShortlister(Shortlister):
         if not self._exists:
             return torch.zeros(0, dtype=torch.int64)
         self._flush()
-        ids = [row[ID] for rows in self._pages() for row in rows]
-        return torch.tensor(ids, dtype=torch.int64).sort().values
-
-    def _pages(self) -> Iterator[list[dict[str, Any]]]:
-        """Go through the ids of the collection."""
         wanted = dict(output_fields=[ID], consistency_level='Strong')
         if self._connection.embedded:
             # all at once; its iterator logs a traceback and goes on
-            yield self._call('query', filter=f'{ID} >= 0', **wanted)
-            return
-        found = self._call('query_iterator', batch_size=MAX_COUNT, **wanted)
-        try:
-            while rows := found.next():
-                yield rows
-        finally:
-            found.close()
+            rows = self._call('query', filter=f'{ID} >= 0', **wanted)
+        else:
+            rows = self._call('query_all', batch_size=MAX_COUNT, **wanted)
+        ids = [row[ID] for row in rows]
+        return torch.tensor(ids, dtype=torch.int64).sort().values
 
     def close(self) -> None:
         """Close the connection; drop rows that belong to nothing lasting."""
@@ -206,12 +198,13 @@ class MilvusShortlister(Shortlister):
 
     def _add(self, row_ids: Tensor, vectors: Tensor) -> None:
         if not self._exists:
-            create_collection(
-                self._connection,
-                self.collection,
-                self._field,
-                self.embed_dim,
-                self.index_type,
+            self._call(
+                'create_collection',
+                key=ID,
+                field=self._field,
+                embed_dim=self.embed_dim,
+                index_type=self.index_type,
+                consistency_level='Strong',
             )
             self._exists = True
         step = max(1, _INSERT_BYTES // (4 * self.embed_dim))
@@ -260,13 +253,13 @@ class MilvusShortlister(Shortlister):
             data=list(queries.numpy()),
             anns_field=self._field,
             limit=number,
-            output_fields=[ID],
+            key=ID,
             search_params=dict(metric_type='IP', params=self._search_params),
             consistency_level='Strong',
         )
         width = min(len(hits) for hits in found)
-        scores = [[hit['distance'] for hit in hits[:width]] for hits in found]
-        row_ids = [[hit[ID] for hit in hits[:width]] for hits in found]
+        scores = [[score for score, _ in hits[:width]] for hits in found]
+        row_ids = [[row for _, row in hits[:width]] for hits in found]
         return torch.tensor(scores), torch.tensor(row_ids, dtype=torch.int64)
 
     def _flush(self) -> None:

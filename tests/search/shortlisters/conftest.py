@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 
 from eaglenet_mm.registry import SHORTLISTERS
 from eaglenet_mm.search.shortlisters import Shortlister
+from eaglenet_mm.search.shortlisters.milvus_connection import MilvusConnection
 
 KINDS: dict[str, dict[str, Any]] = {
     'torch': dict(type='TorchShortlister'),
@@ -24,6 +28,16 @@ KINDS: dict[str, dict[str, Any]] = {
     'milvus-server': dict(type='MilvusShortlister', index_type='FLAT'),
 }
 _PACKAGES = {'faiss': ['faiss'], 'milvus': ['pymilvus', 'milvus_lite']}
+
+_SERVER = """
+import sys
+from milvus_lite.adapter.grpc.server import start_server_in_thread
+server, database, port = start_server_in_thread(sys.argv[1])
+print(port, flush=True)
+sys.stdin.read()
+server.stop(grace=1).wait()
+database.close()
+"""
 
 Make = Callable[[int], Shortlister]
 
@@ -40,13 +54,24 @@ def milvus_server(
 ) -> Iterator[str]:
     """Address of milvus-lite behind its gRPC port; not the real server."""
     need('milvus')
-    from milvus_lite.adapter.grpc.server import start_server_in_thread
+    with serve(tmp_path_factory.mktemp('server') / 'data') as address:
+        # while it is open, the others need no process of their own
+        connection = MilvusConnection(address)
+        yield address
+        connection.close()
 
-    folder = tmp_path_factory.mktemp('server') / 'data'
-    server, database, port = start_server_in_thread(str(folder))
-    yield f'http://127.0.0.1:{port}'
-    server.stop(grace=1).wait()
-    database.close()
+
+@contextmanager
+def serve(folder: Path) -> Iterator[str]:
+    """Start a server in a process of its own: other tests fork this one."""
+    with subprocess.Popen(
+        [sys.executable, '-c', _SERVER, folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        assert server.stdout is not None
+        yield f'http://127.0.0.1:{int(server.stdout.readline())}'
 
 
 @pytest.fixture(params=KINDS)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,11 @@ from torch import Tensor
 from eaglenet_mm.search.shortlisters import (
     MilvusShortlister,
     build_shortlister,
+    milvus_connection,
     milvus_shortlister,
 )
 
-from .conftest import need
+from .conftest import need, serve
 from .reference import WIDTH, brute_force, coarse_vectors
 
 _OTHER_PROCESS = """
@@ -92,6 +95,90 @@ def test_one_process_at_a_time_may_open_it(tmp_path: Path) -> None:
     assert 'close the other' in found
     first.close()
     assert 'Error' not in in_other_process(tmp_path, '')
+
+
+@pytest.mark.slow
+def test_what_is_forked_after_a_search_has_no_client(tmp_path: Path) -> None:
+    """gRPC has threads, and complains of a fork or stops."""
+    told = in_other_process(
+        tmp_path,
+        'from eaglenet_mm.datasets.isolated_workers import run_isolated\n'
+        'shortlister.add(torch.arange(9), torch.zeros(9, 8))\n'
+        'shortlister.search(torch.zeros(1, 8), 3)\n'
+        'for _ in run_isolated(abs, [-1] * 9, num_workers=3, time_limit=60):\n'
+        '    len(shortlister)\n'
+        'print({"grpc", "pymilvus", "milvus_lite"}.intersection(sys.modules))',
+    )
+
+    assert told == 'set()\n'
+
+
+def client_process(shortlister: MilvusShortlister) -> subprocess.Popen:
+    return shortlister._connection._process._end.peek()[2][0]
+
+
+def test_a_fork_does_not_hold_the_database_open(tmp_path: Path) -> None:
+    shortlister = embedded(tmp_path)
+    process = client_process(shortlister)
+    context = multiprocessing.get_context('fork')
+    end = context.Event()
+    fork = context.Process(target=end.wait)
+    fork.start()
+
+    shortlister.close()
+
+    assert process.returncode == 0  # and not that of a kill
+    end.set()
+    fork.join()
+
+
+def test_a_client_that_dies_is_replaced(tmp_path: Path) -> None:
+    shortlister = embedded(tmp_path)
+    shortlister.add(torch.arange(3), coarse_vectors(3))
+    client_process(shortlister).kill()
+
+    with pytest.raises(ConnectionError, match='of its client died'):
+        len(shortlister)
+
+    assert len(shortlister) == 3
+    shortlister.close()
+
+
+def test_an_interrupted_call_leaves_no_answer_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shortlister = embedded(tmp_path)
+    shortlister.add(torch.arange(3), coarse_vectors(3))
+
+    def interrupt(stream: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(milvus_connection.pickle, 'load', interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            shortlister.row_ids()
+
+    assert len(shortlister) == 3
+    shortlister.close()
+
+
+@pytest.mark.slow
+def test_a_killed_process_leaves_the_database_to_others(
+    tmp_path: Path,
+) -> None:
+    told = in_other_process(
+        tmp_path, 'import os, signal; os.kill(os.getpid(), signal.SIGKILL)'
+    )
+    assert told == ''
+
+    for _ in range(100):
+        try:
+            shortlister = embedded(tmp_path)
+            break
+        except ConnectionError:  # until its client has noticed
+            time.sleep(0.1)
+
+    shortlister.close()
 
 
 def test_two_of_one_process_share_it(tmp_path: Path) -> None:
@@ -209,17 +296,13 @@ def test_an_unreachable_server_is_named() -> None:
 
 
 def test_a_server_that_went_away_is_named(tmp_path: Path) -> None:
-    from milvus_lite.adapter.grpc.server import start_server_in_thread
+    with serve(tmp_path / 'data') as address:
+        shortlister = MilvusShortlister(
+            WIDTH, uri=address, collection='a', timeout=2
+        )
+        shortlister.add(torch.arange(3), coarse_vectors(3))
 
-    server, database, port = start_server_in_thread(str(tmp_path / 'data'))
-    shortlister = MilvusShortlister(
-        WIDTH, uri=f'http://127.0.0.1:{port}', collection='a', timeout=2
-    )
-    shortlister.add(torch.arange(3), coarse_vectors(3))
-    server.stop(grace=0).wait()
-    database.close()
-
-    with pytest.raises(ConnectionError, match=f'Milvus at .*{port} did not'):
+    with pytest.raises(ConnectionError, match=f'Milvus at {address} did not'):
         shortlister.search(coarse_vectors(1), 2)
 
     shortlister.close()

@@ -80,7 +80,8 @@ def test_equal_vectors_score_the_same_in_any_place(queries: int) -> None:
     )
 
     assert row_ids.tolist() == [same.tolist()] * queries
-    assert len(scores.unique()) == 1
+    # for each query: a left-over one may be rounded otherwise than the rest
+    assert (scores == scores[:, :1]).all()
 
 
 def test_removing_leaves_no_gap() -> None:
