@@ -90,6 +90,13 @@ def test_passes_of_an_ordinary_loader(workers: int, persistent: bool) -> None:
         assert read(loader) == [expected(epoch, n) for n in range(VIDEOS)]
 
 
+def test_workers_that_share_no_memory() -> None:
+    loader = make_loader(
+        drawn_captions(), num_workers=1, multiprocessing_context='spawn'
+    )
+    assert read(loader) == [expected(0, n) for n in range(VIDEOS)]
+
+
 @pytest.mark.parametrize('workers', [0, 1, 3])
 def test_a_sampler_without_end(workers: int) -> None:
     dataset = drawn_captions()

@@ -23,6 +23,7 @@ from eaglenet_mm.datasets import (
 )
 from eaglenet_mm.datasets.fetching import ITEM_KEYS
 from eaglenet_mm.datasets.shared_records import inner_datasets
+from eaglenet_mm.datasets.video_checks import check_videos
 from eaglenet_mm.engine.hooks import LostVideosHook
 from eaglenet_mm.registry import DATASETS
 from eaglenet_mm.utils.config_datasets import load_datasets
@@ -253,8 +254,40 @@ def test_tools_load_an_own_data_set(config: Path) -> None:
     (dataset,) = load_datasets(str(config)).values()
     assert isinstance(dataset, OwnVideos)
     config.write_text(config.read_text().replace(", ann_file='mine.json'", ''))
-    with pytest.raises(TypeError, match="OwnVideos.*'ann_file'"):
+    with pytest.raises(TypeError, match=r"OwnVideos.*'ann_file'"):
         load_datasets(str(config))
+
+
+def test_videos_of_an_own_data_set_are_checked(
+    records: list[dict], tmp_path: Path, clips: None
+) -> None:
+    class Real(OwnVideos):
+        def load_data_list(self) -> list[dict[str, Any]]:
+            return [
+                dict(
+                    record,
+                    video=str(tmp_path / record['video']),
+                    caption_indices=list(range(len(record['captions']))),
+                    video_index=index,
+                )
+                for index, record in enumerate(records)
+            ]
+
+    (tmp_path / 'a.mp4').write_bytes(b'')
+    dataset = Real(
+        ann_file='mine.json',
+        pipeline=[
+            dict(type='OpenVideo'),
+            dict(type='SampleFrames', num_frames=4),
+            dict(type='DecodeFrames'),
+        ],
+    )
+    report = check_videos(dataset, tmp_path / 'report.json', num_workers=1)
+    assert {x['video_id']: x['status'] for x in report['checks']} == {
+        'a': 'unreadable',
+        'b': 'ok',
+        'c': 'ok',
+    }
 
 
 def test_the_pipeline_of_joined_sets() -> None:

@@ -42,6 +42,10 @@ class DistinctVideoBatchSampler:
     Attributes:
         num_left_out (int): Items that a pass cannot place.
 
+    Note:
+        The stand-in of a video that cannot be read (``on_missing='skip'``)
+        may be one of the batch.
+
     Raises:
         TypeError: If the sampler is another.
         ValueError: If there are fewer videos than places in a batch, or

@@ -43,7 +43,7 @@ def check(batches: list[list[int]], ids: list[str], size: int) -> None:
 
 
 def test_an_ordinary_shuffle_has_collisions(pairs: CaptionExpansion) -> None:
-    """What the sampler is for: 12 of 13 batches of a shuffle collide."""
+    """What the sampler is for."""
     ids = pairs.video_ids()
     sampler = DefaultSampler(pairs, shuffle=True, seed=0)
     plain = list(BatchSampler(sampler, 4, drop_last=True))
@@ -130,7 +130,7 @@ def test_processes_share_the_batches_of_one(
 
     one = batches(0, 1)
     each = [batches(rank, 4) for rank in range(4)]
-    assert len(one) > 4
+    assert len(one) > 3
     for joint, *shares in zip(one, *each, strict=True):
         assert all(len(share) == 2 for share in shares)
         assert sorted(joint) == sorted(x for share in shares for x in share)
@@ -157,10 +157,10 @@ def test_what_is_left_out_is_logged(
         lambda message, **_: logged.append(message),
     )
     sampler = sampler_of(pairs, 8)
-    assert (len(sampler), sampler.num_left_out) == (5, 12)
+    assert (len(sampler), sampler.num_left_out) == (4, 20)
     assert logged == [
-        'A pass over 52 items makes 5 batches of 8 items of different videos; '
-        '12 items are left out of each pass, others each time.'
+        'A pass over 52 items makes 4 batches of 8 items of different videos; '
+        '20 items are left out of each pass, others each time.'
     ]
 
 
