@@ -163,10 +163,8 @@ class ForeignSource:
             for name in ('get_data_info', '__len__')
             if not hasattr(type(dataset), name)
         ]
-        pipeline: Any = getattr(dataset, 'pipeline', None)
-        if pipeline is None:
-            pipeline = getattr(dataset, 'process', None)
-        if not missing and not callable(pipeline):
+        self.dataset = dataset
+        if not missing and not callable(self._pipeline):
             missing = ['pipeline']
         if missing:
             raise TypeError(
@@ -184,10 +182,16 @@ class ForeignSource:
                 'called. Move what it does into a transform or into '
                 "'get_data_info'."
             )
-        self._pipeline = pipeline
-        self.dataset = dataset
         self.current_items = CurrentItems()
         self._ids: list[str] | None = None
+
+    @property
+    def _pipeline(self) -> Any:
+        """What makes inputs of an item."""
+        pipeline = getattr(self.dataset, 'pipeline', None)
+        if pipeline is None:
+            pipeline = getattr(self.dataset, 'process', None)
+        return pipeline
 
     @property
     def name(self) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from mmengine.dataset import BaseDataset
 from torch.utils.data import get_worker_info
 
 # More workers than one loader has; they share places beyond it.
@@ -82,9 +83,9 @@ def wrapped_datasets(dataset: Any) -> list[Any]:
         dataset (Any): A data set or wrapper.
 
     Returns:
-        list[Any]: Nothing for a data set, which is what has a pipeline.
+        list[Any]: Nothing for a data set.
     """
-    if hasattr(dataset, 'pipeline'):
+    if isinstance(dataset, BaseDataset):  # MMEngine's wrappers are none
         return []
     inner = getattr(dataset, 'dataset', None)
     parts = [*getattr(dataset, 'datasets', []), inner]
