@@ -10,7 +10,9 @@ import os.path as osp
 import re
 import sys
 import types
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
+from typing import Any
 
 _VINDLU = osp.join('models', 'multimodal', 'vindlu', 'modeling_bert.py')
 
@@ -28,6 +30,7 @@ def apply() -> None:
     complete_localizers()
     disable_broken_multimodal()
     read_checkpoints_safely()
+    start_loaders_late()
 
 
 def require_mmcv() -> None:
@@ -165,6 +168,44 @@ def read_checkpoints_safely() -> bool:
         checkpoint.load_url = safe_checkpoint.load_checkpoint_url
         needed = True
     return needed
+
+
+def start_loaders_late() -> bool:
+    """Let the iteration-based loop start its loader at the first batch.
+
+    Cause: ``IterBasedTrainLoop`` of MMEngine 0.10.7 starts the loader, and
+    its workers with it, while it is built: they read the first batches before
+    any hook was called and before a checkpoint was loaded, so that nobody can
+    tell a data set anything. ``EpochBasedTrainLoop`` starts it after
+    ``before_train_epoch``. End: an MMEngine whose loop does so as well.
+
+    Returns:
+        bool: Whether the repair was needed.
+    """
+    from mmengine.runner import loops
+
+    iterator = loops._InfiniteDataloaderIterator
+    started = []
+
+    class Probe:
+        def __iter__(self) -> Iterator[None]:
+            started.append(True)
+            return iter(())
+
+    iterator(Probe())
+    if not started:
+        return False
+
+    def wait_for_first_batch(self: Any, dataloader: Iterable) -> None:
+        def batches() -> Iterator:
+            yield from dataloader
+
+        self._dataloader = dataloader
+        self._iterator = batches()
+        self._epoch = 0
+
+    iterator.__init__ = wait_for_first_batch
+    return True
 
 
 def _chooses(loader: types.FunctionType) -> bool:

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from mmengine.runner import CheckpointLoader, checkpoint
+from mmengine.runner import CheckpointLoader, checkpoint, loops
 
 import eaglenet_mm
 from eaglenet_mm import compat
@@ -285,3 +285,32 @@ def test_a_mended_mmengine_is_left_alone(original_loaders, monkeypatch):
 def test_package_folder_of_real_packages():
     assert compat._package_folder('mmengine').endswith('mmengine')
     assert compat._package_folder('no_such_package') is None
+
+
+def test_iteration_loops_start_their_loader_at_the_first_batch():
+    started = []
+
+    class Loader:
+        def __iter__(self):
+            started.append(True)
+            return iter([1, 2])
+
+    iterator = loops._InfiniteDataloaderIterator(Loader())
+    assert not started
+    assert [next(iterator), next(iterator)] == [1, 2]
+    assert started == [True]
+    assert not compat.start_loaders_late()  # done already
+
+
+def test_a_loop_that_waits_is_left_alone(monkeypatch):
+    class Waits:
+        def __init__(self, dataloader):
+            self.dataloader = dataloader
+
+    class Hurries(Waits):
+        def __init__(self, dataloader):
+            self.dataloader = iter(dataloader)
+
+    for kind, needed in ((Waits, False), (Hurries, True), (Hurries, False)):
+        monkeypatch.setattr(loops, '_InfiniteDataloaderIterator', kind)
+        assert compat.start_loaders_late() is needed

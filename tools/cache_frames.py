@@ -12,6 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from eaglenet_mm.datasets import TextVideoDataset
 from eaglenet_mm.datasets.frame_cache_building import build_frame_cache
 from eaglenet_mm.utils.config_datasets import (
     add_dataset_arguments,
@@ -49,6 +50,12 @@ def run(args: argparse.Namespace) -> bool:
     for split, dataset in load_datasets(
         args.config, splits=args.split, options=args.cfg_options
     ).items():
+        if not isinstance(dataset, TextVideoDataset):
+            raise TypeError(
+                f'{split}: only TextVideoDataset reads a frame cache, but the '
+                f'config has {type(dataset).__name__}. Leave it out of '
+                '--split.'
+            )
         print(f'{split}: {len(dataset)} videos of {dataset.ann_file}')
         report = build_frame_cache(
             dataset,

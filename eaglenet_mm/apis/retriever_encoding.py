@@ -281,15 +281,27 @@ class RetrieverEncoder:
 
 def _pipeline_of(cfg: Config) -> list[dict[str, Any]]:
     """Find the pipeline of the test set below its wrappers."""
-    dataset = cfg.test_dataloader.dataset
-    while 'pipeline' not in dataset:
-        if 'dataset' not in dataset:
-            raise ValueError(
-                'test_dataloader.dataset of the config has no pipeline, so '
-                'videos cannot be read. Take a config with one.'
-            )
-        dataset = dataset['dataset']
-    return [dict(transform) for transform in dataset['pipeline']]
+    found: list[list[dict[str, Any]]] = []
+    waiting = [cfg.test_dataloader.dataset]
+    while waiting:
+        dataset = waiting.pop()
+        if 'pipeline' in dataset:
+            found.append([dict(step) for step in dataset['pipeline']])
+            continue
+        inner = [dataset['dataset']] if 'dataset' in dataset else []
+        waiting += [*dataset.get('datasets', []), *inner]
+    if not found:
+        raise ValueError(
+            'test_dataloader.dataset of the config has no pipeline, so '
+            'videos cannot be read. Take a config with one.'
+        )
+    if any(pipeline != found[0] for pipeline in found):
+        raise ValueError(
+            'The joined sets of test_dataloader.dataset have different '
+            f'pipelines ({len(found)} sets), so it is not said how videos '
+            'are to be read. Take a config with one.'
+        )
+    return found[0]
 
 
 def _absolute(weights: str | None) -> str:

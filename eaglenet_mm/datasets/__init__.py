@@ -2,6 +2,8 @@
 
 from .annotation import check_annotation, read_annotation, write_annotation
 from .base_wrapper import RetrievalDatasetWrapper
+from .draws import current_draw, number_draws
+from .samplers import DistinctVideoBatchSampler
 from .text_video_dataset import TextVideoDataset
 from .transforms import (
     CLIPTokenizer,
@@ -25,6 +27,7 @@ __all__ = [
     'CLIPTokenizer',
     'CaptionExpansion',
     'DecodeFrames',
+    'DistinctVideoBatchSampler',
     'OpenVideo',
     'PackRetrievalInputs',
     'ParagraphDataset',
@@ -38,6 +41,8 @@ __all__ = [
     'VideoSubset',
     'WordTokenizer',
     'check_annotation',
+    'current_draw',
+    'number_draws',
     'open_video',
     'read_annotation',
     'write_annotation',

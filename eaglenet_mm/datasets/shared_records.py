@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from mmengine.dataset import BaseDataset
 from torch.utils.data import get_worker_info
 
 # More workers than one loader has; they share places beyond it.
@@ -75,6 +76,37 @@ class CurrentItems:
             row[0], row[1] = os.getpid(), value
 
 
+def wrapped_datasets(dataset: Any) -> list[Any]:
+    """List what a wrapper wraps, be it ours or another's.
+
+    Args:
+        dataset (Any): A data set or wrapper.
+
+    Returns:
+        list[Any]: Nothing for a data set.
+    """
+    if isinstance(dataset, BaseDataset):  # MMEngine's wrappers are none
+        return []
+    inner = getattr(dataset, 'dataset', None)
+    parts = [*getattr(dataset, 'datasets', []), inner]
+    # a data set may call its name, or an option, 'dataset'
+    return [x for x in parts if not isinstance(x, str | dict | None)]
+
+
+def all_datasets(dataset: Any) -> Iterator[Any]:
+    """Find a data set and all inside, from the outside to the inside.
+
+    Args:
+        dataset (Any): A data set or wrapper.
+
+    Yields:
+        Any: Every wrapper and data set.
+    """
+    yield dataset
+    for part in wrapped_datasets(dataset):
+        yield from all_datasets(part)
+
+
 def inner_datasets(dataset: Any) -> Iterator[Any]:
     """Find the data sets inside wrappers, ours and others'.
 
@@ -84,14 +116,38 @@ def inner_datasets(dataset: Any) -> Iterator[Any]:
     Yields:
         Any: Every data set that wraps no other.
     """
-    inner = getattr(dataset, 'dataset', None)
-    parts = [*getattr(dataset, 'datasets', [])]
-    if inner is not None:
-        parts.append(inner)
-    if not parts:
+    return (x for x in all_datasets(dataset) if not wrapped_datasets(x))
+
+
+def recording_datasets(dataset: Any) -> Iterator[Any]:
+    """Find what notes the items that it reads and loses.
+
+    Args:
+        dataset (Any): A data set or wrapper.
+
+    Yields:
+        Any: With ``current_items``, ``lost_videos`` and ``get_data_info``.
+    """
+    if hasattr(dataset, 'current_items'):
         yield dataset
-    for part in parts:
-        yield from inner_datasets(part)
+        return
+    sources = getattr(dataset, 'item_sources', None)
+    for part in wrapped_datasets(dataset) if sources is None else sources:
+        yield from recording_datasets(part)
+
+
+def tell_epoch(dataset: Any, epoch: int) -> None:
+    """Call ``set_epoch`` of the outermost data sets that have it.
+
+    Args:
+        dataset (Any): A data set or wrapper.
+        epoch (int): Number of the epoch, from 0.
+    """
+    if hasattr(dataset, 'set_epoch'):
+        dataset.set_epoch(epoch)
+        return
+    for part in wrapped_datasets(dataset):
+        tell_epoch(part, epoch)
 
 
 def identify(path: str) -> tuple[int, int]:

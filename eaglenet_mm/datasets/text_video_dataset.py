@@ -176,6 +176,10 @@ class TextVideoDataset(BaseDataset):
         """Return how many captions an item carries."""
         return len(self.get_data_info(index)['captions'])
 
+    def video_ids(self) -> list[str]:
+        """Return the id of each video."""
+        return [self.get_data_info(x)['video_id'] for x in range(len(self))]
+
     def process(self, item: dict[str, Any]) -> Any:
         """Send an item through the pipeline.
 

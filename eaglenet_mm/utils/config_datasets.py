@@ -7,8 +7,10 @@ import os.path as osp
 from typing import Any
 
 from mmengine.config import Config, DictAction
+from mmengine.dataset import BaseDataset
 
 from eaglenet_mm.datasets import TextVideoDataset
+from eaglenet_mm.datasets.fetching import as_source
 from eaglenet_mm.datasets.shared_records import inner_datasets
 from eaglenet_mm.registry import DATASETS, SCOPE
 
@@ -55,7 +57,7 @@ def load_datasets(
     *,
     splits: list[str] | None = None,
     options: dict[str, Any] | None = None,
-) -> dict[str, TextVideoDataset]:
+) -> dict[str, Any]:
     """Build the data sets of a config, without its model.
 
     Args:
@@ -65,14 +67,16 @@ def load_datasets(
         options (dict, optional): Settings to override.
 
     Returns:
-        dict[str, TextVideoDataset]: The innermost data sets by split. Of
-        splits that read the same file with the same pipeline, the first.
+        dict[str, Any]: The innermost data sets by split:
+        :class:`TextVideoDataset` or others with an ``ann_file``, a
+        ``pipeline`` and items with the same keys. Of splits that read the
+        same file with the same pipeline, the first.
 
     Raises:
         FileNotFoundError: If the config or an annotation file is missing.
         KeyError: If a split or a setting does not exist.
         ValueError: If the config has no data set.
-        TypeError: If a data set is none of :class:`TextVideoDataset`.
+        TypeError: If a data set has no ``ann_file`` or ``pipeline``.
     """
     if not osp.isfile(config):
         raise FileNotFoundError(
@@ -84,7 +88,7 @@ def load_datasets(
     if options:
         check_options(cfg, options)
         cfg.merge_from_dict(options)
-    found: dict[str, TextVideoDataset] = {}
+    found: dict[str, Any] = {}
     known: set[tuple] = set()
     for split in splits or SPLITS:
         loader = cfg.get(f'{split}_dataloader')
@@ -97,15 +101,10 @@ def load_datasets(
             continue
         outer = DATASETS.build({'_scope_': SCOPE, **loader['dataset']})
         for place, dataset in enumerate(inner_datasets(outer)):
-            if not isinstance(dataset, TextVideoDataset):
-                raise TypeError(
-                    f'{config}: the data set of {split} holds a '
-                    f'{type(dataset).__name__}, but this tool reads '
-                    'TextVideoDataset. Use it, or leave the split out.'
-                )
+            _check_dataset(dataset, f'{config}: the data set of {split}')
             key = (
                 dataset.ann_file,
-                dataset.data_prefix['video'],
+                *sorted((dataset.data_prefix or {}).items()),
                 *map(repr, dataset.pipeline.transforms),
             )
             if key not in known:
@@ -123,6 +122,17 @@ def load_datasets(
             f'test_dataloader, so there are no videos to read.{hint}'
         )
     return found
+
+
+def _check_dataset(dataset: Any, where: str) -> None:
+    """Refuse a data set whose videos the tools cannot read."""
+    if not isinstance(dataset, BaseDataset) or not dataset.ann_file:
+        raise TypeError(
+            f'{where} holds a {type(dataset).__name__}, but this tool reads '
+            "TextVideoDataset or another BaseDataset of MMEngine's with an "
+            "'ann_file'. Use one, or leave the split out."
+        )
+    as_source(dataset, where).full_init()
 
 
 def load_annotation(annotation: str, videos: str) -> TextVideoDataset:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mmengine.runner import Runner
 
-from eaglenet_mm.datasets.shared_records import inner_datasets
+from eaglenet_mm.datasets.shared_records import recording_datasets
 
 
 @contextmanager
@@ -53,8 +53,7 @@ def _videos_of(loop: Any, pids: list[int]) -> Iterator[str]:
     loader = getattr(loop, 'dataloader', None)
     if loader is None:
         return
-    for dataset in inner_datasets(loader.dataset):
-        if hasattr(dataset, 'current_items'):
-            for index in dataset.current_items.of_processes(pids):
-                item = dataset.get_data_info(index)
-                yield f"'{item['video_id']}' ({item['video']})"
+    for dataset in recording_datasets(loader.dataset):
+        for index in dataset.current_items.of_processes(pids):
+            item = dataset.get_data_info(index)
+            yield f"'{item['video_id']}' ({item['video']})"

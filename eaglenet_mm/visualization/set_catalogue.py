@@ -7,22 +7,27 @@ from typing import Any
 
 import numpy as np
 
+from eaglenet_mm.datasets.fetching import as_source
+
 
 class SetCatalogue:
     """Finds the items of a data set by the indices of an evaluation.
 
     Args:
-        dataset (TextVideoDataset | RetrievalDatasetWrapper): The set that
-            was evaluated, or another with ``get_data_info`` and ``process``.
+        dataset (Any): The set that was evaluated: any with
+            ``get_data_info`` and ``pipeline`` or ``process``.
 
     Raises:
-        TypeError: If it has neither.
+        TypeError: If it lacks one.
     """
 
     def __init__(self, dataset: Any) -> None:
         check_dataset(dataset)
-        self.dataset = dataset
         self.metainfo = dict(getattr(dataset, 'metainfo', None) or {})
+        if not hasattr(dataset, 'process'):
+            dataset = as_source(dataset, 'A page of results')
+            dataset.full_init()
+        self.dataset = dataset
         self._places: dict[int, int] = {}  # canonical index -> item
         self._captions: dict[int, str] = {}
         for place in range(len(dataset)):
@@ -78,15 +83,17 @@ def check_dataset(dataset: Any) -> None:
         dataset: Of the dataloader.
 
     Raises:
-        TypeError: If it does not give items by ``get_data_info`` and frames
-            by ``process``.
+        TypeError: If it does not give items by ``get_data_info``, and frames
+            by ``process`` or ``pipeline``.
     """
     missing = [
         name
         for name in ('get_data_info', 'process')
         if not callable(getattr(dataset, name, None))
     ]
-    if missing:
+    if missing == ['process']:
+        as_source(dataset, 'A page of results')
+    elif missing:
         raise TypeError(
             'Pictures of results need a data set that tells its captions and '
             'reads single videos again, such as TextVideoDataset or one of '

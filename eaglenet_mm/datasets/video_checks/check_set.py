@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mmengine.dataset import BaseDataset
+
 from eaglenet_mm.utils.progress import Progress
 
 from ..annotation import read_annotation, write_annotation
 from ..isolated_workers import run_isolated
-from ..text_video_dataset import TextVideoDataset
 from .one_video import VideoCheck, check_video
 from .report import CheckReport
 
@@ -21,7 +22,7 @@ _LIMITS_OF_TRAINING = 2
 
 
 def check_videos(
-    dataset: TextVideoDataset,
+    dataset: BaseDataset,
     report_path: Path,
     *,
     num_workers: int = 2,
@@ -33,7 +34,7 @@ def check_videos(
     decoded to its end. A worker that hangs or dies is replaced.
 
     Args:
-        dataset (TextVideoDataset): The videos and the pipeline.
+        dataset (BaseDataset): The videos and the pipeline.
         report_path (Path): The report, a JSON file. An interrupted check is
             taken up where it stopped.
         num_workers (int): Processes. Defaults to 2.
@@ -52,7 +53,7 @@ def check_videos(
         report_path,
         dict(
             annotation=dataset.ann_file,
-            videos=dataset.data_prefix['video'],
+            videos=_folder(dataset),
             pipeline=[repr(transform) for transform in transforms],
             time_limit=time_limit,
         ),
@@ -87,11 +88,17 @@ def check_videos(
     return report.finish(ids)
 
 
-def frame_transforms(dataset: TextVideoDataset) -> list[Callable]:
+def _folder(dataset: BaseDataset) -> str:
+    """Where the videos are, to tell one report from another."""
+    prefix = dataset.data_prefix or {}
+    return prefix.get('video') or ' '.join(map(str, prefix.values()))
+
+
+def frame_transforms(dataset: BaseDataset) -> list[Callable]:
     """The part of a pipeline that reads frames, without its time limit.
 
     Args:
-        dataset (TextVideoDataset): Has the pipeline.
+        dataset (BaseDataset): Has the pipeline.
 
     Returns:
         list[Callable]: Its transforms up to the one that decodes.

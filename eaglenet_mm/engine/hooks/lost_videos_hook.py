@@ -10,13 +10,16 @@ from mmengine.dist import all_gather_object, is_main_process
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from eaglenet_mm.datasets.shared_records import inner_datasets
+from eaglenet_mm.datasets.shared_records import recording_datasets
 from eaglenet_mm.registry import HOOKS
 
 
 @HOOKS.register_module()
 class LostVideosHook(Hook):
     """Sum up the videos skipped under ``on_missing='skip'``.
+
+    Those of which the pipeline of another data set inside our wrappers made
+    nothing count as well.
 
     After training, and after each evaluation, one line says how many of how
     many videos could not be read by any process, and names the first of them;
@@ -45,9 +48,7 @@ class LostVideosHook(Hook):
     def _report(self, runner: Runner, stage: str, loader: Any) -> None:
         """Join what the processes lost, log it and write it."""
         total, lost = 0, {}
-        for dataset in inner_datasets(loader.dataset):
-            if not hasattr(dataset, 'lost_videos'):
-                continue
+        for dataset in recording_datasets(loader.dataset):
             total += len(dataset)
             own = dataset.lost_videos.indices()
             for index in sorted(set().union(*all_gather_object(own))):

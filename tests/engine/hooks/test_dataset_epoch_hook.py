@@ -72,3 +72,18 @@ def test_epochs_of_a_training_and_of_its_resume(tmp_path):
     resumed = make_runner(tmp_path, 3, resume=True)
     resumed.train()
     assert resumed.train_dataloader.dataset.epochs == [2]
+
+
+def test_own_data_sets_hear_of_an_iteration_loop_once(tmp_path):
+    loader = loader_config(2, num_videos=4)
+    loader['dataset']['type'] = 'EpochVideos'
+    loader['sampler'] = dict(type='InfiniteSampler')
+    runner = build_runner(
+        str(tmp_path),
+        train_dataloader=loader,
+        train_cfg=dict(by_epoch=False, max_iters=5),
+        optim_wrapper=dict(optimizer=dict(type='BertAdam', lr=1e-2)),
+        custom_hooks=[dict(type='DatasetEpochHook')],
+    )
+    runner.train()
+    assert runner.train_dataloader.dataset.epochs == [0]

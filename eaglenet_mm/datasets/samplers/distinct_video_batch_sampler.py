@@ -1,0 +1,207 @@
+"""Batches without two captions of one video."""
+
+from collections import Counter, defaultdict, deque
+from collections.abc import Iterator, Sequence
+from itertools import count
+
+import torch
+from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.dist import get_dist_info
+from mmengine.logging import print_log
+from mmengine.runner.runner import _SlicedDataset
+
+from eaglenet_mm.registry import DATA_SAMPLERS
+
+from ..draws import DrawnIndex
+from ..fetching import as_source
+
+
+@DATA_SAMPLERS.register_module()
+class DistinctVideoBatchSampler:
+    """Batches in which no video comes twice.
+
+    Another caption of the same video is no negative, but in-batch losses
+    treat it as one. Here a batch, that of all processes together, has each
+    video once, told apart by ``video_id``. Otherwise the order is that of a
+    shuffle: an item whose video is in the batch already waits for the next
+    one. It depends on the seed and the number of the pass alone, and n
+    processes get the batches of one with n times the batch size.
+
+    Each pass makes as many full batches as the captions of the videos allow.
+    It gives an item once at most, and how many it cannot place is logged;
+    another choice of items is left out each time.
+
+    Args:
+        sampler (DefaultSampler | InfiniteSampler): Says the data set, the
+            seed, the epoch, whether to shuffle, and whether passes follow
+            each other without end. Given by the config of the dataloader.
+        batch_size (int): Items of a batch of one process. Likewise.
+        drop_last (bool): Only True: a smaller batch would have fewer
+            negatives. Defaults to True.
+
+    Attributes:
+        num_left_out (int): Items that a pass cannot place.
+
+    Note:
+        The stand-in of a video that cannot be read (``on_missing='skip'``)
+        may be one of the batch.
+
+    Raises:
+        TypeError: If the sampler is another.
+        ValueError: If there are fewer videos than places in a batch, or
+            ``drop_last`` is False.
+
+    Example:
+        >>> train_dataloader = dict(
+        ...     batch_size=64,
+        ...     drop_last=False,  # torch: the batch sampler decides
+        ...     sampler=dict(type='DefaultSampler', shuffle=True),
+        ...     batch_sampler=dict(type='DistinctVideoBatchSampler'))
+    """
+
+    #: Its indices say which draw they are, see :mod:`..draws`.
+    gives_draws = True
+
+    def __init__(
+        self,
+        sampler: DefaultSampler | InfiniteSampler,
+        batch_size: int,
+        *,
+        drop_last: bool = True,
+    ) -> None:
+        if not isinstance(sampler, DefaultSampler | InfiniteSampler):
+            raise TypeError(
+                'DistinctVideoBatchSampler expects a DefaultSampler or an '
+                'InfiniteSampler of MMEngine, which it takes seed and epoch '
+                f'from, but got {type(sampler).__name__}. Change '
+                'train_dataloader.sampler.'
+            )
+        if not drop_last:
+            raise ValueError(
+                'DistinctVideoBatchSampler makes full batches only, but got '
+                'drop_last=False. Leave it out.'
+            )
+        self.sampler = sampler
+        self.batch_size = batch_size
+        self.drop_last = drop_last
+        self._rank, self._world_size = get_dist_info()
+        dataset = sampler.dataset
+        if isinstance(dataset, _SlicedDataset):  # num_batch_per_epoch
+            dataset = dataset._dataset
+        source = as_source(dataset, type(self).__name__)
+        source.full_init()
+        numbers: dict[str, int] = {}
+        self._videos = [
+            numbers.setdefault(video_id, len(numbers))
+            for video_id in source.video_ids()[: len(sampler.dataset)]
+        ]
+        joint = batch_size * self._world_size
+        self._num_batches = _most_batches(self._videos, joint)
+        if not self._num_batches:
+            raise ValueError(
+                f'A batch of {joint} items ({batch_size} of each of '
+                f'{self._world_size} processes) needs as many different '
+                f'videos, but the data set has {len(numbers)}. Lower '
+                'train_dataloader.batch_size.'
+            )
+        self.num_left_out = len(self._videos) - self._num_batches * joint
+        print_log(
+            f'A pass over {len(self._videos)} items makes {self._num_batches} '
+            f'batches of {joint} items of different videos; '
+            f'{self.num_left_out} items are left out of each pass'
+            f'{", others each time" if sampler.shuffle else ""}.',
+            logger='current',
+        )
+
+    def begin_at(self, pass_number: int) -> None:
+        """Nothing: the epoch of the sampler numbers the passes."""
+
+    def __iter__(self) -> Iterator[list[DrawnIndex]]:
+        if isinstance(self.sampler, InfiniteSampler):
+            for pass_number in count():
+                yield from self._batches(pass_number)
+        else:
+            yield from self._batches(self.sampler.epoch)
+
+    def _batches(self, pass_number: int) -> Iterator[list[DrawnIndex]]:
+        """The share of this process in each batch of a pass."""
+        num_items = len(self._videos)
+        if self.sampler.shuffle:
+            generator = torch.Generator()
+            generator.manual_seed(self.sampler.seed + pass_number)
+            order = torch.randperm(num_items, generator=generator).tolist()
+        else:
+            order = list(range(num_items))
+        size = self.batch_size * self._world_size
+        for batch in _distinct(order, self._videos, self._num_batches, size):
+            yield [
+                DrawnIndex(index, pass_number)
+                for index in batch[self._rank :: self._world_size]
+            ]
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+
+def _most_batches(videos: Sequence[int], size: int) -> int:
+    """How many full batches without a video twice can be made.
+
+    n batches can be made if, and only if, n times their size is at most the
+    number of items when each video gives n at most.
+    """
+    counts = Counter(videos).values()
+    low, high = 0, len(videos) // size
+    while low < high:
+        middle = (low + high + 1) // 2
+        if sum(min(x, middle) for x in counts) >= middle * size:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _distinct(
+    order: Sequence[int], videos: Sequence[int], num_batches: int, size: int
+) -> Iterator[list[int]]:
+    """Cut an order into batches, putting off what comes twice in a batch."""
+    # what takes part: of each video no more items than there are batches
+    waiting: dict[int, deque[int]] = defaultdict(deque)
+    visits: list[int] = []
+    for index in order:
+        video = videos[index]
+        if len(waiting[video]) < num_batches and (
+            len(visits) < num_batches * size
+        ):
+            waiting[video].append(index)
+            visits.append(video)
+    with_count: dict[int, dict[int, None]] = defaultdict(dict)
+    for video, items in waiting.items():
+        with_count[len(items)][video] = None
+
+    def place(video: int, batch: dict[int, int]) -> None:
+        items = waiting[video]
+        del with_count[len(items)][video]
+        batch[video] = items.popleft()
+        with_count[len(items)][video] = None
+
+    upcoming = iter(visits)
+    put_off: Counter[int] = Counter()  # visits of a video made in vain
+    for left in range(num_batches, 0, -1):
+        batch: dict[int, int] = {}  # video to item
+        # in every batch from here on, or some could not be placed any more
+        for video in list(with_count[left]):
+            place(video, batch)
+        for video in list(put_off):
+            if len(batch) < size and video not in batch:
+                if waiting[video]:
+                    place(video, batch)
+                put_off[video] -= 1
+                if not put_off[video]:
+                    del put_off[video]
+        while len(batch) < size:
+            video = next(upcoming)
+            if video in batch:
+                put_off[video] += 1
+            elif waiting[video]:
+                place(video, batch)
+        yield list(batch.values())
