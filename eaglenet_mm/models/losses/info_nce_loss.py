@@ -64,10 +64,8 @@ class _CrossEntropies(Function):
             )
             column_mean /= column_count
         else:
-            column_mean, column_count = (
-                share.gather(row_mean),
-                column_count + 1,
-            )
+            column_mean = share.gather(row_mean)
+            column_count = torch.ones_like(column_mean)
         parts = share.gather(
             torch.stack([column_top, column_sum]).unsqueeze(0)
         )
