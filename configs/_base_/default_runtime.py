@@ -26,7 +26,13 @@ env_cfg = dict(
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),
     dist_cfg=dict(backend='nccl'),
 )
-log_processor = dict(type='LogProcessor', window_size=50, by_epoch=True)
+log_processor = dict(
+    type='LogProcessor',
+    window_size=50,
+    by_epoch=True,
+    # what is averaged over the window; of all else the last batch is logged
+    mean_pattern=r'.*(loss|time|data_time|grad_norm|same_video_pairs).*',
+)
 visualizer = dict(
     type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]
 )

@@ -132,8 +132,11 @@ class VideoFeatures(Features):
             ``(Bv, F)``.
         patches (Tensor, optional): Vectors of the patches, shape
             ``(Bv, F, N, D)``.
+        video_ids (Tensor, optional): A number of each video, equal where the
+            video is the same, for losses alone; int64, shape ``(Bv,)``.
     """
 
     frames: Tensor
     frame_mask: Tensor
     patches: Tensor | None = None
+    video_ids: Tensor | None = None

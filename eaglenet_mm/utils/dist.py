@@ -97,7 +97,9 @@ def sum_with_grad(x: Tensor) -> Tensor:
     return x if get_world_size() == 1 else _Sum.apply(x)
 
 
-def agree_on_share(size: int, fault: str | None) -> None:
+def agree_on_share(
+    size: int, fault: str | None, has_ids: bool = False
+) -> None:
     """Refuse a batch in every process if it is wrong in one of them.
 
     A process that raised alone would leave the others waiting for it.
@@ -105,24 +107,33 @@ def agree_on_share(size: int, fault: str | None) -> None:
     Args:
         size (int): Pairs of this process in the batch.
         fault (str, optional): What is wrong with its share.
+        has_ids (bool): Whether its videos have ids. Default: False.
 
     Raises:
-        ValueError: In every process, if one has a fault or sizes differ.
+        ValueError: In every process, if one has a fault, sizes differ or
+            only some have ids.
     """
-    shares = [(size, fault)]
+    shares = [(size, fault, has_ids)]
     if get_world_size() > 1:
-        shares = all_gather_object((size, fault))
-    sizes = [own for own, _ in shares]
+        shares = all_gather_object(shares[0])
+    sizes = [own for own, _, _ in shares]
     if len(set(sizes)) > 1:
         raise ValueError(
             'Every process must have equally many pairs in a training batch, '
             f'but they have {sizes}, in order of rank. Set drop_last=True in '
             'the dataloader, or round_up=True in the sampler.'
         )
-    for rank, (_, found) in enumerate(shares):
+    for rank, (_, found, _) in enumerate(shares):
         if found is not None:
             place = f'Process {rank}: ' if len(shares) > 1 else ''
             raise ValueError(place + found)
+    with_ids = [named for _, _, named in shares]
+    if len(set(with_ids)) > 1:
+        raise ValueError(
+            'The videos of a training batch must have a video_id in every '
+            f'process or in none, but it is there: {with_ids}, in order of '
+            "rank. Give every item of the data set a 'video_id'."
+        )
 
 
 def own_rows(num_rows: int) -> range:

@@ -11,9 +11,15 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from eaglenet_mm.models.heads import MeanPoolingHead
+from eaglenet_mm.models.losses import joint_batch
+from eaglenet_mm.registry import MODELS
+from eaglenet_mm.structures import RetrievalDataSample
 from tests.models.every_head import CASES, config_of
+from tests.models.live_bytes import LiveBytes
 from tests.models.tiny import (
     eaglenet_head,
     random_features,
@@ -22,6 +28,8 @@ from tests.models.tiny import (
 )
 
 BATCHES = {2: 6, 4: 4}  # with four processes each has a single pair
+#: Videos of the pairs, alike within a process and over two and four.
+SAME_VIDEO = (0, 1, 0, 0, 2, 1)
 INFO_NCE = dict(type='InfoNCELoss')
 ENERGY = dict(type='EnergyMatchingLoss')
 SAMPLER = dict(num_steps=3, buffer_size=6)
@@ -48,6 +56,44 @@ HEADS = {
     'mean-pooling-sigmoid': dict(
         type='MeanPoolingHead', loss_match=dict(type='PairwiseSigmoidLoss')
     ),
+    # other pairs of the same video
+    **{
+        f'{name}-{same_video}': config
+        for same_video in ('ignore', 'positive')
+        for name, config in (
+            (
+                'eaglenet',
+                eaglenet_head(
+                    loss_match=dict(
+                        type='PairwiseSigmoidLoss', same_video=same_video
+                    ),
+                    loss_energy=dict(
+                        **ENERGY, sampler=SAMPLER, same_video=same_video
+                    ),
+                    memory_budget=30_000,
+                ),
+            ),
+            (
+                'text-proxy',
+                config_of(
+                    'TextProxyHead',
+                    '',
+                    loss_match=dict(INFO_NCE, same_video=same_video),
+                ),
+            ),
+            (
+                'micro-batches',
+                dict(
+                    type='MeanPoolingHead',
+                    loss_match=dict(INFO_NCE, same_video=same_video),
+                    encoder_micro_batch=2,
+                ),
+            ),
+        )
+    },
+    'loss-of-another-package': dict(
+        type='MeanPoolingHead', loss_match=dict(type='TraceLoss')
+    ),
     'mean-pooling-info-nce': dict(type='MeanPoolingHead', loss_match=INFO_NCE),
     # one of every other head, its dropout and noise in use
     **{
@@ -61,10 +107,22 @@ HEADS = {
 }
 
 
+@MODELS.register_module(force=True)
+class TraceLoss(nn.Module):
+    """A loss that knows of no processes."""
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Compare matching pairs with the best text of each video."""
+        return scores.amax(dim=0).sum() - scores.diagonal().square().sum()
+
+
 def run(head: dict, rank: int, world: int, batch: int) -> dict[str, Any]:
     """Take two training steps, return losses and gradients of the second."""
     torch.manual_seed(0)
+    head = dict(head)
+    micro_batch = head.pop('encoder_micro_batch', None)
     model = tiny_retriever(head).double().train()
+    model.encoder_micro_batch = micro_batch
     wrapped = DistributedDataParallel(model) if world > 1 else model
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     for step in range(2):
@@ -74,7 +132,11 @@ def run(head: dict, rank: int, world: int, batch: int) -> dict[str, Any]:
             for name, x in tiny_inputs(batch, seed=step).items()
         }
         optimizer.zero_grad()
-        losses = wrapped(inputs, mode='loss')
+        samples = [
+            RetrievalDataSample(metainfo=dict(video_id=f'video{number}'))
+            for number in SAME_VIDEO[:batch]
+        ]
+        losses = wrapped(inputs, samples[rows], mode='loss')
         sum(v for k, v in losses.items() if 'loss' in k).backward()
         if step == 0:
             optimizer.step()
@@ -114,7 +176,11 @@ def worker(
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize(
     ('names', 'world'),
-    [(list(HEADS)[::2], 2), (list(HEADS)[1::2], 2), (['eaglenet'], 4)],
+    [
+        (list(HEADS)[::2], 2),
+        (list(HEADS)[1::2], 2),
+        (['eaglenet', 'text-proxy-ignore', 'micro-batches-positive'], 4),
+    ],
     ids=['one half', 'other half', 'four processes'],
 )
 def test_gradient_of_processes(
@@ -176,6 +242,8 @@ def faulty_worker(
     )
     if rank == 1 and fault == 'nan':
         text.embeds[1:] = float('nan')
+    if rank == 1 and fault == 'ids':
+        video.video_ids = torch.arange(2)
     if rank == 1 and fault == 'mask':
         video.frame_mask[1:] = False
     try:
@@ -195,8 +263,9 @@ def faulty_worker(
         ((2, 0), '', r'they have [2, 0], in order of rank. Set drop_last='),
         ((2, 2), 'nan', 'Process 1: The text features of 1 of 2 items'),
         ((2, 2), 'mask', 'Process 1: 1 videos have no real frame'),
+        ((2, 2), 'ids', 'is there: [False, True], in order of rank. Give'),
     ],
-    ids=['uneven', 'none', 'not finite', 'no real frame'],
+    ids=['uneven', 'none', 'not finite', 'no real frame', 'ids in one'],
 )
 def test_a_batch_that_is_wrong_in_one_process(
     sizes: tuple[int, int], fault: str, expected: str, tmp_path: Path
@@ -210,3 +279,35 @@ def test_a_batch_that_is_wrong_in_one_process(
     )
     for rank in range(2):
         assert expected in (tmp_path / f'{rank}.txt').read_text()
+
+
+def memory_worker(rank: int, init_file: str, out_dir: str) -> None:
+    joined(rank, 2, init_file)
+    joint_batch.BLOCK_NUMBERS['cpu'] = 2**14
+    peaks = []
+    for kind in ('PairwiseSigmoidLoss', 'InfoNCELoss'):
+        head = MeanPoolingHead(loss_match=dict(type=kind))
+        text, video = random_features(512, 512, dtype=torch.float32)
+        text.embeds.requires_grad_()
+        with LiveBytes() as live:
+            head.loss(text, video)['loss_match'].backward()
+        peaks.append(live.peak)
+    torch.save(peaks, f'{out_dir}/{rank}.pt')
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.mark.dist
+@pytest.mark.timeout(120)
+def test_a_process_holds_its_own_rows_alone(tmp_path: Path) -> None:
+    """Of 1024 pairs each has 512 rows of 1024 scores, and their gradient."""
+    mp.start_processes(
+        memory_worker,
+        (str(tmp_path / 'init'), str(tmp_path)),
+        nprocs=2,
+        start_method='spawn',
+    )
+    rows = 512 * 1024 * 4
+    for rank in range(2):
+        for peak in torch.load(tmp_path / f'{rank}.pt'):
+            assert 2 * rows <= peak <= 2.5 * rows

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any
 
+import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
@@ -18,9 +19,10 @@ from eaglenet_mm.models.heads.shortlist import (
     mean_of_unit_frames,
     unit_sentences,
 )
+from eaglenet_mm.models.losses import Share
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
-from eaglenet_mm.utils.dist import gather_features, gather_with_grad
+from eaglenet_mm.utils.dist import gather_features
 
 
 class BasePairHead(ChunkedScoring, BaseModule, ABC):
@@ -32,7 +34,9 @@ class BasePairHead(ChunkedScoring, BaseModule, ABC):
 
     Args:
         loss_match (dict, optional): Config of the loss on the score matrix.
-            Only training needs it. Default: None.
+            Only training needs it. A loss of another package gets the joint
+            matrix, one with ``takes_share = True`` its own rows and a
+            :class:`~eaglenet_mm.models.losses.Share`. Default: None.
         memory_budget (int): Bytes that the intermediate tensors of pairs may
             take in training; what does not fit is computed again in the
             backward pass. Evaluation cuts chunks of one constant size, so
@@ -144,7 +148,8 @@ class BasePairHead(ChunkedScoring, BaseModule, ABC):
 
         Args:
             text (TextFeatures): Of the own texts.
-            video (VideoFeatures): Of the own videos.
+            video (VideoFeatures): Of the own videos. Losses learn from their
+                ``video_ids`` which other pairs are of the same video.
 
         Returns:
             dict[str, Tensor]: Losses, and scores to watch.
@@ -154,30 +159,45 @@ class BasePairHead(ChunkedScoring, BaseModule, ABC):
                 their share, features are not finite, the head has no
                 ``loss_match`` or the memory budget is too small.
         """
-        check_batch(text, video, self.check_features)
-        rows = self.score_with_grad(
+        share = check_batch(text, video, self.check_features)
+        scores = self.score_with_grad(
             self.prepare_text(text), gather_features(self.prepare_video(video))
         )
-        return self.match_losses(gather_with_grad(rows))
+        return self.match_losses(scores, share)
 
-    def match(self, scores: Tensor) -> Tensor:
-        """Apply ``loss_match`` to a joint matrix, shape ``(B, B)``."""
+    def match(self, scores: Tensor, share: Share) -> Tensor:
+        """Apply ``loss_match`` to own rows of the matrix, ``(b, B)``."""
         if self.loss_match is None:
             raise ValueError(
                 f'{type(self).__name__} has no loss_match, so it cannot be '
                 'trained. Name one in the config, for example loss_match=dict('
                 "type='PairwiseSigmoidLoss')."
             )
-        return self.loss_match(scores)
+        if getattr(self.loss_match, 'takes_share', False):
+            return self.loss_match(scores, share=share)
+        return self.loss_match(share.gather(scores))
 
-    def match_losses(self, scores: Tensor) -> dict[str, Tensor]:
-        """Match the joint matrix, and tell how far apart scores are."""
-        positives = scores.detach().diagonal()
-        watched = {'pos_score': positives.mean()}
-        if len(scores) > 1:
-            others = scores.detach().sum() - positives.sum()
-            watched['neg_score'] = others / (len(scores) ** 2 - len(scores))
-        return {'loss_match': self.match(scores), **watched}
+    def match_losses(self, scores: Tensor, share: Share) -> dict[str, Tensor]:
+        """Match own rows of the matrix, and tell what to watch.
+
+        Args:
+            scores (Tensor): Own rows, shape ``(b, B)``.
+            share (Share): Which rows they are.
+
+        Returns:
+            dict[str, Tensor]: ``loss_match``; the mean scores of matching
+            pairs, ``pos_score``, and of all others, ``neg_score``; and where
+            videos have ids how many pairs of items of the joint batch are of
+            one video, ``same_video_pairs``.
+        """
+        own, size = scores.detach(), scores.shape[1]
+        sums = share.sum(torch.stack([share.matching(own).sum(), own.sum()]))
+        watched = {'pos_score': sums[0] / size}
+        if size > 1:
+            watched['neg_score'] = (sums[1] - sums[0]) / (size**2 - size)
+        if share.positives is not None:
+            watched['same_video_pairs'] = count_pairs(share.positives)
+        return {'loss_match': self.match(scores, share), **watched}
 
     def explain(
         self, text: TextFeatures, video: VideoFeatures
@@ -221,3 +241,12 @@ class BasePairHead(ChunkedScoring, BaseModule, ABC):
             default the mean of the real frames, without parameters.
         """
         return mean_of_unit_frames(video)
+
+
+def count_pairs(ids: Tensor) -> Tensor:
+    """Count the pairs of equal ids, without waiting for the device."""
+    ordered = ids.sort().values
+    # each id pairs with the equal ones before it
+    before = torch.arange(len(ids), device=ids.device)
+    before = before - torch.searchsorted(ordered, ordered)
+    return before.sum().float()

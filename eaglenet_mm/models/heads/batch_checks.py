@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+from mmengine.dist import get_world_size
+
+from eaglenet_mm.models.losses import Share
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
-from eaglenet_mm.utils.dist import agree_on_share
+from eaglenet_mm.utils.dist import (
+    agree_on_share,
+    gather_with_grad,
+    own_rows,
+)
 
 
 def check_batch(
     text: TextFeatures,
     video: VideoFeatures,
     check_features: Callable[[TextFeatures, VideoFeatures], None],
-) -> None:
+) -> Share:
     """Refuse a batch that cannot be trained on; all processes call this.
 
     Args:
@@ -20,6 +28,10 @@ def check_batch(
         video (VideoFeatures): Of the own videos.
         check_features (Callable): Of the head; raises a ``ValueError`` for
             features it cannot take.
+
+    Returns:
+        Share: What this process has of the joint batch, with the ids of all
+        videos where they are known.
 
     Raises:
         ValueError: If processes differ in their share, there are no pairs,
@@ -32,7 +44,13 @@ def check_batch(
             check_features(text, video)
         except ValueError as error:
             fault = str(error)
-    agree_on_share(len(text), fault)
+    ids = video.video_ids
+    agree_on_share(len(text), fault, ids is not None)
+    return Share(
+        own_rows(len(text) * get_world_size()),
+        gather_with_grad,
+        None if ids is None else gather_with_grad(ids),
+    )
 
 
 def find_fault(text: TextFeatures, video: VideoFeatures) -> str | None:
@@ -54,6 +72,15 @@ def find_fault(text: TextFeatures, video: VideoFeatures) -> str | None:
             f'{tuple(text.embeds.shape)} and '
             f'{tuple(video.frames.shape)}. Make the encoders agree in '
             'embed_dim.'
+        )
+    ids = video.video_ids
+    if ids is not None and (
+        tuple(ids.shape) != (len(video),) or ids.dtype is not torch.int64
+    ):
+        return (
+            'video_ids must be one int64 a video, shape '
+            f'({len(video)},), but are {ids.dtype} of shape '
+            f'{tuple(ids.shape)}.'
         )
     for side, feats in (('text', text.embeds), ('video', video.frames)):
         wrong = (~feats.isfinite()).flatten(1).any(dim=1)

@@ -5,20 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch.nn.functional as F
-from mmengine.dist import get_world_size
 from torch import Tensor
 
 from eaglenet_mm.models.heads.batch_checks import check_batch
 from eaglenet_mm.models.heads.eaglenet_pairs import OwnPairs
 from eaglenet_mm.models.heads.seeded_head import SeededHead
 from eaglenet_mm.models.layers import KeyedRandom
-from eaglenet_mm.models.losses import KeyedNoise, NoiseSource, Share
+from eaglenet_mm.models.losses import KeyedNoise, NoiseSource
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
-from eaglenet_mm.utils.dist import (
-    gather_features,
-    gather_with_grad,
-    own_rows,
-)
+from eaglenet_mm.utils.dist import gather_features
 
 
 class EagleNetObjective(SeededHead):
@@ -69,26 +64,24 @@ class EagleNetObjective(SeededHead):
             ``loss_support``, ``loss_energy`` and ``loss_energy_support``;
             ``pos_score`` and ``neg_score`` to watch.
         """
-        check_batch(text, video, self.check_features)
+        share = check_batch(text, video, self.check_features)
         random = self.next_random()
-        rows = own_rows(len(text) * get_world_size())
         pairs = OwnPairs(
             self,
             self.prepare_text(text),
             gather_features(self.prepare_video(video)),
-            rows,
+            share.rows,
             random,
         )
         needs_support = bool(self.support_weight or self.energy_support_weight)
         scores, support_scores, supports = pairs.scores(needs_support)
-        losses = self.match_losses(gather_with_grad(scores))
+        losses = self.match_losses(scores, share)
         if self.support_weight:
             losses['loss_support'] = self.support_weight * self.match(
-                gather_with_grad(support_scores)
+                support_scores, share
             )
         if self.loss_energy is None:
             return losses
-        share = Share(rows, gather_with_grad)
         mask = video.frame_mask if self.use_frame_mask else None
         if self.energy_weight:
             losses['loss_energy'] = self.energy_weight * self.loss_energy(

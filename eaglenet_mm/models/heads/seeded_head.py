@@ -6,7 +6,7 @@ from abc import abstractmethod
 from typing import Any, ClassVar
 
 import torch
-from mmengine.dist import broadcast, get_world_size
+from mmengine.dist import broadcast
 from torch import Tensor
 
 from eaglenet_mm.models.heads.base_pair_head import BasePairHead
@@ -14,11 +14,7 @@ from eaglenet_mm.models.heads.batch_checks import check_batch
 from eaglenet_mm.models.heads.pair_chunks import score_recomputing
 from eaglenet_mm.models.layers.keyed_random import KeyedRandom, PairRandom
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
-from eaglenet_mm.utils.dist import (
-    gather_features,
-    gather_with_grad,
-    own_rows,
-)
+from eaglenet_mm.utils.dist import gather_features
 
 
 class SeededHead(BasePairHead):
@@ -177,13 +173,13 @@ class PairDropoutHead(SeededHead):
         self, text: TextFeatures, video: VideoFeatures
     ) -> dict[str, Tensor]:
         """Compute the training loss; see the base class."""
-        check_batch(text, video, self.check_features)
+        share = check_batch(text, video, self.check_features)
         random = self.next_random()
         scores = self.pairs_with_grad(
             self.score_pairs,
             self.prepare_text(text),
             gather_features(self.prepare_video(video)),
-            own_rows(len(text) * get_world_size()),
+            share.rows,
             random,
         )
-        return self.match_losses(gather_with_grad(scores))
+        return self.match_losses(scores, share)

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import get_world_size
 from torch import Tensor
 
 from eaglenet_mm.models.heads.batch_checks import check_batch
@@ -24,12 +23,7 @@ from eaglenet_mm.models.layers import (
 from eaglenet_mm.models.layers.graph_attention import at_least_float32
 from eaglenet_mm.models.layers.stochastic_text import row_cosines
 from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
-from eaglenet_mm.utils.dist import (
-    gather_features,
-    gather_with_grad,
-    own_rows,
-    sum_with_grad,
-)
+from eaglenet_mm.utils.dist import gather_features, sum_with_grad
 
 
 @dataclass
@@ -79,10 +73,9 @@ class TMASSObjective(SeededHead):
             dict[str, Tensor]: ``loss_match`` and, if it has a weight,
             ``loss_support``; ``pos_score`` and ``neg_score`` to watch.
         """
-        check_batch(text, video, self.check_features)
+        share = check_batch(text, video, self.check_features)
         random = self.next_random()
-        num_pairs = len(text) * get_world_size()
-        rows = own_rows(num_pairs)
+        rows = share.rows
         own_video: Any = self.prepare_video(video)
         over_pairs = self._over_pairs(
             text.embeds, gather_features(own_video.pooled_frames), rows, random
@@ -96,15 +89,15 @@ class TMASSObjective(SeededHead):
             moved = [sentences + noise * radius]
             if self.support_weight:
                 sums = over_pairs(_sum_of_texts, sentences.unsqueeze(1))
-                means = sum_with_grad(sums.sum(dim=0)) / num_pairs
+                means = sum_with_grad(sums.sum(dim=0)) / sums.shape[1]
                 centre = means[rows.start :: rows.step]
                 direction = F.normalize(centre - sentences, dim=-1)
                 moved.append(sentences + direction * radius)
         cosines = over_pairs(_cosines, torch.stack(moved, dim=1)).unbind(-1)
-        losses = self.match_losses(gather_with_grad(cosines[0]))
+        losses = self.match_losses(cosines[0], share)
         if self.support_weight:
             losses['loss_support'] = self.support_weight * self.match(
-                gather_with_grad(cosines[1])
+                cosines[1], share
             )
         return losses
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
 from eaglenet_mm.models.heads.batch_checks import check_batch
@@ -32,13 +31,10 @@ from eaglenet_mm.models.layers.text_director import (
     ProxyVideoState,
     norm_in_float,
 )
+from eaglenet_mm.models.losses import Share
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
-from eaglenet_mm.utils.dist import (
-    gather_features,
-    gather_with_grad,
-    own_rows,
-)
+from eaglenet_mm.utils.dist import gather_features
 
 
 @MODELS.register_module()
@@ -261,32 +257,46 @@ class TextProxyHead(PairDropoutHead):
             dict[str, Tensor]: ``loss_match``, ``loss_proxy`` and
             ``loss_positive``; ``pos_score`` and ``neg_score`` to watch.
         """
-        check_batch(text, video, self.check_features)
+        share = check_batch(text, video, self.check_features)
         return self.loss_of_states(
-            self.prepare_text(text), self.prepare_video(video)
+            self.prepare_text(text), self.prepare_video(video), share
         )
 
     def loss_of_states(
-        self, text_state: UnitVectors, video_state: ProxyVideoState
+        self,
+        text_state: UnitVectors,
+        video_state: ProxyVideoState,
+        share: Share | None = None,
     ) -> dict[str, Tensor]:
-        """Compute the losses of prepared sides, paired row by row."""
+        """Compute the losses of prepared sides, paired row by row.
+
+        Args:
+            text_state (UnitVectors): Of the own texts.
+            video_state (ProxyVideoState): Of the own videos.
+            share (Share, optional): Which rows of the joint batch they are.
+                Default: None, all of it.
+        """
         random = self.next_random()
-        rows = own_rows(len(text_state) * get_world_size())
+        share = share or Share(range(len(text_state)), lambda x: x)
+        rows = share.rows
         everyone = gather_features(video_state)
         cosines = self.pairs_with_grad(
             self.base_and_proxy, text_state, everyone, rows, random
         )
-        base, proxy = gather_with_grad(cosines).unbind(dim=-1)
+        base, proxy = cosines.unbind(dim=-1)
         drawn = PairRandom.matching(random, rows) if self.training else None
         own = self._proxies(
             text_state.embeds.unsqueeze(1), video_state, drawn
         ).squeeze(1)
-        positive = gather_with_grad(
+        positive = (
             F.normalize(own, dim=-1) @ F.normalize(everyone.embeds, dim=-1).T
         )
-        losses = self.match_losses(base)
-        losses['loss_proxy'] = self.proxy_weight * self.match(proxy)
-        losses['loss_positive'] = self.positive_weight * self.match(positive)
+        losses = self.match_losses(base, share)
+        for name, weight, scores in (
+            ('loss_proxy', self.proxy_weight, proxy),
+            ('loss_positive', self.positive_weight, positive),
+        ):
+            losses[name] = weight * self.match(scores, share)
         return losses
 
     def bytes_per_pair(self, training: bool) -> int:

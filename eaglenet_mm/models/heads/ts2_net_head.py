@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from mmengine.dist import get_world_size
 from torch import Tensor
 
 from eaglenet_mm.models.heads.batch_checks import check_batch
@@ -23,11 +22,7 @@ from eaglenet_mm.models.layers.temporal import TemporalTransformer
 from eaglenet_mm.models.layers.token_selection import TokenSelector
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
-from eaglenet_mm.utils.dist import (
-    gather_features,
-    gather_with_grad,
-    own_rows,
-)
+from eaglenet_mm.utils.dist import gather_features
 
 
 @dataclass
@@ -214,12 +209,11 @@ class TS2NetHead(SeededHead):
         self, text: TextFeatures, video: VideoFeatures
     ) -> dict[str, Tensor]:
         """Compute the training loss; see the base class."""
-        check_batch(text, video, self.check_features)
+        share = check_batch(text, video, self.check_features)
         random = self.next_random()
         noise = self.noise_table
         if self.training:
-            rows = own_rows(len(text) * get_world_size())
-            places = torch.tensor(rows).unsqueeze(1) * self.num_frames
+            places = torch.tensor(share.rows).unsqueeze(1) * self.num_frames
             keys = (places + torch.arange(self.num_frames)).flatten()
             shape = (self.num_samples, self.num_patches)
             noise = random.normal('token selection', keys, shape, noise)
@@ -227,7 +221,7 @@ class TS2NetHead(SeededHead):
             self.prepare_text(text),
             gather_features(self.prepare_with_noise(video, noise)),
         )
-        return self.match_losses(gather_with_grad(scores))
+        return self.match_losses(scores, share)
 
     def bytes_per_pair(self, training: bool) -> int:
         """Tell what one pair takes: some numbers a frame."""

@@ -22,10 +22,7 @@ from eaglenet_mm.models.heads.shortlist import (
 from eaglenet_mm.models.layers.graph_attention import at_least_float32
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
-from eaglenet_mm.utils.dist import (
-    gather_features,
-    gather_with_grad,
-)
+from eaglenet_mm.utils.dist import gather_features
 
 #: How texts and videos meet.
 INTERACTIONS = ('wti', 'ti', 'dp')
@@ -201,12 +198,12 @@ class WTIHead(SeededHead):
             dict[str, Tensor]: ``loss_match`` and, if it is set,
             ``loss_decorrelation``; ``pos_score`` and ``neg_score`` to watch.
         """
-        check_batch(text, video, self.check_features)
+        share = check_batch(text, video, self.check_features)
         random = self.next_random()
         text_state = self.prepare_text(text)
         video_state = gather_features(self.prepare_video(video))
         losses = self.match_losses(
-            gather_with_grad(self.score_with_grad(text_state, video_state))
+            self.score_with_grad(text_state, video_state), share
         )
         if self.loss_decorrelation is not None:
             losses['loss_decorrelation'] = self.loss_decorrelation(

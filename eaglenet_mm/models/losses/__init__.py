@@ -2,8 +2,9 @@
 
 from .channel_decorrelation_loss import ChannelDecorrelationLoss
 from .energies import BilinearEnergy, CosineEnergy, FrameTextEnergy, MLPEnergy
-from .energy_matching_loss import EnergyMatchingLoss, KeyedNoise, Share
+from .energy_matching_loss import EnergyMatchingLoss, KeyedNoise
 from .info_nce_loss import InfoNCELoss
+from .joint_batch import PairLabels, Share
 from .langevin_sampler import LangevinSampler, NoiseSource
 from .pairwise_sigmoid_loss import PairwiseSigmoidLoss
 
@@ -18,6 +19,7 @@ __all__ = [
     'LangevinSampler',
     'MLPEnergy',
     'NoiseSource',
+    'PairLabels',
     'PairwiseSigmoidLoss',
     'Share',
 ]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
 from eaglenet_mm.models.layers.keyed_random import KeyedRandom
+from eaglenet_mm.models.losses.joint_batch import (
+    PairLabels,
+    Share,
+    check_same_video,
+)
 from eaglenet_mm.models.losses.langevin_sampler import (
     LangevinSampler,
     NoiseSource,
@@ -63,18 +65,6 @@ class KeyedNoise:
         return self.random.permutation(self._name(), size, like)
 
 
-class Share(NamedTuple):
-    """The share of a joint batch that one process works on.
-
-    Args:
-        rows (range): Its rows in the joint batch.
-        gather (Callable): Joins the rows of all processes, with gradient.
-    """
-
-    rows: range
-    gather: Callable[[Tensor], Tensor]
-
-
 @MODELS.register_module()
 class EnergyMatchingLoss(BaseModule):
     """Keep the energy of matching pairs below that of all others.
@@ -85,9 +75,15 @@ class EnergyMatchingLoss(BaseModule):
         l(E+, E) = mean(E+) - mean(E) + regularization * (mean(E+^2) + mean(E^2))
         loss     = (l(E+, E-) + l(E+, Es)) / 2
 
-    with the energies of the ``B`` matching pairs, of the ``B (B - 1)`` others
-    and of ``B`` pairs sampled by Langevin dynamics. A batch of one has no
-    other pairs; its loss is ``l(E+, Es)``.
+    with the energies ``E+`` of the ``B`` matching pairs, ``E-`` of the
+    ``B (B - 1)`` others and ``Es`` of ``B`` pairs sampled by Langevin
+    dynamics. Where there are no other pairs, as in a batch of one, the loss is
+    ``l(E+, Es)``. Other pairs of the same video belong by ``same_video`` to:
+
+    - ``'negative'``: ``E-``, as in the release.
+    - ``'ignore'``: neither, so they are in no mean.
+    - ``'positive'``: ``E+``, whose means then run over all pairs of the same
+      video.
 
     Args:
         embed_dim (int): Width ``D``.
@@ -96,6 +92,12 @@ class EnergyMatchingLoss(BaseModule):
             ``dict(type='MLPEnergy')``.
         sampler (dict, optional): Options of :class:`LangevinSampler`.
         regularization (float): Weight of the squared energies. Default: 1.
+        same_video (str): What other pairs of the same video count as,
+            ``'negative'``, ``'ignore'`` or ``'positive'``. Default:
+            ``'negative'``.
+
+    Raises:
+        ValueError: If ``same_video`` is none of these.
     """  # noqa: E501
 
     def __init__(
@@ -105,8 +107,10 @@ class EnergyMatchingLoss(BaseModule):
         energy: dict | None = None,
         sampler: dict | None = None,
         regularization: float = 1.0,
+        same_video: str = 'negative',
     ) -> None:
         super().__init__()
+        self.same_video = check_same_video(same_video)
         self.energy = MODELS.build(
             {
                 **(energy or dict(type='MLPEnergy')),
@@ -135,9 +139,9 @@ class EnergyMatchingLoss(BaseModule):
         return self.energy.rows(*sides, frame_mask)
 
     def contrast(self, low: Tensor, high: Tensor) -> Tensor:
-        """Compute ``l(low, high)`` of two sets of energies."""
-        squares = low.square().mean() + high.square().mean()
-        return low.mean() - high.mean() + self.regularization * squares
+        """Compute ``l`` of two sets by their means of ``E`` and ``E^2``."""
+        squares = low[1] + high[1]
+        return low[0] - high[0] + self.regularization * squares
 
     def forward(
         self,
@@ -146,6 +150,7 @@ class EnergyMatchingLoss(BaseModule):
         noise: NoiseSource,
         frame_mask: Tensor | None = None,
         share: Share | None = None,
+        positives: Tensor | None = None,
     ) -> Tensor:
         """Compute the loss and, in training, move the sampler on.
 
@@ -158,13 +163,18 @@ class EnergyMatchingLoss(BaseModule):
                 ``(B, F)``. Default: None, all of them.
             share (Share, optional): Which share of the joint batch the sides
                 are. Default: None, all of it.
+            positives (Tensor, optional): Which pairs are of the same video:
+                a bool matrix, own rows of shape ``(b, B)``, or numbers of the
+                ``B`` videos, equal where the video is the same. Default:
+                None, those of the share.
 
         Returns:
             Tensor: A scalar, that of the joint batch.
 
         Raises:
-            ValueError: If the sides differ in number or the frames do not
-                fit the replay buffer.
+            ValueError: If the sides differ in number, the frames do not fit
+                the replay buffer, ``positives`` do not fit, or ``same_video``
+                needs them and there are none.
         """
         self._check(frames, text)
         share = share or Share(range(len(text)), lambda x: x)
@@ -178,18 +188,39 @@ class EnergyMatchingLoss(BaseModule):
             )
             if frame_mask is not None:
                 frame_mask = gather(frame_mask)
-            energies = gather(
-                self.energy.rows(gather(frame_side), text_side, frame_mask)
-            )
-            sampled = self._sample(len(energies), noise, share)
-            positive = energies.diagonal()
-            loss = self.contrast(positive, sampled)
-            if len(energies) > 1:
-                other = ~torch.eye(
-                    len(energies), dtype=torch.bool, device=text.device
-                )
-                loss = (loss + self.contrast(positive, energies[other])) / 2
-            return loss
+            energies = self.energy.rows(
+                gather(frame_side), text_side, frame_mask
+            )  # (b, B)
+            labels = PairLabels(energies, self.same_video, positives, share)
+            sampled = self._sample(energies.shape[1], noise, share)
+            high = torch.stack([sampled.mean(), sampled.square().mean()])
+            positive, negative = self._means(energies, labels)
+            loss = self.contrast(positive[:2], high)
+            both = (loss + self.contrast(positive[:2], negative[:2])) / 2
+            return torch.where(negative[2] > 0, both, loss)
+
+    @staticmethod
+    def _means(energies: Tensor, labels: PairLabels) -> Tensor:
+        """Means over the positives and over the negatives of the joint batch.
+
+        Returns:
+            Tensor: Of each the mean energy, its mean square and the number of
+            pairs, shape ``(2, 3)``; zeros where there is no pair.
+        """
+        rows = slice(None)
+        positive, ignored = labels.positive(rows), labels.ignored(rows)
+        if positive is None:
+            positive = torch.zeros_like(energies, dtype=torch.bool)
+            labels.share.matching(positive).fill_(True)
+        negative = ~positive if ignored is None else ~(positive | ignored)
+        sums = []
+        for kind in (positive, negative):
+            own = energies.masked_fill(~kind, 0.0)
+            number = kind.sum().to(energies.dtype)
+            sums.append(torch.stack([own.sum(), own.square().sum(), number]))
+        total = labels.share.sum(torch.stack(sums))  # (2, 3)
+        number = total[:, 2:]
+        return torch.cat([total[:, :2] / number.clamp(min=1), number], dim=1)
 
     def _sample(self, size: int, noise: NoiseSource, share: Share) -> Tensor:
         """Energies of the sampled pairs of the joint batch, ``(B,)``."""

@@ -2,13 +2,88 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
-from eaglenet_mm.models.losses.reductions import at_least_float32, check_square
+from eaglenet_mm.models.losses.joint_batch import (
+    PairLabels,
+    Share,
+    at_least_float32,
+    check_same_video,
+    row_blocks,
+)
 from eaglenet_mm.registry import MODELS
+
+
+class _SigmoidSum(Function):
+    """``-sum log sigmoid(y (scale s + bias))`` of own rows, by blocks.
+
+    Autograd would keep the logits, their signs and two more matrices; this
+    keeps the scores alone.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        scores: Tensor,
+        log_scale: Tensor,
+        bias: Tensor,
+        labels: PairLabels,
+    ) -> Tensor:
+        ctx.save_for_backward(scores, log_scale, bias)
+        ctx.labels = labels
+        parts = []
+        for rows in row_blocks(scores):
+            block = at_least_float32(scores[rows])
+            logits = _signed_(block * log_scale.exp() + bias, labels, rows)
+            terms = F.logsigmoid(logits)
+            ignored = labels.ignored(rows)
+            if ignored is not None:
+                terms.masked_fill_(ignored, 0.0)
+            parts.append(terms.sum())
+        return -torch.stack(parts).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        scores, log_scale, bias = ctx.saved_tensors
+        labels, scale = ctx.labels, log_scale.exp()
+        by_scores = torch.empty_like(scores)
+        by_log_scale, by_bias = torch.zeros_like(scale), torch.zeros_like(bias)
+        for rows in row_blocks(scores):
+            block = at_least_float32(scores[rows])
+            logits = _signed_(block * scale + bias, labels, rows)
+            slopes = torch.sigmoid(logits.neg_()).mul_(-gradient)
+            slopes = _signed_(slopes, labels, rows)
+            ignored = labels.ignored(rows)
+            if ignored is not None:
+                slopes.masked_fill_(ignored, 0.0)
+            by_bias += slopes.sum()
+            by_log_scale += (slopes * block).sum() * scale
+            by_scores[rows] = slopes.mul_(scale)
+        needed = ctx.needs_input_grad
+        return (
+            by_scores if needed[0] else None,
+            by_log_scale if needed[1] else None,
+            by_bias if needed[2] else None,
+            None,
+        )
+
+
+def _signed_(x: Tensor, labels: PairLabels, rows: slice) -> Tensor:
+    """Multiply rows by 1 for positives and -1 for others, in place."""
+    positive = labels.positive(rows)
+    if positive is not None:
+        return torch.where(positive, x, -x)
+    x.neg_()
+    labels.share.matching(x, rows).neg_()
+    return x
 
 
 @MODELS.register_module()
@@ -20,7 +95,14 @@ class PairwiseSigmoidLoss(BaseModule):
 
         -1/B sum_ij log sigmoid(y_ij (exp(log_scale) s_ij + bias))
 
-    with ``y = 1`` on the diagonal and ``-1`` elsewhere.
+    with ``y = 1`` on the diagonal and ``-1`` elsewhere. Pairs off the diagonal
+    that are of the same video count by ``same_video``:
+
+    - ``'negative'``: ``y = -1``, as in the release.
+    - ``'ignore'``: they are left out of the sum.
+    - ``'positive'``: ``y = 1``.
+
+    ``B`` is the number of texts in all of them.
 
     Differs from the release: ``log sigmoid`` is computed in its stable form.
     The release's ``log(sigmoid(x))`` is infinite below -88, with a NaN
@@ -33,7 +115,20 @@ class PairwiseSigmoidLoss(BaseModule):
         init_bias (float): Start of the bias. Default: -12.93.
         learnable (bool): Whether both are learnt. Default: True.
         loss_weight (float): Factor of the loss. Default: 1.
+        same_video (str): What other pairs of the same video count as,
+            ``'negative'``, ``'ignore'`` or ``'positive'``. Default:
+            ``'negative'``.
+
+    Raises:
+        ValueError: If ``same_video`` is none of these.
+
+    Note:
+        Beside the scores, and in the backward pass their gradient, it takes
+        memory for a block of rows only.
     """
+
+    #: Takes own rows of the joint matrix with a :class:`Share`.
+    takes_share = True
 
     def __init__(
         self,
@@ -41,9 +136,11 @@ class PairwiseSigmoidLoss(BaseModule):
         init_bias: float = -12.93,
         learnable: bool = True,
         loss_weight: float = 1.0,
+        same_video: str = 'negative',
     ) -> None:
         super().__init__()
         self.loss_weight = loss_weight
+        self.same_video = check_same_video(same_video)
         self.log_scale = nn.Parameter(
             torch.tensor([init_log_scale]), requires_grad=learnable
         )
@@ -55,21 +152,33 @@ class PairwiseSigmoidLoss(BaseModule):
         """Scale and shift scores, same shape."""
         return scores * self.log_scale.exp() + self.bias
 
-    def forward(self, scores: Tensor) -> Tensor:
+    def forward(
+        self,
+        scores: Tensor,
+        positives: Tensor | None = None,
+        share: Share | None = None,
+    ) -> Tensor:
         """Compute the loss.
 
         Args:
             scores (Tensor): Rows are texts, columns videos, matching pairs on
-                the diagonal, shape ``(B, B)``.
+                the diagonal, shape ``(B, B)``; with a share its own rows,
+                shape ``(b, B)``.
+            positives (Tensor, optional): Which pairs are of the same video:
+                a bool matrix like the scores, or numbers of the ``B`` videos,
+                equal where the video is the same. Default: None, those of the
+                share.
+            share (Share, optional): Which rows of the joint batch the scores
+                are. Default: None, all of it.
 
         Returns:
-            Tensor: A scalar.
+            Tensor: A scalar, that of the joint batch.
 
         Raises:
-            ValueError: If the matrix is not square.
+            ValueError: If the matrix is not square, ``positives`` do not fit,
+                or ``same_video`` needs them and there are none.
         """
-        check_square(scores)
-        logits = self.logits(at_least_float32(scores))
-        sign = torch.full_like(logits, -1.0).fill_diagonal_(1.0)
-        loss = -F.logsigmoid(sign * logits).sum() / len(scores)
+        labels = PairLabels(scores, self.same_video, positives, share)
+        own = _SigmoidSum.apply(scores, self.log_scale, self.bias, labels)
+        loss = labels.share.sum(own) / scores.shape[1]
         return self.loss_weight * loss

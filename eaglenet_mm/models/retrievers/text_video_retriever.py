@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import blake2b
 
 import torch
 from mmengine.model import BaseModel
@@ -188,6 +191,8 @@ class TextVideoRetriever(BaseModel):
             inputs (dict): Of the preprocessor: ``pixels``, ``frame_mask``,
                 ``token_ids``, ``caption_counts``.
             data_samples (list[RetrievalDataSample], optional): One a video.
+                From their ``video_id`` the losses know which items of the
+                batch are of the same video.
             mode (str): ``'loss'`` gives the losses; ``'tensor'`` the features
                 of both sides; ``'predict'`` the data samples with ``scores``,
                 those of the captions of each against the videos of the batch,
@@ -202,7 +207,12 @@ class TextVideoRetriever(BaseModel):
                 f"mode must be 'loss', 'tensor' or 'predict', but is {mode!r}."
             )
         if mode == 'loss':
-            return self.head.loss(*self._encode_for_loss(inputs))
+            text, video = self._encode_for_loss(inputs)
+            ids = number_videos(data_samples or [])
+            if ids is not None:
+                ids = ids.to(video.frames.device, non_blocking=True)
+                video = replace(video, video_ids=ids)
+            return self.head.loss(text, video)
         text = self.encode_text(inputs['token_ids'])
         video = self.encode_video(inputs['pixels'], inputs['frame_mask'])
         if mode == 'tensor':
@@ -241,3 +251,31 @@ class TextVideoRetriever(BaseModel):
         for sample, own in zip(samples, rows, strict=True):
             sample.scores = own
         return samples
+
+
+def number_videos(samples: Sequence[RetrievalDataSample]) -> Tensor | None:
+    """Give videos numbers that are the same in every process.
+
+    The same video is what has the same ``video_id`` and the same file: ids
+    of joined data sets may be alike by chance.
+
+    Args:
+        samples (Sequence[RetrievalDataSample]): Of the own videos.
+
+    Returns:
+        Tensor: 64 bits of a hash each, int64, shape ``(Bv,)``; None if there
+        are no samples or one has no ``video_id``. That two videos of a
+        joint batch of 4096 get one number has a chance below ``1e-12``.
+    """
+    if not samples or not all('video_id' in sample for sample in samples):
+        return None
+    hashes = [
+        blake2b(
+            repr((sample.video_id, sample.get('video'))).encode(),
+            digest_size=8,
+        ).digest()
+        for sample in samples
+    ]
+    return torch.tensor(
+        [int.from_bytes(digest, 'big', signed=True) for digest in hashes]
+    )

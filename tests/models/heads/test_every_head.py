@@ -16,6 +16,10 @@ from tests.models.every_head import (
     features,
     registered_heads,
 )
+from tests.models.losses.test_same_video import (
+    info_nce_in_loops,
+    sigmoid_in_loops,
+)
 from tests.models.tiny import FRAMES
 
 every_head = pytest.mark.parametrize(
@@ -143,6 +147,76 @@ def test_the_memory_budget_changes_nothing(name: str, variant: str) -> None:
     for key, value in gradients.items():
         if value is not None:
             close(others[key], value, 1e-8)
+
+
+@every_head
+@pytest.mark.parametrize('same_video', ['negative', 'ignore', 'positive'])
+def test_every_loss_knows_the_same_video(
+    name: str, variant: str, same_video: str
+) -> None:
+    """Those of support texts and proxies too, whatever the budget."""
+    ids = torch.tensor([3, 1, 3, 0, 1, 3])
+    same = ids[:, None] == ids
+    for kind in ('PairwiseSigmoidLoss', 'InfoNCELoss'):
+        config = dict(type=kind, same_video=same_video)
+        head = build(name, variant, loss_match=config).train()
+        small = build(
+            name,
+            variant,
+            loss_match=config,
+            memory_budget=6 * head.bytes_per_pair(training=True),
+        ).train()
+        small.load_state_dict(head.state_dict())
+        matrices = []
+        head.loss_match.register_forward_hook(
+            lambda _loss, args, out, found=matrices: found.append(
+                (args[0].detach(), out.detach())
+            )
+        )
+        text, video = features(6, 6)
+        video = replace(video, video_ids=ids)
+        losses = head.loss(text, video)
+        # three captions of one video, two of another
+        assert float(losses['same_video_pairs']) == 4
+        of_scores = ('loss_match', 'loss_support', 'loss_proxy')
+        assert len(matrices) == sum(
+            key in losses for key in (*of_scores, 'loss_positive')
+        )
+        scale = head.loss_match.log_scale.detach().exp()
+        for scores, got in matrices:
+            if kind == 'InfoNCELoss':
+                expected = info_nce_in_loops(scores, same, same_video, scale)
+            else:
+                bias = head.loss_match.bias.detach()
+                expected = sigmoid_in_loops(
+                    scores, same, same_video, scale, bias
+                )
+            close(got, expected.squeeze(), 1e-8)
+        for key, value in small.loss(text, video).items():
+            close(value, losses[key], 1e-8)
+
+
+def test_videos_without_ids_and_wrong_ones() -> None:
+    loss = dict(type='PairwiseSigmoidLoss', same_video='ignore')
+    head = build('MeanPoolingHead', '', loss_match=loss)
+    text, video = features(3, 3)
+    with pytest.raises(ValueError, match=r"same_video='ignore' needs to know"):
+        head.loss(text, video)
+    for ids in (torch.zeros(2, dtype=torch.int64), torch.zeros(3)):
+        with pytest.raises(ValueError, match=r'one int64 a video, shape \(3,'):
+            head.loss(text, replace(video, video_ids=ids))
+    head = build('MeanPoolingHead', '')
+    assert 'same_video_pairs' not in head.loss(text, video)
+
+
+def test_a_loss_of_another_package_gets_the_joint_matrix() -> None:
+    head = build('MeanPoolingHead', '')
+    head.loss_match = torch.nn.MSELoss()
+    head.loss_match.forward = lambda scores: scores.trace()
+    text, video = features(3, 3)
+    losses = head.loss(text, replace(video, video_ids=torch.zeros(3).long()))
+    close(losses['loss_match'], head(text, video).trace(), 1e-12)
+    assert float(losses['same_video_pairs']) == 3
 
 
 @every_head
@@ -311,7 +385,9 @@ def test_matching_proxies_are_those_that_were_scored(
     head = build('TextProxyHead', variant).train()
     matrices = []
     monkeypatch.setattr(
-        head, 'match', lambda scores: matrices.append(scores) or scores.sum()
+        head,
+        'match',
+        lambda scores, _share: matrices.append(scores) or scores.sum(),
     )
     head.loss(*features(5, 5))
     _, proxy, positive = matrices

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,6 +13,8 @@ from eaglenet_mm.models.losses import mlp_pair_energies
 from eaglenet_mm.registry import MODELS
 from tests.models.live_bytes import LiveBytes
 from tests.models.tiny import FRAMES, eaglenet_head, random_features
+
+MIB = 2**20
 
 
 def eaglenet() -> dict:
@@ -53,6 +57,39 @@ def test_peak_grows_at_most_with_the_batch(
     # all pairs at once would grow four- and ninefold
     assert middle <= 3 * small
     assert large <= 2 * middle
+
+
+def peaks_of_mean_pooling(batch: int, loss: dict) -> tuple[int, int]:
+    """Live bytes at most beside the scores, forward and in all."""
+    torch.manual_seed(0)
+    head = MODELS.build(dict(type='MeanPoolingHead', loss_match=loss))
+    text, video = random_features(batch, batch, dtype=torch.float32)
+    ids = torch.arange(batch) // 3
+    text.embeds.requires_grad_()
+    with LiveBytes() as live:
+        value = head.loss(text, replace(video, video_ids=ids))['loss_match']
+        forward = live.peak
+        value.backward()
+    scores = 4 * batch * batch
+    # the backward pass needs the gradient of the scores as well
+    return forward - scores, live.peak - 2 * scores
+
+
+@pytest.mark.parametrize(
+    ('batch', 'same_video'), [(4096, 'negative'), (2048, 'positive')]
+)
+@pytest.mark.parametrize('loss', ['PairwiseSigmoidLoss', 'InfoNCELoss'])
+def test_a_large_batch_holds_its_scores_once(
+    loss: str, batch: int, same_video: str
+) -> None:
+    """4096 pairs: 64 MiB of scores, and little beside them."""
+    config = dict(type=loss, same_video=same_video)
+    half = peaks_of_mean_pooling(batch // 2, config)
+    for peak, smaller in zip(
+        peaks_of_mean_pooling(batch, config), half, strict=True
+    ):
+        assert peak <= 12 * MIB
+        assert peak <= 2 * smaller
 
 
 @pytest.mark.parametrize(('budget', 'expected'), [(600_000, 4), (10**9, 0)])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from eaglenet_mm.models import TextVideoRetriever
+from eaglenet_mm.models.retrievers.text_video_retriever import number_videos
 from eaglenet_mm.structures import RetrievalDataSample
 from tests.models.tiny import (
     FRAMES,
@@ -116,3 +117,47 @@ def test_batch_norm_ends_the_step() -> None:
     model.video_encoder.tower.ln_post = torch.nn.BatchNorm1d(WIDTH)
     with pytest.raises(ValueError, match=r"'video_encoder\.tower\.ln_post'"):
         model(tiny_inputs(2), mode='loss')
+
+
+def sample(**metainfo: object) -> RetrievalDataSample:
+    return RetrievalDataSample(metainfo=metainfo)
+
+
+def test_numbers_of_videos_are_the_same_in_every_process() -> None:
+    samples = [
+        sample(video_id='video0', video='msvd/0.mp4', captions=['a']),
+        sample(video_id='video1', video='msvd/0.mp4'),
+        sample(video_id='video0', video='msvd/0.mp4', captions=['b']),
+        sample(video_id='video0', video='vatex/0.mp4'),  # of another set
+        sample(video_id='video0'),
+        sample(video_id=0),
+    ]
+    numbers = number_videos(samples)
+    assert numbers.dtype is torch.int64
+    assert numbers[0] == numbers[2]
+    assert len(numbers.unique()) == 5
+    # not Python's own hash, which differs from process to process
+    assert int(numbers[0]) == 7034406672562737885
+    assert number_videos([]) is None
+    assert number_videos([*samples, sample(video='msvd/1.mp4')]) is None
+
+
+@pytest.mark.parametrize('micro_batch', [None, 2])
+def test_the_loss_learns_of_the_same_video(micro_batch: int | None) -> None:
+    """As if the head had been given the matrix of positives."""
+    loss = dict(type='InfoNCELoss', same_video='positive')
+    model = tiny_retriever(dict(type='MeanPoolingHead', loss_match=loss))
+    model.encoder_micro_batch = micro_batch
+    inputs = tiny_inputs(4)
+    names = ('cat', 'dog', 'cat', 'cat')
+    samples = [sample(video_id=name) for name in names]
+    losses = model(inputs, samples, mode='loss')
+    assert float(losses['same_video_pairs']) == 3
+    positives = torch.tensor([[a == b for a in names] for b in names])
+    scores = model.head(*model(inputs))
+    expected = model.head.loss_match(scores, positives)
+    torch.testing.assert_close(losses['loss_match'], expected)
+    with pytest.raises(ValueError, match="same_video='positive' needs to"):
+        model(inputs, mode='loss')
+    with pytest.raises(ValueError, match=r'shape \(4,\), but are .* \(3,\)'):
+        model(inputs, samples[:3], mode='loss')
