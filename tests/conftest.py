@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,49 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help='folder of golden data; default: ../shared/golden if it is '
         'there, else the excerpts in tests/data/golden',
     )
+    parser.addoption(
+        '--device',
+        choices=['cpu', 'cuda'],
+        default=None,
+        help='where golden tests and those marked gpu compute; default: the '
+        'former on the CPU, the latter on CUDA if there is some',
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    given = config.getoption('--device')
+    if given == 'cuda' and not torch.cuda.is_available():
+        raise pytest.UsageError(
+            '--device cuda: torch sees no CUDA device. Leave the option out, '
+            'or give --device cpu.'
+        )
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    if config.getoption('--device') or torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(
+        reason='torch sees no CUDA device; --device cpu runs it on the CPU'
+    )
+    for item in items:
+        if item.get_closest_marker('gpu'):
+            item.add_marker(skip)
+
+
+@pytest.fixture
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """Where a test computes, in full float32: cuDNN would take TF32."""
+    is_gpu_test = request.node.get_closest_marker('gpu') is not None
+    given = request.config.getoption('--device')
+    backends = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    yield torch.device(given or ('cuda' if is_gpu_test else 'cpu'))
+    for backend, value in zip(backends, before, strict=True):
+        backend.allow_tf32 = value
 
 
 @pytest.fixture(scope='session')

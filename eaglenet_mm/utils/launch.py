@@ -251,6 +251,9 @@ def build_runner(cfg: Config, strict: bool) -> Runner:
         Runner: Ready to train or test.
     """
     prepare_processes(cfg)
+    if (cfg.get('randomness') or {}).get('deterministic'):
+        # without it torch refuses every product of cuBLAS
+        os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     if 'runner_type' in cfg:
         runner = RUNNERS.build(cfg)
     else:

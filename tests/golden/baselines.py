@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from eaglenet_mm.models.converters.method_names import rename_head
 from eaglenet_mm.models.heads import BasePairHead
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
-from tests.golden.cases import load, part
+from tests.golden.cases import load, part, tensor
 
 
 class Case:
@@ -35,8 +34,7 @@ class Case:
         }
 
     def __getitem__(self, key: str) -> Tensor:
-        value = torch.from_numpy(np.array(self.arrays[key]))
-        return value.to(self.dtype) if value.is_floating_point() else value
+        return tensor(self.arrays[key], self.dtype)
 
     def __contains__(self, key: str) -> bool:
         return key in self.arrays
@@ -127,5 +125,5 @@ def sentences(embeds: Tensor) -> TextFeatures:
 def videos(frames: Tensor, mask: Tensor | None = None) -> VideoFeatures:
     """Features of videos; without a mask all frames are real."""
     if mask is None:
-        mask = torch.ones(frames.shape[:2], dtype=torch.bool)
+        mask = frames.new_ones(frames.shape[:2], dtype=torch.bool)
     return VideoFeatures(frames, mask)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from eaglenet_mm.models.converters.eaglenet_release_names import (
     ReleaseOptions,
@@ -21,11 +21,14 @@ from eaglenet_mm.models.layers import KeyedRandom, PairRandom
 from tests.golden.conftest import find_golden_dir
 from tests.golden.rules import rule_noise, rule_weight
 
+ModuleT = TypeVar('ModuleT', bound=nn.Module)
 ENERGIES = {
     'mlp': 'MLPEnergy',
     'bilinear': 'BilinearEnergy',
     'cossim': 'CosineEnergy',
 }
+#: Where tensors and modules go; the tests set it.
+DEVICE = torch.device('cpu')
 REDUCTIONS = {'avg': 'mean', 'max': 'max', 'min': 'min'}
 
 
@@ -70,10 +73,15 @@ def tensor(
     array: np.ndarray, dtype: torch.dtype = torch.float32, grad: bool = False
 ) -> Tensor:
     """Copy an array into a tensor."""
-    result = torch.from_numpy(np.array(array))
+    result = torch.from_numpy(np.array(array)).to(DEVICE)
     if result.is_floating_point():
         result = result.to(dtype)
     return result.requires_grad_(grad)
+
+
+def place(module: ModuleT, dtype: torch.dtype = torch.float32) -> ModuleT:
+    """Bring a module to the device of the tests, and to a type."""
+    return module.to(DEVICE, dtype)
 
 
 def release_options(meta: dict[str, Any]) -> ReleaseOptions:
@@ -123,7 +131,7 @@ class RecordedHead(EagleNetHead):
             count = self.candidate_noise.num_candidates
             size = len(like), self.num_videos or len(random.columns)
             array = self.take('rand', (count, math.prod(size), like.shape[-1]))
-            noise = torch.from_numpy(array).to(like.dtype)
+            noise = torch.from_numpy(array).to(like)
             noise = noise.view(count, *size, -1).permute(2, 1, 0, 3)
             self.recorded = {step: noise}
         columns = slice(random.columns.start, random.columns.stop)
@@ -157,10 +165,10 @@ class Recorded:
     def _numbers(
         self, kind: str, shape: tuple[int, ...], like: Tensor
     ) -> Tensor:
-        return torch.from_numpy(self.head.take(kind, shape)).to(like.dtype)
+        return torch.from_numpy(self.head.take(kind, shape)).to(like)
 
     def permutation(self, size: int, like: Tensor) -> Tensor:
-        return torch.from_numpy(self.head.take('randperm', (size,)))
+        return tensor(self.head.take('randperm', (size,)))
 
 
 def build_head(meta: dict[str, Any], **overrides: Any) -> RecordedHead:
@@ -226,7 +234,7 @@ def build_head(meta: dict[str, Any], **overrides: Any) -> RecordedHead:
         # in the release the support energy needs the support loss
         energy_support_weight=energy_support,
     )
-    return RecordedHead(**{**options, **overrides})
+    return place(RecordedHead(**{**options, **overrides}))
 
 
 def load_head(

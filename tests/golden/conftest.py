@@ -8,9 +8,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 _FAILURES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(autouse=True)
+def _compute_on_device(
+    device: torch.device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Put what the tests read and build where ``--device`` says."""
+    monkeypatch.setattr('tests.golden.cases.DEVICE', device)
 
 
 @pytest.fixture(scope='session')

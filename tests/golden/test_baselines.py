@@ -42,6 +42,7 @@ from tests.golden.baselines import (
     sentences,
     videos,
 )
+from tests.golden.cases import place
 
 Report = Callable[..., float]
 INFO_NCE = dict(type='InfoNCELoss', max_scale=200)
@@ -52,7 +53,7 @@ VALUES, GRADIENTS = 1e-5, 1e-4
 def ready(head: Any, method: str, case: Case) -> Any:
     """Load the golden weights into a head that draws nothing."""
     load_weights(head, method, case)
-    return head.to(case.dtype).eval()
+    return place(head, case.dtype).eval()
 
 
 @pytest.fixture(params=DTYPES, ids=['float64', 'float32'])
@@ -245,7 +246,7 @@ def proxy_head(case: Case, variant: str) -> TextProxyHead:
 def proxy_states(
     head: TextProxyHead, text: Tensor, tokens: Tensor, video: Tensor
 ) -> tuple[UnitVectors, ProxyVideoState]:
-    mask = torch.ones(tokens.shape[:2], dtype=torch.bool)
+    mask = tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
     return UnitVectors(text), head.prepare_tokens(tokens, mask, video)
 
 

@@ -13,6 +13,7 @@ import torch
 
 from eaglenet_mm.engine.optimizers import BertAdam
 from eaglenet_mm.engine.schedulers import WarmupCosineLR, schedule_factor
+from tests.golden.cases import tensor
 
 MODULE = 1e-5  # tolerance of single modules
 
@@ -42,9 +43,7 @@ class Run:
         self.case_meta = json.loads(str(golden[f'{case}/meta']))
         self.names = sorted(self.meta['groups'])
         self.params = {
-            name: torch.nn.Parameter(
-                torch.from_numpy(golden[f'param0/{name}']).to(dtype)
-            )
+            name: torch.nn.Parameter(tensor(golden[f'param0/{name}'], dtype))
             for name in self.names
         }
         # one group a parameter, so that each can have the rate of its own
@@ -96,7 +95,7 @@ class Run:
             param.grad = None
             if f'{name}@{step}' not in self.skipped:
                 grad = self.golden[f'grads/{name}'][step]
-                param.grad = torch.from_numpy(grad).to(param.dtype).clone()
+                param.grad = tensor(grad, param.dtype)
                 active.add(name)
         return active
 

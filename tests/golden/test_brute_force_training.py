@@ -17,10 +17,11 @@ from tests.golden.cases import (
     load,
     meta_of,
     part,
+    place,
     stored_draws,
     tensor,
 )
-from tests.golden.conftest import find_golden_dir
+from tests.golden.conftest import find_golden_dir, to_numpy
 from tests.golden.rules import gradient_summary
 from tests.golden.test_ebm import Draws
 from tests.golden.test_frl_head import LOSS_NAMES, Case
@@ -129,7 +130,8 @@ def _check_gradients(
         if parameter.grad is None:
             continue
         with_gradient.add(name)
-        gradient = parameter.grad.numpy().reshape(case.weights[name].shape)
+        gradient = to_numpy(parameter.grad)
+        gradient = gradient.reshape(case.weights[name].shape)
         got = gradient_summary(name, gradient, case.meta['seed'])
         # a gradient that is zero but for rounding has no scale of its own
         vanishes = expected[name][0] <= 1e-9 * largest
@@ -171,7 +173,8 @@ def test_energy_loss(
         step_size=meta['mcmc_step_size'],
         noise_std=meta['mcmc_noise'],
         buffer_size=meta['max_buffer_vol'],
-    ).double()
+    )
+    energy = place(energy, DOUBLE)
     label = f'reference/{energy_case}'
 
     def inputs(kind: str, grad: bool = False) -> tuple[Tensor, Tensor]:
@@ -224,15 +227,15 @@ def test_losses_on_scores(
     label = f'reference/{loss_case}'
     scores = tensor(case['sim'], DOUBLE, grad=True)
     if 'sym_loss64' in case:
-        loss = info_nce_loss(scores, torch.zeros((), dtype=DOUBLE))
+        loss = info_nce_loss(scores, scores.new_zeros(()))
         names = {'loss': 'sym_loss64', 'sim': 'sym_grad64'}
         inputs = {'sim': scores}
     else:
         meta = meta_of(case)
         inputs = {
             'sim': scores,
-            'temp_prior': torch.tensor([meta['temperature']], dtype=DOUBLE),
-            'bias': torch.tensor([meta['bias']], dtype=DOUBLE),
+            'temp_prior': scores.new_tensor([meta['temperature']]),
+            'bias': scores.new_tensor([meta['bias']]),
         }
         for name in ('temp_prior', 'bias'):
             if f'w/{name}' in case:

@@ -16,6 +16,7 @@ from eaglenet_mm.models.encoders import (
     CLIPVideoEncoder,
     PatchShift,
 )
+from tests.golden.cases import place, tensor
 from tests.golden.rules import rule_input, rule_weight
 
 TOLERANCE = 1e-4
@@ -107,7 +108,7 @@ def pixels_of(golden: dict[str, np.ndarray], meta: dict) -> Tensor:
         float(golden['video_sum'])
     )
     batch, _, frames, _, *image = shape
-    return torch.from_numpy(video).reshape(batch, frames, *image)
+    return tensor(video).reshape(batch, frames, *image)
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
@@ -115,19 +116,23 @@ def test_features_of_the_complete_model(golden, meta, golden_report, dtype):
     suffix = '64' if dtype == torch.float64 else ''
     tolerance = 1e-6 if suffix else TOLERANCE
     pixels = pixels_of(golden, meta).to(dtype)
-    token_ids = torch.from_numpy(golden['input_ids'])[:, 0]
+    token_ids = tensor(golden['input_ids'])[:, 0]
     for case in cases(golden):
         expected_text = golden[f'{case}/eval/text_feat{suffix}']
         expected_video = golden[f'{case}/eval/video_feat{suffix}']
         width = expected_text.shape[-1]
-        text = CLIPTextEncoder(
-            text_arch(meta, width), max_words=meta['max_words']
-        ).to(dtype)
-        video = CLIPVideoEncoder(
-            vision_arch(meta, width), shift_layers=meta['patch_shift_layers']
-        ).to(dtype)
-        still = CLIPVideoEncoder(vision_arch(meta, width), shift_layers=()).to(
-            dtype
+        text, video, still = (
+            place(encoder, dtype)
+            for encoder in (
+                CLIPTextEncoder(
+                    text_arch(meta, width), max_words=meta['max_words']
+                ),
+                CLIPVideoEncoder(
+                    vision_arch(meta, width),
+                    shift_layers=meta['patch_shift_layers'],
+                ),
+                CLIPVideoEncoder(vision_arch(meta, width), shift_layers=()),
+            )
         )
         ours, _ = convert_eaglenet_release(
             release_weights(golden, case, meta['seed']),
@@ -193,14 +198,14 @@ def test_features_where_the_shift_patterns_overlap(
     assert pixels.sum(dtype=np.float64) == pytest.approx(
         float(golden['overlap/video_sum'])
     )
-    pixels = torch.from_numpy(pixels).reshape(
+    pixels = tensor(pixels, dtype).reshape(
         *shape[:1], *shape[2:3], 3, side, side
     )
-    video = video.to(dtype).eval()
+    video = place(video, dtype).eval()
     with torch.no_grad():
         golden_report(
             f'full_model overlap/video_feat{suffix}',
-            video(pixels.to(dtype)).frames,
+            video(pixels).frames,
             expected,
             1e-6 if suffix else TOLERANCE,
         )

@@ -28,6 +28,7 @@ from tests.golden.cases import (
     load,
     meta_of,
     part,
+    place,
     stored_draws,
     tensor,
 )
@@ -83,7 +84,7 @@ def build(
     loss.load_state_dict(
         {names[k]: tensor(v) for k, v in weights.items()}, strict=False
     )
-    return loss.to(dtype), names
+    return place(loss, dtype), names
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
@@ -100,12 +101,11 @@ def test_energies(
     suffix = '64' if dtype is torch.float64 else ''
     if 'energy/vid' not in case:
         pytest.skip('this case stores no energies, its calls are checked')
+    video = tensor(case['energy/vid'], dtype)
     for budget in (2**30, 1):
-        monkeypatch.setitem(mlp_pair_energies.CHUNK_BYTES, 'cpu', budget)
-        got = loss.all_pairs(
-            tensor(case['energy/vid'], dtype),
-            tensor(case['energy/txt'], dtype),
-        )
+        chunk_bytes = mlp_pair_energies.CHUNK_BYTES
+        monkeypatch.setitem(chunk_bytes, video.device.type, budget)
+        got = loss.all_pairs(video, tensor(case['energy/txt'], dtype))
         golden_report(
             f'ebm/{case_name}/energy/out{suffix}',
             got,
@@ -219,16 +219,16 @@ def test_default_replays_only_what_was_filled(
         def uniform(
             self, rows: range, shape: tuple, like: torch.Tensor
         ) -> torch.Tensor:
-            return torch.rand(len(rows), *shape)
+            return torch.rand(len(rows), *shape, device=like.device)
 
         def normal(
             self, rows: range, shape: tuple, like: torch.Tensor
         ) -> torch.Tensor:
-            return torch.randn(len(rows), *shape)
+            return torch.randn(len(rows), *shape, device=like.device)
 
         def permutation(self, size: int, like: torch.Tensor) -> torch.Tensor:
             asked.append(size)
-            return torch.randperm(size)
+            return torch.randperm(size, device=like.device)
 
     for number in range(meta['calls']):
         call = part(case, f'call{number}')

@@ -25,6 +25,7 @@ from tests.golden.cases import (
     tensor,
     weights_by_rule,
 )
+from tests.golden.conftest import to_numpy
 from tests.golden.rules import gradient_summary, rule_noise
 from tests.reference.brute_force import score_pairs
 
@@ -82,7 +83,7 @@ class Case:
     ) -> tuple[TextFeatures, VideoFeatures]:
         text = tensor(self.arrays[f'{prefix}/text'], self.dtype, grad)
         frames = tensor(self.arrays[f'{prefix}/video'], self.dtype, grad)
-        mask = torch.ones(frames.shape[:2], dtype=torch.bool)
+        mask = frames.new_ones(frames.shape[:2], dtype=torch.bool)
         return TextFeatures(text), VideoFeatures(frames, mask)
 
     def eval_noise(self) -> np.ndarray:
@@ -371,7 +372,7 @@ def _check_gradients(
             continue
         seen.add(theirs)
         shape = case.weights[theirs].shape
-        gradient = gradient.reshape(shape).double().numpy()
+        gradient = to_numpy(gradient).reshape(shape)
         got = gradient_summary(theirs, gradient, case.meta['seed'])
         # a gradient that is zero but for rounding has no scale of its own
         vanishes = exact[theirs][0] <= 1e-9 * largest

@@ -27,9 +27,11 @@ from tests.golden.cases import (
     load,
     meta_of,
     part,
+    place,
     stored_draws,
+    tensor,
 )
-from tests.golden.conftest import find_golden_dir
+from tests.golden.conftest import find_golden_dir, to_numpy
 from tests.golden.rules import gradient_summary, rule_noise
 from tests.golden.test_clip_features import (
     pixels_of,
@@ -112,7 +114,7 @@ class Model:
             if not key.endswith('replay_fill')
             and not (self.is_fixed and 'loss_match' in key)
         ]
-        self.model = model.to(dtype)
+        self.model = place(model, dtype)
         self.head: RecordedHead = head
         self.theirs = {
             ours: theirs for theirs, ours in report.converted.items()
@@ -120,9 +122,9 @@ class Model:
         count = len(arrays['nvalid'])
         self.inputs = dict(
             pixels=pixels_of(arrays, top).to(dtype),
-            frame_mask=torch.from_numpy(arrays['video_mask'][:, 0] > 0),
-            token_ids=torch.from_numpy(arrays['input_ids'][:, 0]),
-            caption_counts=torch.ones(count, dtype=torch.int64),
+            frame_mask=tensor(arrays['video_mask'][:, 0] > 0),
+            token_ids=tensor(arrays['input_ids'][:, 0]),
+            caption_counts=tensor(np.ones(count, np.int64)),
         )
 
     @property
@@ -146,7 +148,7 @@ class Model:
             shape = tuple(self.weights[theirs].shape)
             full = np.zeros(shape)
             if value is not None:
-                array = value.double().numpy()
+                array = to_numpy(value)
                 if array.shape != shape and array.shape[1:] == shape[1:]:
                     full[: len(array)] = array
                 else:

@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from eaglenet_mm.models.layers import FramePooling, StochasticText
-from tests.golden.cases import case_names, load, meta_of, part, tensor
+from tests.golden.cases import (
+    case_names,
+    load,
+    meta_of,
+    part,
+    place,
+    tensor,
+)
 
 Report = Callable[..., float]
 POOLING_NAMES = {
@@ -52,7 +59,7 @@ def test_stochastic_text(
             'bias': tensor(case[f'w/{prefix}.bias']),
         }
     )
-    layer.to(dtype)
+    place(layer, dtype)
     text = tensor(case['text'], dtype, grad=True)
     video = tensor(case['video'], dtype, grad=True)
     # the release leaves all frames as they are if one of them is zero
@@ -110,7 +117,7 @@ def test_stochastic_text_of_a_zero_frame_differs_on_purpose(
     unit = StochasticText.unit_frames(video)
     real = video.norm(dim=-1) > 0
     torch.testing.assert_close(
-        unit.norm(dim=-1)[real], torch.ones(int(real.sum()))
+        unit.norm(dim=-1)[real], unit.new_ones(int(real.sum()))
     )
     assert not unit[~real].any()
 
@@ -147,7 +154,7 @@ def test_frame_pooling(
     }
     weights = part(case, 'w')
     layer.load_state_dict({names[k]: tensor(v) for k, v in weights.items()})
-    layer.to(dtype)
+    place(layer, dtype)
     text = tensor(case['text'], dtype, grad=True)
     video = tensor(case['video'], dtype, grad=True)
     own = text.transpose(0, 1) if text.dim() == 3 else text

@@ -15,8 +15,15 @@ import torch
 import torch.nn.functional as F
 
 from eaglenet_mm.models.losses import InfoNCELoss, PairwiseSigmoidLoss
-from tests.golden.cases import case_names, load, meta_of, part, tensor
-from tests.golden.conftest import find_golden_dir
+from tests.golden.cases import (
+    case_names,
+    load,
+    meta_of,
+    part,
+    place,
+    tensor,
+)
+from tests.golden.conftest import find_golden_dir, to_numpy
 
 FILE = 'losses.npz'
 Report = Callable[..., float]
@@ -52,7 +59,7 @@ def test_sigmoid_loss(
         if f'w/{theirs}' in case:
             parameter = getattr(loss_function, ours)
             parameter.data.copy_(tensor(case[f'w/{theirs}']))
-    loss_function.to(dtype)
+    place(loss_function, dtype)
     scores = tensor(case['sim'], dtype, grad=True)
     loss = loss_function(scores)
     loss.backward()
@@ -77,7 +84,7 @@ def test_sigmoid_loss(
         finite = np.isfinite(case['grad/sim'])
         golden_report(
             f'losses/{sigmoid_case}/finite grad/sim',
-            scores.grad.numpy()[finite],
+            to_numpy(scores.grad)[finite],
             case['grad/sim'][finite],
             1e-5,
         )
@@ -108,15 +115,15 @@ def test_log_sigmoid_table(golden_dir: Path, golden_report: Report) -> None:
     assert torch.isfinite(ours).all()
     assert torch.isfinite(x.grad).all()
     golden_report(
-        'losses/table/nll', ours.detach().numpy()[finite], theirs[finite], 1e-5
+        'losses/table/nll', to_numpy(ours)[finite], theirs[finite], 1e-5
     )
     golden_report(
-        'losses/table/grad', x.grad.numpy()[finite], slope[finite], 1e-5
+        'losses/table/grad', to_numpy(x.grad)[finite], slope[finite], 1e-5
     )
     # beyond, -log sigmoid(x) is -x to float32
     below = ~finite
     np.testing.assert_allclose(
-        ours.detach().numpy()[below], -arrays['table/x'][below], rtol=1e-6
+        to_numpy(ours)[below], -arrays['table/x'][below], rtol=1e-6
     )
 
 
@@ -132,7 +139,7 @@ def test_cross_entropy(
         pytest.skip('the file has no case of the cross entropy')
     for name in names:
         case = part(arrays, name)
-        loss_function = InfoNCELoss(init_scale=1.0).to(dtype)
+        loss_function = place(InfoNCELoss(init_scale=1.0), dtype)
         scores = tensor(case['sim'], dtype, grad=True)
         loss = loss_function(scores)
         loss.backward()
@@ -147,8 +154,9 @@ def test_cross_entropy(
             )
         # one direction: the symmetric loss of rows whose columns are settled
         rows = tensor(case['sim'], dtype, grad=True)
-        one_way = F.cross_entropy(rows, torch.arange(len(rows)))
-        other = F.cross_entropy(rows.T, torch.arange(len(rows)))
+        target = tensor(np.arange(len(rows)))
+        one_way = F.cross_entropy(rows, target)
+        other = F.cross_entropy(rows.T, target)
         ours = 2 * loss_function(rows) - other
         (gradient,) = torch.autograd.grad(one_way, rows)
         for key, got in (('loss', ours), ('grad', gradient)):

@@ -15,6 +15,7 @@ from eaglenet_mm.datasets.transforms import (
     ResizeCenterCrop,
 )
 from eaglenet_mm.models.data_preprocessor import RetrievalDataPreprocessor
+from tests.golden.cases import place
 
 
 @pytest.fixture(scope='module')
@@ -30,8 +31,8 @@ def test_pixels_equal_the_release(
     golden: dict[str, np.ndarray], golden_report: Callable
 ) -> None:
     meta = json.loads(str(golden['meta']))
-    preprocessor = RetrievalDataPreprocessor(
-        meta['mean'], meta['std'], num_frames=1
+    preprocessor = place(
+        RetrievalDataPreprocessor(meta['mean'], meta['std'], num_frames=1)
     )
     names = [name for name in golden if re.fullmatch(r'.*frame\d+', name)]
     assert names

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from eaglenet_mm.models.heads import BasePairHead
 from eaglenet_mm.registry import MODELS
@@ -124,3 +125,24 @@ def features(
         replace(text, tokens=tokens, token_mask=mask),
         replace(video, patches=patches),
     )
+
+
+def train_once(
+    head: Any, count: int = 5
+) -> tuple[dict[str, Tensor], dict[str, Tensor | None]]:
+    """Losses and gradients of one step, inputs included.
+
+    Features have the type and the device of the head.
+    """
+    like = next(head.parameters())
+    text, video = (side.to(like.device) for side in features(count, count))
+    text, video = text.to(like.dtype), video.to(like.dtype)
+    text.embeds.requires_grad_()
+    video.frames.requires_grad_()
+    head.zero_grad()
+    head.random_key = getattr(head, 'random_key', torch.zeros(2)).clone()
+    losses = head.loss(text, video)
+    sum(value for key, value in losses.items() if 'loss' in key).backward()
+    gradients = {key: value.grad for key, value in head.named_parameters()}
+    gradients['text'], gradients['video'] = text.embeds.grad, video.frames.grad
+    return losses, gradients

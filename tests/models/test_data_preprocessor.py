@@ -100,17 +100,6 @@ def test_statistics_are_no_part_of_a_checkpoint() -> None:
     assert not RetrievalDataPreprocessor(num_frames=4).state_dict()
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs CUDA')
-def test_frames_become_float_on_the_device(batch: dict[str, Any]) -> None:
-    preprocessor = RetrievalDataPreprocessor(num_frames=4)
-    expected = preprocessor(batch)['inputs']
-    got = preprocessor.to('cuda')(batch)['inputs']
-    for name, value in expected.items():
-        assert got[name].is_cuda
-        torch.testing.assert_close(got[name].cpu(), value)
-
-
 def test_too_many_frames_names_all_three_places() -> None:
     preprocessor = RetrievalDataPreprocessor(num_frames=4)
     with pytest.raises(ValueError, match='item 1 has 5') as caught:

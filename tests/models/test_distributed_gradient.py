@@ -116,19 +116,21 @@ class TraceLoss(nn.Module):
         return scores.amax(dim=0).sum() - scores.diagonal().square().sum()
 
 
-def run(head: dict, rank: int, world: int, batch: int) -> dict[str, Any]:
+def run(
+    head: dict, rank: int, world: int, batch: int, device: str = 'cpu'
+) -> dict[str, Any]:
     """Take two training steps, return losses and gradients of the second."""
     torch.manual_seed(0)
     head = dict(head)
     micro_batch = head.pop('encoder_micro_batch', None)
-    model = tiny_retriever(head).double().train()
+    model = tiny_retriever(head).double().to(device).train()
     model.encoder_micro_batch = micro_batch
     wrapped = DistributedDataParallel(model) if world > 1 else model
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     for step in range(2):
         rows = slice(rank, None, world)  # as samplers deal items out
         inputs = {
-            name: (x.double() if x.is_floating_point() else x)[rows]
+            name: (x.double() if x.is_floating_point() else x)[rows].to(device)
             for name, x in tiny_inputs(batch, seed=step).items()
         }
         optimizer.zero_grad()
@@ -141,11 +143,11 @@ def run(head: dict, rank: int, world: int, batch: int) -> dict[str, Any]:
         if step == 0:
             optimizer.step()
     gradients = {
-        name: parameter.grad.clone()
+        name: parameter.grad.cpu().clone()
         for name, parameter in model.named_parameters()
     }
-    buffers = {name: x.clone() for name, x in model.named_buffers()}
-    losses = {name: x.detach() for name, x in losses.items()}
+    buffers = {name: x.cpu().clone() for name, x in model.named_buffers()}
+    losses = {name: x.detach().cpu() for name, x in losses.items()}
     return dict(losses=losses, gradients=gradients, buffers=buffers)
 
 
@@ -162,11 +164,16 @@ def joined(rank: int, world: int, init_file: str) -> None:
 
 
 def worker(
-    rank: int, world: int, init_file: str, names: list[str], out_dir: str
+    rank: int,
+    world: int,
+    init_file: str,
+    names: list[str],
+    out_dir: str,
+    device: str,
 ) -> None:
     joined(rank, world, init_file)
     for place, name in enumerate(names):
-        result = run(HEADS[name], rank, world, BATCHES[world])
+        result = run(HEADS[name], rank, world, BATCHES[world], device)
         torch.save(result, f'{out_dir}/{place}-{rank}.pt')
     dist.barrier()
     dist.destroy_process_group()
@@ -186,21 +193,27 @@ def worker(
 def test_gradient_of_processes(
     names: list[str], world: int, tmp_path: Path
 ) -> None:
+    check_processes(names, world, tmp_path)
+
+
+def check_processes(
+    names: list[str], world: int, folder: Path, device: str = 'cpu'
+) -> None:
+    """Train heads in several gloo processes, all on one device."""
     mp.start_processes(
         worker,
-        (world, str(tmp_path / 'init'), names, str(tmp_path)),
+        (world, str(folder / 'init'), names, str(folder), device),
         nprocs=world,
         start_method='spawn',
     )
     for place, name in enumerate(names):
-        compare(
-            name, world, [tmp_path / f'{place}-{r}.pt' for r in range(world)]
-        )
+        files = [folder / f'{place}-{rank}.pt' for rank in range(world)]
+        compare(name, world, files, device)
 
 
-def compare(name: str, world: int, files: list[Path]) -> None:
+def compare(name: str, world: int, files: list[Path], device: str) -> None:
     """Compare what processes saved with one process on the joint batch."""
-    alone = run(HEADS[name], 0, 1, BATCHES[world])
+    alone = run(HEADS[name], 0, 1, BATCHES[world], device)
     largest = max(float(g.abs().max()) for g in alone['gradients'].values())
     for file in files:
         got = torch.load(file)

@@ -201,6 +201,18 @@ def test_build_the_default_runner(monkeypatch):
     assert isinstance(launch.build_runner(Config(), False), OwnRunner)
 
 
+@pytest.mark.parametrize('deterministic', [True, False])
+def test_deterministic_products_of_cublas(monkeypatch, deterministic):
+    """Torch refuses them on a GPU without this variable."""
+    monkeypatch.setattr(launch, 'Runner', OwnRunner)
+    name = 'CUBLAS_WORKSPACE_CONFIG'
+    monkeypatch.setenv(name, 'restored after the test')
+    monkeypatch.delenv(name)
+    randomness = dict(seed=1, deterministic=deterministic)
+    launch.build_runner(Config(dict(randomness=randomness)), False)
+    assert os.environ.get(name) == (':4096:8' if deterministic else None)
+
+
 def test_pretrained_weights_are_skipped(repository):
     cfg = Config.fromfile(repository / 'configs/eaglenet_msrvtt.py')
     assert cfg.model.text_encoder.pretrained == 'openai'

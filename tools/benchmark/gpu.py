@@ -141,8 +141,11 @@ STAGES = (
     Stage(
         'tests',
         95,
-        full=[('pytest', '-m', 'gpu', '--device', 'cuda')],
-        smoke=[('pytest', '-m', 'gpu and not slow', '--device', 'cpu')],
+        full=[('pytest', '-m', 'gpu', '--device', 'cuda', 'tests/gpu')],
+        smoke=[
+            ('pytest', '-m', 'gpu and not slow', '--device', 'cpu',
+             'tests/gpu'),
+        ],
         line=tests_line,
     ),
     Stage(

@@ -93,7 +93,7 @@ class RetrievalEvaluation:
         with autocast(enabled=self.fp16):
             data = self.model.data_preprocessor(data_batch, False)
             inputs, samples = data['inputs'], data['data_samples']
-            counts = [int(count) for count in inputs['caption_counts']]
+            counts = inputs['caption_counts'].tolist()
             starts = [0, *accumulate(counts)]
             for place, sample in enumerate(samples):
                 index, captions = sample.video_index, sample.caption_indices

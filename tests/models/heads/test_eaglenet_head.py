@@ -14,6 +14,7 @@ from eaglenet_mm.models.heads import (
 )
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
+from tests.models.precision import ERRORS, check_against_float64
 from tests.models.tiny import FRAMES, WIDTH, eaglenet_head, random_features
 from tests.reference.brute_force import score_pairs
 from tests.reference.release_weights import release_weights
@@ -437,14 +438,6 @@ def test_features_are_checked() -> None:
         without.loss(text, video)
 
 
-ERRORS = {
-    # of a score; of a loss and of a gradient, relative
-    torch.float32: (1e-6, 1e-5, 1e-4),
-    torch.float16: (1e-3, 1e-3, 2e-2),
-    torch.bfloat16: (5e-3, 5e-3, 0.1),
-}
-
-
 VARIANTS = {
     'recipe': {},
     'masked': dict(use_frame_mask=True),
@@ -460,34 +453,11 @@ VARIANTS = {
 def test_error_against_float64(dtype: torch.dtype, variant: str) -> None:
     """Of scores, losses and gradients under autocast, and of float32."""
 
-    def run(exact: bool) -> tuple[torch.Tensor, dict, dict]:
+    def build_head() -> EagleNetHead:
         torch.manual_seed(0)
-        head = build(**VARIANTS[variant])
-        head.to(torch.float64 if exact else torch.float32)
-        text, video = random_features(
-            4, 4, dtype=torch.float64 if exact else torch.float32
-        )
-        low = not exact and dtype is not torch.float32
-        with torch.autocast('cpu', dtype=dtype, enabled=low):
-            with torch.no_grad():
-                scores = head(text, video)
-            losses = head.train().loss(text, video)
-        sum(v for k, v in losses.items() if 'loss' in k).backward()
-        gradients = {n: p.grad.double() for n, p in head.named_parameters()}
-        return scores.double(), losses, gradients
+        return build(**VARIANTS[variant])
 
-    scores, losses, gradients = run(exact=True)
-    got = run(exact=False)
-    of_score, of_loss, of_gradient = ERRORS[dtype]
-    assert (got[0] - scores).abs().max() < of_score
-    for key, value in losses.items():
-        error = of_loss if 'loss' in key else of_score
-        scale = abs(value.item()) if 'loss' in key else 1.0
-        assert abs(got[1][key].item() - value.item()) < error * scale, key
-    largest = max(float(x.norm()) for x in gradients.values())
-    for key, value in gradients.items():
-        scale = max(float(value.norm()), 0.05 * largest)
-        assert (got[2][key] - value).norm() < of_gradient * scale, key
+    check_against_float64(build_head, dtype, torch.device('cpu'))
 
 
 @pytest.mark.parametrize('variant', VARIANTS)

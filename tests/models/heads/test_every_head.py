@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 import torch
@@ -15,11 +14,13 @@ from tests.models.every_head import (
     build,
     features,
     registered_heads,
+    train_once,
 )
 from tests.models.losses.test_same_video import (
     info_nce_in_loops,
     sigmoid_in_loops,
 )
+from tests.models.precision import check_half_precision
 from tests.models.tiny import FRAMES
 
 every_head = pytest.mark.parametrize(
@@ -106,20 +107,6 @@ def test_nothing_beside_the_mask_matters(name: str, variant: str) -> None:
         expected,
         1e-10,
     )
-
-
-def train_once(head: Any, count: int = 5) -> tuple[dict, dict]:
-    """Losses and gradients of one step, inputs included."""
-    text, video = features(count, count)
-    text.embeds.requires_grad_()
-    video.frames.requires_grad_()
-    head.zero_grad()
-    head.random_key = getattr(head, 'random_key', torch.zeros(2)).clone()
-    losses = head.loss(text, video)
-    sum(value for key, value in losses.items() if 'loss' in key).backward()
-    gradients = {key: value.grad for key, value in head.named_parameters()}
-    gradients['text'], gradients['video'] = text.embeds.grad, video.frames.grad
-    return losses, gradients
 
 
 @every_head
@@ -244,21 +231,7 @@ def test_half_precision_comes_close(
 ) -> None:
     if variant == 'lstm' and dtype is torch.float16:
         return  # CPUs have no such LSTM
-    head = build(name, variant).float()
-    text, video = (side.to(torch.float32) for side in features(6, 6))
-    expected = head(text, video)
-    with torch.autocast('cpu', dtype=dtype):
-        scores = head(text, video)
-        losses = head.train().loss(text, video)
-    assert scores.dtype is torch.float32
-    assert bool(scores.isfinite().all())
-    spread = expected.std()
-    assert (scores - expected).abs().mean() < 0.25 * spread
-    total = sum(value for key, value in losses.items() if 'loss' in key)
-    assert total.dtype is torch.float32
-    total.backward()
-    for key, value in head.named_parameters():
-        assert bool(value.grad.isfinite().all()), key
+    check_half_precision(name, variant, dtype, torch.device('cpu'))
 
 
 @every_head
