@@ -44,6 +44,10 @@ class Part:
         if not callable(read):
             return known[0], known[1]
         items = [read(place) for place in range(len(self.dataset))]
+        if not all(
+            {'video_index', 'caption_indices'} <= set(i) for i in items
+        ):
+            return known[0], known[1]
         captions = [c for item in items for c in item['caption_indices']]
         return (
             1 + max((item['video_index'] for item in items), default=-1),

@@ -16,7 +16,8 @@ from .text_video_dataset import TextVideoDataset
 class CaptionExpansion(RetrievalDatasetWrapper):
     """One item for each pair of a video and one of its captions.
 
-    The release trains so on MSR-VTT. Items are in the order of the file.
+    The release trains so on MSR-VTT. Items are in the order of the file; a
+    video without caption makes none.
 
     Args:
         dataset (dict | TextVideoDataset | RetrievalDatasetWrapper): What to
@@ -36,6 +37,11 @@ class CaptionExpansion(RetrievalDatasetWrapper):
             for index in range(len(self.dataset))
         ]
         self._ends = np.cumsum(counts)  # one past the last pair of a video
+        if not self._ends[-1]:
+            raise ValueError(
+                f'CaptionExpansion makes pairs, but none of the {len(counts)} '
+                'videos has a caption. Look at the ann_file.'
+            )
 
     def count_captions(self, index: int) -> int:
         """Return 1."""
@@ -77,6 +83,23 @@ class RandomCaption(RetrievalDatasetWrapper):
         self.seed = seed
         self._epoch = torch.tensor(-1).share_memory_()
         super().__init__(dataset)
+
+    def full_init(self) -> None:
+        """Load the annotation, and refuse videos without caption."""
+        super().full_init()
+        bare = [
+            index
+            for index in range(len(self.dataset))
+            if not self.dataset.count_captions(index)
+        ]
+        if bare:
+            video_id = self.dataset.get_data_info(bare[0])['video_id']
+            raise ValueError(
+                f'RandomCaption draws a caption of every video, but '
+                f"{len(bare)} have none, the first is '{video_id}'. Use "
+                'CaptionExpansion, which leaves them out, or take them out of '
+                'the ann_file.'
+            )
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch begins; see :class:`RetrievalDatasetWrapper`.
@@ -129,7 +152,8 @@ class ParagraphDataset(RetrievalDatasetWrapper):
 
     They are joined by a space in file order, as the release does. The texts
     of the set are then the videos' paragraphs: ``caption_indices`` is
-    ``[video_index]`` and ``metainfo['num_captions']`` the number of videos.
+    ``[video_index]`` and ``metainfo['num_captions']`` the number of videos
+    that have one. A paragraph fits the videos that all its captions fit.
 
     Args:
         dataset (dict | TextVideoDataset | RetrievalDatasetWrapper): What to
@@ -142,20 +166,44 @@ class ParagraphDataset(RetrievalDatasetWrapper):
     def metainfo(self) -> dict[str, Any]:
         """dict: Header of the annotation file, one caption a video."""
         metainfo = dict(self.dataset.metainfo)
-        metainfo['num_captions'] = metainfo['num_videos']
+        metainfo['num_captions'] = metainfo['num_videos'] - self._num_bare
         if 'published_videos' in metainfo:
-            metainfo['published_captions'] = metainfo['published_videos']
+            metainfo['published_captions'] = (
+                metainfo['published_videos'] - self._num_bare
+            )
         return metainfo
 
+    def full_init(self) -> None:
+        """Load the annotation and count the videos without caption."""
+        super().full_init()
+        if self.test_mode and self.dataset.metainfo.get('queries'):
+            raise ValueError(
+                'ParagraphDataset joins the captions of a video, but the '
+                "ann_file has texts that stand with no video ('queries' of "
+                'its header). Write each paragraph as one caption, and leave '
+                'ParagraphDataset out.'
+            )
+        self._num_bare = sum(
+            not self.dataset.count_captions(index)
+            for index in range(len(self.dataset))
+        )
+
     def count_captions(self, index: int) -> int:
-        """Return 1."""
-        return 1
+        """Return 1, or 0 for a video without caption."""
+        return min(1, self.dataset.count_captions(index))
 
     def get_data_info(self, index: int) -> dict[str, Any]:
         """Return a video with its paragraph."""
         item = self.dataset.get_data_info(index)
+        if not item['captions']:
+            return item
         item['captions'] = [' '.join(item['captions'])]
         item['caption_indices'] = [item['video_index']]
+        if 'positives' in item:
+            first, *others = item['positives']
+            item['positives'] = [
+                [x for x in first if all(x in other for other in others)]
+            ]
         return item
 
 
@@ -243,4 +291,6 @@ def _keep_captions(item: dict[str, Any], place: int) -> dict[str, Any]:
     """Keep one caption of an item."""
     item['captions'] = [item['captions'][place]]
     item['caption_indices'] = [item['caption_indices'][place]]
+    if 'positives' in item:
+        item['positives'] = [item['positives'][place]]
     return item

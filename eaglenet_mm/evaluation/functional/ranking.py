@@ -239,7 +239,9 @@ def video_to_text_ranks(
     num_groups = int(groups.max()) + 1 if num_texts else 0
     # each right group of a video once, however many of its captions are right
     of_pairs = groups[right.texts.to(scores.device)]
-    distinct = (right.videos.to(scores.device) * num_groups + of_pairs).unique()
+    distinct = (
+        right.videos.to(scores.device) * num_groups + of_pairs
+    ).unique()
     num_right = torch.bincount(
         distinct // max(1, num_groups), minlength=num_videos
     )
@@ -251,19 +253,25 @@ def video_to_text_ranks(
         mask = torch.zeros_like(part, dtype=torch.bool)
         here = (right.videos >= start) & (right.videos < start + size)
         mask[right.texts[here], right.videos[here] - start] = True
-        by_group = [
-            part.new_full((num_groups, part.shape[1]), -torch.inf)
-            .scatter_reduce_(
-                0,
-                groups[:, None].expand_as(part),
-                part.masked_fill(left_out, -torch.inf),
-                'amax',
+        parts.append(
+            _rank_several(
+                _best_of_groups(part, ~mask, groups, num_groups),
+                _best_of_groups(part, mask, groups, num_groups),
+                None,
+                depth,
             )
-            .t()
-            for left_out in (~mask, mask)
-        ]  # (n, G) of the right captions and of the others
-        parts.append(_rank_several(*by_group, None, depth))
+        )
     return _join(parts, num_right)
+
+
+def _best_of_groups(
+    scores: Tensor, left_out: Tensor, groups: Tensor, num_groups: int
+) -> Tensor:
+    """Highest score of each group of texts, ``(n, G)``; -inf for none."""
+    best = scores.new_full((num_groups, scores.shape[1]), -torch.inf)
+    kept = scores.masked_fill(left_out, -torch.inf)
+    index = groups[:, None].expand_as(scores)
+    return best.scatter_reduce_(0, index, kept, 'amax').t()
 
 
 def _depth(num_right: Tensor) -> int:

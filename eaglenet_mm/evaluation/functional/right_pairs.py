@@ -89,7 +89,10 @@ class RightPairs:
             Tensor: Bool, shape ``(stop - start, Bv)``.
         """
         mask = torch.zeros(
-            stop - start, num_videos, dtype=torch.bool, device=self.texts.device
+            stop - start,
+            num_videos,
+            dtype=torch.bool,
+            device=self.texts.device,
         )
         here = (self.texts >= start) & (self.texts < stop)
         mask[self.texts[here] - start, self.videos[here]] = True

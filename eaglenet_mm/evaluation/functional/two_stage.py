@@ -78,7 +78,9 @@ def shortlist_recall(
         columns = video_of_caption.videos.to(scores.device)
         rows = video_of_caption.texts.to(scores.device)
     found = on_shortlist(scores[rows, columns])  # (N,)
-    return tuple(
-        100.0 * len(side[found].unique()) / len(side.unique())
-        for side in (rows, columns)
-    )
+    return _share(rows, found), _share(columns, found)
+
+
+def _share(sides: Tensor, found: Tensor) -> float:
+    """Percent of the texts or videos of pairs of which one was found."""
+    return 100.0 * len(sides[found].unique()) / len(sides.unique())

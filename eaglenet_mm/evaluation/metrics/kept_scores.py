@@ -68,6 +68,18 @@ class KeptScores(BaseMetric):
         self.scores, self.right = assemble_rows(results, announced)
         return {}
 
+    def right_videos(self, rows: Sequence[int]) -> list[list[int]]:
+        """List the columns of the right videos of some captions."""
+        if isinstance(self.right, RightPairs):
+            return [
+                self.right.videos[self.right.texts == row].tolist()
+                for row in rows
+            ]
+        return [
+            [] if self.right is None else [int(self.right[row])]
+            for row in rows
+        ]
+
     @property
     def columns(self) -> Tensor | None:
         """Tensor: See the class."""

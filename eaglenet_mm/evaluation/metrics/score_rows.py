@@ -149,6 +149,4 @@ def assemble_rows(
             f'has {int(videos[outside][0])}.'
         )
     order = (texts * num_videos + videos).argsort()
-    return scores, RightPairs(
-        columns, texts[order], videos[order]
-    ).simplify()
+    return scores, RightPairs(columns, texts[order], videos[order]).simplify()
