@@ -400,7 +400,9 @@ def summarize_positions(
         counted = (positions > 0) & (positions <= k)  # (Q, n)
         possible = num_right.clamp(max=k)  # (Q,)
         precision = (ordinal / positions).where(counted, 0.0).sum(dim=1)
-        gain = (1 / (positions + 1).log2()).where(counted, 0.0).sum(dim=1)
+        # added up in the order of the ideal: a perfect list is exactly 100
+        gains = (1 / (positions + 1).log2()).where(counted, 0.0)
+        gain = gains.cumsum(dim=1)[:, -1]
         places = torch.arange(1, k + 1, device=positions.device).double()
         ideal = (1 / (places + 1).log2()).cumsum(0)[possible - 1]
         summary[f'mAP{k}'] = 100.0 * (precision / possible).mean().item()
