@@ -160,7 +160,9 @@ class TextVideoDataset(BaseDataset):
             header['shared_captions'] = self.shared_captions
         positives = right_videos(header, records)
         queries = self._queries(header)
-        header['num_captions'] += len(queries)
+        for key in ('num_captions', 'published_captions'):
+            if key in header:
+                header[key] += len(queries)
         # what the config says goes before what the file says
         self._metainfo: dict[str, Any] = {**header, **self._metainfo}
         data_list, num_captions = [], 0

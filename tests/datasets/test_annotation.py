@@ -250,8 +250,10 @@ def test_videos_that_are_gone_may_be_right(
 ) -> None:
     records[0]['positives'] = [['x'], [], []]
     metainfo['missing_videos'] = ['x']
-    metainfo['queries'] = [dict(caption='a cat'), dict(caption='b',
-                                                       positives=['x', 'b'])]
+    metainfo['queries'] = [
+        dict(caption='a cat'),
+        dict(caption='b', positives=['x', 'b']),
+    ]
     path = tmp_path / 'queries.json'
     write_annotation(path, metainfo, records)
     header, read = read_annotation(path)

@@ -40,7 +40,6 @@ def shown(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
             'dataset', 'split', 'num_videos', 'num_captions', 'queries',
         ],
     )  # fmt: skip
-    joined['datasets'][1]['metainfo'] = dict(queries=0)
     runner = build_runner(
         toy,
         folder / 'work',
@@ -49,7 +48,7 @@ def shown(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
             dict(type='ResultsPageHook', out_dir=str(folder / 'page')),
         ],
     )
-    runner._test_dataloader['dataset'] = {'_scope_': 'mmengine', **joined}
+    runner._test_dataloader['dataset'] = joined
     metrics = runner.test()
     return metrics, read_results(folder / 'page')
 

@@ -296,6 +296,11 @@ class RetrievalEvaluation:
         if getattr(head, 'needs_own_captions', False):
             state = head.attach_captions(
                 state,
-                own_captions(head, self.columns, self._encode_texts),
+                own_captions(
+                    head,
+                    self.columns,
+                    len(self.video_ids),
+                    self._encode_texts,
+                ),
             )
         return lambda text: head.score_chunked(head.prepare_text(text), state)

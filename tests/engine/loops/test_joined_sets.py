@@ -144,7 +144,10 @@ def test_a_video_of_two_parts_is_one_candidate(tmp_path):
         'a-1', 'a-2',
     }  # fmt: skip
     # another file, or samples that do not tell: another video
-    for parts in ([one, dict(other, file=False)], [A, dict(other, file=False)]):
+    for parts in (
+        [one, dict(other, file=False)],
+        [A, dict(other, file=False)],
+    ):
         _, rows = rows_of(tmp_path, dict(parts=parts))
         assert len(rows[0]['scores']) == 8
 
@@ -156,7 +159,7 @@ def test_two_videos_of_one_index(tmp_path):
     runner._test_dataloader = DataLoader(
         items, batch_size=3, collate_fn=collate
     )
-    with pytest.raises(ValueError, match="'a0' and 'b0' have .*index 0"):
+    with pytest.raises(ValueError, match=r"'a0' and 'b0' have .*index 0"):
         runner.test()
 
 
@@ -167,7 +170,7 @@ def test_a_caption_index_with_two_sentences(tmp_path):
     runner._test_dataloader = DataLoader(
         items, batch_size=3, collate_fn=collate
     )
-    with pytest.raises(ValueError, match='Caption index 0 .*different'):
+    with pytest.raises(ValueError, match=r'Caption index 0 .*different'):
         runner.test()
 
 
@@ -180,7 +183,7 @@ def test_an_index_beyond_its_part(tmp_path):
         batch_size=3,
         collate_fn=collate,
     )
-    with pytest.raises(ValueError, match="'a' .* has 3 videos, .* index 3"):
+    with pytest.raises(ValueError, match=r"'a' .* has 3 videos, .* index 3"):
         runner.test()
 
 

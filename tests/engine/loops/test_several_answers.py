@@ -137,7 +137,9 @@ def test_batches_and_pairs_do_not_matter(tmp_path):
 
 def test_no_query_is_left(tmp_path):
     dataset = dict(num_videos=3, positives={0: [], 1: ['gone'], 2: []})
-    with pytest.raises(ValueError, match='None of the 3 texts .* of the gallery'):
+    with pytest.raises(
+        ValueError, match=r'None of the 3 texts .* of the gallery'
+    ):
         build_runner(str(tmp_path), dataset=dataset).test()
 
 
@@ -189,7 +191,9 @@ def test_positives_that_do_not_fit_the_captions(tmp_path):
     runner._test_dataloader = DataLoader(
         items, batch_size=3, collate_fn=collate
     )
-    with pytest.raises(ValueError, match="'clip1' has positives of 0 captions"):
+    with pytest.raises(
+        ValueError, match="'clip1' has positives of 0 captions"
+    ):
         runner.test()
 
 

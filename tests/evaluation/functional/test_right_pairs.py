@@ -53,7 +53,7 @@ def slow_list(entries: list[tuple[float, bool]]) -> list[int]:
 
 def slow_entries(scores, lists, homes, direction: str) -> list[list]:
     """Every query with a right answer: its candidates, right or wrong."""
-    num_texts, num_videos = scores.shape
+    num_videos = scores.shape[1]
     if direction == 't2v':
         return [
             [(float(scores[t, v]), v in own) for v in range(num_videos)]
@@ -202,6 +202,6 @@ def test_shortlist_recall_takes_any_right_answer():
 def test_pairs_of_another_matrix():
     with pytest.raises(ValueError, match='each of the 3 texts, but got'):
         text_to_video_ranks(torch.zeros(3, 2), pairs_of([[0]], [0]))
+    single = text_to_video_ranks(torch.zeros(1, 2), torch.tensor([0]))
     with pytest.raises(ValueError, match='RightPairs'):
-        result = text_to_video_ranks(torch.zeros(1, 2), torch.tensor([0]))
-        summarize_positions(result)
+        summarize_positions(single)
