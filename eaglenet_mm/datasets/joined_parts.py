@@ -39,7 +39,8 @@ class Part:
         meta = self.metainfo
         known = [meta.get('num_videos'), meta.get('num_captions')]
         if None not in known:
-            return known[0], known[1]
+            # a paragraph has the number of its video
+            return known[0], max(known)
         read = getattr(self.dataset, 'get_data_info', None)
         if not callable(read):
             return known[0], known[1]
