@@ -25,7 +25,8 @@ def list_items(
 
     Returns:
         tuple[list[dict], list[dict]]: Videos: ``video_id``, ``path``,
-        ``start``, ``end``. Texts: ``text``, ``video`` (place of its video).
+        ``start``, ``end``. Texts: ``text``, ``video`` (place of its video,
+        None for one that stands with no video).
 
     Raises:
         FileNotFoundError: If there is no such folder or file.
@@ -38,7 +39,7 @@ def list_items(
             dict(video_id=path, path=path, start=None, end=None)
             for path in paths
         ], []
-    _, records = read_annotation(source)
+    header, records = read_annotation(source)
     folder = videos if videos is not None else os.path.dirname(source)
     items = [
         dict(
@@ -53,6 +54,10 @@ def list_items(
         dict(text=caption, video=place)
         for place, record in enumerate(records)
         for caption in record['captions']
+    ]
+    texts += [
+        dict(text=query['caption'], video=None)
+        for query in header.get('queries', [])
     ]
     return items, texts
 

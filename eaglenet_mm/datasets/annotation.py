@@ -10,6 +10,14 @@ A file is JSON in the form of MMEngine's ``BaseDataset``::
 
 ``start`` and ``end`` (seconds) are optional. ``video`` is a path relative to
 the folder of videos, with forward slashes on every system.
+
+``captions`` may be empty: the video is then a candidate that no caption asks
+for. A caption that fits other videos of the file as well names them in
+``positives``, a list beside ``captions`` with a list of ``video_id`` for each
+of them; its own video is always right. With ``"shared_captions": true`` in the
+header a sentence that stands in several records fits the videos of all of
+them. Texts that stand with no video are listed in the header, with the videos
+that are right, if any: ``"queries": [{"caption": "a cat", "positives": []}]``.
 """
 
 import json
@@ -25,7 +33,7 @@ HEADER_KEYS = ('dataset', 'split', 'protocol')
 #: Keys that a record must have.
 REQUIRED_KEYS = ('video_id', 'video', 'captions')
 #: Keys that a record may have.
-OPTIONAL_KEYS = ('start', 'end')
+OPTIONAL_KEYS = ('start', 'end', 'positives')
 
 _MEND = 'Make the file again with its converter in tools/dataset_converters.'
 
@@ -186,7 +194,116 @@ def check_annotation(
                 f"{source}: the header says '{key}' is {header[key]!r}, but "
                 f'the records hold {count}. The file may be cut short. {_MEND}'
             )
+    _check_answers(header, records, set(first_place), source)
     return header, [dict(record) for record in records]
+
+
+def right_videos(
+    header: Mapping[str, Any], records: Sequence[Mapping[str, Any]]
+) -> list[list[list[str]]] | None:
+    """List the videos that each caption fits.
+
+    Args:
+        header (Mapping): Of :func:`read_annotation`.
+        records (Sequence[Mapping]): Likewise.
+
+    Returns:
+        list[list[list[str]]] or None: For each record and each of its
+        captions the ``video_id`` of its own video, then of the others. None
+        if the file says nothing of the kind: every caption fits its own
+        video alone.
+    """
+    shared: dict[str, list[str]] = {}
+    if header.get('shared_captions'):
+        for record in records:
+            for caption in record['captions']:
+                shared.setdefault(caption, []).append(record['video_id'])
+    stated = any('positives' in record for record in records)
+    if not stated and not shared and 'queries' not in header:
+        return None
+    return [
+        [
+            list(
+                dict.fromkeys(
+                    [
+                        record['video_id'],
+                        *shared.get(caption, []),
+                        *(
+                            record['positives'][place]
+                            if 'positives' in record
+                            else ()
+                        ),
+                    ]
+                )
+            )
+            for place, caption in enumerate(record['captions'])
+        ]
+        for record in records
+    ]
+
+
+def _check_answers(
+    header: Mapping[str, Any],
+    records: Sequence[Mapping[str, Any]],
+    video_ids: set[str],
+    source: str,
+) -> None:
+    """Check what says which captions fit which videos."""
+    shared = header.get('shared_captions', False)
+    if not isinstance(shared, bool):
+        raise TypeError(
+            f"{source}: 'shared_captions' in 'metainfo' must be true or "
+            f'false, but got {shared!r}.'
+        )
+    # videos that were left out because they cannot be read
+    known = video_ids | set(header.get('missing_videos', ()))
+    for place, record in enumerate(records):
+        if 'positives' not in record:
+            continue
+        where = f'{source}: record {place} ({record["video_id"]!r})'
+        positives, captions = record['positives'], record['captions']
+        if not isinstance(positives, list) or len(positives) != len(captions):
+            raise ValueError(
+                f"{where}: 'positives' must be a list with a list of video_id "
+                f'for each of the {len(captions)} captions, but got '
+                f'{positives!r:.80}.'
+            )
+        for number, names in enumerate(positives):
+            _check_names(names, known, f"{where}: 'positives'[{number}]")
+    queries = header.get('queries', [])
+    if not isinstance(queries, list):
+        raise TypeError(
+            f"{source}: 'queries' in 'metainfo' must be a list of objects, "
+            f'but got {type(queries).__name__}.'
+        )
+    for number, query in enumerate(queries):
+        where = f"{source}: 'queries'[{number}] in 'metainfo'"
+        if not isinstance(query, Mapping) or not (
+            {'caption'} <= set(query) <= {'caption', 'positives'}
+        ):
+            raise KeyError(
+                f"{where} must be an object with 'caption' and, if videos of "
+                f"the file are right, 'positives', but got {query!r:.80}."
+            )
+        _check_captions([query['caption']], where)
+        _check_names(query.get('positives', []), known, where)
+
+
+def _check_names(names: Any, known: set[str], where: str) -> None:
+    """Check a list of videos that are right for a caption."""
+    if not isinstance(names, list) or not all(
+        isinstance(name, str) for name in names
+    ):
+        raise TypeError(
+            f'{where} must be a list of video_id, but got {names!r:.80}.'
+        )
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(
+            f'{where} names {unknown[:3]}, but no record has this video_id. '
+            "Correct it, or list videos that are gone in 'missing_videos' of "
+            "'metainfo'."
+        )
 
 
 def _check_record(record: Any, place: int, source: str) -> None:
@@ -230,11 +347,6 @@ def _check_captions(captions: Any, where: str) -> None:
             f"{where}: 'captions' must be a list of strings, but got "
             f'{type(captions).__name__}. {_MEND}'
         )
-    if not captions:
-        raise ValueError(
-            f"{where}: 'captions' is an empty list, but every video needs a "
-            'caption. Add one, or leave the video out of the file.'
-        )
     for number, caption in enumerate(captions):
         if not isinstance(caption, str):
             raise TypeError(
@@ -262,7 +374,7 @@ def _check_captions(captions: Any, where: str) -> None:
 
 def _check_times(record: Mapping[str, Any], where: str) -> None:
     """Check that the seconds are numbers with 0 <= start < end."""
-    for key in OPTIONAL_KEYS:
+    for key in ('start', 'end'):
         value = record.get(key)
         if value is None:
             continue

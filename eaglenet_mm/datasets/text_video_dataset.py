@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 
 from eaglenet_mm.registry import DATASETS, SCOPE, TRANSFORMS
 
-from .annotation import read_annotation
+from .annotation import read_annotation, right_videos
 from .fetching import fetch
 from .frame_cache.reader import FrameCache
 from .shared_records import CurrentItems, LostVideos
@@ -27,7 +27,14 @@ class TextVideoDataset(BaseDataset):
     is a dict of ``video_id`` (str), ``video`` (path, joined with the prefix),
     ``captions`` (list[str]), ``caption_indices`` (list[int], place of each
     among all captions of the file), ``video_index`` (int, place of the record
-    in the file), ``start`` and ``end`` (seconds or None).
+    in the file), ``start`` and ``end`` (seconds or None). Where the file says
+    that captions fit several videos or none, also ``positives`` (list[list[
+    str]]): for each caption the ids of all videos that are right.
+
+    Texts that stand with no video (``queries`` in the header of the file) are
+    dealt out to the items behind their captions, if ``test_mode`` is on. They
+    are left out otherwise, with a line in the log: they are no pairs to train
+    on.
 
     ``metainfo`` comes from the head of the file: ``dataset``, ``split``,
     ``protocol``, ``num_videos``, ``num_captions`` and what else it has.
@@ -50,6 +57,9 @@ class TextVideoDataset(BaseDataset):
             :attr:`lost_videos`, and another video stands in for it; in an
             evaluation the stand-in is dropped as a duplicate, and the result
             says how many of how many videos were found. Defaults to 'raise'.
+        shared_captions (bool, optional): Whether a sentence that stands in
+            several records fits the videos of all of them. Defaults to None:
+            what ``shared_captions`` in the header says, or else False.
         frame_cache (str, optional): Folder of a frame cache, below
             ``data_root``, made by ``tools/cache_frames.py``. Frames are taken
             from it where they are what the pipeline would read, and decoded
@@ -89,6 +99,7 @@ class TextVideoDataset(BaseDataset):
         test_mode: bool = False,
         check_files: bool = False,
         on_missing: str = 'raise',
+        shared_captions: bool | None = None,
         frame_cache: str | None = None,
         max_refetch: int = 100,
         **kwargs: Any,
@@ -106,6 +117,7 @@ class TextVideoDataset(BaseDataset):
             )
         self.check_files = check_files
         self.on_missing = on_missing
+        self.shared_captions = shared_captions
         self.current_items = CurrentItems()
         super().__init__(
             ann_file=ann_file,
@@ -144,6 +156,13 @@ class TextVideoDataset(BaseDataset):
             ValueError, KeyError, TypeError: If it breaks the schema.
         """
         header, records = read_annotation(self.ann_file)
+        if self.shared_captions is not None:
+            header['shared_captions'] = self.shared_captions
+        positives = right_videos(header, records)
+        queries = self._queries(header)
+        for key in ('num_captions', 'published_captions'):
+            if key in header:
+                header[key] += len(queries)
         # what the config says goes before what the file says
         self._metainfo: dict[str, Any] = {**header, **self._metainfo}
         data_list, num_captions = [], 0
@@ -162,10 +181,34 @@ class TextVideoDataset(BaseDataset):
                     end=record.get('end'),
                 )
             )
+            if positives is not None:
+                data_list[-1]['positives'] = positives[video_index]
             num_captions += len(captions)
+        for number, query in enumerate(queries):
+            item = data_list[number % len(data_list)]
+            item['captions'].append(query['caption'])
+            item['caption_indices'].append(num_captions + number)
+            item['positives'].append(list(query.get('positives', ())))
         if self.check_files:
             self._check_files(data_list)
         return data_list
+
+    def _queries(self, header: dict[str, Any]) -> list[dict[str, Any]]:
+        """Take the texts that stand with no video out of the header."""
+        queries = header.get('queries', [])
+        if 'queries' in header:
+            # thousands of texts would be copied with every look at metainfo
+            header['queries'] = len(queries)
+        if queries and not self.test_mode:
+            print_log(
+                f"{len(queries)} texts of '{self.ann_file}' stand with no "
+                "video ('queries' of its header). They are left out, since "
+                'the data set is not for evaluation (test_mode=False).',
+                logger='current',
+                level=logging.WARNING,
+            )
+            return []
+        return queries
 
     @property
     def items_are_videos(self) -> bool:

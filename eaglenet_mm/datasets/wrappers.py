@@ -21,7 +21,8 @@ from .draws import current_draw
 class CaptionExpansion(RetrievalDatasetWrapper):
     """One item for each pair of a video and one of its captions.
 
-    The release trains so on MSR-VTT. Items are in the order of the file.
+    The release trains so on MSR-VTT. Items are in the order of the file; a
+    video without caption makes none.
 
     Args:
         dataset (dict | BaseDataset | RetrievalDatasetWrapper): What to wrap,
@@ -193,7 +194,8 @@ class ParagraphDataset(RetrievalDatasetWrapper):
     They are joined by a space in file order, as the release does. The texts
     of the set are then the videos' paragraphs: ``caption_indices`` is
     ``[video_index]``, less the videos without captions before it, and
-    ``metainfo['num_captions']`` the number of videos with captions.
+    ``metainfo['num_captions']`` the number of videos with captions. A
+    paragraph fits the videos that all its captions fit.
 
     Args:
         dataset (dict | BaseDataset | RetrievalDatasetWrapper): What to wrap,
@@ -204,6 +206,13 @@ class ParagraphDataset(RetrievalDatasetWrapper):
 
     def number_items(self) -> None:
         """Find the videos without captions."""
+        if self.test_mode and self.source.metainfo.get('queries'):
+            raise ValueError(
+                'ParagraphDataset joins the captions of a video, but the '
+                "ann_file has texts that stand with no video ('queries' of "
+                'its header). Write each paragraph as one caption, and leave '
+                'ParagraphDataset out.'
+            )
         everything = range(len(self.source))
         silent = [x for x in everything if not self.source.count_captions(x)]
         self._silent = np.array(
@@ -245,6 +254,11 @@ class ParagraphDataset(RetrievalDatasetWrapper):
             before = int(np.searchsorted(self._silent, item['video_index']))
             item['captions'] = [' '.join(item['captions'])]
             item['caption_indices'] = [item['video_index'] - before]
+            if 'positives' in item:
+                first, *others = item['positives']
+                item['positives'] = [
+                    [x for x in first if all(x in other for other in others)]
+                ]
         return item
 
     def __len__(self) -> int:
@@ -339,4 +353,6 @@ def _keep_captions(item: dict[str, Any], place: int) -> dict[str, Any]:
     """Keep one caption of an item."""
     item['captions'] = [item['captions'][place]]
     item['caption_indices'] = [item['caption_indices'][place]]
+    if 'positives' in item:
+        item['positives'] = [item['positives'][place]]
     return item

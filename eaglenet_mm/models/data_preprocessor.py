@@ -131,7 +131,8 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
                 W)``, ``1 <= n <= num_frames``) and ``token_ids`` (``B``
                 tensors, int64, shape ``(C_i, L)``), of which one may be
                 absent; ``data_samples``, a list, may be absent too.
-            training (bool): Has no effect.
+            training (bool): Whether videos without caption, which may stand
+                in an evaluation set, are refused. Defaults to False.
 
         Returns:
             dict: ``inputs``, a dict of ``pixels`` (float32, shape ``(B, F, 3,
@@ -152,7 +153,9 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
             frames = self.cast_data(inputs['frames'])
             batch['pixels'], batch['frame_mask'] = self._pad(frames)
         if 'token_ids' in inputs:
-            _check_token_ids(inputs['token_ids'])
+            _check_token_ids(
+                inputs['token_ids'], data.get('data_samples'), training
+            )
             token_ids = self.cast_data(inputs['token_ids'])
             batch['token_ids'] = torch.cat(token_ids)  # (T, L)
             batch['caption_counts'] = torch.tensor(
@@ -222,7 +225,9 @@ def _short(values: Sequence[float]) -> list[float]:
     return [round(float(value), 4) for value in values]
 
 
-def _check_token_ids(token_ids: Sequence[Tensor]) -> None:
+def _check_token_ids(
+    token_ids: Sequence[Tensor], samples: Any, training: bool
+) -> None:
     """Refuse token ids that cannot be joined."""
     for item, ids in enumerate(token_ids):
         if ids.dtype != torch.int64:
@@ -230,7 +235,18 @@ def _check_token_ids(token_ids: Sequence[Tensor]) -> None:
                 f'Token ids must be int64, but item {item} is {ids.dtype}. '
                 'Let the tokenizer return torch.int64.'
             )
-        if ids.ndim != 2 or len(ids) == 0:
+        # a candidate that no caption asks for says so
+        bare = (
+            samples is not None and samples[item].get('caption_indices') == []
+        )
+        if bare and training:
+            raise ValueError(
+                f"Video '{samples[item].get('video_id')}' has no caption, so "
+                'it can be evaluated, but not trained on. Put '
+                'CaptionExpansion around the training set, which leaves it '
+                'out, or take it out of the annotation file.'
+            )
+        if ids.ndim != 2 or (len(ids) == 0 and not bare):
             raise ValueError(
                 'Token ids must have the shape (C, L) with C at least 1, but '
                 f'item {item} has {tuple(ids.shape)}. Use TokenizeCaptions.'

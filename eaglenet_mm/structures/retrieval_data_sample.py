@@ -16,6 +16,13 @@ class RetrievalDataSample(BaseDataElement):
     - ``captions`` (list[str]): The sentences of ``token_ids``, in order.
     - ``caption_indices`` (list[int]): Places of these captions among all
       captions of the annotation file, counted from 0.
+    - ``positives`` (list[list[str]], optional): For each of these captions the
+      ``video_id`` of all videos that are right answers, this one among them
+      unless it is none. Without it, this video alone is right.
+    - ``start``, ``end`` (float, optional): Where the video begins and ends in
+      its file, in seconds.
+    - ``part`` (int, optional): Place of its data set among those of a joined
+      one; set by the loop of an evaluation.
     - ``frame_indices`` (list[int]): Numbers of the frames delivered.
     - ``num_frames_found`` (int): Frames delivered before any padding.
     """

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eaglenet_mm.evaluation.functional import (
+    RightPairs,
     on_shortlist,
     text_to_video_ranks,
     video_to_text_ranks,
@@ -19,7 +20,7 @@ from .confusions import confusion_matrix, find_confusions
 from .explanations import encode_captions, explain_results, project_pairs
 from .frame_strips import make_strip, strip_height
 from .query_selection import choose_queries, spread_evenly
-from .rankings import first_videos
+from .rankings import first_videos, ranks_of_all
 from .results_data import (
     Curves,
     RetrievalResults,
@@ -36,7 +37,7 @@ _MAP_PAIRS = 120
 def collect_results(
     evaluation: Any,
     scores: Tensor,
-    columns: Tensor,
+    right: Tensor | RightPairs,
     dataset: Any,
     *,
     metrics: Mapping[str, float],
@@ -49,7 +50,8 @@ def collect_results(
     Args:
         evaluation (RetrievalEvaluation): With the features of the gallery.
         scores (Tensor): All scores, shape ``(Bt, Bv)``, on the CPU.
-        columns (Tensor): Column of each caption's video, shape ``(Bt,)``.
+        right (Tensor or RightPairs): Column of each caption's video, shape
+            ``(Bt,)``, or the right pairs.
         dataset (Any): The set, see :class:`SetCatalogue`.
         metrics (Mapping[str, float]): Of the evaluation.
         about (Mapping[str, str]): Facts to state.
@@ -62,11 +64,19 @@ def collect_results(
     """
     head = evaluation.model.head
     catalogue = SetCatalogue(dataset)
-    ranks = text_to_video_ranks(scores, columns).ranks
-    firsts, first_scores = first_videos(scores, columns, ranks)
+    ranks = ranks_of_all(text_to_video_ranks(scores, right), len(scores))
+    firsts, first_scores = first_videos(scores, right, ranks)
+    columns = right if isinstance(right, Tensor) else right.columns
     targets = columns.tolist()
+    best = _best_columns(scores, right).tolist()
+    firsts_of_best = [
+        own if rank == 1 else first
+        for own, rank, first in zip(
+            best, ranks.tolist(), firsts[:, 0].tolist(), strict=True
+        )
+    ]
     rows, selection = choose_queries(ranks.tolist(), num_queries)
-    queries = _queries(rows, scores, targets, ranks.tolist(), firsts.tolist())
+    queries = _queries(rows, scores, best, ranks.tolist(), firsts.tolist())
     for text, query in zip(
         encode_captions(evaluation, rows).split(1), queries, strict=True
     ):
@@ -77,8 +87,8 @@ def collect_results(
     comparable = torch.where(scored, scores, scores[scored].min())
     confusions = find_confusions(
         comparable,
-        targets,
-        firsts[:, 0].tolist(),
+        best,
+        firsts_of_best,
         lambda some: encode_captions(evaluation, some),
     )
     shown = {item.column for query in queries for item in query.results}
@@ -107,11 +117,35 @@ def collect_results(
             [targets[row] for row in pairs],
         ),
         confusions=confusions,
-        matrix=confusion_matrix(
-            comparable, targets, firsts[:, 0].tolist(), confusions
-        ),
+        matrix=confusion_matrix(comparable, best, firsts_of_best, confusions),
         curves=curves,
+        right=None if isinstance(right, Tensor) else _lists(right),
     )
+
+
+def _best_columns(scores: Tensor, right: Tensor | RightPairs) -> Tensor:
+    """Find the right video with the highest score; -1 if there is none."""
+    if isinstance(right, Tensor):
+        return right
+    best = torch.full_like(right.columns, -1)
+    values = scores[right.texts, right.videos]
+    # ascending, so that of each caption the highest is written last
+    order = values.argsort(stable=True)
+    for text, video in zip(
+        right.texts[order].tolist(), right.videos[order].tolist(), strict=True
+    ):
+        best[text] = video
+    return best
+
+
+def _lists(right: RightPairs) -> list[list[int]]:
+    """List the right videos of each caption."""
+    lists: list[list[int]] = [[] for _ in range(len(right))]
+    for text, video in zip(
+        right.texts.tolist(), right.videos.tolist(), strict=True
+    ):
+        lists[text].append(video)
+    return lists
 
 
 def _queries(
@@ -141,7 +175,8 @@ def _pairs_of_map(targets: Sequence[int]) -> list[int]:
     """Choose one caption each of videos spread evenly over the set."""
     first: dict[int, int] = {}
     for row, column in enumerate(targets):
-        first.setdefault(column, row)
+        if column >= 0:
+            first.setdefault(column, row)
     rows = [first[column] for column in sorted(first)]
     return [rows[place] for place in spread_evenly(len(rows), _MAP_PAIRS)]
 

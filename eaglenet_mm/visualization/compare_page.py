@@ -14,6 +14,7 @@ from .page_parts import (
     document,
     legend,
     query_list,
+    right_for_script,
     stated_facts,
     table,
     videos_for_script,
@@ -130,7 +131,7 @@ def _agreement(
     rows: Sequence[int],
 ) -> Iterator[str]:
     """Where the models differ, over all queries and over those shown."""
-    total, shown = len(results[0].captions), set(rows)
+    total, shown = len(groups[0].rows), set(rows)
     cells = [
         [
             f'<td>{escape(group.name)}</td>',
@@ -141,7 +142,8 @@ def _agreement(
         for group in groups
     ]
     ranks = {
-        name: part.ranks for name, part in zip(names, results, strict=True)
+        name: part.answerable_ranks()
+        for name, part in zip(names, results, strict=True)
     }
     head = ('', 'queries', 'share', 'shown')
     yield '<h2>Where they differ</h2><div class="grid">'
@@ -190,7 +192,7 @@ def _queries(
         queries.append(
             dict(
                 c=first.captions[row],
-                v=first.targets[row],
+                **right_for_script(first, row),
                 t=[i for i, group in enumerate(groups) if row in group.rows],
                 s=[min(ranks) - max(ranks), places[row]],
                 m=[
@@ -213,7 +215,8 @@ def _plain_answers(part: RetrievalResults, row: int) -> list[ShownResult]:
         ShownResult(column, rank, score)
         for rank, (column, score) in enumerate(pairs, 1)
     ]
-    if part.ranks[row] > len(answers):
+    # of several right ones, which is the first is not kept
+    if part.ranks[row] > len(answers) and part.right is None:
         answers.append(
             ShownResult(part.targets[row], part.ranks[row], score=None)
         )

@@ -87,6 +87,7 @@ def check_comparable(
             ('videos', first.video_ids, part.video_ids),
             ('captions', first.captions, part.captions),
             ('videos of the captions', first.targets, part.targets),
+            ('right videos', first.right or [], part.right or []),
         ):
             if own == other:
                 continue
@@ -122,11 +123,12 @@ def outcomes(
         names (Sequence[str]): What to call them.
 
     Returns:
-        list[Outcome]: The first holds all queries. Of two models, every
+        list[Outcome]: The first holds all queries, which are the captions
+        with a right video. Of two models, every
         query is in one of the others; of more, the others are those that all
         agree on, and those where one stands alone.
     """
-    every = set(range(len(results[0].captions)))
+    every = {row for row, rank in enumerate(results[0].ranks) if rank}
     right = [
         {row for row, rank in enumerate(part.ranks) if rank == 1}
         for part in results

@@ -28,7 +28,8 @@ def find_confusions(
 
     Args:
         scores (Tensor): Shape ``(Bt, Bv)``.
-        targets (Sequence[int]): Column of each caption's video.
+        targets (Sequence[int]): Column of each caption's video, of several
+            right ones the first; -1 where none is right.
         firsts (Sequence[int]): Column of the first video of each caption.
         encode (Callable): Encodes captions, given by their rows.
 
@@ -37,7 +38,7 @@ def find_confusions(
     """
     margins: dict[tuple[int, int], list[tuple[float, int]]] = defaultdict(list)
     for row, (own, first) in enumerate(zip(targets, firsts, strict=True)):
-        if first != own:
+        if own >= 0 and first != own:
             margin = float(scores[row, first] - scores[row, own])
             pair = (min(own, first), max(own, first))
             margins[pair].append((margin, row))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from html import escape
 
@@ -11,6 +12,8 @@ from .results_data import RetrievalResults
 #: Directions by the prefix of their metrics.
 DIRECTIONS = (('t2v', 'text to video'), ('v2t', 'video to text'))
 _COLUMNS = ('R1', 'R5', 'R10', 'R50', 'MdR', 'MnR', 'ties')
+#: Only where a caption has several right videos or none.
+_SEVERAL = ('mAP10', 'nDCG10', 'unanswerable')
 
 
 def incomplete(results: RetrievalResults) -> str:
@@ -41,29 +44,28 @@ def metrics_section(results: RetrievalResults) -> Iterator[str]:
         str: Markup.
     """
     metrics = results.metrics
-    suffixes = sorted(
-        {
-            key.split('/')[0][3:]
-            for key in metrics
-            if key.startswith(('t2v', 'v2t')) and key.endswith('/R1')
-        }
-    )
+    several = [
+        name
+        for name in _SEVERAL
+        if any(key.endswith(f'/{name}') for key in metrics)
+    ]
     rows = []
-    for suffix in suffixes:
+    for place, kind in _measured(metrics):
         for key, name in DIRECTIONS:
-            if f'{key}{suffix}/R1' not in metrics:
+            if f'{place}{key}{kind}/R1' not in metrics:
                 continue
-            after = f' after {suffix[1:]}' if suffix else ''
-            cells = [f'<td>{escape(name + after)}</td>']
-            for column in _COLUMNS:
-                value = metrics.get(f'{key}{suffix}/{column}')
-                kind = ' class="main"' if column == 'R1' else ''
+            name += f' after {kind[1:]}' if kind else ''
+            name += f', {place.split("/")[1]}' if place else ''
+            cells = [f'<td>{escape(name)}</td>']
+            for column in (*_COLUMNS, *several):
+                value = metrics.get(f'{place}{key}{kind}/{column}')
+                mark = ' class="main"' if column == 'R1' else ''
                 text = _metric(column, value)
-                cells.append(f'<td{kind}>{text}</td>')
-            cells.append(_interval(metrics, f'{key}{suffix}'))
+                cells.append(f'<td{mark}>{text}</td>')
+            cells.append(_interval(metrics, f'{place}{key}{kind}'))
             rows.append(cells)
     head = ['', 'R@1', 'R@5', 'R@10', 'R@50', 'median rank', 'mean rank']
-    head += ['ties', 'R@1 interval']
+    head += ['ties', *several, 'R@1 interval']
     if not any(f'{key}/R1_low' in metrics for key, _ in DIRECTIONS):
         head, rows = head[:-1], [row[:-1] for row in rows]
     yield '<h2 id="metrics">Metrics</h2>'
@@ -75,10 +77,21 @@ def metrics_section(results: RetrievalResults) -> Iterator[str]:
         )
 
 
+def _measured(metrics: dict[str, float]) -> list[tuple[str, str]]:
+    """List where metrics are from: part of the set, and post-processing."""
+    found = set()
+    for key in metrics:
+        match = re.fullmatch(r'(|parts/[^/]+/)(?:t2v|v2t)([^/]*)/R1', key)
+        if match:
+            found.add((match[1], match[2]))
+    return sorted(found)
+
+
 def _metric(name: str, value: float | None) -> str:
     if value is None:
         return ''
-    return f'{value:.0f}' if name == 'ties' else f'{value:.2f}'
+    whole = ('ties', 'unanswerable')
+    return f'{value:.0f}' if name in whole else f'{value:.2f}'
 
 
 def _interval(metrics: dict[str, float], key: str) -> str:

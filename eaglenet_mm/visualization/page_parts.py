@@ -186,8 +186,9 @@ def videos_for_script(
 ) -> dict[int, dict[str, Any]]:
     """Tell the script about the videos shown, by column."""
     captions: dict[int, list[str]] = {}
-    for caption, column in zip(results.captions, results.targets, strict=True):
-        captions.setdefault(column, []).append(caption)
+    for row, caption in enumerate(results.captions):
+        for column in results.right_of(row):
+            captions.setdefault(column, []).append(caption)
     return {
         video.column: dict(
             id=results.video_ids[video.column],
@@ -199,6 +200,13 @@ def videos_for_script(
         )
         for video in videos
     }
+
+
+def right_for_script(results: RetrievalResults, row: int) -> dict[str, Any]:
+    """Tell the script which video is right, or which are."""
+    if results.right is None:
+        return dict(v=results.targets[row])
+    return dict(v=results.targets[row], a=results.right[row])
 
 
 def answers_for_script(

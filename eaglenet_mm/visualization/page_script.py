@@ -93,8 +93,16 @@ function weightName(result) {
   return names.includes(wanted) ? wanted : names[0];
 }
 
+// several videos may be right, or none
+function rightOnes(query) { return query.a || [query.v]; }
+
+function chip(rank) {
+  return make('span', 'chip ' + (rank === 1 ? 'ok' : 'no'),
+    rank ? 'rank ' + rank : 'no right video');
+}
+
 function card(result, query, range) {
-  const right = result.v === query.v;
+  const right = rightOnes(query).includes(result.v);
   const known = data.videos[result.v] || {id: data.ids[result.v]};
   const node = make('button', 'card ' + (right ? 'ok' : 'no'));
   node.type = 'button';
@@ -120,7 +128,7 @@ function card(result, query, range) {
 function enlarge(result, query, known) {
   const box = document.getElementById('large');
   box.textContent = '';
-  const right = result.v === query.v;
+  const right = rightOnes(query).includes(result.v);
   box.append(make('h3', '', query.c));
   const line = make('p', 'note');
   line.append(make('span', 'chip ' + (right ? 'ok' : 'no'),
@@ -149,8 +157,7 @@ function answers(query, model, single) {
   const node = make('div', 'answers');
   if (!single) {
     const head = make('div', 'model', data.models[model.i]);
-    head.prepend(make('span', 'chip ' + (model.r === 1 ? 'ok' : 'no'),
-      'rank ' + model.r));
+    head.prepend(chip(model.r));
     node.append(head);
   }
   const cards = make('div', 'cards');
@@ -165,9 +172,9 @@ function row(query) {
   const node = make('article', 'query');
   const single = query.m.length === 1;
   const head = make('h3', '', query.c);
-  if (single) head.prepend(make('span',
-    'chip ' + (query.m[0].r === 1 ? 'ok' : 'no'), 'rank ' + query.m[0].r));
-  node.append(head, make('p', 'right-id', 'right: ' + data.ids[query.v]));
+  if (single) head.prepend(chip(query.m[0].r));
+  node.append(head, make('p', 'right-id', 'right: ' +
+    (rightOnes(query).map(video => data.ids[video]).join(', ') || 'none')));
   for (const model of query.m) node.append(answers(query, model, single));
   return node;
 }
@@ -176,7 +183,8 @@ function chosen() {
   const text = state.text.trim().toLowerCase();
   const kept = data.queries.filter(query => query.t.includes(state.filter) &&
     (!text || query.c.toLowerCase().includes(text) ||
-      data.ids[query.v].toLowerCase().includes(text)));
+      rightOnes(query).some(
+        video => data.ids[video].toLowerCase().includes(text))));
   const key = state.sort;
   return key ? kept.sort((a, b) => a.s[key - 1] - b.s[key - 1]) : kept;
 }

@@ -43,7 +43,7 @@ class Answers:
 
     Args:
         caption (str): The query.
-        rank (int): Of the right video, from 1.
+        rank (int): Of the right video, from 1; 0 where none is right.
         videos (list[Answer]): The first ones.
     """
 
@@ -70,7 +70,8 @@ def draw_answers(queries: Sequence[Answers]) -> np.ndarray:
     for number, query in enumerate(queries):
         y = _GAP + number * row
         color = _GREEN if query.rank == 1 else _RED
-        _write(draw, f'rank {query.rank}', _GAP, y, 70, color, 14)
+        rank = f'rank {query.rank}' if query.rank else 'none right'
+        _write(draw, rank, _GAP, y, 70, color, 14)
         _write(draw, query.caption, 80, y, width - 80 - _GAP, _INK, 14)
         for place, answer in enumerate(query.videos):
             x = _GAP + place * (_CARD + _GAP)

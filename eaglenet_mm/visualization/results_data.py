@@ -179,6 +179,9 @@ class RetrievalResults:
         confusions (list[Confusion]): Most frequent first.
         matrix (ConfusionMatrix): Of the confused videos.
         curves (Curves): Of the training.
+        right (list, optional): Columns of all right videos of each caption,
+            where a caption has several or none; None otherwise. A caption
+            without one has the rank 0 and, in ``targets``, -1.
     """
 
     about: dict[str, str]
@@ -198,10 +201,22 @@ class RetrievalResults:
     confusions: list[Confusion]
     matrix: ConfusionMatrix
     curves: Curves
+    right: list[list[int]] | None = None
+
+    def right_of(self, row: int) -> list[int]:
+        """List the columns of the right videos of a caption."""
+        return [self.targets[row]] if self.right is None else self.right[row]
+
+    def answerable_ranks(self) -> list[int]:
+        """List the ranks of the captions that have a right video."""
+        return [rank for rank in self.ranks if rank]
 
     def to_dict(self) -> dict[str, Any]:
         """Turn into what JSON can hold, with format and version."""
-        return {'format': FORMAT, 'version': VERSION, **asdict(self)}
+        data = {'format': FORMAT, 'version': VERSION, **asdict(self)}
+        if self.right is None:
+            del data['right']
+        return data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RetrievalResults:
@@ -217,7 +232,11 @@ class RetrievalResults:
             KeyError, TypeError, ValueError: If something is missing, of
                 another kind or does not fit the rest.
         """
-        parts = {key: data[key] for key in cls.__dataclass_fields__}
+        parts = {
+            key: data[key]
+            for key in cls.__dataclass_fields__
+            if key != 'right' or key in data
+        }
         parts['queries'] = [
             ShownQuery(
                 query['row'],
@@ -245,7 +264,8 @@ class RetrievalResults:
             ValueError: If lengths differ or a place lies outside.
         """
         num_texts, num_videos = len(self.captions), len(self.video_ids)
-        for name in ('targets', 'ranks', 'top_columns', 'top_scores'):
+        names = ['targets', 'ranks', 'top_columns', 'top_scores']
+        for name in names + ['right'] * (self.right is not None):
             if len(getattr(self, name)) != num_texts:
                 raise ValueError(
                     f"'{name}' has {len(getattr(self, name))} entries for "
@@ -262,7 +282,11 @@ class RetrievalResults:
                 raise ValueError(f'Strip {video.column} is no base64.')
         rows = [query.row for query in self.queries]
         columns = [
-            *self.targets,
+            *(
+                self.targets
+                if self.right is None
+                else (column for own in self.right for column in own)
+            ),
             *(video.column for video in self.videos),
             *(item.column for query in self.queries for item in query.results),
             *(column for top in self.top_columns for column in top),

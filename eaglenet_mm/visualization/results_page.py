@@ -14,6 +14,7 @@ from .page_parts import (
     facts,
     legend,
     query_list,
+    right_for_script,
     stated_facts,
     table,
     videos_for_script,
@@ -21,7 +22,10 @@ from .page_parts import (
 )
 from .results_data import TOP, RetrievalResults
 
-_FILTERS = ('All', 'Right first', 'Failures', f'Not in the top {TOP}')
+_FILTERS = (
+    'All', 'Right first', 'Failures', f'Not in the top {TOP}',
+    'No right video',
+)  # fmt: skip
 _SORTS = (
     'of the set', 'worst rank first', 'narrowest first', 'caption',
 )  # fmt: skip
@@ -78,7 +82,7 @@ def _header(title: str, results: RetrievalResults) -> Iterator[str]:
 
 
 def _charts(results: RetrievalResults) -> Iterator[str]:
-    ranks = {'text to video': results.ranks}
+    ranks = {'text to video': results.answerable_ranks()}
     if results.video_ranks:
         ranks['video to text'] = results.video_ranks
     yield '<h2 id="ranks">Ranks and training</h2><div class="grid thirds">'
@@ -139,12 +143,13 @@ def _maps(results: RetrievalResults) -> Iterator[str]:
 
 def _confusions(results: RetrievalResults) -> Iterator[str]:
     failures = sum(rank > 1 for rank in results.ranks)
+    asked = len(results.answerable_ranks())
     yield '<h2 id="confusions">Captions taken for each other</h2>'
     if not results.confusions:
         yield '<p class="note">Every caption finds its video first.</p>'
         return
     yield (
-        f'<p class="note">{failures} of {len(results.ranks)} captions return '
+        f'<p class="note">{failures} of {asked} captions return '
         'another video first. These pairs of videos do so most often, both '
         'ways counted.</p>'
     )
@@ -230,21 +235,28 @@ def _for_script(results: RetrievalResults) -> dict[str, Any]:
         queries.append(
             dict(
                 c=results.captions[row],
-                v=results.targets[row],
-                t=[0, 1 if rank == 1 else 2] + [3] * (rank > TOP),
+                **right_for_script(results, row),
+                t=_filters_of(rank),
                 s=[-rank, _margin(results, row), places[row]],
                 m=[answers_for_script(0, rank, query.results)],
             )
         )
     return dict(
         models=[results.about.get('method', '')],
-        filters=_FILTERS,
+        filters=_FILTERS[: 4 + (0 in results.ranks)],
         sorts=_SORTS,
         weights=weight_names([results]),
         ids=results.video_ids,
         videos=videos_for_script(results, results.videos),
         queries=queries,
     )
+
+
+def _filters_of(rank: int) -> list[int]:
+    """Places of the filters that let a query through."""
+    if not rank:
+        return [0, 4]
+    return [0, 1 if rank == 1 else 2] + [3] * (rank > TOP)
 
 
 def _margin(results: RetrievalResults, row: int) -> float:

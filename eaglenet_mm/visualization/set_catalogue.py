@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from eaglenet_mm.datasets.fetching import as_source
+from eaglenet_mm.datasets.joined_parts import Part, mark_parts
 
 
 class SetCatalogue:
@@ -15,27 +16,38 @@ class SetCatalogue:
 
     Args:
         dataset (Any): The set that was evaluated: any with
-            ``get_data_info`` and ``pipeline`` or ``process``.
+            ``get_data_info`` and ``pipeline`` or ``process``, or several of
+            them, joined.
 
     Raises:
-        TypeError: If it lacks one.
+        TypeError: If one lacks one of these.
     """
 
     def __init__(self, dataset: Any) -> None:
         check_dataset(dataset)
-        self.metainfo = dict(getattr(dataset, 'metainfo', None) or {})
-        if not hasattr(dataset, 'process'):
-            dataset = as_source(dataset, 'A page of results')
-            dataset.full_init()
-        self.dataset = dataset
-        self._places: dict[int, int] = {}  # canonical index -> item
+        # canonical index -> data set and item
+        self._places: dict[int, tuple[Any, int]] = {}
         self._captions: dict[int, str] = {}
-        for place in range(len(dataset)):
-            item = dataset.get_data_info(place)
-            self._places.setdefault(item['video_index'], place)
-            self._captions.update(
-                zip(item['caption_indices'], item['captions'], strict=True)
-            )
+        first_video = first_caption = 0  # of a part of a joined set
+        parts = mark_parts(dataset)
+        for part in parts or [Part('', dataset)]:
+            inner = part.dataset
+            if not hasattr(inner, 'process'):
+                inner = as_source(inner, 'A page of results')
+                inner.full_init()
+            for place in range(len(inner)):
+                item = inner.get_data_info(place)
+                self._places.setdefault(
+                    first_video + item['video_index'], (inner, place)
+                )
+                indices = [first_caption + i for i in item['caption_indices']]
+                self._captions.update(
+                    zip(indices, item['captions'], strict=True)
+                )
+            if parts:
+                num_videos, num_captions = part.sizes()
+                first_video += num_videos or 0
+                first_caption += num_captions or 0
 
     def captions(self, indices: Sequence[int]) -> list[str]:
         """Return captions by their canonical indices.
@@ -63,8 +75,8 @@ class SetCatalogue:
                 read.
             ValueError: If the pipeline gives no frames.
         """
-        item = self.dataset.get_data_info(self._places[video_index])
-        packed = self.dataset.process(item)
+        dataset, place = self._places[video_index]
+        packed = dataset.process(dataset.get_data_info(place))
         if packed is None:
             raise ValueError('the data set skips it, see the log')
         frames = np.asarray(packed['inputs']['frames'])  # (n, 3, H, W)
@@ -80,23 +92,24 @@ def check_dataset(dataset: Any) -> None:
     """Refuse a data set whose items cannot be looked at.
 
     Args:
-        dataset: Of the dataloader.
+        dataset: Of the dataloader; of a joined one every part is looked at.
 
     Raises:
         TypeError: If it does not give items by ``get_data_info``, and frames
             by ``process`` or ``pipeline``.
     """
-    missing = [
-        name
-        for name in ('get_data_info', 'process')
-        if not callable(getattr(dataset, name, None))
-    ]
-    if missing == ['process']:
-        as_source(dataset, 'A page of results')
-    elif missing:
-        raise TypeError(
-            'Pictures of results need a data set that tells its captions and '
-            'reads single videos again, such as TextVideoDataset or one of '
-            f'its wrappers, but {type(dataset).__name__} has no '
-            f"'{missing[0]}'."
-        )
+    for part in [x.dataset for x in mark_parts(dataset)] or [dataset]:
+        missing = [
+            name
+            for name in ('get_data_info', 'process')
+            if not callable(getattr(part, name, None))
+        ]
+        if missing == ['process']:
+            as_source(part, 'A page of results')
+        elif missing:
+            raise TypeError(
+                'Pictures of results need a data set that tells its captions '
+                'and reads single videos again, such as TextVideoDataset or '
+                f'one of its wrappers, but {type(part).__name__} has no '
+                f"'{missing[0]}'."
+            )

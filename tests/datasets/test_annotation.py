@@ -13,6 +13,7 @@ from eaglenet_mm.datasets import (
     read_annotation,
     write_annotation,
 )
+from eaglenet_mm.datasets.annotation import right_videos
 
 
 def test_round_trip(
@@ -165,7 +166,6 @@ def test_duplicate_video_id(
         (dict(video_id=7020), TypeError, "'video_id' must be a string.*7020"),
         (dict(video=''), TypeError, "'video' must be a string.*''"),
         (dict(captions='one'), TypeError, "'captions' must be a list.*str"),
-        (dict(captions=[]), ValueError, "'captions' is an empty list"),
         (dict(captions=['a', None]), TypeError, r"'captions'\[1\].*None"),
         (dict(captions=['a', ' \n']), ValueError, r"'captions'\[1\] is empty"),
         (dict(captions=['\ud800']), ValueError, r'\[0\] is no valid Unicode'),
@@ -180,6 +180,18 @@ def test_duplicate_video_id(
         ),
         (dict(start=6, end=5.5), ValueError, 'got 6 and 5.5'),
         (dict(end=0), ValueError, 'got None and 0'),
+        (dict(positives=[['b']]), ValueError, "each of the 3 captions.*'b'"),
+        (dict(positives={}), ValueError, 'each of the 3 captions'),
+        (
+            dict(positives=[[], 'b', []]),
+            TypeError,
+            r"'positives'\[1\] must be a list of video_id, but got 'b'",
+        ),
+        (
+            dict(positives=[[], [], ['c', 'nobody']]),
+            ValueError,
+            r"'positives'\[2\] names \['nobody'\]",
+        ),
     ],
 )
 def test_bad_record(
@@ -201,3 +213,76 @@ def test_times_may_be_absent_or_half_given(
     records[0].update(start=3)
     records[1].update(start=None, end=None)
     assert check_annotation(metainfo, records, 'file')[1] == records
+
+
+def test_a_video_without_caption(
+    metainfo: dict[str, Any], records: list[dict[str, Any]]
+) -> None:
+    records[1]['captions'] = []
+    header, read = check_annotation(metainfo, records, 'file')
+    assert (header['num_videos'], header['num_captions']) == (3, 5)
+    assert read[1]['captions'] == []
+
+
+def test_right_videos(
+    metainfo: dict[str, Any], records: list[dict[str, Any]]
+) -> None:
+    assert right_videos(metainfo, records) is None
+    records[2]['captions'][1] = 'one'  # stands with 'a' as well
+    assert right_videos(metainfo, records) is None  # as ever
+    metainfo['shared_captions'] = True
+    assert right_videos(metainfo, records) == [
+        [['a', 'c'], ['a'], ['a']],
+        [['b']],
+        [['c'], ['c', 'a']],
+    ]
+    records[1]['positives'] = [['c', 'b']]
+    metainfo['shared_captions'] = False
+    assert right_videos(metainfo, records) == [
+        [['a'], ['a'], ['a']],
+        [['b', 'c']],
+        [['c'], ['c']],
+    ]
+
+
+def test_videos_that_are_gone_may_be_right(
+    tmp_path: Path, metainfo: dict[str, Any], records: list[dict[str, Any]]
+) -> None:
+    records[0]['positives'] = [['x'], [], []]
+    metainfo['missing_videos'] = ['x']
+    metainfo['queries'] = [
+        dict(caption='a cat'),
+        dict(caption='b', positives=['x', 'b']),
+    ]
+    path = tmp_path / 'queries.json'
+    write_annotation(path, metainfo, records)
+    header, read = read_annotation(path)
+    assert read == records
+    assert header['queries'] == metainfo['queries']
+    assert header['num_captions'] == 6  # of the records
+
+
+@pytest.mark.parametrize(
+    ('change', 'error', 'message'),
+    [
+        (dict(shared_captions='yes'), TypeError, "true or false, but got 'ye"),
+        (dict(queries='a cat'), TypeError, 'list of objects, but got str'),
+        (dict(queries=['a cat']), KeyError, r"\[0\] .* but got 'a cat'"),
+        (dict(queries=[dict(text='a')]), KeyError, "with 'caption'"),
+        (dict(queries=[dict(caption=' ')]), ValueError, 'is empty'),
+        (
+            dict(queries=[dict(caption='a', positives=['nobody'])]),
+            ValueError,
+            r"names \['nobody'\]",
+        ),
+    ],
+)
+def test_bad_answers_in_the_header(
+    metainfo: dict[str, Any],
+    records: list[dict[str, Any]],
+    change: dict[str, Any],
+    error: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(error, match=message):
+        check_annotation({**metainfo, **change}, records, 'file')

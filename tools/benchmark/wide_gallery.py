@@ -36,6 +36,7 @@ from eaglenet_mm.apis.retriever_loading import load_retriever
 from eaglenet_mm.apis.run_folder import chosen_checkpoint
 from eaglenet_mm.apis.tool_process import RunError
 from eaglenet_mm.evaluation.functional import (
+    RightPairs,
     summarize_ranks,
     text_to_video_ranks,
 )
@@ -91,23 +92,32 @@ def rank(model: Any, test: list[dict], others: list[dict]) -> Tensor:
         others (list[dict]): The distractors.
 
     Returns:
-        Tensor: Ranks from 1, one a caption.
+        Tensor: Ranks from 1, one a caption that has a right video.
     """
-    texts, videos, places = [], [], []
+    texts, videos, right = [], [], []
+    number = {x['data_samples'].video_id: i for i, x in enumerate(test)}
     for place, item in enumerate([*test, *others]):
         inputs = model.data_preprocessor(pseudo_collate([item]))['inputs']
         videos.append(
             model.encode_video(inputs['pixels'], inputs['frame_mask'])
         )
-        if place < len(test):
-            texts.append(model.encode_text(inputs['token_ids']))
-            places += [place] * len(texts[-1])
+        sample = item['data_samples']
+        if place >= len(test) or not sample.caption_indices:
+            continue
+        texts.append(model.encode_text(inputs['token_ids']))
+        own = [[sample.video_id]] * len(texts[-1])
+        right += [
+            sorted({number[name] for name in names if name in number})
+            for names in sample.get('positives', own)
+        ]
     scores = model.head.score_chunked(
         model.head.prepare_text(TextFeatures.cat(texts)),
         model.head.prepare_video(VideoFeatures.cat(videos)),
     )
-    own = torch.tensor(places, device=scores.device)
-    return text_to_video_ranks(scores, own).ranks
+    pairs = [(text, v) for text, own in enumerate(right) for v in own]
+    columns = torch.tensor([own[0] if own else -1 for own in right])
+    found = RightPairs(columns, *torch.tensor(pairs).t()).simplify()
+    return text_to_video_ranks(scores.cpu(), found).ranks
 
 
 def measure(run: Path, data_root: str) -> dict[str, Any]:

@@ -16,6 +16,9 @@ META_KEYS = (
     'video_index',
     'captions',
     'caption_indices',
+    'positives',
+    'start',
+    'end',
     'frame_indices',
     'num_frames_found',
 )
@@ -59,7 +62,11 @@ class PackRetrievalInputs(BaseTransform):
                 f'{sorted(results)}. Put DecodeFrames or TokenizeCaptions '
                 'before it in the pipeline.'
             )
-        metainfo = {key: results[key] for key in META_KEYS if key in results}
+        metainfo = {
+            key: results[key]
+            for key in META_KEYS
+            if results.get(key) is not None
+        }
         return dict(
             inputs=inputs,
             data_samples=RetrievalDataSample(metainfo=metainfo),

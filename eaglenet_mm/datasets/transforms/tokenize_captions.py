@@ -54,9 +54,10 @@ class TokenizeCaptions(BaseTransform):
         Returns:
             dict: With ``token_ids``.
         """
-        results['token_ids'] = self.tokenizer(
-            results['captions'], self.max_words
-        )
+        captions = results['captions']
+        # not every tokenizer takes an empty list, and knows its shape then
+        rows = self.tokenizer(captions or ['none'], self.max_words)
+        results['token_ids'] = rows[: len(captions)]
         return results
 
     def __repr__(self) -> str:

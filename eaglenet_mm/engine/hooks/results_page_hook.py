@@ -103,13 +103,13 @@ class ResultsPageHook(KeptResultsHook):
         kept, evaluation, metrics = self.take()
         if not is_main_process() or kept is None:
             return
-        scores, columns = kept.scores, kept.columns
-        if scores is None or columns is None:
+        scores, right = kept.scores, kept.right
+        if scores is None or right is None:
             return
         results = collect_results(
             evaluation,
             scores,
-            columns,
+            right,
             runner.test_dataloader.dataset,
             metrics=metrics,
             about=_facts(runner, evaluation),
@@ -132,7 +132,8 @@ class ResultsPageHook(KeptResultsHook):
 def _facts(runner: Runner, evaluation: Any) -> dict[str, str]:
     """State what was tested, in the order of the page."""
     head = evaluation.model.head
-    meta = getattr(runner.test_dataloader.dataset, 'metainfo', {})
+    # of the loop: that of a joined set would be of its first part
+    meta = runner.test_evaluator.dataset_meta or {}
     said = evaluation.announcement(head)
     stages = 'all pairs by the head'
     if 'shortlist' in said:

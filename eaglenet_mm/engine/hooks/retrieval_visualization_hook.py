@@ -17,7 +17,7 @@ from eaglenet_mm.visualization.rank_pictures import (
     draw_answers,
     draw_ranks,
 )
-from eaglenet_mm.visualization.rankings import first_videos
+from eaglenet_mm.visualization.rankings import first_videos, ranks_of_all
 from eaglenet_mm.visualization.set_catalogue import (
     SetCatalogue,
     check_dataset,
@@ -98,20 +98,23 @@ class RetrievalVisualizationHook(KeptResultsHook):
             runner (Runner): The runner of the training.
         """
         kept, evaluation, _ = self.take()
-        if kept is None or kept.scores is None or kept.columns is None:
+        if kept is None or kept.scores is None or kept.right is None:
             return  # not due, or not the main process
         by_epoch = isinstance(runner._train_loop, EpochBasedTrainLoop)
         step = runner.epoch if by_epoch else runner.iter
-        ranks = text_to_video_ranks(kept.scores, kept.columns).ranks
+        result = text_to_video_ranks(kept.scores, kept.right)
+        ranks = ranks_of_all(result, len(kept.scores))
         catalogue = SetCatalogue(runner.val_dataloader.dataset)
         answers = self._answers(evaluation, kept, ranks, catalogue)
         runner.visualizer.add_image(
             'retrieval_queries', draw_answers(answers), step=step
         )
-        right = 100 * float((ranks == 1).double().mean())
-        title = f'ranks of {len(ranks)} captions, R@1 {right:.2f}'
+        found = 100 * float((result.ranks == 1).double().mean())
+        title = f'ranks of {len(result.ranks)} captions, R@1 {found:.2f}'
         runner.visualizer.add_image(
-            'retrieval_ranks', draw_ranks(ranks.tolist(), title), step=step
+            'retrieval_ranks',
+            draw_ranks(result.ranks.tolist(), title),
+            step=step,
         )
 
     def _answers(
@@ -124,8 +127,10 @@ class RetrievalVisualizationHook(KeptResultsHook):
         """List the captions and their first videos, with frames."""
         rows = spread_evenly(len(ranks), self.num_queries)
         columns, scores = first_videos(
-            kept.scores[rows], kept.columns[rows], ranks[rows], self.num_videos
+            kept.scores, kept.right, ranks, self.num_videos
         )
+        columns, scores = columns[rows], scores[rows]
+        right = kept.right_videos(rows)
         captions = catalogue.captions(
             [evaluation.caption_indices[row] for row in rows]
         )
@@ -144,7 +149,7 @@ class RetrievalVisualizationHook(KeptResultsHook):
                     Answer(
                         str(evaluation.video_ids[column]),
                         score,
-                        column == int(kept.columns[row]),
+                        column in right[place],
                         frames[column],
                     )
                     for column, score in zip(

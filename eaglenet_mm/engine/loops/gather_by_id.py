@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from mmengine.dist import all_gather, all_gather_object, get_world_size
@@ -12,18 +12,20 @@ from torch import Tensor
 
 from eaglenet_mm.structures import VideoFeatures
 
+Id = TypeVar('Id', int, tuple[int, int])
 
-def order_by_id(ids: Sequence[int]) -> tuple[list[int], list[int]]:
+
+def order_by_id(ids: Sequence[Id]) -> tuple[list[Id], list[int]]:
     """Find the canonical order of ids that may occur twice.
 
     Args:
-        ids (Sequence[int]): Ids in the order they came.
+        ids (Sequence[int | tuple]): Ids in the order they came.
 
     Returns:
-        tuple[list[int], list[int]]: The distinct ids, ascending, and for each
-        its first place in ``ids``.
+        tuple[list, list[int]]: The distinct ids, ascending, and for each its
+        first place in ``ids``.
     """
-    first: dict[int, int] = {}
+    first: dict[Id, int] = {}
     for place, item in enumerate(ids):
         first.setdefault(item, place)
     ordered = sorted(first)

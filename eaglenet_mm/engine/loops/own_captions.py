@@ -15,13 +15,16 @@ _BLOCK = 64
 def own_captions(
     head: Any,
     columns: Sequence[int],
+    num_videos: int,
     encode: Callable[[range], TextFeatures],
 ) -> TextFeatures:
     """Encode the caption of each video, in the order of the videos.
 
     Args:
         head (BasePairHead): Named in the message.
-        columns (Sequence[int]): Column of the video of each caption.
+        columns (Sequence[int]): Column of the video of each caption, -1 for
+            none.
+        num_videos (int): Videos of the gallery.
         encode (Callable): Encodes a range of captions.
 
     Returns:
@@ -31,11 +34,11 @@ def own_captions(
         ValueError: If there is not one caption for each video.
     """
     total = len(columns)
-    if sorted(columns) != list(range(total)):
+    if sorted(columns) != list(range(num_videos)):
         raise ValueError(
             f'{type(head).__name__} asks for the published protocol, which '
             f'exists for one caption a video, but there are {total} captions '
-            f'of {len(set(columns))} videos. Use '
+            f'of {len(set(columns) - {-1})} of the {num_videos} videos. Use '
             "evaluation='pairwise'."
         )
     texts = TextFeatures.cat(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -12,10 +12,12 @@ from mmengine.runner.amp import autocast
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+from eaglenet_mm.datasets.joined_parts import Part
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
+from .canonical_order import CanonicalOrder, Found
 from .encoded_features import check_texts, check_videos, to_full_precision
-from .gather_by_id import flatten, gather_rows, gather_videos, order_by_id
+from .gather_by_id import flatten, gather_rows, gather_videos
 from .own_captions import own_captions
 from .two_stage import (
     SHORTLIST_BLOCK,
@@ -47,11 +49,20 @@ class RetrievalEvaluation:
             call is filled up by repetition, so that all have one shape.
         shortlist (int): Videos that the head scores for a caption, the
             others get scores below; 0 for all.
+        parts (Sequence[Part]): Of a joined set, see
+            :func:`~eaglenet_mm.datasets.joined_parts.mark_parts`; none
+            otherwise.
 
     Attributes:
         video_indices (list[int]): After :meth:`gather`, the canonical ids of
-            the videos found, ascending: the columns.
+            the videos found, ascending: the columns. Of a joined set those of
+            a part go on where the part before it ends.
         caption_indices (list[int]): Likewise of the captions: the rows.
+        video_ids (list[str]): Likewise the names of the videos.
+        columns (list[int]): Of each caption the video it stands with, or the
+            first right one if that is none; -1 if there is no right one.
+        positives (list[list[int]], optional): Of each caption all right
+            videos, ascending; None if every caption has one.
         num_frames (int): After :meth:`gather`, frames of a video, padding
             included.
     """
@@ -63,6 +74,7 @@ class RetrievalEvaluation:
         fp16: bool = False,
         video_batch: int = 1,
         shortlist: int = 0,
+        parts: Sequence[Part] = (),
     ) -> None:
         self.model = model
         self.fp16 = fp16
@@ -71,10 +83,8 @@ class RetrievalEvaluation:
         self.device = torch.device(model.data_preprocessor.device)
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._encoded: list[VideoFeatures] = []
-        self._videos: dict[
-            int, str
-        ] = {}  # canonical index -> id, as they came
-        self._captions: dict[int, int] = {}  # canonical index -> video index
+        self.parts = parts
+        self._found = Found()
         self._token_ids: list[Tensor] = []
 
     def add_batch(self, data_batch: dict) -> list[BaseDataElement]:
@@ -96,7 +106,7 @@ class RetrievalEvaluation:
             counts = inputs['caption_counts'].tolist()
             starts = [0, *accumulate(counts)]
             for place, sample in enumerate(samples):
-                index, captions = sample.video_index, sample.caption_indices
+                captions = sample.caption_indices
                 if len(captions) != counts[place]:
                     raise ValueError(
                         f"Video '{sample.video_id}' has "
@@ -104,14 +114,12 @@ class RetrievalEvaluation:
                         f'{counts[place]} rows of token ids. The pipeline '
                         'must tokenise all captions of an item.'
                     )
-                for offset, caption in enumerate(captions):
-                    if caption not in self._captions:
-                        self._captions[caption] = index
-                        self._token_ids.append(
-                            inputs['token_ids'][starts[place] + offset]
-                        )
-                if index not in self._videos:
-                    self._videos[index] = sample.video_id
+                new_video, new_captions = self._found.add(sample)
+                self._token_ids += [
+                    inputs['token_ids'][starts[place] + offset]
+                    for offset in new_captions
+                ]
+                if new_video:
                     self._pending.append(
                         (
                             inputs['pixels'][place],
@@ -144,33 +152,30 @@ class RetrievalEvaluation:
 
         Raises:
             ValueError: If there is no video, there are fewer than the
-                shortlist holds, a feature is not finite, or captions have
-                token rows of different lengths.
+                shortlist holds, a feature is not finite, captions have token
+                rows of different lengths, or two videos or two captions have
+                one index.
         """
         if self._pending:
             with autocast(enabled=self.fp16):
                 self._encode_pending()
-        videos = flatten(all_gather_object(list(self._videos.items())))
-        captions = flatten(all_gather_object(list(self._captions.items())))
-        if not videos or not captions:
-            raise ValueError(
-                f'The evaluation set has {len(videos)} videos and '
-                f'{len(captions)} captions; it needs at least one of each. '
-                "Look at the dataloader's ann_file."
-            )
-        check_shortlist(self.shortlist, len(dict(videos)))
+        order = CanonicalOrder(
+            flatten(all_gather_object(self._found.videos)),
+            flatten(all_gather_object(self._found.captions)),
+            self.parts,
+        )
+        check_shortlist(self.shortlist, len(order.video_ids))
         own = VideoFeatures.cat(self._encoded) if self._encoded else None
-        self.video_indices, places = order_by_id([v for v, _ in videos])
-        self.video_ids = [videos[place][1] for place in places]
+        self.order = order
+        self.video_indices, self.video_ids = order.videos, order.video_ids
+        self.caption_indices = order.captions
+        self.columns, self.positives = order.columns, order.positives
         self.videos = gather_videos(own, self.device).index_select(
-            torch.tensor(places, device=self.device)
+            torch.tensor(order.video_places, device=self.device)
         )
         self._encoded = []
         check_videos(self.videos, self.video_ids)
         self.num_frames = self.videos.frames.shape[1]
-        self.caption_indices, places = order_by_id([c for c, _ in captions])
-        column = {v: place for place, v in enumerate(self.video_indices)}
-        self.columns = [column[captions[place][1]] for place in places]
         widths = sorted({len(row) for row in self._token_ids})
         if len(widths) > 1:
             raise ValueError(
@@ -178,8 +183,10 @@ class RetrievalEvaluation:
                 f'lengths {widths[:5]}. Pad to max_words in the pipeline.'
             )
         tokens = torch.stack(self._token_ids) if self._token_ids else None
-        self.token_ids = gather_rows(tokens, self.device)[
-            torch.tensor(places, device=self.device)
+        gathered = gather_rows(tokens, self.device)
+        order.check_tokens(gathered)
+        self.token_ids = gathered[
+            torch.tensor(order.caption_places, device=self.device)
         ]
 
     def encode_texts(self) -> Iterator[tuple[range, TextFeatures]]:
@@ -239,6 +246,7 @@ class RetrievalEvaluation:
             'num_captions': len(self.caption_indices),
             'num_videos': len(self.video_indices),
             'num_frames': self.num_frames,
+            **self.order.announcement(),
         }
         if not self.shortlist:
             return found
@@ -261,7 +269,10 @@ class RetrievalEvaluation:
         Yields:
             list[dict]: One row for each caption: ``caption_index``,
             ``video_index`` and ``video_id`` of its video, ``column`` of that
-            video, and ``scores``, on the CPU, shape ``(Bv,)``.
+            video (-1, '' and -1 if none is right), and ``scores``, on the
+            CPU, shape ``(Bv,)``. If captions have several right videos or
+            none, also ``positives``, the columns of all of them; of a joined
+            set also ``part``, the name of the caption's part.
         """
         score = (
             TwoStageScorer(head, self.videos, self.shortlist)
@@ -272,10 +283,7 @@ class RetrievalEvaluation:
             scores = score(text).detach().cpu()
             yield [
                 {
-                    'caption_index': self.caption_indices[row],
-                    'video_index': self.video_indices[self.columns[row]],
-                    'video_id': self.video_ids[self.columns[row]],
-                    'column': self.columns[row],
+                    **self.order.row(row),
                     # a view would drag its whole block through pickle
                     'scores': values.clone(),
                 }
@@ -288,6 +296,11 @@ class RetrievalEvaluation:
         if getattr(head, 'needs_own_captions', False):
             state = head.attach_captions(
                 state,
-                own_captions(head, self.columns, self._encode_texts),
+                own_captions(
+                    head,
+                    self.columns,
+                    len(self.video_ids),
+                    self._encode_texts,
+                ),
             )
         return lambda text: head.score_chunked(head.prepare_text(text), state)

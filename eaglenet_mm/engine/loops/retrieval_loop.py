@@ -13,6 +13,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner, TestLoop, ValLoop
 from torch.utils.data import DataLoader
 
+from eaglenet_mm.datasets.joined_parts import joined_metainfo, mark_parts
 from eaglenet_mm.evaluation import KeptScores
 from eaglenet_mm.registry import LOOPS
 from eaglenet_mm.utils.progress import Progress
@@ -51,6 +52,12 @@ class _RetrievalLoop:
         self.noise_seeds = noise_seeds
         self.video_batch = video_batch
 
+    def _tell_parts(self) -> None:
+        """Find the parts of a joined set; its metainfo is of the whole."""
+        self.parts = mark_parts(self.dataloader.dataset)
+        if self.parts:
+            self.evaluator.dataset_meta = joined_metainfo(self.parts)
+
     def run(self) -> dict[str, float]:
         """Evaluate the whole set.
 
@@ -79,6 +86,7 @@ class _RetrievalLoop:
             fp16=self.fp16,
             video_batch=self.video_batch,
             shortlist=self.shortlist,
+            parts=self.parts,
         )
         progress = Progress('video batches', len(self.dataloader))
         for index, data_batch in enumerate(self.dataloader):
@@ -150,12 +158,12 @@ class _RetrievalLoop:
             runs.append(self._measure(evaluation, head, blocks, evaluator))
         result: dict[str, float] = {}
         for key in runs[0]:
-            if key.endswith(('ties', '_low', '_high')):
+            if key.endswith(('ties', '_low', '_high', 'unanswerable')):
                 continue
             values = [run[key] for run in runs]
             result[f'{key}_mean'] = statistics.fmean(values)
             result[f'{key}_std'] = statistics.stdev(values)
-            if not key.endswith('/R1') and not key.startswith('Rsum'):
+            if key.split('/')[-1] != 'R1' and 'Rsum' not in key:
                 continue
             print_log(
                 f'{key} over {len(runs)} noise seeds: mean '
@@ -200,6 +208,7 @@ class RetrievalValLoop(_RetrievalLoop, ValLoop):
             shortlist=shortlist,
         )
         ValLoop.__init__(self, runner, dataloader, evaluator, fp16=fp16)
+        self._tell_parts()
 
 
 @LOOPS.register_module()
@@ -212,6 +221,15 @@ class RetrievalTestLoop(_RetrievalLoop, TestLoop):
     of the canonical order, dealt out over the processes. Hooks are called as
     MMEngine's loops call them; those that have an ``after_scoring(runner,
     evaluation, evaluator, metrics)`` get the features as well.
+
+    Duplicates are items of the same index and id. Joined sets
+    (``ConcatDataset``, also within each other and under ``RepeatDataset``)
+    are one gallery, in which the indices of a part go on where the part
+    before it ends; a video that stands in several parts, with one id and one
+    file, is one candidate for the captions of all of them. Metrics of each
+    part follow as ``parts/<name>/t2v/R1`` and so on; its name is its
+    ``dataset``, with split, protocol or a number where that is needed to tell
+    parts apart.
 
     Differs from the release, which decodes a video once for each caption and
     whose scores depend on batch size and chunk order.
@@ -284,3 +302,4 @@ class RetrievalTestLoop(_RetrievalLoop, TestLoop):
             shortlist=shortlist,
         )
         TestLoop.__init__(self, runner, dataloader, evaluator, fp16=fp16)
+        self._tell_parts()

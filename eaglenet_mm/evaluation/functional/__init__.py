@@ -5,16 +5,19 @@ from .ranking import (
     RankResult,
     check_finite,
     rank_targets,
+    summarize_positions,
     summarize_ranks,
     text_to_video_ranks,
     video_caption_scores,
     video_to_text_ranks,
 )
 from .rescoring import dual_softmax, query_bank_normalisation
+from .right_pairs import RightPairs
 from .two_stage import off_shortlist_scores, on_shortlist, shortlist_recall
 
 __all__ = [
     'RankResult',
+    'RightPairs',
     'bootstrap_recall',
     'check_finite',
     'dual_softmax',
@@ -23,6 +26,7 @@ __all__ = [
     'query_bank_normalisation',
     'rank_targets',
     'shortlist_recall',
+    'summarize_positions',
     'summarize_ranks',
     'text_to_video_ranks',
     'video_caption_scores',

@@ -2,7 +2,8 @@
 
 Rows are texts, columns are videos, higher is more alike. One vector describes
 the pairing, multi-caption sets included: ``video_of_caption[i]`` is the column
-of the video that caption ``i`` describes.
+of the video that caption ``i`` describes. Where a caption has several right
+videos or none, :class:`RightPairs` stands in its place.
 """
 
 from __future__ import annotations
@@ -13,9 +14,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .right_pairs import RightPairs
+
 RECALL_AT = (1, 5, 10, 50)
+#: The k of ``mAP@k`` and ``nDCG@k``.
+PRECISION_AT = (5, 10, 50)
 # entries compared at once: bounds the boolean temporaries of large matrices
 _ENTRIES_PER_CHUNK = 1 << 24
+_SORTED_PER_CHUNK = 1 << 22  # sorting makes larger temporaries
 
 
 class RankResult(NamedTuple):
@@ -23,14 +29,25 @@ class RankResult(NamedTuple):
 
     Args:
         ranks (Tensor): Rank of each query's right answer, counted from 1,
-            int64, shape ``(Q,)``.
+            int64, shape ``(Q,)``; of several the first.
         ties (Tensor): Number of wrong candidates whose score equals that of
-            the right answer, int64, shape ``(Q,)``. They all count as ranked
+            this right answer, int64, shape ``(Q,)``. They all count as ranked
             before it.
+        queries (Tensor, optional): Of :class:`RightPairs` alone: the text or
+            video that each query is, ascending, int64, shape ``(Q,)``; those
+            without a right answer are left out.
+        positions (Tensor, optional): Of :class:`RightPairs` alone: rank among
+            all candidates of each right answer, 50 of them at most, ascending
+            and filled up with 0, int64, shape ``(Q, n)``.
+        num_right (Tensor, optional): Of :class:`RightPairs` alone: number of
+            right answers, int64, shape ``(Q,)``.
     """
 
     ranks: Tensor
     ties: Tensor
+    queries: Tensor | None = None
+    positions: Tensor | None = None
+    num_right: Tensor | None = None
 
     @property
     def num_tied_queries(self) -> int:
@@ -123,19 +140,39 @@ def rank_targets(scores: Tensor, targets: Tensor) -> RankResult:
 
 
 def text_to_video_ranks(
-    scores: Tensor, video_of_caption: Tensor
+    scores: Tensor, video_of_caption: Tensor | RightPairs
 ) -> RankResult:
-    """Rank the right video for every caption.
+    """Rank the right video for every caption that has one.
 
     Args:
         scores (Tensor): Shape ``(Bt, Bv)``, rows texts.
-        video_of_caption (Tensor): Column of each caption's video, shape
-            ``(Bt,)``.
+        video_of_caption (Tensor or RightPairs): Column of each caption's
+            video, shape ``(Bt,)``, or the right pairs.
 
     Returns:
-        RankResult: One entry for each caption, shape ``(Bt,)``.
+        RankResult: One entry for each caption, shape ``(Bt,)``; of right
+        pairs one for each caption that has a right video.
+
+    Note:
+        Of several right videos the first one counts: its rank is one more
+        than the wrong videos that score at least as high. Right videos do not
+        push each other back.
     """
-    return rank_targets(scores, video_of_caption)
+    if isinstance(video_of_caption, Tensor):
+        return rank_targets(scores, video_of_caption)
+    right = video_of_caption
+    check_finite(scores)
+    _check_length(scores, right)
+    num_videos = scores.shape[1]
+    num_right = torch.bincount(right.texts, minlength=len(right))
+    depth = _depth(num_right)
+    size = max(1, _SORTED_PER_CHUNK // max(1, num_videos))
+    parts = []
+    for start in range(0, len(right), size):
+        part = scores[start : start + size]
+        mask = right.of_texts(start, start + len(part), num_videos)
+        parts.append(_rank_several(part, part, mask.to(part.device), depth))
+    return _join(parts, num_right.to(scores.device))
 
 
 def video_caption_scores(
@@ -171,23 +208,128 @@ def video_caption_scores(
 
 
 def video_to_text_ranks(
-    scores: Tensor, video_of_caption: Tensor
+    scores: Tensor, video_of_caption: Tensor | RightPairs
 ) -> RankResult:
     """Rank the right captions for every video that has some.
 
     Args:
         scores (Tensor): Shape ``(Bt, Bv)``, rows texts.
-        video_of_caption (Tensor): Column of each caption's video, shape
-            ``(Bt,)``.
+        video_of_caption (Tensor or RightPairs): Column of each caption's
+            video, shape ``(Bt,)``, or the right pairs.
 
     Returns:
         RankResult: One entry for each video with captions, in the order of
         the columns, shape ``(G,)``; ranks count groups of captions.
+
+    Note:
+        Of right pairs, a group may hold captions that are right for a video
+        and others that are not. It then counts as two candidates, each with
+        its highest score: a wrong caption of a group stands before the right
+        answer or behind it by its own score.
     """
     check_finite(scores)
-    by_video, videos = video_caption_scores(scores, video_of_caption)
-    targets = torch.arange(len(videos), device=scores.device)
-    return rank_targets(by_video, targets)
+    if isinstance(video_of_caption, Tensor):
+        by_video, videos = video_caption_scores(scores, video_of_caption)
+        targets = torch.arange(len(videos), device=scores.device)
+        return rank_targets(by_video, targets)
+    right = video_of_caption
+    _check_length(scores, right)
+    num_texts, num_videos = scores.shape
+    groups = right.groups().to(scores.device)
+    num_groups = int(groups.max()) + 1 if num_texts else 0
+    # each right group of a video once, however many of its captions are right
+    of_pairs = groups[right.texts.to(scores.device)]
+    distinct = (
+        right.videos.to(scores.device) * num_groups + of_pairs
+    ).unique()
+    num_right = torch.bincount(
+        distinct // max(1, num_groups), minlength=num_videos
+    )
+    depth = _depth(num_right)
+    size = max(1, _SORTED_PER_CHUNK // max(1, num_texts))
+    parts = []
+    for start in range(0, num_videos, size):
+        part = scores[:, start : start + size]  # (Bt, n)
+        mask = torch.zeros_like(part, dtype=torch.bool)
+        here = (right.videos >= start) & (right.videos < start + size)
+        mask[right.texts[here], right.videos[here] - start] = True
+        parts.append(
+            _rank_several(
+                _best_of_groups(part, ~mask, groups, num_groups),
+                _best_of_groups(part, mask, groups, num_groups),
+                None,
+                depth,
+            )
+        )
+    return _join(parts, num_right)
+
+
+def _best_of_groups(
+    scores: Tensor, left_out: Tensor, groups: Tensor, num_groups: int
+) -> Tensor:
+    """Highest score of each group of texts, ``(n, G)``; -inf for none."""
+    best = scores.new_full((num_groups, scores.shape[1]), -torch.inf)
+    kept = scores.masked_fill(left_out, -torch.inf)
+    index = groups[:, None].expand_as(scores)
+    return best.scatter_reduce_(0, index, kept, 'amax').t()
+
+
+def _depth(num_right: Tensor) -> int:
+    """How many right answers of a query are looked at."""
+    most = int(num_right.max()) if len(num_right) else 0
+    return min(max(PRECISION_AT), most)
+
+
+def _check_length(scores: Tensor, right: RightPairs) -> None:
+    """Refuse pairs of another matrix."""
+    if len(right) != len(scores):
+        raise ValueError(
+            f'Need the right videos of each of the {len(scores)} texts, but '
+            f'got those of {len(right)}.'
+        )
+
+
+def _rank_several(
+    right: Tensor, wrong: Tensor, mask: Tensor | None, depth: int
+) -> tuple[Tensor, Tensor]:
+    """Place right answers among wrong ones, ties against them.
+
+    Args:
+        right (Tensor): Scores of right candidates, shape ``(n, C)``; minus
+            infinity where there is none.
+        wrong (Tensor): Likewise of wrong ones.
+        mask (Tensor, optional): Where both are one matrix: True for right.
+        depth (int): Right answers to place.
+
+    Returns:
+        tuple[Tensor, Tensor]: Positions, shape ``(n, depth)``, of which only
+        those of real answers mean something, and ties of the first, ``(n,)``.
+    """
+    if mask is not None:
+        right = right.masked_fill(~mask, -torch.inf)
+        wrong = wrong.masked_fill(mask, -torch.inf)
+    depth = min(depth, right.shape[1])
+    best = right.topk(depth, dim=1).values.contiguous()  # (n, depth)
+    ordered = wrong.sort(dim=1).values.contiguous()  # (n, C)
+    below = torch.searchsorted(ordered, best)
+    not_above = torch.searchsorted(ordered, best, right=True)
+    own = torch.arange(1, depth + 1, device=right.device)
+    positions = ordered.shape[1] - below + own
+    return positions, (not_above - below)[:, :1].sum(dim=1)
+
+
+def _join(
+    parts: Sequence[tuple[Tensor, Tensor]], num_right: Tensor
+) -> RankResult:
+    """Join chunks and leave out who has no right answer."""
+    positions = torch.cat([part for part, _ in parts])
+    ties = torch.cat([part for _, part in parts])
+    queries = torch.where(num_right > 0)[0]
+    positions, num_right = positions[queries], num_right[queries]
+    places = torch.arange(positions.shape[1], device=positions.device)
+    positions = positions.where(places < num_right[:, None], 0)
+    ranks = positions[:, 0] if positions.shape[1] else queries
+    return RankResult(ranks, ties[queries], queries, positions, num_right)
 
 
 def summarize_ranks(
@@ -221,4 +363,48 @@ def summarize_ranks(
     upper, lower = ordered[half], ordered[(len(ordered) - 1) // 2]
     summary['MdR'] = ((upper + lower) / 2).item()
     summary['MnR'] = values.mean().item()
+    return summary
+
+
+def summarize_positions(
+    result: RankResult, at: Sequence[int] = PRECISION_AT
+) -> dict[str, float]:
+    """Turn the positions of several right answers into mAP and nDCG.
+
+    Args:
+        result (RankResult): Of :class:`RightPairs`, with ``Q`` queries.
+        at (Sequence[int]): The k, 50 at most. Defaults to ``(5, 10, 50)``.
+
+    Returns:
+        dict[str, float]: In percent, means over the queries. ``mAP5`` ...:
+        precision at each right answer among the first k, summed and divided
+        by the smaller of k and the number of right answers. ``nDCG5`` ...:
+        the sum of ``1 / log2(position + 1)`` of the right answers among the
+        first k, divided by the largest that is possible.
+
+    Raises:
+        ValueError: If there is no query, or the result is of single answers.
+    """
+    positions, num_right = result.positions, result.num_right
+    if positions is None or num_right is None or not len(positions):
+        raise ValueError(
+            'mAP and nDCG need the positions of right answers, at least of '
+            'one query: rank with RightPairs.'
+        )
+    positions = positions.double()
+    ordinal = torch.arange(
+        1, positions.shape[1] + 1, device=positions.device
+    ).double()
+    summary = {}
+    for k in at:
+        counted = (positions > 0) & (positions <= k)  # (Q, n)
+        possible = num_right.clamp(max=k)  # (Q,)
+        precision = (ordinal / positions).where(counted, 0.0).sum(dim=1)
+        # added up in the order of the ideal: a perfect list is exactly 100
+        gains = (1 / (positions + 1).log2()).where(counted, 0.0)
+        gain = gains.cumsum(dim=1)[:, -1]
+        places = torch.arange(1, k + 1, device=positions.device).double()
+        ideal = (1 / (places + 1).log2()).cumsum(0)[possible - 1]
+        summary[f'mAP{k}'] = 100.0 * (precision / possible).mean().item()
+        summary[f'nDCG{k}'] = 100.0 * (gain / ideal).mean().item()
     return summary

@@ -11,6 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .right_pairs import RightPairs
+
 #: Pairs at or below this score are off the shortlist.
 OFF_SHORTLIST = -(2.0**60)
 
@@ -54,25 +56,31 @@ def on_shortlist(scores: Tensor) -> Tensor:
 
 
 def shortlist_recall(
-    scores: Tensor, video_of_caption: Tensor
+    scores: Tensor, video_of_caption: Tensor | RightPairs
 ) -> tuple[float, float]:
-    """Measure how often the first stage lets the right answer through.
+    """Measure how often the first stage lets a right answer through.
 
     Args:
         scores (Tensor): A two-stage matrix, shape ``(Bt, Bv)``, rows texts.
-        video_of_caption (Tensor): Column of each caption's video, shape
-            ``(Bt,)``.
+        video_of_caption (Tensor or RightPairs): Column of each caption's
+            video, shape ``(Bt,)``, or the right pairs.
 
     Returns:
-        tuple[float, float]: Percent of the captions whose video is on their
-        shortlist, and percent of the videos with captions that are on the
-        shortlist of at least one caption of their own.
+        tuple[float, float]: Percent of the captions that have one of their
+        right videos on their shortlist, and percent of the videos that are on
+        the shortlist of one of their right captions. Who has no right answer
+        is left out.
     """
-    columns = video_of_caption.to(scores.device, torch.long)
-    found = on_shortlist(scores.gather(1, columns[:, None])[:, 0])  # (Bt,)
-    videos = columns.unique()
-    found_videos = columns[found].unique()
-    return (
-        100.0 * int(found.sum()) / len(found),
-        100.0 * len(found_videos) / len(videos),
-    )
+    if isinstance(video_of_caption, Tensor):
+        columns = video_of_caption.to(scores.device, torch.long)
+        rows = torch.arange(len(columns), device=scores.device)
+    else:
+        columns = video_of_caption.videos.to(scores.device)
+        rows = video_of_caption.texts.to(scores.device)
+    found = on_shortlist(scores[rows, columns])  # (N,)
+    return _share(rows, found), _share(columns, found)
+
+
+def _share(sides: Tensor, found: Tensor) -> float:
+    """Percent of the texts or videos of pairs of which one was found."""
+    return 100.0 * len(sides[found].unique()) / len(sides.unique())

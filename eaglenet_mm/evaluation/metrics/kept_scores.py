@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from ..functional import RightPairs
 from .score_rows import assemble_rows, pack_rows
 
 
@@ -21,8 +22,11 @@ class KeptScores(BaseMetric):
     Attributes:
         scores (Tensor, optional): After an evaluation, in the main process,
             shape ``(Bt, Bv)``, both in canonical order.
-        columns (Tensor, optional): Likewise the column of each caption's
-            video, shape ``(Bt,)``.
+        right (Tensor or RightPairs, optional): Likewise the column of each
+            caption's video, shape ``(Bt,)``, or the right pairs where a
+            caption has several right videos or none.
+        columns (Tensor, optional): Likewise the column of the video that each
+            caption stands with, -1 for none, shape ``(Bt,)``.
     """
 
     default_prefix = ''
@@ -31,7 +35,7 @@ class KeptScores(BaseMetric):
         # through the process group: needs no folder that nodes share
         super().__init__(collect_device='gpu')
         self.scores: Tensor | None = None
-        self.columns: Tensor | None = None
+        self.right: Tensor | RightPairs | None = None
         self._announced: dict[str, Any] = {}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
@@ -61,5 +65,24 @@ class KeptScores(BaseMetric):
             dict[str, float]: Empty.
         """
         announced, self._announced = self._announced, {}
-        self.scores, self.columns = assemble_rows(results, announced)
+        self.scores, self.right = assemble_rows(results, announced)
         return {}
+
+    def right_videos(self, rows: Sequence[int]) -> list[list[int]]:
+        """List the columns of the right videos of some captions."""
+        if isinstance(self.right, RightPairs):
+            return [
+                self.right.videos[self.right.texts == row].tolist()
+                for row in rows
+            ]
+        return [
+            [] if self.right is None else [int(self.right[row])]
+            for row in rows
+        ]
+
+    @property
+    def columns(self) -> Tensor | None:
+        """Tensor: See the class."""
+        if isinstance(self.right, RightPairs):
+            return self.right.columns
+        return self.right

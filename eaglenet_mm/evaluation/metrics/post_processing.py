@@ -57,11 +57,15 @@ class PostProcessing:
         )
         return f'{self.name}({settings})'
 
-    def __call__(self, scores: Tensor) -> tuple[Tensor, Tensor | None]:
+    def __call__(
+        self, scores: Tensor, columns: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
         """Rescore a matrix for both directions.
 
         Args:
             scores (Tensor): Shape ``(Bt, Bv)``, rows texts.
+            columns (Tensor, optional): Of a part of a joined set: its videos,
+                as columns of the whole, which a bank is of.
 
         Returns:
             tuple[Tensor, Tensor or None]: For text-to-video and for
@@ -77,6 +81,8 @@ class PostProcessing:
         options = {key: self.options[key] for key in ('beta', 'dynamic')}
         if self.options['bank_file'] is not None:
             bank = _load_bank(self.options['bank_file'])
+            if columns is not None:
+                bank = bank[:, columns]
             return query_bank_normalisation(scores, bank, **options), None
         by_video = scores.t()
         return (

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
@@ -15,9 +16,11 @@ from eaglenet_mm.registry import METRICS
 
 from ..functional import (
     RankResult,
+    RightPairs,
     bootstrap_recall,
     on_shortlist,
     shortlist_recall,
+    summarize_positions,
     summarize_ranks,
     text_to_video_ranks,
     video_to_text_ranks,
@@ -31,6 +34,8 @@ _ANNOUNCED = {
     'num_frames',
     'shortlist',
     'first_stage',
+    'num_repeated',
+    'parts',
 }
 
 
@@ -55,6 +60,18 @@ class RetrievalRankMetric(BaseMetric):
     ``videos_expected``, ``texts_found`` and ``texts_expected``; the line of
     the protocol always says ``found n of m``. Expected are the published
     counts, where the header of the annotation file has them.
+
+    Where a caption has several right videos or none, every right one counts:
+    recalls and ranks are of the first right answer, which other right ones do
+    not push back, and ``mAP5 nDCG5`` and so on (for 5, 10 and 50, percent, see
+    :func:`~eaglenet_mm.evaluation.functional.summarize_positions`) come
+    beside them. Texts without a right video are no queries of text-to-video,
+    but candidates of video-to-text; videos without a caption likewise. They
+    are counted in the line of the protocol and as ``t2v/unanswerable`` and
+    ``v2t/unanswerable``, where there are any.
+
+    The parts of a joined set are measured one by one as well, as
+    ``parts/<name>/t2v/R1`` and so on: captions of a part among its videos.
 
     Two-stage scores are ranked as they are: shortlisted pairs by the head,
     all others behind them by the first stage, see
@@ -123,13 +140,18 @@ class RetrievalRankMetric(BaseMetric):
         Args:
             data_batch (dict, optional): What the loop says of the complete
                 evaluation: ``num_captions``, ``num_videos``,
-                ``num_frames``, and of a two-stage one ``shortlist`` (int)
-                and ``first_stage`` (str).
+                ``num_frames``, of a two-stage one ``shortlist`` (int)
+                and ``first_stage`` (str), and of a joined one ``parts``, for
+                each a dict of ``name``, ``metainfo``, ``rows`` (first, and
+                one past the last) and ``columns``, and ``num_repeated``, how
+                many videos stand in more than one part.
             data_samples (Sequence[dict]): Rows: ``caption_index`` (int),
                 ``video_index`` (int) of its video, ``scores`` against all
                 videos in canonical order, shape ``(Bv,)``, and optionally
                 ``column`` (int), the place of its video among these, where
-                that is not ``video_index``.
+                that is not ``video_index``, and ``positives`` (list[int]),
+                the places of all right videos, where that is not the one;
+                without a right video ``video_index`` and ``column`` are -1.
 
         Raises:
             KeyError: If a row lacks a key.
@@ -166,61 +188,85 @@ class RetrievalRankMetric(BaseMetric):
                 non-finite score.
         """
         announced, self._announced = self._announced, {}
-        scores, columns = assemble_rows(results, announced)
+        scores, right = assemble_rows(results, announced)
+        parts = announced.pop('parts', ())
+        metrics = self._measure(scores, right, announced)
+        for part in parts:
+            columns = torch.as_tensor(part['columns'], dtype=torch.long)
+            rows = slice(*part['rows'])
+            pairs = _as_pairs(right).select(rows, columns)
+            found = self._measure(
+                scores[rows][:, columns],
+                pairs.simplify(),
+                {**announced, 'num_repeated': 0},
+                part=part,
+                columns=columns,
+            )
+            prefix = f'parts/{part["name"]}'
+            metrics.update({f'{prefix}/{k}': v for k, v in found.items()})
+        return metrics
+
+    def _measure(
+        self,
+        scores: Tensor,
+        right: Tensor | RightPairs,
+        announced: Mapping[str, Any],
+        part: Mapping[str, Any] | None = None,
+        columns: Tensor | None = None,
+    ) -> dict[str, float]:
+        """Compute all metrics of a matrix: the whole, or a part of it."""
+        name = f' of {part["name"]}' if part else ''
+        meta = (part['metainfo'] if part else self.dataset_meta) or {}
+        counts = _Counts(scores, right, meta, announced.get('num_repeated', 0))
+        if not counts.answerable['t2v']:
+            if not part:
+                raise ValueError(
+                    f'None of the {scores.shape[0]} texts has a right video '
+                    f'among the {scores.shape[1]} of the gallery, so there is '
+                    "no query. Look at 'captions', 'positives' and 'queries' "
+                    'of the annotation file.'
+                )
+            self._log_protocol(counts, meta, announced, name)
+            return counts.incomplete()
         blocks: dict[str, tuple[Tensor, Tensor | None]] = {
             '': (scores, scores)
         }
         for item in self.post_processing:
-            blocks[f'_{item.name}'] = item(scores)
+            blocks[f'_{item.name}'] = item(scores, columns)
         metrics: dict[str, float] = {}
         recalls: dict[str, float] = {}
         scored = on_shortlist(scores)
         if 'shortlist' in announced or not bool(scored.all()):
-            announced.setdefault('shortlist', int(scored[0].sum()))
-            recalls['t2v'], recalls['v2t'] = shortlist_recall(scores, columns)
-        self._log_protocol(scores, announced)
+            announced = {'shortlist': int(scored[0].sum()), **announced}
+            recalls['t2v'], recalls['v2t'] = shortlist_recall(scores, right)
+        self._log_protocol(counts, meta, announced, name)
         for suffix, (for_texts, for_videos) in blocks.items():
             block: dict[str, float] = {}
             total = 0.0
-            directions = {'t2v': text_to_video_ranks(for_texts, columns)}
+            directions = {'t2v': text_to_video_ranks(for_texts, right)}
             if for_videos is not None:
-                directions['v2t'] = video_to_text_ranks(for_videos, columns)
+                directions['v2t'] = video_to_text_ranks(for_videos, right)
             for direction, result in directions.items():
                 summary = summarize_ranks(result.ranks)
                 total += summary['R1'] + summary['R5'] + summary['R10']
+                if result.positions is not None:
+                    summary.update(summarize_positions(result))
                 summary['ties'] = float(result.num_tied_queries)
                 if self.bootstrap is not None:
-                    groups = columns if direction == 't2v' else None
+                    groups = _groups(right) if direction == 't2v' else None
                     summary.update(self._interval(result, groups))
                 if not suffix and recalls:
                     summary['shortlist_recall'] = recalls[direction]
+                if not suffix and counts.unanswerable(direction):
+                    summary['unanswerable'] = counts.unanswerable(direction)
                 for key, value in summary.items():
                     block[f'{direction}{suffix}/{key}'] = value
-                self._log_row(f'{direction}{suffix}', summary)
+                self._log_row(f'{direction}{suffix}{name}', summary)
             if len(directions) == 2:
                 block[f'Rsum{suffix}'] = total
             metrics.update(block)
-        metrics.update(self._incomplete(scores))
+        metrics.update(counts.incomplete())
         return metrics
-
-    def _expected(self) -> dict[str, int | None]:
-        """Published counts of the set, or else those of its file."""
-        meta = self.dataset_meta or {}
-        return {
-            name: meta.get(f'published_{key}', meta.get(f'num_{key}'))
-            for name, key in (('texts', 'captions'), ('videos', 'videos'))
-        }
-
-    def _incomplete(self, scores: Tensor) -> dict[str, float]:
-        """Counts that stand in the result line of a set with losses."""
-        counts: dict[str, float] = {}
-        for (name, expected), found in zip(
-            self._expected().items(), scores.shape, strict=True
-        ):
-            if expected not in (None, found):
-                counts[f'{name}_found'] = found
-                counts[f'{name}_expected'] = expected
-        return counts
 
     def _interval(
         self, result: RankResult, groups: Tensor | None
@@ -231,27 +277,24 @@ class RetrievalRankMetric(BaseMetric):
         return {'R1_low': low, 'R1_high': high}
 
     def _log_protocol(
-        self, scores: Tensor, announced: Mapping[str, Any]
+        self,
+        counts: _Counts,
+        meta: Mapping[str, Any],
+        announced: Mapping[str, Any],
+        name: str,
     ) -> None:
         """State what was evaluated, and warn when something is missing."""
-        meta = self.dataset_meta or {}
-        found = {'texts': scores.shape[0], 'videos': scores.shape[1]}
-        expected = self._expected()
-        counts = ', '.join(
-            f'{name}: found {found[name]} of '
-            f'{"unknown" if expected[name] is None else expected[name]}'
-            for name in found
-        )
         applied = ', '.join(str(item) for item in self.post_processing)
         stages = ''
         if 'shortlist' in announced:
             stages = (
                 f'two-stage, shortlist {announced["shortlist"]} by '
-                f'{announced.get("first_stage", "an unknown first stage")}; '
+                f'{announced.get("first_stage", "an unknown first stage")}'
+                f'{", made among all videos" if name else ""}; '
             )
-        lost = any(expected[name] not in (None, found[name]) for name in found)
+        lost = bool(counts.incomplete())
         print_log(
-            f'Protocol: dataset {meta.get("dataset", "unknown")}, split '
+            f'Protocol{name}: dataset {meta.get("dataset", "unknown")}, split '
             f'{meta.get("split", "unknown")}, protocol '
             f'{meta.get("protocol", "unknown")}; {counts}; frames '
             f'{announced.get("num_frames", "unknown")}; {stages}ties count '
@@ -264,8 +307,87 @@ class RetrievalRankMetric(BaseMetric):
 
     @staticmethod
     def _log_row(name: str, summary: Mapping[str, float]) -> None:
+        whole = ('ties', 'unanswerable')
         values = '  '.join(
-            f'{key} {int(value) if key == "ties" else format(value, ".2f")}'
+            f'{key} {int(value) if key in whole else format(value, ".2f")}'
             for key, value in summary.items()
         )
         print_log(f'{name:<14} {values}', logger='current')
+
+
+class _Counts:
+    """What an evaluation found, what it expected, and what it asks."""
+
+    def __init__(
+        self,
+        scores: Tensor,
+        right: Tensor | RightPairs,
+        meta: Mapping[str, Any],
+        num_repeated: int,
+    ) -> None:
+        self.found = {
+            'texts': scores.shape[0],
+            'videos': scores.shape[1] + num_repeated,
+        }
+        self.num_repeated = num_repeated
+        # published counts of the set, or else those of its file
+        self.expected: dict[str, int | None] = {
+            name: meta.get(f'published_{key}', meta.get(f'num_{key}'))
+            for name, key in (('texts', 'captions'), ('videos', 'videos'))
+        }
+        self.candidates = dict(zip(('t2v', 'v2t'), scores.shape, strict=True))
+        pairs = _as_pairs(right)
+        self.answerable = {
+            't2v': len(pairs.texts.unique()),
+            'v2t': len(pairs.videos.unique()),
+        }
+        self.several = isinstance(right, RightPairs)
+        self.num_pairs = len(pairs.texts)
+
+    def unanswerable(self, direction: str) -> float:
+        """Count texts, or videos, without a right answer."""
+        return float(self.candidates[direction] - self.answerable[direction])
+
+    def incomplete(self) -> dict[str, float]:
+        """Counts that stand in the result line of a set with losses."""
+        counts: dict[str, float] = {}
+        for name, expected in self.expected.items():
+            if expected not in (None, self.found[name]):
+                counts[f'{name}_found'] = self.found[name]
+                counts[f'{name}_expected'] = expected
+        return counts
+
+    def __str__(self) -> str:
+        said = [
+            f'{name}: found {self.found[name]} of '
+            f'{"unknown" if expected is None else expected}'
+            for name, expected in self.expected.items()
+        ]
+        if self.num_repeated:
+            said.append(
+                f'{self.num_repeated} videos stand in several parts and are '
+                'one candidate each'
+            )
+        if self.several:
+            said.append(f'{self.num_pairs} right pairs, any right one counts')
+        for direction, text in (
+            ('t2v', 'texts without a right video are no queries'),
+            ('v2t', 'videos without a text are no queries'),
+        ):
+            if self.unanswerable(direction):
+                said.append(f'{self.unanswerable(direction):.0f} {text}')
+        return ', '.join(said)
+
+
+def _as_pairs(right: Tensor | RightPairs) -> RightPairs:
+    """Write the one vector as right pairs."""
+    if isinstance(right, RightPairs):
+        return right
+    return RightPairs(right, torch.arange(len(right)), right)
+
+
+def _groups(right: Tensor | RightPairs) -> Tensor:
+    """Group of each query, for a bootstrap: captions of one video."""
+    if isinstance(right, RightPairs):
+        return right.groups()[right.texts.unique()]
+    return right

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..functional import check_finite
+from ..functional import RightPairs, check_finite
 
 _ROW_KEYS = ('caption_index', 'video_index', 'scores')
 
@@ -22,33 +22,43 @@ def pack_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Tensor]]:
 
     Args:
         rows (Iterable[Mapping]): Each with ``caption_index``,
-            ``video_index``, ``scores`` and optionally ``column``.
+            ``video_index``, ``scores`` and optionally ``column`` and
+            ``positives``.
 
     Returns:
         list[dict[str, Tensor]]: Blocks of n rows: ``caption_index`` and
-        ``column``, shape ``(n,)``, and ``scores``, shape ``(n, Bv)``. One
-        block, unless rows differ in length.
+        ``column``, shape ``(n,)``, and ``scores``, shape ``(n, Bv)``; where
+        rows have ``positives``, also these, one after the other, and
+        ``num_positives``, shape ``(n,)``. One block, unless rows differ in
+        length or in having positives.
 
     Raises:
         KeyError: If a row lacks a key.
     """
     blocks = []
-    for _, group in groupby(
-        map(_check_row, rows), key=lambda row: row[2].shape
+    for (_, several), group in groupby(
+        map(_check_row, rows), key=lambda row: (row[2].shape, bool(row[3]))
     ):
-        captions, columns, scores = zip(*group, strict=True)
-        blocks.append(
-            {
-                'caption_index': torch.tensor(captions),
-                'column': torch.tensor(columns),
-                'scores': torch.stack(scores),
-            }
-        )
+        captions, columns, scores, positives = zip(*group, strict=True)
+        block = {
+            'caption_index': torch.tensor(captions),
+            'column': torch.tensor(columns),
+            'scores': torch.stack(scores),
+        }
+        if several:
+            # a list within a tuple tells an empty one from none
+            lists = [own for (own,) in positives]
+            joined = [column for own in lists for column in own]
+            block['positives'] = torch.tensor(joined, dtype=torch.long)
+            block['num_positives'] = torch.tensor([len(own) for own in lists])
+        blocks.append(block)
     return blocks
 
 
-def _check_row(row: Mapping[str, Any]) -> tuple[int, int, Tensor]:
-    """Caption, column of its video, and scores ``(Bv,)``."""
+def _check_row(
+    row: Mapping[str, Any],
+) -> tuple[int, int, Tensor, tuple[list[int], ...]]:
+    """Caption, column of its video, scores ``(Bv,)``, and positives if any."""
     for key in _ROW_KEYS:
         if key not in row:
             raise KeyError(
@@ -60,12 +70,15 @@ def _check_row(row: Mapping[str, Any]) -> tuple[int, int, Tensor]:
         int(row['caption_index']),
         int(row.get('column', row['video_index'])),
         torch.as_tensor(row['scores']),
+        (sorted({int(column) for column in row['positives']}),)
+        if 'positives' in row
+        else (),
     )
 
 
 def assemble_rows(
     blocks: Sequence[Mapping[str, Tensor]], announced: Mapping[str, Any]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | RightPairs]:
     """Order rows by caption, drop duplicates, check that none is missing.
 
     Args:
@@ -74,13 +87,14 @@ def assemble_rows(
             ``num_captions`` and ``num_videos``, where known.
 
     Returns:
-        tuple[Tensor, Tensor]: Scores, shape ``(Bt, Bv)``, and the column of
-        each caption's video, shape ``(Bt,)``. Of rows of one caption the
-        first is taken.
+        tuple[Tensor, Tensor | RightPairs]: Scores, shape ``(Bt, Bv)``, and
+        the column of each caption's video, shape ``(Bt,)``, or the right
+        pairs where a caption has several right videos or none. Of rows of
+        one caption the first is taken.
 
     Raises:
-        ValueError: If rows are missing, differ in length, or hold a
-            non-finite score.
+        ValueError: If rows are missing, differ in length, hold a non-finite
+            score, or name a right video that is not in the matrix.
     """
     captions = torch.cat(
         [block['caption_index'] for block in blocks] or [torch.empty(0)]
@@ -108,11 +122,31 @@ def assemble_rows(
     # block by block into its place: no second copy of the whole
     scores = torch.empty(num_captions, num_videos, dtype=widest)  # (Bt, Bv)
     columns = torch.empty(num_captions, dtype=torch.long)
+    pairs = []  # of rows with positives: text and video
+    plain = torch.ones(num_captions, dtype=torch.bool)
     sizes = [len(block['column']) for block in blocks]
     for block, place, keep in zip(
         blocks, rows.split(sizes), fresh.split(sizes), strict=True
     ):
         scores[place[keep]] = block['scores'][keep].to(widest)
         columns[place[keep]] = block['column'][keep]
+        if 'positives' in block:
+            counts = block['num_positives']
+            plain[place[keep]] = False
+            texts = place.repeat_interleave(counts)
+            kept = keep.repeat_interleave(counts)
+            pairs.append(torch.stack([texts, block['positives']])[:, kept])
     check_finite(scores)
-    return scores, columns
+    if not pairs:
+        return scores, columns
+    texts = torch.where(plain)[0]
+    pairs.append(torch.stack([texts, columns[texts]]))
+    texts, videos = torch.cat(pairs, dim=1)
+    outside = (videos < 0) | (videos >= num_videos)
+    if bool(outside.any()):
+        raise ValueError(
+            f"'positives' are columns from 0 to {num_videos - 1}, but a row "
+            f'has {int(videos[outside][0])}.'
+        )
+    order = (texts * num_videos + videos).argsort()
+    return scores, RightPairs(columns, texts[order], videos[order]).simplify()

@@ -330,10 +330,11 @@ def test_the_published_protocol_sees_the_own_captions(tmp_path):
         same = torch.isclose(sound['scores'], leaking['scores'], atol=1e-6)
         # only the own video is scored as it should be
         assert same.nonzero().flatten().tolist() == [sound['column']], place
-    with pytest.raises(ValueError, match='exists for one caption a video'):
-        dumped(
-            tmp_path,
-            'several',
-            dataset=DATASET,
-            model=dict(head=dict(**head, evaluation='published')),
-        )
+    for dataset in (DATASET, dict(num_videos=5, no_captions=[4])):
+        with pytest.raises(ValueError, match='exists for one caption a video'):
+            dumped(
+                tmp_path,
+                'several',
+                dataset=dataset,
+                model=dict(head=dict(**head, evaluation='published')),
+            )

@@ -32,6 +32,25 @@ SETTINGS = [
         model=dict(head=dict(type='BestFrameHead')),
         loop=dict(shortlist=9),
     ),
+    # joined sets whose indices repeat, and a video without caption
+    dict(
+        dataset=dict(
+            parts=[
+                dict(num_videos=5, max_captions=3, name='a'),
+                dict(num_videos=7, seed=5, name='b', no_captions=[2]),
+            ]
+        ),
+        batch_size=3,
+    ),
+    # several right videos, and texts without one
+    dict(
+        dataset=dict(
+            num_videos=9,
+            max_captions=3,
+            positives={0: ['clip0', 'clip4'], 3: [], 5: ['clip7', 'clip8']},
+        ),
+        batch_size=2,
+    ),
     # one rank has no video at all
     dict(dataset=dict(num_videos=1, max_captions=1), round_up=False),
     dict(

@@ -9,7 +9,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.runner import Runner
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.utils.data import ConcatDataset, Dataset
 
 from eaglenet_mm.models.heads import BasePairHead
 from eaglenet_mm.models.heads.mean_pooling_head import UnitVectors
@@ -141,7 +141,21 @@ class TinyRetriever(BaseModel):
 
 @DATASETS.register_module()
 class TinyVideos(Dataset):
-    """Videos with one to ``max_captions`` random captions each."""
+    """Videos with one to ``max_captions`` random captions each.
+
+    Args:
+        num_videos: How many.
+        max_captions: Most captions of one.
+        uneven: Whether token rows differ in length.
+        keep: Items to keep.
+        expand: Whether items are pairs.
+        seed: Of pixels and words.
+        name: In front of the ids of the videos.
+        no_captions: Videos without caption.
+        same_words: Whether all captions are one sentence.
+        positives: By caption index, ids of its right videos.
+        file: Whether samples name a file; it has the name of the video.
+    """
 
     def __init__(
         self,
@@ -150,11 +164,19 @@ class TinyVideos(Dataset):
         uneven: bool = False,
         keep: list[int] | None = None,
         expand: bool = False,
+        seed: int = 11,
+        name: str = 'clip',
+        no_captions: list[int] | None = None,
+        same_words: bool = False,
+        positives: dict[int, list[str]] | None = None,
+        file: bool = False,
     ) -> None:
-        generator = torch.Generator().manual_seed(11)
+        generator = torch.Generator().manual_seed(seed)
         self.items, start = [], 0
         for index in range(num_videos):
             count = index % max_captions + 1
+            if index in (no_captions or []):
+                count = 0
             length = WORDS + (index if uneven else 0)
             self.items.append(
                 dict(
@@ -168,16 +190,27 @@ class TinyVideos(Dataset):
                     ),
                     data_samples=RetrievalDataSample(
                         metainfo=dict(
-                            video_id=f'clip{index}',
+                            video_id=f'{name}{index}',
                             video_index=index,
                             caption_indices=list(range(start, start + count)),
                         )
                     ),
                 )
             )
+            sample = self.items[-1]['data_samples']
+            if same_words:
+                self.items[-1]['inputs']['token_ids'].fill_(7)
+            if file:
+                sample.set_metainfo(dict(video=f'/videos/{name}{index}.mp4'))
+            if positives is not None:
+                own = [
+                    positives.get(caption, [sample.video_id])
+                    for caption in sample.caption_indices
+                ]
+                sample.set_metainfo(dict(positives=own))
             start += count
         self.metainfo = dict(
-            dataset='tiny',
+            dataset=name if name != 'clip' else 'tiny',
             split='test',
             protocol='all',
             num_videos=num_videos,
@@ -193,6 +226,21 @@ class TinyVideos(Dataset):
 
     def __getitem__(self, index: int) -> dict:
         return self.items[index]
+
+
+@DATASETS.register_module()
+class TinyJoin(ConcatDataset):
+    """Several of them, or of joins of them, as torch joins data sets."""
+
+    def __init__(self, parts: list[dict]) -> None:
+        super().__init__(
+            [
+                TinyJoin(part['parts'])
+                if 'parts' in part
+                else TinyVideos(**part)
+                for part in parts
+            ]
+        )
 
 
 def pairs(item: dict) -> list[dict]:
@@ -213,7 +261,9 @@ def loader_config(
     return dict(
         batch_size=batch_size,
         num_workers=0,
-        dataset=dict(type='TinyVideos', **dataset),
+        dataset=dict(
+            type='TinyJoin' if 'parts' in dataset else 'TinyVideos', **dataset
+        ),
         sampler=dict(type='DefaultSampler', shuffle=False, round_up=round_up),
         collate_fn=dict(type='pseudo_collate'),
     )

@@ -1,0 +1,292 @@
+"""Who is who in an evaluation: videos, captions, right answers, parts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from eaglenet_mm.datasets.joined_parts import Part
+
+from .gather_by_id import order_by_id
+
+Key = tuple[int, int]  # number of the part, index within it
+
+
+class Found:
+    """What one process has found of the set, in the order it came.
+
+    Attributes:
+        videos (list): Key, id and file of each video. The file is a tuple of
+            path, start and end, or None where the samples do not tell.
+        captions (list): Key of each caption, index of the video it stands
+            with, and ids of its right videos, None for that video alone.
+    """
+
+    def __init__(self) -> None:
+        self.videos: list[tuple[Key, str, tuple | None]] = []
+        self.captions: list[tuple[Key, int, tuple[str, ...] | None]] = []
+        self._known: set[tuple] = set()
+
+    def add(self, sample: Any) -> tuple[bool, list[int]]:
+        """Note a video and its captions.
+
+        Args:
+            sample (RetrievalDataSample): As the pipeline packs it.
+
+        Returns:
+            tuple[bool, list[int]]: Whether the video is new, and which of its
+            captions are, as places among them.
+
+        Raises:
+            ValueError: If positives do not fit the captions.
+        """
+        part, index = sample.get('part', 0), sample.video_index
+        video = ((part, index), sample.video_id)
+        new_video = self._is_new(video)
+        if new_video:
+            path = sample.get('video')
+            file = None
+            if path is not None:
+                file = (path, sample.get('start'), sample.get('end'))
+            self.videos.append((*video, file))
+        captions = sample.caption_indices
+        positives = sample.get('positives')
+        if positives is not None and len(positives) != len(captions):
+            raise ValueError(
+                f"Video '{sample.video_id}' has positives of "
+                f'{len(positives)} captions, but {len(captions)} '
+                'caption_indices. Whoever takes captions out of an item must '
+                'take their positives out as well.'
+            )
+        new_captions = []
+        for place, caption in enumerate(captions):
+            # the id as well: two videos of one index are an error, not a
+            # duplicate
+            if self._is_new((*video, caption)):
+                right = None if positives is None else tuple(positives[place])
+                self.captions.append(((part, caption), index, right))
+                new_captions.append(place)
+        return new_video, new_captions
+
+    def _is_new(self, item: tuple) -> bool:
+        """Whether an item was not seen before; it is from now on."""
+        if item in self._known:
+            return False
+        self._known.add(item)
+        return True
+
+
+class CanonicalOrder:
+    """Rows and columns of the score matrix, whoever found them.
+
+    Args:
+        videos (Sequence): :attr:`Found.videos` of all processes.
+        captions (Sequence): :attr:`Found.captions` of all processes.
+        parts (Sequence[Part]): Of a joined set, or none.
+
+    Attributes:
+        videos (list[int]): Canonical ids, ascending: the columns.
+        video_ids (list[str]): Their names.
+        video_places (list[int]): Where each stands in ``videos`` as given.
+        captions (list[int]): Canonical ids, ascending: the rows.
+        caption_places (list[int]): Likewise.
+        columns (list[int]): See :class:`RetrievalEvaluation`.
+        positives (list[list[int]], optional): Likewise.
+
+    Raises:
+        ValueError: If there is no video or no caption, or two videos have one
+            index.
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[tuple[Key, str, tuple | None]],
+        captions: Sequence[tuple[Key, int, tuple[str, ...] | None]],
+        parts: Sequence[Part] = (),
+    ) -> None:
+        if not videos or not captions:
+            raise ValueError(
+                f'The evaluation set has {len(videos)} videos and '
+                f'{len(captions)} captions; it needs at least one of each. '
+                "Look at the dataloader's ann_file."
+            )
+        self.parts = parts
+        self._order_videos(videos)
+        self._order_captions(captions)
+
+    def _order_videos(
+        self, videos: Sequence[tuple[Key, str, tuple | None]]
+    ) -> None:
+        """Sort the videos by key; the same one in two parts is one column."""
+        keys, places = order_by_id([key for key, _, _ in videos])
+        names = {
+            key: videos[i][1] for key, i in zip(keys, places, strict=True)
+        }
+        for key, video_id, _ in videos:
+            if names[key] != video_id:
+                raise ValueError(
+                    f"Videos '{names[key]}' and '{video_id}' have the same "
+                    f'video_index {key[1]}, so their captions would be mixed '
+                    'up. Number the videos of a data set from 0 on, or join '
+                    'data sets by ConcatDataset, whose parts are told apart.'
+                )
+        bounds = self._bounds(keys, 0)
+        self.videos: list[int] = []
+        self.video_ids: list[str] = []
+        self.video_places: list[int] = []
+        self._column: dict[Key, int] = {}
+        self._by_id: dict[tuple[int, str], list[int]] = defaultdict(list)
+        first: dict[tuple, tuple[int, int]] = {}  # part and column
+        for key, place in zip(keys, places, strict=True):
+            part, video_id, file = key[0], *videos[place][1:]
+            column = len(self.videos)
+            known = first.setdefault((video_id, file), (part, column))
+            if file is not None and known[0] != part:
+                column = known[1]
+            else:
+                self.videos.append(bounds[part] + key[1])
+                self.video_ids.append(video_id)
+                self.video_places.append(place)
+            self._column[key] = column
+            self._by_id[part, video_id].append(column)
+
+    def _order_captions(
+        self, captions: Sequence[tuple[Key, int, tuple[str, ...] | None]]
+    ) -> None:
+        """Sort the captions by key and find their right videos."""
+        keys, self.caption_places = order_by_id(
+            [key for key, _, _ in captions]
+        )
+        bounds = self._bounds(keys, 1)
+        self.captions = [bounds[part] + index for part, index in keys]
+        self._part_of_row = [part for part, _ in keys]
+        # of each caption the videos it stands with, and what they say
+        stands: dict[Key, dict[int, tuple[str, ...] | None]] = {}
+        self._copies: list[tuple[int, int]] = []
+        places = dict(zip(keys, self.caption_places, strict=True))
+        for place, (key, video, right) in enumerate(captions):
+            own = stands.setdefault(key, {})
+            if own and video not in own:
+                self._copies.append((places[key], place))
+            own.setdefault(video, right)
+        self.columns, answers = [], []
+        for key in keys:
+            own = stands[key]
+            found: set[int] = set()
+            for video, right in own.items():
+                if right is None:
+                    found.add(self._column[key[0], video])
+                else:
+                    found.update(self._columns_of(key[0], right))
+            home = self._column[key[0], min(own)]
+            first = min(found, default=-1)
+            self.columns.append(home if home in found else first)
+            answers.append(sorted(found))
+        single = all(len(found) == 1 for found in answers)
+        self.positives = None if single else answers
+
+    def _columns_of(
+        self, part: int, video_ids: Iterable[str]
+    ) -> Iterable[int]:
+        """Find videos by their ids; those that were not found have none."""
+        for video_id in video_ids:
+            columns = self._by_id.get((part, video_id), [])
+            if len(columns) > 1:
+                raise ValueError(
+                    f"'positives' name '{video_id}', but {len(columns)} "
+                    'videos have this video_id. Give every video of a data '
+                    'set an id of its own.'
+                )
+            yield from columns
+
+    def _bounds(self, keys: Sequence[Key], side: int) -> list[int]:
+        """Canonical id of the first video or caption of each part."""
+        used: dict[int, int] = {}
+        for number, index in keys:
+            used[number] = max(used.get(number, 0), index + 1)
+        bounds = [0]
+        for number, part in enumerate(self.parts):
+            size = part.sizes()[side]
+            most = used.get(number, 0)
+            if size is not None and most > size:
+                raise ValueError(
+                    f"Part '{part.name}' of the joined set says that it has "
+                    f'{size} {("videos", "captions")[side]}, but one has the '
+                    f'index {most - 1}. Correct its metainfo.'
+                )
+            bounds.append(bounds[-1] + (most if size is None else size))
+        return bounds
+
+    def check_tokens(self, token_ids: Tensor) -> None:
+        """Refuse one index for different captions.
+
+        Args:
+            token_ids (Tensor): Of all processes, as they came, shape
+                ``(n, L)``.
+
+        Raises:
+            ValueError: If a caption index stands with several videos, and
+                its sentence is not the same there.
+        """
+        if not self._copies:
+            return
+        one, other = torch.tensor(self._copies, device=token_ids.device).t()
+        differ = (token_ids[one] != token_ids[other]).any(dim=1)
+        if bool(differ.any()):
+            row = self.caption_places.index(int(one[differ][0]))
+            raise ValueError(
+                f'Caption index {self.captions[row]} stands with several '
+                'videos, and with different sentences. One index is one '
+                'caption, which may fit several videos: number the captions '
+                'of a data set from 0 on.'
+            )
+
+    def row(self, row: int) -> dict[str, Any]:
+        """Describe a row of the score matrix.
+
+        Args:
+            row (int): Its place.
+
+        Returns:
+            dict: See :meth:`RetrievalEvaluation.score`.
+        """
+        column = self.columns[row]
+        said: dict[str, Any] = {
+            'caption_index': self.captions[row],
+            'video_index': self.videos[column] if column >= 0 else -1,
+            'video_id': self.video_ids[column] if column >= 0 else '',
+            'column': column,
+        }
+        if self.positives is not None:
+            said['positives'] = self.positives[row]
+        if self.parts:
+            said['part'] = self.parts[self._part_of_row[row]].name
+        return said
+
+    def announcement(self) -> dict[str, Any]:
+        """Describe the parts; see :meth:`RetrievalRankMetric.process`."""
+        if not self.parts:
+            return {}
+        parts, start = [], 0
+        for number, part in enumerate(self.parts):
+            stop = start + self._part_of_row.count(number)
+            columns = sorted(
+                {c for key, c in self._column.items() if key[0] == number}
+            )
+            parts.append(
+                {
+                    'name': part.name,
+                    'metainfo': part.metainfo,
+                    'rows': (start, stop),
+                    'columns': columns,
+                }
+            )
+            start = stop
+        return {
+            'parts': parts,
+            'num_repeated': len(self._column) - len(self.videos),
+        }
