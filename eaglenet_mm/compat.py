@@ -28,6 +28,7 @@ def apply() -> None:
     complete_localizers()
     disable_broken_multimodal()
     read_checkpoints_safely()
+    let_configs_be_inherited()
 
 
 def require_mmcv() -> None:
@@ -165,6 +166,26 @@ def read_checkpoints_safely() -> bool:
         checkpoint.load_url = safe_checkpoint.load_checkpoint_url
         needed = True
     return needed
+
+
+def let_configs_be_inherited() -> bool:
+    """Let ``_base_ = 'eaglenet_mm::...'`` and ``mmengine.hub`` find configs.
+
+    Cause: MMEngine 0.10.7 takes configs only from packages that its own table
+    names. What the table names is looked up as an installed distribution
+    first, and the folder of an editable one is not found; so our entry is a
+    module of the package, which lies where ``.mim`` lies. End: an MMEngine
+    that takes any installed package.
+
+    Returns:
+        bool: Whether the repair was needed.
+    """
+    from mmengine.config import utils
+
+    if 'eaglenet_mm' in utils.MODULE2PACKAGE:
+        return False
+    utils.MODULE2PACKAGE['eaglenet_mm'] = 'eaglenet_mm.version'
+    return True
 
 
 def _chooses(loader: types.FunctionType) -> bool:

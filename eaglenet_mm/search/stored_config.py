@@ -12,6 +12,7 @@ from eaglenet_mm.registry import (
     TOKENIZERS,
     TRANSFORMS,
 )
+from eaglenet_mm.utils.type_name import scoped_name
 
 from .errors import VideoIndexError
 
@@ -26,7 +27,8 @@ def to_plain(value: Any) -> Any:
     """Turn settings into what JSON can hold.
 
     Args:
-        value (Any): Dicts, lists, tuples, text, numbers.
+        value (Any): Dicts, lists, tuples, text, numbers, and classes that
+            have a registered name, which they become.
 
     Raises:
         VideoIndexError: If something else is among them.
@@ -37,6 +39,8 @@ def to_plain(value: Any) -> Any:
         return {TUPLE: [to_plain(part) for part in value]}
     if isinstance(value, list):
         return [to_plain(part) for part in value]
+    if isinstance(value, type) and _is_registered(scoped_name(value)):
+        return scoped_name(value)
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise VideoIndexError(

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from eaglenet_mm.registry import MODELS, SCOPE
+from eaglenet_mm.utils.type_name import scoped_name
 
 from .open_clip_towers import build_open_clip_tower, pixel_statistics
 
@@ -50,17 +51,21 @@ def build_backbone(config: Mapping[str, Any]) -> Backbone:
             ``pretrained=False`` and ``num_classes=0`` by default),
             ``'open_clip.NAME'`` or ``'open_clip'`` with ``arch`` (see
             :func:`~.open_clip_towers.build_open_clip_tower`), or a name in a
-            registry of MMEngine's tree, ``'mmaction.ResNet'``.
+            registry of MMEngine's tree, ``'mmaction.ResNet'``; or a class, as
+            pure Python configs have it.
 
     Returns:
         Backbone: In training mode.
 
     Raises:
         ImportError: If the package that has the backbone is not installed.
-        TypeError: If the config has no ``type`` that is a string.
+        TypeError: If the config has no ``type``, or it is neither a string
+            nor a class.
         ValueError: If the name is unknown.
     """
     name = config.get('type')
+    if isinstance(name, type):
+        return _built_from_class(config)
     if not isinstance(name, str):
         raise TypeError(
             "backbone needs a type such as 'mmaction.ResNet', "
@@ -155,6 +160,18 @@ def _registry_backbone(config: Mapping[str, Any]) -> Backbone:
             raise _refuse_name(name, scope or SCOPE, known)
         # within the scope, so that a backbone finds its own parts
         module = registry.build({**config, 'type': bare})
+    return _complete(module, name)
+
+
+def _built_from_class(config: Mapping[str, Any]) -> Backbone:
+    """Build what a pure Python config names by its class."""
+    kind = config['type']
+    scope = kind.__module__.partition('.')[0]
+    with MODELS.switch_scope_and_registry(scope) as registry:
+        return _complete(registry.build({**config}), scoped_name(kind))
+
+
+def _complete(module: Any, name: str) -> Backbone:
     if getattr(module, 'pretrained', '') is None:
         # some of mmaction's would inflate a file that is not there
         module.pretrained2d = False

@@ -16,14 +16,15 @@ def build_graph(width: int, **options: Any) -> RelationalGraph | PlainGraph:
     Args:
         width (int): Width of the nodes.
         **options: ``type``, ``'rgat'`` with relations (default) or ``'gat'``
-            without, and arguments of the class.
+            without, or one of these classes, and arguments of the class.
 
     Raises:
         ValueError: If there is no such graph.
     """
     kind = options.pop('type', 'rgat')
-    if kind not in GRAPHS:
+    graph = GRAPHS.get(kind, kind)
+    if graph not in GRAPHS.values():
         raise ValueError(
             f'graph.type must be one of {sorted(GRAPHS)}, but is {kind!r}.'
         )
-    return GRAPHS[kind](width, **options)
+    return graph(width, **options)
