@@ -12,7 +12,7 @@ from eaglenet_mm.registry import (
     TOKENIZERS,
     TRANSFORMS,
 )
-from eaglenet_mm.utils.type_name import scoped_name
+from eaglenet_mm.utils.type_name import named_class, scoped_name
 
 from .errors import VideoIndexError
 
@@ -34,7 +34,11 @@ def to_plain(value: Any) -> Any:
         VideoIndexError: If something else is among them.
     """
     if isinstance(value, dict):
-        return {str(key): to_plain(part) for key, part in value.items()}
+        plain = {str(key): to_plain(part) for key, part in value.items()}
+        kind = plain.get('type')
+        if isinstance(kind, str) and not _is_registered(kind):
+            plain['type'] = scoped_name(named_class(kind))
+        return plain
     if isinstance(value, tuple):
         return {TUPLE: [to_plain(part) for part in value]}
     if isinstance(value, list):

@@ -224,6 +224,8 @@ def _num_frames(request: Request) -> Places:
             if not place.startswith((prefix, 'model.head.'))
         }
     elif length is not None:
+        # those that shift between frames know their number by another name
+        places.update(_in_model(cfg, 'num_segments'))
         places[f'{prefix}num_input_frames'] = length
     return request.alike(places, 'no transform of its pipelines has it')
 

@@ -103,6 +103,9 @@ def read_sources(path: str) -> ConfigSource:
 
 def _substituted(path: str) -> tuple[str, list[str]]:
     """Read a file, its variables of MMEngine replaced, and its bases."""
+    text = Path(path).read_text(encoding='utf-8')
+    if '{{' not in text:  # such as {{ fileDirname }} and {{$NAME:default}}
+        return text, Config._get_base_files(path)
     with tempfile.TemporaryDirectory() as folder:
         copy = osp.join(folder, 'config.py')
         Config._substitute_predefined_vars(path, copy)

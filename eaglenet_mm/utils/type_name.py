@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from mmengine.utils import get_object_from_string
+
 
 def type_name(settings: Mapping[str, Any] | None, default: str = '') -> str:
     """Read which class settings name.
@@ -51,3 +53,24 @@ def scoped_name(kind: str | type) -> str:
     if library in ('eaglenet_mm', 'mmengine', 'mmcv'):
         return kind.__name__
     return f'{library}.{kind.__name__}'
+
+
+def named_class(kind: Any) -> Any:
+    """Find a class by its full path, as dumped pure Python configs name it.
+
+    Args:
+        kind (Any): A class; ``'torch.optim.Adam'``; or a registered name.
+
+    Returns:
+        Any: The class if the path leads to one, else ``kind`` as it is.
+
+    Example:
+        >>> named_class('mmengine.model.ImgDataPreprocessor').__name__
+        'ImgDataPreprocessor'
+        >>> named_class('ImgDataPreprocessor')
+        'ImgDataPreprocessor'
+    """
+    if not isinstance(kind, str) or '.' not in kind:
+        return kind
+    found = get_object_from_string(kind)
+    return found if isinstance(found, type) else kind

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from eaglenet_mm.registry import MODELS, SCOPE
-from eaglenet_mm.utils.type_name import scoped_name
+from eaglenet_mm.utils.type_name import named_class, scoped_name
 
 from .open_clip_towers import build_open_clip_tower, pixel_statistics
 
@@ -51,8 +51,8 @@ def build_backbone(config: Mapping[str, Any]) -> Backbone:
             ``pretrained=False`` and ``num_classes=0`` by default),
             ``'open_clip.NAME'`` or ``'open_clip'`` with ``arch`` (see
             :func:`~.open_clip_towers.build_open_clip_tower`), or a name in a
-            registry of MMEngine's tree, ``'mmaction.ResNet'``; or a class, as
-            pure Python configs have it.
+            registry of MMEngine's tree, ``'mmaction.ResNet'``; or a class or
+            its full path, as pure Python configs have it.
 
     Returns:
         Backbone: In training mode.
@@ -65,7 +65,7 @@ def build_backbone(config: Mapping[str, Any]) -> Backbone:
     """
     name = config.get('type')
     if isinstance(name, type):
-        return _built_from_class(config)
+        return _built_from_class(config, name)
     if not isinstance(name, str):
         raise TypeError(
             "backbone needs a type such as 'mmaction.ResNet', "
@@ -77,6 +77,8 @@ def build_backbone(config: Mapping[str, Any]) -> Backbone:
         return _open_clip_backbone(config)
     if scope == 'timm' and dot:
         return _timm_backbone(config)
+    if name.count('.') > 1 and isinstance(named_class(name), type):
+        return _built_from_class(config, named_class(name))
     return _registry_backbone(config)
 
 
@@ -163,12 +165,13 @@ def _registry_backbone(config: Mapping[str, Any]) -> Backbone:
     return _complete(module, name)
 
 
-def _built_from_class(config: Mapping[str, Any]) -> Backbone:
+def _built_from_class(config: Mapping[str, Any], kind: type) -> Backbone:
     """Build what a pure Python config names by its class."""
-    kind = config['type']
     scope = kind.__module__.partition('.')[0]
     with MODELS.switch_scope_and_registry(scope) as registry:
-        return _complete(registry.build({**config}), scoped_name(kind))
+        return _complete(
+            registry.build({**config, 'type': kind}), scoped_name(kind)
+        )
 
 
 def _complete(module: Any, name: str) -> Backbone:

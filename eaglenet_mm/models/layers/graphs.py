@@ -6,6 +6,7 @@ from typing import Any
 
 from eaglenet_mm.models.layers.plain_graph import PlainGraph
 from eaglenet_mm.models.layers.relational_graph import RelationalGraph
+from eaglenet_mm.utils.type_name import named_class
 
 GRAPHS = {'rgat': RelationalGraph, 'gat': PlainGraph}
 
@@ -21,7 +22,7 @@ def build_graph(width: int, **options: Any) -> RelationalGraph | PlainGraph:
     Raises:
         ValueError: If there is no such graph.
     """
-    kind = options.pop('type', 'rgat')
+    kind = named_class(options.pop('type', 'rgat'))
     graph = GRAPHS.get(kind, kind)
     if graph not in GRAPHS.values():
         raise ValueError(
