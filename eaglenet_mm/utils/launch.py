@@ -13,6 +13,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from eaglenet_mm.registry import SCOPE
 from eaglenet_mm.utils.config_knobs import KNOBS
 from eaglenet_mm.utils.config_reading import open_config
 from eaglenet_mm.utils.cpu_processes import prepare_processes
@@ -227,6 +228,8 @@ def _enable_amp(cfg: Config) -> None:
     if get_device() == 'cpu':
         cfg.optim_wrapper.type = 'AutocastOptimWrapper'
         cfg.optim_wrapper.dtype = 'bfloat16'
+        if cfg.get('default_scope') != SCOPE:  # ours is not found by its name
+            cfg.optim_wrapper._scope_ = SCOPE
     else:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
