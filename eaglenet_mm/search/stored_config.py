@@ -34,7 +34,12 @@ def to_plain(value: Any) -> Any:
         VideoIndexError: If something else is among them.
     """
     if isinstance(value, dict):
-        plain = {str(key): to_plain(part) for key, part in value.items()}
+        plain = {
+            str(key): to_plain(part)
+            for key, part in value.items()
+            # of a config that was inherited as 'eaglenet_mm::...'
+            if (key, part) != ('_scope_', SCOPE)
+        }
         kind = plain.get('type')
         if isinstance(kind, str) and not _is_registered(kind):
             plain['type'] = scoped_name(named_class(kind))

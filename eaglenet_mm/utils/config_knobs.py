@@ -243,11 +243,15 @@ def _max_words(request: Request) -> Places:
             'encoder.'
         )
     if kind == 'CLIPTextEncoder' and table is not None and value > table:
-        if encoder.get('pretrained') and not encoder.get('resize_positions'):
+        arch = encoder.get('arch')
+        is_folder = isinstance(arch, str) and ':' in arch  # with weights
+        is_trained = encoder.get('pretrained', is_folder)
+        if is_trained and not encoder.get('resize_positions'):
             raise request.refusal(
                 'the table of positions of its pretrained model.text_encoder '
-                f'({encoder.get("arch")}) has {table} rows. Set at most '
-                f'{table}.'
+                f'({arch}) has {table} rows. Set at most '
+                f'{table}, or model.text_encoder.resize_positions=True as '
+                'well.'
             )
         added['model.text_encoder.max_words'] = value  # the table grows
     tokenized = knob_places(cfg, 'max_words')
@@ -266,6 +270,7 @@ def _image_size(request: Request) -> Places:
     patch = backbone.get('patch_size')
     prefix = 'model.video_encoder'
     arch = encoder.get('arch') or _open_clip_arch(backbone)
+    advice = f'Take one made for {value}'
     if arch is not None:
         vision = _resolved(arch).get('vision_cfg', {})
         patch, made_for = vision.get('patch_size'), vision.get('image_size')
@@ -275,8 +280,10 @@ def _image_size(request: Request) -> Places:
         ):
             is_fixed = False
             places[f'{prefix}.arch.vision_cfg.image_size'] = value
-        elif is_fixed and encoder.get('resize_positions'):
-            is_fixed = False
+        elif encoder.get('arch') is not None:
+            advice += f', or set {prefix}.resize_positions=True as well'
+        if encoder.get('resize_positions') or 'image_size' in encoder:
+            is_fixed = is_fixed and not encoder.get('resize_positions')
             places[f'{prefix}.image_size'] = value
     else:
         sides = {key: backbone[key] for key in _SIDES if key in backbone}
@@ -291,7 +298,7 @@ def _image_size(request: Request) -> Places:
     if is_fixed:
         raise request.refusal(
             f'the positions of its {prefix} ({_kind_of(encoder)}) are made '
-            f'for {made_for} pixels. Take one made for {value}.'
+            f'for {made_for} pixels. {advice}.'
         )
     if isinstance(patch, int) and value % patch:
         raise request.refusal(
@@ -404,7 +411,7 @@ def _resolved(arch: Any) -> Mapping[str, Any]:
 
     try:
         return resolve_arch(arch)
-    except (ValueError, KeyError):  # said by the encoder, in full
+    except (ValueError, KeyError, OSError):  # said by the encoder, in full
         return {}
 
 

@@ -154,6 +154,28 @@ def test_patches_of_a_head_follow_the_size() -> None:
         open_config('ts2_net_toy', {'image_size': 60})
 
 
+@pytest.mark.parametrize('name', ['eaglenet_msrvtt', 'ts2_net_msrvtt'])
+def test_positions_that_may_be_resized(name: str) -> None:
+    cfg = plain(name).copy()
+    model = cfg.model.to_dict()
+    for side in ('text_encoder', 'video_encoder'):
+        model[side]['resize_positions'] = True
+    cfg.model = model
+    found = Request(cfg, 'image_size', 320).settings()
+    assert found['model.video_encoder.image_size'] == 320
+    if name.startswith('ts2'):  # patches of 32 x 32 pixels
+        assert found['model.head.num_patches'] == 100
+    found = Request(cfg, 'max_words', 99).settings()
+    assert found['model.text_encoder.max_words'] == 99
+    # and back to the size of the arch, once another one was set
+    model['video_encoder'].update(resize_positions=False, image_size=320)
+    cfg.model = model
+    found = Request(cfg, 'image_size', 224).settings()
+    assert found['model.video_encoder.image_size'] == 224
+    with pytest.raises(ValueError, match='resize_positions=True'):
+        Request(cfg, 'image_size', 320).settings()
+
+
 def test_a_setting_by_its_full_name_wins() -> None:
     cfg = open_config(
         'eaglenet_toy',

@@ -49,6 +49,11 @@ def test_classes_of_pure_python_configs_become_names() -> None:
         assert from_plain(plain) == plain
 
 
+def test_our_own_scope_is_left_out() -> None:
+    inherited = dict(type='EagleNetHead', _scope_='eaglenet_mm')
+    assert to_plain(inherited) == dict(type='EagleNetHead')
+
+
 def test_objects_cannot_be_stored() -> None:
     with pytest.raises(VideoIndexError, match=r'class .*dict.* cannot store'):
         to_plain(dict(type=dict))
