@@ -43,7 +43,9 @@ def resolve_variables(cfg: Config, source: ConfigSource) -> None:
         ValueError, TypeError: If a knob has a value that the config cannot
             honour, or another variable is set and never read.
     """
-    for name in sorted(variable_names(cfg)):
+    names = variable_names(cfg)
+    # knobs last: the others are compared with the settings as inherited
+    for name in [*sorted(names - set(KNOBS)), *sorted(names & set(KNOBS))]:
         line = source.line_to(name)
         if not line:
             continue
@@ -69,6 +71,9 @@ def resolve_variables(cfg: Config, source: ConfigSource) -> None:
             continue
         places = _places_of_copies(inherited, name, setter)
         if places is not None:
+            now, before = dict(walk(cfg)), inherited[name]
+            if places and before not in [now.get(p) for p in places]:
+                continue  # the child wrote its settings out as well
             raise ValueError(
                 f'{setter.path} sets {name!r} over its _base_, but nothing '
                 f'reads it any more: {_instead(name, places)}'
@@ -110,8 +115,10 @@ def _change(cfg: Config, settings: Mapping[str, Any]) -> None:
     cfg.merge_from_dict(dict(settings))
     now = dict(walk(cfg))
     for name, places in copies.items():
-        values = [now.get(place) for place in places]
-        if values and all(value == values[0] for value in values):
+        values = [now.get(place, _MISSING) for place in places]
+        if not values or values[0] is _MISSING:
+            continue
+        if all(value == values[0] for value in values):
             cfg[name] = copy.deepcopy(values[0])
 
 

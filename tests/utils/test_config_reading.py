@@ -297,6 +297,30 @@ def test_a_child_cannot_set_what_nothing_reads(child):
     open_config(child('my_own = 3'))
 
 
+def test_a_child_may_write_its_settings_out_as_well(child):
+    loaders = [
+        f'{loader}_dataloader = dict(dataset={dataset})'
+        for loader, dataset in (
+            ('train', 'dict(dataset=dict(pipeline=[]))'),
+            ('val', 'dict(pipeline=[])'),
+            ('test', 'dict(pipeline=[])'),
+        )
+    ]
+    text = '\n'.join(['pipeline = []', *loaders])
+    assert open_config(child(text)).val_dataloader.dataset.pipeline == []
+
+
+def test_a_variable_outlives_the_settings_it_was_copied_to():
+    options = {
+        'train_dataloader': None,
+        'val_dataloader': None,
+        'test_dataloader': None,
+    }
+    cfg = open_config('eaglenet_toy', options)
+    assert cfg.data_root == 'data/toy/'
+    assert len(cfg.pipeline) == 6
+
+
 def test_a_child_over_a_dumped_config(child, tmp_path):
     dumped = tmp_path / 'dumped.py'
     open_config('eaglenet_toy').dump(dumped)
