@@ -87,9 +87,10 @@ def config_path(name: str | os.PathLike) -> str:
         return str(shipped[wanted])
     near = difflib.get_close_matches(Path(wanted).stem, shipped, 5, 0.4)
     raise FileNotFoundError(
-        f"'{given}' is neither a config file nor the name of a config of this "
-        f'package. Similar names: {", ".join(near) or "none"}. Give a full '
-        'path, or run from the folder that a path begins in.'
+        f"A config file was expected at {given}, but '{given}' is neither a "
+        'file nor the name of a config of this package. Similar names: '
+        f'{", ".join(near) or "none"}. Give a full path, or run from the '
+        'folder that a path begins in.'
     )
 
 
