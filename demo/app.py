@@ -18,7 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add('index', help='folder of the index')
-    add('--config', help='config file; default: what the index holds')
+    add('--config', help='file or name; default: what the index holds')
     add('--checkpoint', help='default: where it was when indexing')
     add('--host', default='127.0.0.1', help='default: this machine alone')
     add('--port', type=int, default=7860, help='default: 7860')

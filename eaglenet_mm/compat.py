@@ -31,6 +31,7 @@ def apply() -> None:
     disable_broken_multimodal()
     read_checkpoints_safely()
     start_loaders_late()
+    let_configs_be_inherited()
 
 
 def require_mmcv() -> None:
@@ -205,6 +206,26 @@ def start_loaders_late() -> bool:
         self._epoch = 0
 
     iterator.__init__ = wait_for_first_batch
+    return True
+
+
+def let_configs_be_inherited() -> bool:
+    """Let ``_base_ = 'eaglenet_mm::...'`` and ``mmengine.hub`` find configs.
+
+    Cause: MMEngine 0.10.7 takes configs only from packages that its own table
+    names. What the table names is looked up as an installed distribution
+    first, and the folder of an editable one is not found; so our entry is a
+    module of the package, which lies where ``.mim`` lies. End: an MMEngine
+    that takes any installed package.
+
+    Returns:
+        bool: Whether the repair was needed.
+    """
+    from mmengine.config import utils
+
+    if 'eaglenet_mm' in utils.MODULE2PACKAGE:
+        return False
+    utils.MODULE2PACKAGE['eaglenet_mm'] = 'eaglenet_mm.version'
     return True
 
 

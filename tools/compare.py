@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from eaglenet_mm.apis.comparison import Comparison, table_of
+from eaglenet_mm.utils.config_reading import config_path
 from eaglenet_mm.utils.launch import add_config_arguments, read_config
 
 
@@ -18,7 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Train and test several configs under the same budget'
     )
-    parser.add_argument('configs', nargs='+', help='config files')
+    parser.add_argument('configs', nargs='+', help='files or names')
     parser.add_argument(
         '--seeds', type=int, default=3, help='runs a config; default: 3'
     )
@@ -43,7 +44,7 @@ def main() -> int:
     args = parse_args()
     configs = {}
     for path in args.configs:
-        name = Path(path).stem
+        name = Path(config_path(path)).stem
         if name in configs:
             raise ValueError(
                 f'Configs are told apart by their names, but {name!r} is '

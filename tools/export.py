@@ -24,7 +24,7 @@ from eaglenet_mm.utils.launch import (
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Export a model')
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file, or the name of one')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', required=True, help='folder of the files')
     parser.add_argument(

@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     )
     add = parser.add_argument
     add('source', help='folder of videos, or annotation file (.json)')
-    add('--config', required=True, help='config file of the model')
+    add('--config', required=True, help='of the model: a file or a name')
     add('--checkpoint', help='its weights')
     add('--out', required=True, metavar='FILE', help='.safetensors')
     add('--videos', help='folder of the videos of an annotation file')

@@ -28,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add('videos', nargs='+', help='folders, with all below them, and files')
     add('--out', required=True, metavar='INDEX', help='folder of the index')
-    add('--config', help='config file of the model; needed the first time')
+    add('--config', help='config, file or name; needed the first time')
     add('--checkpoint', help='its weights; needed the first time')
     add('--segment', metavar='TIME', help='cut videos: 10s, 1.5m')
     add('--precision', choices=PRECISIONS, help='default: float32')

@@ -35,7 +35,7 @@ def parse_args() -> argparse.Namespace:
     add('--video', action='store_true', help='the query is a video file')
     add('--json', action='store_true', help='print records instead')
     add('--html', metavar='FILE', help='write a page with thumbnails')
-    add('--config', help='config file; default: what the index holds')
+    add('--config', help='file or name; default: what the index holds')
     add('--checkpoint', help='default: where it was when indexing')
     add('--device', help='default: the GPU if there is one')
     add_config_arguments(parser)

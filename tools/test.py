@@ -26,7 +26,7 @@ from eaglenet_mm.utils.metric_file import (
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Test a checkpoint')
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file, or the name of one')
     parser.add_argument(
         'checkpoint',
         help="checkpoint file or URL; the word 'none' tests the model as it "

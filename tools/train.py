@@ -15,7 +15,7 @@ from eaglenet_mm.utils.lost_workers import name_lost_workers
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Train a retriever')
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file, or the name of one')
     parser.add_argument(
         '--resume',
         nargs='?',

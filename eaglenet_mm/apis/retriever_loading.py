@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import logging
 import os
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,9 +13,12 @@ from mmengine.logging import MMLogger, print_log
 from mmengine.runner import load_checkpoint
 
 from eaglenet_mm.registry import MODELS, SCOPE
+from eaglenet_mm.utils.config_reading import open_config
 from eaglenet_mm.utils.launch import check_checkpoint, skip_pretrained
+from eaglenet_mm.utils.type_name import type_name
 
-_CONFIGS = Path(__file__).parents[1] / '.mim' / 'configs'
+#: MMEngine's start from a checkpoint: its registered name, and its class.
+_PRETRAINED = ('Pretrained', 'PretrainedInit')
 
 
 def find_config(model: str | os.PathLike | Config) -> Config:
@@ -32,26 +33,12 @@ def find_config(model: str | os.PathLike | Config) -> Config:
         Config: The config.
 
     Raises:
-        FileNotFoundError: If there is neither a file nor a config of that
-            name; the message lists similar names.
+        FileNotFoundError, KeyError, ValueError, TypeError: See
+            :func:`~eaglenet_mm.utils.config_reading.open_config`.
     """
     if isinstance(model, Config):
         return copy.deepcopy(model)
-    if os.path.isfile(model):
-        return Config.fromfile(model)
-    shipped = {
-        path.stem: path
-        for path in _CONFIGS.rglob('*.py')
-        if '_base_' not in path.parts
-    }
-    name = str(model)
-    if name in shipped:
-        return Config.fromfile(shipped[name])
-    similar = difflib.get_close_matches(Path(name).stem, shipped, 5, 0.4)
-    raise FileNotFoundError(
-        f"'{name}' is neither a config file nor the name of a config of this "
-        f'package. Similar names: {", ".join(similar) or "none"}.'
-    )
+    return open_config(model)
 
 
 def load_retriever(
@@ -170,11 +157,10 @@ def warn_of_random_weights(parts: list[str]) -> None:
 
 def _names_weights(settings: Any) -> bool:
     """Whether settings name pretrained weights somewhere."""
+    if isinstance(settings, list | tuple):
+        return any(_names_weights(value) for value in settings)
     if isinstance(settings, dict | ConfigDict):
-        if (
-            settings.get('pretrained')
-            or (settings.get('init_cfg') or {}).get('type') == 'Pretrained'
-        ):
+        if settings.get('pretrained') or type_name(settings) in _PRETRAINED:
             return True
         if isinstance(settings.get('model'), str):  # a folder of transformers
             return True

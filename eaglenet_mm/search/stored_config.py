@@ -12,6 +12,7 @@ from eaglenet_mm.registry import (
     TOKENIZERS,
     TRANSFORMS,
 )
+from eaglenet_mm.utils.type_name import named_class, scoped_name
 
 from .errors import VideoIndexError
 
@@ -26,17 +27,29 @@ def to_plain(value: Any) -> Any:
     """Turn settings into what JSON can hold.
 
     Args:
-        value (Any): Dicts, lists, tuples, text, numbers.
+        value (Any): Dicts, lists, tuples, text, numbers, and classes that
+            have a registered name, which they become.
 
     Raises:
         VideoIndexError: If something else is among them.
     """
     if isinstance(value, dict):
-        return {str(key): to_plain(part) for key, part in value.items()}
+        plain = {
+            str(key): to_plain(part)
+            for key, part in value.items()
+            # of a config that was inherited as 'eaglenet_mm::...'
+            if (key, part) != ('_scope_', SCOPE)
+        }
+        kind = plain.get('type')
+        if isinstance(kind, str) and not _is_registered(kind):
+            plain['type'] = scoped_name(named_class(kind))
+        return plain
     if isinstance(value, tuple):
         return {TUPLE: [to_plain(part) for part in value]}
     if isinstance(value, list):
         return [to_plain(part) for part in value]
+    if isinstance(value, type) and _is_registered(scoped_name(value)):
+        return scoped_name(value)
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise VideoIndexError(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os.path as osp
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 from mmengine.dataset import BaseDataset
 
 from eaglenet_mm.datasets import TextVideoDataset
@@ -14,9 +13,9 @@ from eaglenet_mm.datasets.fetching import as_source
 from eaglenet_mm.datasets.shared_records import inner_datasets
 from eaglenet_mm.registry import DATASETS, SCOPE
 
-from .config_keys import check_config_keys, check_options
+from .config_knobs import KNOBS, SPLITS
+from .config_reading import open_config
 
-SPLITS = ('train', 'val', 'test')
 _PIPELINE = (
     dict(type='OpenVideo'),
     dict(type='SampleFrames', num_frames=12, fps=1, mode='release'),
@@ -31,7 +30,7 @@ def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
         parser (ArgumentParser): Gets ``config``, ``--split``, ``--workers``
             and ``--cfg-options``.
     """
-    parser.add_argument('config', help='config file')
+    parser.add_argument('config', help='config file, or the name of one')
     parser.add_argument(
         '--split',
         nargs='+',
@@ -48,7 +47,8 @@ def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
         '--cfg-options',
         nargs='+',
         action=DictAction,
-        help='override settings of the config: key=value',
+        help='override settings of the config: key=value; '
+        f'{", ".join(KNOBS)} are put wherever they matter',
     )
 
 
@@ -61,7 +61,7 @@ def load_datasets(
     """Build the data sets of a config, without its model.
 
     Args:
-        config (str): Config file.
+        config (str): Config file, or the name of a shipped one.
         splits (list[str], optional): Which of ``'train'``, ``'val'`` and
             ``'test'``. Defaults to all that the config has.
         options (dict, optional): Settings to override.
@@ -75,19 +75,11 @@ def load_datasets(
     Raises:
         FileNotFoundError: If the config or an annotation file is missing.
         KeyError: If a split or a setting does not exist.
-        ValueError: If the config has no data set.
+        ValueError: If the config has no data set, or a setting changes
+            nothing.
         TypeError: If a data set has no ``ann_file`` or ``pipeline``.
     """
-    if not osp.isfile(config):
-        raise FileNotFoundError(
-            f'A config file was expected at {config}, but there is none. Run '
-            'from the repository root, or give a full path.'
-        )
-    cfg = Config.fromfile(config)
-    check_config_keys(cfg)
-    if options:
-        check_options(cfg, options)
-        cfg.merge_from_dict(options)
+    cfg = open_config(config, options)
     found: dict[str, Any] = {}
     known: set[tuple] = set()
     for split in splits or SPLITS:

@@ -1,33 +1,70 @@
 """Catch mistyped top-level keys, which MMEngine ignores without a word."""
 
+import ast
 import difflib
 import inspect
+import textwrap
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Any
 
 from mmengine.config import Config
 from mmengine.runner import Runner
+from mmengine.runner._flexible_runner import FlexibleRunner
 
-#: Keys that MMEngine or we read elsewhere than in the Runner's constructor.
-_OTHER_KEYS = {
-    'auto_scale_lr',
-    'compile',
-    'custom_imports',
-    'find_unused_parameters',
-    'model_wrapper_cfg',
-    'runner_type',
-}
+from eaglenet_mm.utils.config_knobs import KNOBS
+
+#: Keys that only we or MMEngine's ``Config`` and launchers read.
+_OTHER_KEYS = {'custom_imports', 'runner_type'}
 _SIMILAR = 0.85
 
 
-def runner_keys() -> set[str]:
+@cache
+def runner_keys() -> frozenset[str]:
     """Collect the top-level keys that have a meaning.
 
+    They are the arguments of MMEngine's two runners, and what these read of
+    their config beside them, such as ``sync_bn``, which stands nowhere but in
+    their code.
+
     Returns:
-        set[str]: Arguments of the Runner and the keys read beside them.
+        frozenset[str]: Names of keys.
     """
-    arguments = set(inspect.signature(Runner.__init__).parameters)
-    return (arguments - {'self', 'cfg'}) | _OTHER_KEYS
+    found = set(_OTHER_KEYS)
+    for runner in (Runner, FlexibleRunner):
+        found |= set(inspect.signature(runner.__init__).parameters)
+        tree = ast.parse(textwrap.dedent(inspect.getsource(runner)))
+        for node in ast.walk(tree):
+            found |= _key_read_by(node)
+    return frozenset(found - {'self', 'cfg'})
+
+
+def _key_read_by(node: ast.AST) -> set[str]:
+    """The key that ``cfg.get('key')`` or ``cfg['key']`` reads, if it does."""
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+        is_read = node.func.attr == 'get'
+        holder, key = node.func.value, node.args[0] if node.args else None
+    elif isinstance(node, ast.Subscript):
+        is_read, holder, key = True, node.value, node.slice
+    else:
+        return set()
+    of_config = ast.unparse(holder) in ('cfg', 'self.cfg')
+    if is_read and of_config and isinstance(key, ast.Constant):
+        return {str(key.value)}
+    return set()
+
+
+def variable_names(cfg: Config) -> set[str]:
+    """Collect the top-level keys that only the config's own files read.
+
+    Args:
+        cfg (Config): A whole config.
+
+    Returns:
+        set[str]: Its variables, without what a pure Python config imports.
+    """
+    imported: set[str] = getattr(cfg, '_imported_names', set())
+    return set(cfg) - runner_keys() - imported
 
 
 def check_config_keys(cfg: Config) -> None:
@@ -43,7 +80,7 @@ def check_config_keys(cfg: Config) -> None:
         KeyError: If there is such a key.
     """
     known = runner_keys()
-    for key in set(cfg) - known:
+    for key in variable_names(cfg) - set(KNOBS):
         near = _nearest(key, known - set(cfg), _SIMILAR)
         if near is not None:
             raise KeyError(
@@ -67,7 +104,7 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
     Raises:
         KeyError: If the config has no such key and no tool reads it.
     """
-    known = runner_keys() | set(cfg)
+    known = runner_keys() | set(KNOBS) | set(cfg)
     for name in options:
         key = name.split('.')[0]
         if key in known:

@@ -13,10 +13,13 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from eaglenet_mm.utils.config_keys import check_config_keys, check_options
+from eaglenet_mm.registry import SCOPE
+from eaglenet_mm.utils.config_knobs import KNOBS
+from eaglenet_mm.utils.config_reading import open_config
 from eaglenet_mm.utils.cpu_processes import prepare_processes
 from eaglenet_mm.utils.safe_checkpoint import TRUST_VARIABLE
 from eaglenet_mm.utils.strict_loading import require_matching_weights
+from eaglenet_mm.utils.type_name import type_name
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,7 +34,8 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         action=DictAction,
         help='override settings of the config: key=value, for example '
-        'train_dataloader.batch_size=8; lists as key="[a,b]"',
+        'train_cfg.max_epochs=8; lists as key="[a,b]". '
+        f'{", ".join(KNOBS)} are put wherever they matter',
     )
     parser.add_argument(
         '--trust-checkpoint',
@@ -73,23 +77,12 @@ def read_config(args: argparse.Namespace) -> Config:
         Config: As it is to be used.
 
     Raises:
-        FileNotFoundError: If there is no such config.
-        KeyError: If a top-level key is not known but resembles one that is,
-            or if ``--cfg-options`` sets one that does not exist.
+        FileNotFoundError, KeyError, ValueError, TypeError: See
+            :func:`~eaglenet_mm.utils.config_reading.open_config`.
     """
-    if not osp.isfile(args.config):
-        raise FileNotFoundError(
-            f'A config file was expected at {args.config}, but there is '
-            'none. Run from the repository root, or give a full path.'
-        )
     if args.trust_checkpoint:
         os.environ[TRUST_VARIABLE] = '1'
-    cfg = Config.fromfile(args.config)
-    check_config_keys(cfg)
-    if args.cfg_options:
-        check_options(cfg, args.cfg_options)
-        cfg.merge_from_dict(args.cfg_options)
-    return cfg
+    return open_config(args.config, args.cfg_options)
 
 
 def read_optional_config(args: argparse.Namespace) -> Config | None:
@@ -103,8 +96,9 @@ def read_optional_config(args: argparse.Namespace) -> Config | None:
         Config: As it is to be used, or None.
 
     Raises:
-        FileNotFoundError, KeyError: See :func:`read_config`.
-        ValueError: If there are ``--cfg-options``, but no config.
+        FileNotFoundError, KeyError, TypeError: See :func:`read_config`.
+        ValueError: See there; also if there are ``--cfg-options``, but no
+            config.
     """
     if args.config is not None:
         return read_config(args)
@@ -127,7 +121,8 @@ def load_config(args: argparse.Namespace) -> Config:
         Config: With ``launcher`` and ``work_dir`` set.
 
     Raises:
-        FileNotFoundError, KeyError: See :func:`read_config`.
+        FileNotFoundError, KeyError, ValueError, TypeError: See
+            :func:`read_config`.
     """
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args)
@@ -135,7 +130,7 @@ def load_config(args: argparse.Namespace) -> Config:
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
-        name = osp.splitext(osp.basename(args.config))[0]
+        name = osp.splitext(osp.basename(cfg.filename))[0]
         cfg.work_dir = osp.join('work_dirs', name)
     return cfg
 
@@ -221,7 +216,7 @@ def _enable_amp(cfg: Config) -> None:
     """Take the mixed precision that the device at hand supports."""
     from mmengine.device import get_device
 
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    kind = type_name(cfg.optim_wrapper, 'OptimWrapper')
     mixed = ('AmpOptimWrapper', 'AutocastOptimWrapper')
     if kind in mixed:
         return
@@ -233,6 +228,8 @@ def _enable_amp(cfg: Config) -> None:
     if get_device() == 'cpu':
         cfg.optim_wrapper.type = 'AutocastOptimWrapper'
         cfg.optim_wrapper.dtype = 'bfloat16'
+        if cfg.get('default_scope') != SCOPE:  # ours is not found by its name
+            cfg.optim_wrapper._scope_ = SCOPE
     else:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')

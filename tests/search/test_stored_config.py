@@ -35,6 +35,25 @@ def test_nothing_is_imported(kind: str) -> None:
         from_plain(stored)
 
 
+def test_classes_of_pure_python_configs_become_names() -> None:
+    from mmaction.models import ResNet
+
+    from eaglenet_mm.models import EagleNetHead
+
+    path = 'mmaction.models.backbones.ResNet'
+    for kinds in ((EagleNetHead, ResNet), ('EagleNetHead', path)):
+        config = dict(type=kinds[0], backbone=dict(type=kinds[1]))
+        plain = json.loads(json.dumps(to_plain(config)))
+        expected = dict(type='mmaction.ResNet')
+        assert plain == dict(type='EagleNetHead', backbone=expected)
+        assert from_plain(plain) == plain
+
+
+def test_our_own_scope_is_left_out() -> None:
+    inherited = dict(type='EagleNetHead', _scope_='eaglenet_mm')
+    assert to_plain(inherited) == dict(type='EagleNetHead')
+
+
 def test_objects_cannot_be_stored() -> None:
     with pytest.raises(VideoIndexError, match=r'class .*dict.* cannot store'):
         to_plain(dict(type=dict))

@@ -217,3 +217,144 @@ def test_scripts_are_valid(path):
     if path.name != 'environment.sh':  # that one is sourced
         assert 'set -euo pipefail' in path.read_text()
         assert os.access(path, os.X_OK)
+
+
+PURE = """
+from mini_parts import MiniDataset, MiniMetric, MiniModel
+from mmengine.dataset import DefaultSampler
+from mmengine.hooks import CheckpointHook
+from mmengine.optim import OptimWrapper
+from mmengine.visualization import Visualizer
+from torch.optim import Adam
+
+model = dict(type=MiniModel)
+train_dataloader = dict(
+    batch_size=2,
+    num_workers=0,
+    dataset=dict(type=MiniDataset),
+    sampler=dict(type=DefaultSampler, shuffle=True),
+)
+val_dataloader = dict(
+    batch_size=2,
+    num_workers=0,
+    dataset=dict(type=MiniDataset),
+    sampler=dict(type=DefaultSampler, shuffle=False),
+)
+test_dataloader = val_dataloader
+val_evaluator = test_evaluator = dict(type=MiniMetric)
+train_cfg = dict(by_epoch=True, max_epochs=1, val_interval=1)
+val_cfg = test_cfg = dict()
+optim_wrapper = dict(type=OptimWrapper, optimizer=dict(type=Adam, lr=0.1))
+"""
+
+
+def test_a_pure_python_config(call_tool, tmp_path):
+    """Its types are classes, and what it saves names them by their path."""
+    config, folder = tmp_path / 'pure.py', tmp_path / 'work'
+    config.write_text(PURE)
+    call_tool(
+        *('train.py', config, '--amp', '--work-dir', folder),
+        *('--cfg-options', 'batch_size=4'),
+    )
+    saved = Config.fromfile(folder / 'pure.py')
+    assert saved.train_dataloader.batch_size == 4
+    assert saved.optim_wrapper.type in (
+        *('AutocastOptimWrapper', 'AmpOptimWrapper'),
+    )
+    errors = []
+    for given in (config, folder / 'pure.py'):
+        tested = tmp_path / f'tested{len(errors)}'
+        call_tool(
+            *('test.py', given, folder / 'epoch_1.pth'),
+            *('--work-dir', tested),
+        )
+        errors.append(read_metrics(tested)['metrics']['mini/error'])
+    assert errors[0] == errors[1] < 1.5 * 7 / 16
+    # what is mixed precision already stays
+    call_tool(
+        *('train.py', folder / 'pure.py', '--amp'),
+        *('--work-dir', tmp_path / 'again'),
+    )
+
+
+@pytest.fixture
+def toy_set(call_tool, tmp_path):
+    folder = tmp_path / 'toy_data'
+    call_tool(
+        *('dataset_converters/toy.py', '--out', folder),
+        *('--limit', 16, '--renderings', 1, '--workers', 1),
+    )
+    return folder
+
+
+@pytest.mark.slow
+def test_a_shipped_config_by_name_with_other_settings(
+    call_tool, toy_set, tmp_path, monkeypatch
+):
+    """The model that is trained has the sizes asked for, and is tested."""
+    monkeypatch.chdir(tmp_path)
+    options = [f'data_root={toy_set}', 'num_frames=3', 'max_words=12']
+    options += ['batch_size=8', 'image_size=40']
+    quick = [
+        *('train_cfg.max_epochs=1', 'train_cfg.val_interval=1'),
+        *(f'{x}_dataloader.num_workers=0' for x in ('train', 'val', 'test')),
+        'train_dataloader.persistent_workers=False',
+    ]
+    call_tool('train.py', 'eaglenet_toy', '--cfg-options', *options, *quick)
+    work = tmp_path / 'work_dirs' / 'eaglenet_toy'
+    weights = load_checkpoint_file(work / 'epoch_1.pth')['state_dict']
+    shapes = {key: tuple(value.shape) for key, value in weights.items()}
+    rows = {
+        side: shapes[f'{side}_encoder.tower.positional_embedding'][0]
+        for side in ('text', 'video')
+    }
+    assert rows == dict(text=12, video=26)  # 5 x 5 patches and the class
+    saved = Config.fromfile(work / 'eaglenet_toy.py')
+    assert saved.data_root == str(toy_set)
+    assert saved.num_frames == saved.model.head.num_frames == 3
+    assert saved.train_dataloader.batch_size == 8
+    checkpoint = work / 'epoch_1.pth'
+    for name, given in (
+        ('named', ['eaglenet_toy', checkpoint]),
+        ('saved', [work / 'eaglenet_toy.py', checkpoint]),
+    ):
+        extra = [*options, *quick] if name == 'named' else quick
+        call_tool(
+            *('test.py', *given, '--work-dir', name),
+            *('--cfg-options', *extra),
+        )
+    assert (
+        read_metrics(tmp_path / 'named')['metrics']
+        == read_metrics(tmp_path / 'saved')['metrics']
+    )
+    with pytest.raises(ValueError, match='positional_embedding'):
+        call_tool(
+            *('test.py', 'eaglenet_toy', checkpoint, '--work-dir', 'x'),
+            *('--cfg-options', f'data_root={toy_set}', *quick),
+        )
+
+
+@pytest.mark.slow
+def test_training_over_an_installed_config(
+    call_tool, toy_set, tmp_path, monkeypatch
+):
+    """``_base_ = 'eaglenet_mm::...'``, as other OpenMMLab packages have it."""
+    monkeypatch.chdir(tmp_path)
+    name = 'eaglenet_vit-tiny-p8-res32_1xb64-u6-16e_toy-rgb'
+    config = tmp_path / 'mine.py'
+    config.write_text(
+        f"_base_ = 'eaglenet_mm::eaglenet/{name}.py'\n"
+        f'data_root = {str(toy_set)!r}\n'
+        'num_frames = 3\nbatch_size = 8\n'
+        'train_cfg = dict(max_epochs=1, val_interval=1)\n'
+        'train_dataloader = dict(num_workers=0, persistent_workers=False)\n'
+        'val_dataloader = dict(num_workers=0)\n'
+        'test_dataloader = dict(num_workers=0)\n'
+    )
+    call_tool('train.py', config)
+    saved = tmp_path / 'work_dirs' / 'mine'
+    call_tool('test.py', saved / 'mine.py', saved / 'epoch_1.pth')
+    assert 't2v/R1' in read_metrics(saved)['metrics']
+    cfg = Config.fromfile(saved / 'mine.py')
+    assert cfg.test_dataloader.dataset.data_root == str(toy_set)
+    assert cfg.test_dataloader.dataset.pipeline[1].num_frames == 3

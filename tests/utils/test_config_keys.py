@@ -1,12 +1,16 @@
 """Mistyped keys are found; keys of the user's own are left alone."""
 
+import inspect
+
 import pytest
 from mmengine.config import Config
+from mmengine.runner import FlexibleRunner, Runner
 
 from eaglenet_mm.utils.config_keys import (
     check_config_keys,
     check_options,
     runner_keys,
+    variable_names,
 )
 
 
@@ -26,6 +30,43 @@ def cfg(tmp_path):
 def test_runner_keys():
     assert {'model', 'custom_hooks', 'auto_scale_lr'} <= runner_keys()
     assert not {'self', 'cfg'} & runner_keys()
+
+
+#: What MMEngine 0.10 reads of a config, looked up in its documentation.
+OPTIONAL = [
+    *('sync_bn', 'activation_checkpointing', 'efficient_conv_bn_eval'),
+    *('strategy', 'compile', 'find_unused_parameters', 'model_wrapper_cfg'),
+    *('auto_scale_lr', 'experiment_name', 'runner_type', 'custom_imports'),
+    *('data_preprocessor', 'log_processor', 'randomness', 'work_dir'),
+]
+
+
+@pytest.mark.parametrize('key', OPTIONAL)
+def test_every_key_of_both_runners_is_an_option(cfg, key):
+    check_options(cfg, {key: 1, f'{key}.part': 1})
+    wrong = f'{key[:4]}x{key[4:]}'
+    with pytest.raises(KeyError, match=f"did you mean '{key}'"):
+        check_options(cfg, {wrong: 1})
+    cfg[key] = 1
+    check_config_keys(cfg)
+
+
+def test_arguments_of_both_runners_are_known():
+    for runner in (Runner, FlexibleRunner):
+        arguments = set(inspect.signature(runner).parameters) - {'cfg'}
+        assert arguments <= runner_keys()
+
+
+def test_what_a_pure_python_config_imports_is_no_key(tmp_path):
+    """'Visualizer' is no mistyped 'visualizer'."""
+    path = tmp_path / 'pure.py'
+    path.write_text(
+        'from mmengine.visualization import Visualizer\nmine = 3\n'
+    )
+    cfg = Config.fromfile(path)
+    assert 'Visualizer' in cfg
+    check_config_keys(cfg)
+    assert variable_names(cfg) == {'mine'}
 
 
 def test_own_variables_are_allowed(cfg):

@@ -9,6 +9,7 @@ from mmengine.config import Config
 from torch import nn
 
 from eaglenet_mm.utils import launch
+from eaglenet_mm.utils.type_name import type_name
 
 
 @pytest.fixture
@@ -102,6 +103,18 @@ def test_missing_config(parse, config):
         launch.load_config(args)
 
 
+def test_a_config_by_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parser = argparse.ArgumentParser()
+    parser.add_argument('config')
+    launch.add_launch_arguments(parser)
+    args = ['eaglenet_toy', '--cfg-options', 'num_frames=3', 'sync_bn=torch']
+    cfg = launch.load_config(parser.parse_args(args))
+    assert cfg.work_dir == os.path.join('work_dirs', 'eaglenet_toy')
+    assert cfg.model.head.num_frames == 3
+    assert cfg.sync_bn == 'torch'
+
+
 def test_mistyped_key_of_the_file(parse, config):
     config.write_text(config.read_text() + 'custom_hook = []\n')
     with pytest.raises(KeyError, match="'custom_hook'"):
@@ -158,6 +171,37 @@ def test_amp_leaves_mixed_precision_of_the_config(merged):
     wrapper = merged('--amp', *option).optim_wrapper
     assert wrapper.type == 'AmpOptimWrapper'
     assert 'loss_scale' not in wrapper
+
+
+@pytest.mark.parametrize(
+    ('kind', 'expected'),
+    [
+        ('OptimWrapper', 'AutocastOptimWrapper'),
+        ('AmpOptimWrapper', 'AmpOptimWrapper'),
+        ('ApexOptimWrapper', None),
+    ],
+)
+@pytest.mark.parametrize('style', ['class', 'scope', 'path'])
+def test_amp_with_types_that_are_no_bare_names(
+    parse, config, monkeypatch, kind, expected, style
+):
+    monkeypatch.setattr('mmengine.device.get_device', lambda: 'cpu')
+    if style == 'class':  # a pure Python config
+        head, name = f'from mmengine.optim import {kind}\n', kind
+    else:
+        path = 'mmengine.optim' if style == 'path' else 'mmengine'
+        head, name = '', f'{path}.{kind}'.__repr__()
+    config.write_text(
+        f'{head}optim_wrapper = dict(type={name}, optimizer=dict(lr=1.0))\n'
+    )
+    args = parse('--amp')
+    cfg = launch.load_config(args)
+    if expected is None:
+        with pytest.raises(ValueError, match="is 'ApexOptimWrapper'"):
+            launch.merge_train_arguments(cfg, args)
+        return
+    launch.merge_train_arguments(cfg, args)
+    assert type_name(cfg.optim_wrapper) == expected
 
 
 def test_amp_refuses_other_wrappers(merged):

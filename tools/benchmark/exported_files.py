@@ -13,13 +13,13 @@ from typing import Any
 
 import onnxruntime
 import torch
-from mmengine.config import Config
 
 from eaglenet_mm.apis import load_retriever
 from eaglenet_mm.export.encoder_programs import text_program, video_program
 from eaglenet_mm.export.program import flatten
 from eaglenet_mm.export.scoring_programs import scoring_programs
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
+from eaglenet_mm.utils.config_reading import open_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -77,7 +77,7 @@ def main() -> None:
     args = parse_args()
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
-    model = load_retriever(Config.fromfile(args.config), args.checkpoint).cpu()
+    model = load_retriever(open_config(args.config), args.checkpoint).cpu()
     frames = model.data_preprocessor.num_frames
     text = text_program(model.text_encoder).fix_optional()
     video = video_program(model.video_encoder, frames).fix_optional()

@@ -52,6 +52,7 @@ from training_batches import arch_config, loaded_batches, random_batches
 
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
+from eaglenet_mm.utils.config_reading import open_config
 from tests.reference.brute_force_training import BruteForceObjective
 
 PARTS = (
@@ -329,7 +330,7 @@ def main() -> None:
             device,
         )
     else:
-        config = Config.fromfile(args.config)
+        config = open_config(args.config)
         batches = loaded_batches(config.train_dataloader, args)
     inputs = next(batches)['inputs']
     head = config.model.head

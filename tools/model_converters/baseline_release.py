@@ -3,7 +3,6 @@
 import argparse
 import os.path as osp
 
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import nn
 
@@ -15,6 +14,7 @@ from eaglenet_mm.models.converters import (
     write_converted,
 )
 from eaglenet_mm.registry import MODELS
+from eaglenet_mm.utils.config_reading import open_config
 from eaglenet_mm.utils.launch import skip_pretrained
 
 
@@ -47,7 +47,7 @@ def parse_args() -> argparse.Namespace:
 
 def build_model(path: str) -> nn.Module:
     """Build the model of a config without fetching pretrained weights."""
-    config = Config.fromfile(path)
+    config = open_config(path)
     init_default_scope(config.get('default_scope', 'eaglenet_mm'))
     skip_pretrained(config)
     return MODELS.build(config.model)

@@ -5,7 +5,6 @@ import os.path as osp
 from dataclasses import asdict
 
 import torch
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from eaglenet_mm import __version__
@@ -16,6 +15,7 @@ from eaglenet_mm.models.converters import (
     write_converted,
 )
 from eaglenet_mm.registry import MODELS
+from eaglenet_mm.utils.config_reading import open_config
 from eaglenet_mm.utils.safe_checkpoint import load_checkpoint_file
 
 
@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
 
 def build_model(path: str) -> torch.nn.Module:
     """Build the model of a config without fetching pretrained weights."""
-    config = Config.fromfile(path)
+    config = open_config(path)
     init_default_scope(config.get('default_scope', 'eaglenet_mm'))
     for part in ('text_encoder', 'video_encoder'):
         config.model[part]['pretrained'] = None

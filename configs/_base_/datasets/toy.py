@@ -36,7 +36,6 @@ train_dataloader = dict(
     persistent_workers=True,
     drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
-    collate_fn=dict(type='pseudo_collate'),
     dataset=dict(
         type='RandomCaption',
         dataset=dict(
@@ -52,7 +51,6 @@ val_dataloader = dict(
     batch_size=16,
     num_workers=1,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='pseudo_collate'),
     dataset=dict(
         type='TextVideoDataset',
         data_root=data_root,
@@ -66,7 +64,6 @@ test_dataloader = dict(
     batch_size=16,
     num_workers=1,
     sampler=dict(type='DefaultSampler', shuffle=False),
-    collate_fn=dict(type='pseudo_collate'),
     dataset=dict(
         type='TextVideoDataset',
         data_root=data_root,

@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from eaglenet_mm.registry import MODELS, SCOPE
+from eaglenet_mm.utils.type_name import named_class, scoped_name
 
 from .open_clip_towers import build_open_clip_tower, pixel_statistics
 
@@ -50,17 +51,21 @@ def build_backbone(config: Mapping[str, Any]) -> Backbone:
             ``pretrained=False`` and ``num_classes=0`` by default),
             ``'open_clip.NAME'`` or ``'open_clip'`` with ``arch`` (see
             :func:`~.open_clip_towers.build_open_clip_tower`), or a name in a
-            registry of MMEngine's tree, ``'mmaction.ResNet'``.
+            registry of MMEngine's tree, ``'mmaction.ResNet'``; or a class or
+            its full path, as pure Python configs have it.
 
     Returns:
         Backbone: In training mode.
 
     Raises:
         ImportError: If the package that has the backbone is not installed.
-        TypeError: If the config has no ``type`` that is a string.
+        TypeError: If the config has no ``type``, or it is neither a string
+            nor a class.
         ValueError: If the name is unknown.
     """
     name = config.get('type')
+    if isinstance(name, type):
+        return _built_from_class(config, name)
     if not isinstance(name, str):
         raise TypeError(
             "backbone needs a type such as 'mmaction.ResNet', "
@@ -72,6 +77,8 @@ def build_backbone(config: Mapping[str, Any]) -> Backbone:
         return _open_clip_backbone(config)
     if scope == 'timm' and dot:
         return _timm_backbone(config)
+    if name.count('.') > 1 and isinstance(named_class(name), type):
+        return _built_from_class(config, named_class(name))
     return _registry_backbone(config)
 
 
@@ -155,6 +162,19 @@ def _registry_backbone(config: Mapping[str, Any]) -> Backbone:
             raise _refuse_name(name, scope or SCOPE, known)
         # within the scope, so that a backbone finds its own parts
         module = registry.build({**config, 'type': bare})
+    return _complete(module, name)
+
+
+def _built_from_class(config: Mapping[str, Any], kind: type) -> Backbone:
+    """Build what a pure Python config names by its class."""
+    scope = kind.__module__.partition('.')[0]
+    with MODELS.switch_scope_and_registry(scope) as registry:
+        return _complete(
+            registry.build({**config, 'type': kind}), scoped_name(kind)
+        )
+
+
+def _complete(module: Any, name: str) -> Backbone:
     if getattr(module, 'pretrained', '') is None:
         # some of mmaction's would inflate a file that is not there
         module.pretrained2d = False

@@ -9,6 +9,7 @@ from typing import Any
 from mmengine.logging import print_log
 
 from eaglenet_mm.registry import SHORTLISTERS
+from eaglenet_mm.utils.type_name import type_name
 
 from .base import Shortlister
 
@@ -49,7 +50,7 @@ def build_shortlister(
         config = _config_of(name_or_config, embed_dim * num_rows)
     else:
         config = dict(name_or_config)
-    kind = str(config.get('type')).rpartition('.')[2]
+    kind = type_name(config)
     if kind == 'TorchShortlister':
         config.setdefault('capacity', num_rows)
     elif kind == 'MilvusShortlister':

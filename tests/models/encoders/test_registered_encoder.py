@@ -507,3 +507,22 @@ def test_impossible_sizes_and_statistics(options: dict, message: str) -> None:
     config = dict(ENCODERS['resnet'], embed_dim=8)
     with pytest.raises(ValueError, match=message):
         RegisteredEncoder(**{**config, **options})
+
+
+def test_a_backbone_by_its_class() -> None:
+    """As pure Python configs, and dumps of them, name it."""
+    from mmaction.models.backbones import ResNet
+
+    features = []
+    for kind in (
+        *('mmaction.ResNet', 'mmaction.models.backbones.ResNet'),
+        ResNet,
+    ):
+        backbone = dict(type=kind, depth=18, pretrained=None)
+        torch.manual_seed(3)
+        encoder = RegisteredEncoder(backbone, image_size=SIZE)
+        assert type(encoder.backbone) is ResNet
+        assert encoder.backbone_name == 'mmaction.ResNet'
+        features.append(encoder.eval()(videos(encoder)[0]).frames)
+    assert torch.equal(features[0], features[1])
+    assert torch.equal(features[0], features[2])

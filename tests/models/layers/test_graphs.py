@@ -8,6 +8,7 @@ from torch import nn
 
 from eaglenet_mm.models.layers import PlainGraph, RelationalGraph, Workspace
 from eaglenet_mm.models.layers.graph_attention import mean_over_frames
+from eaglenet_mm.models.layers.graphs import build_graph
 from eaglenet_mm.models.layers.message_products import MessageOptions
 
 WIDTH = 8
@@ -173,3 +174,13 @@ def test_no_parameter_is_idle(name: str) -> None:
     # v2 adds the row's logit to every column, where the softmax drops it
     run(graph, *nodes()).square().sum().backward()
     assert [k for k, p in graph.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize('path', ['', 'eaglenet_mm.models.layers.'])
+def test_graphs_by_class(path: str) -> None:
+    for name, kind in (('rgat', RelationalGraph), ('gat', PlainGraph)):
+        given = f'{path}{kind.__name__}' if path else kind
+        for graph in (name, given):
+            assert type(build_graph(WIDTH, type=graph)) is kind
+    with pytest.raises(ValueError, match=r"\['gat', 'rgat'\], but is 'x'"):
+        build_graph(WIDTH, type='x')

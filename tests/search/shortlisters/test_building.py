@@ -34,6 +34,21 @@ def test_auto_chooses_by_size(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(build('auto', limit + 1), FaissShortlister)
 
 
+def test_a_config_may_hold_the_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reserved: list[int] = []
+    monkeypatch.setattr(
+        TorchShortlister,
+        '_reserve',
+        lambda self, num_rows: reserved.append(num_rows),
+    )
+    path = 'eaglenet_mm.search.shortlisters.TorchShortlister'
+    for kind in ('TorchShortlister', TorchShortlister, path):
+        assert isinstance(build(dict(type=kind), 7), TorchShortlister)
+    assert reserved == [7, 7, 7]
+
+
 def test_auto_does_without_faiss(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
