@@ -28,6 +28,7 @@ def apply() -> None:
     complete_localizers()
     disable_broken_multimodal()
     read_checkpoints_safely()
+    resume_from_own_folder()
 
 
 def require_mmcv() -> None:
@@ -165,6 +166,32 @@ def read_checkpoints_safely() -> bool:
         checkpoint.load_url = safe_checkpoint.load_checkpoint_url
         needed = True
     return needed
+
+
+def resume_from_own_folder() -> bool:
+    """Let a copied or moved work directory resume its own checkpoint.
+
+    Cause: MMEngine 0.10.7 writes an absolute path to ``last_checkpoint`` and
+    takes it unseen, so that a copied folder goes on from the files of the one
+    it was copied from. End: an MMEngine that looks where the file is.
+
+    Returns:
+        bool: Whether the repair was needed.
+    """
+    from mmengine.runner import _flexible_runner, checkpoint, runner
+
+    from eaglenet_mm.utils import safe_checkpoint
+
+    find = checkpoint.find_latest_checkpoint
+    if {'isfile', 'basename', 'relpath'} & set(find.__code__.co_names):
+        return False
+    package = sys.modules['mmengine.runner']
+    for module in (checkpoint, runner, _flexible_runner, package):
+        if getattr(module, 'find_latest_checkpoint', None) is find:
+            vars(module)['find_latest_checkpoint'] = (
+                safe_checkpoint.find_latest_checkpoint
+            )
+    return True
 
 
 def _chooses(loader: types.FunctionType) -> bool:

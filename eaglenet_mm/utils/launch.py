@@ -8,6 +8,7 @@ import argparse
 import glob
 import os
 import os.path as osp
+from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
@@ -250,10 +251,42 @@ def build_runner(cfg: Config, strict: bool) -> Runner:
     Returns:
         Runner: Ready to train or test.
     """
+    from eaglenet_mm.engine.hooks import StrictResumeHook
+
     prepare_processes(cfg)
     if 'runner_type' in cfg:
+        # FlexibleRunner does not take its own default from a config
+        cfg.setdefault('env_cfg', dict(dist_cfg=dict(backend='nccl')))
         runner = RUNNERS.build(cfg)
     else:
         runner = Runner.from_cfg(cfg)
     require_matching_weights(runner, partial=not strict)
+    _require_training_steps(runner)
+    hooks = getattr(runner, 'hooks', None)
+    if hooks is not None and not any(
+        isinstance(hook, StrictResumeHook) for hook in hooks
+    ):
+        runner.register_hook(StrictResumeHook())
     return runner
+
+
+def _require_training_steps(runner: Runner) -> None:
+    """Let a Runner refuse a training without a step, or without validation.
+
+    Schedules are built between the loop and the first hook, and would fail on
+    an empty epoch with a message that names no numbers.
+    """
+    from eaglenet_mm.engine.hooks.contrastive_batch_hook import (
+        check_training_steps,
+    )
+
+    build = getattr(runner, 'build_train_loop', None)
+    if build is None:
+        return
+
+    def build_train_loop(loop: Any) -> Any:
+        loop = build(loop)
+        check_training_steps(loop.dataloader, loop)
+        return loop
+
+    runner.build_train_loop = build_train_loop
