@@ -129,8 +129,14 @@ def save_without(source, target, *keys):
 
 @pytest.mark.parametrize(
     'lost',
-    ['optimizer', 'param_schedulers', 'message_hub', 'meta/iter']
-    + ['ema_state_dict', 'optimizer/state'],
+    [
+        'optimizer',
+        'optimizer/state',
+        'param_schedulers',
+        'message_hub',
+        'meta/iter',
+        'ema_state_dict',
+    ],
 )
 def test_each_missing_state_is_named(train, config, tmp_path, lost):
     path = config('ema', KINDS['ema'])
@@ -166,7 +172,7 @@ def test_averages_need_their_hook(train, config, tmp_path):
     ],
 )
 def test_another_optimizer_is_refused(train, config, change, match, flexible):
-    """MMEngine keeps the old settings and writes the new ones to its config."""
+    """MMEngine keeps the old settings and notes the new ones as used."""
     path = config('some', SCHEDULE + FLEXIBLE * flexible)
     one = ('--cfg-options', 'train_cfg.max_epochs=1')
     folder = train(path, 'work', *one)
@@ -185,7 +191,7 @@ def test_the_loss_scale_belongs_to_the_state(train, config, tmp_path):
     content['optimizer']['loss_scaler'] = {'scale': 2.0}
     scaled = tmp_path / 'scaled.pth'
     torch.save(content, scaled)
-    with pytest.raises(ValueError, match='has a loss_scaler.*OptimWrapper'):
+    with pytest.raises(ValueError, match=r'has a loss_scaler.*OptimWrapper'):
         train(path, 'again', '--resume', scaled)
 
 

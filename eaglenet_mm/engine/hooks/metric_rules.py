@@ -82,7 +82,7 @@ def require_key(metrics: dict[str, float], key: str) -> None:
         )
 
 
-def check_other_rules(runner: Any, checked: Sequence[Any] = ()) -> None:
+def check_other_rules(runner: Any, settled: tuple[type, ...]) -> None:
     """Refuse wrong rules of whatever else watches a metric.
 
     Hooks and parameter schedulers of MMEngine and others name what they
@@ -91,7 +91,7 @@ def check_other_rules(runner: Any, checked: Sequence[Any] = ()) -> None:
 
     Args:
         runner (Runner): With its ``val_loop`` built.
-        checked (Sequence[Hook]): Hooks that look after themselves.
+        settled (tuple[type]): Classes of hooks that ask by themselves.
 
     Raises:
         ValueError: If a rule contradicts the metric.
@@ -100,7 +100,7 @@ def check_other_rules(runner: Any, checked: Sequence[Any] = ()) -> None:
     if isinstance(schedulers, dict):
         schedulers = [one for some in schedulers.values() for one in some]
     for watcher in [*runner.hooks, *schedulers]:
-        if watcher in checked:
+        if isinstance(watcher, settled):
             continue
         keys = [getattr(watcher, 'monitor', None)]
         rules = [getattr(watcher, 'rule', None)]

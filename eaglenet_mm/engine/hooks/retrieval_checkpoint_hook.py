@@ -84,7 +84,10 @@ class RetrievalCheckpointHook(CheckpointHook):
         if self.save_best:
             self._init_rule(self.rules, self.key_indicators)
             self._own_best(runner)
-        check_other_rules(runner, checked=[self])
+        check_other_rules(
+            runner,
+            settled=(RetrievalCheckpointHook, RetrievalEarlyStoppingHook),
+        )
 
     def after_train(self, runner: Runner) -> None:
         """End the training.
