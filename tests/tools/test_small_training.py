@@ -30,7 +30,7 @@ SMALL = 'train_dataloader = dict(batch_size=9, drop_last=True)'
 def test_fewer_items_than_a_batch(call_tool, config, tmp_path, lines):
     """Before, it ended well, and an untrained model was called best."""
     path, folder = config(SMALL, *lines), tmp_path / 'work'
-    with pytest.raises(ValueError, match='has 8 items, but a batch .* 9'):
+    with pytest.raises(ValueError, match=r'has 8 items, but a batch .* 9'):
         call_tool(TOOL, path, '--work-dir', folder)
     assert not list(folder.glob('*.pth'))
 
