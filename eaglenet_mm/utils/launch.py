@@ -16,7 +16,10 @@ from mmengine.runner import Runner
 
 from eaglenet_mm.utils.config_keys import check_config_keys, check_options
 from eaglenet_mm.utils.cpu_processes import prepare_processes
-from eaglenet_mm.utils.safe_checkpoint import TRUST_VARIABLE
+from eaglenet_mm.utils.safe_checkpoint import (
+    TRUST_VARIABLE,
+    find_latest_checkpoint,
+)
 from eaglenet_mm.utils.strict_loading import require_matching_weights
 
 
@@ -193,11 +196,17 @@ def merge_train_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-        if cfg.load_from is not None:
-            check_checkpoint(cfg.load_from)
+    if args.resume == 'auto':
+        start = cfg.get('load_from')
+        # begun again by a scheduler before its first checkpoint: the weights
+        # that the config starts from still count
+        cfg.resume = (
+            not start or find_latest_checkpoint(cfg.work_dir) is not None
+        )
+        cfg.load_from = None if cfg.resume else start
+    elif args.resume is not None:
+        check_checkpoint(args.resume)
+        cfg.resume, cfg.load_from = True, args.resume
     if args.amp:
         _enable_amp(cfg)
     if args.auto_scale_lr:

@@ -101,7 +101,10 @@ def check_training_steps(loader: Any, loop: Any = None) -> None:
         ValueError: If there is no complete batch, processes differ in their
             number of batches, or the loop ends before it begins.
     """
-    own = len(loader) if hasattr(loader, '__len__') else None
+    try:
+        own = len(loader)
+    except TypeError:  # a stream
+        own = None
     numbers = all_gather_object(own)
     if len(set(numbers)) > 1:
         raise ValueError(
