@@ -106,7 +106,9 @@ class StrictResumeHook(Hook):
         path = _resumed_path(runner)
         self._check_presence(runner, checkpoint, path)
         for name, saved, wrapper in _optimizers(runner, checkpoint):
-            _check_optimizer(path, name, saved, wrapper)
+            every = getattr(wrapper, '_accumulative_counts', 1)
+            stepped = checkpoint['meta']['iter'] >= every
+            _check_optimizer(path, name, saved, wrapper, stepped)
         changed = _changed_schedules(runner, checkpoint, path)
         if self.stretch_schedule:
             _stretch(runner, checkpoint)
@@ -207,7 +209,7 @@ def _optimizers(
 
 
 def _check_optimizer(
-    path: str, name: str, saved: Mapping, wrapper: Any
+    path: str, name: str, saved: Mapping, wrapper: Any, stepped: bool
 ) -> None:
     """Compare one optimiser: kind, groups, settings and loss scale."""
     # not of its state_dict, which sharded optimisers gather
@@ -221,6 +223,9 @@ def _check_optimizer(
             f'it {there} loss_scaler, and the config has '
             f'{type(wrapper).__name__}'
         )
+    remembers = any('betas' in g or g.get('momentum') for g in groups)
+    if stepped and remembers and not saved['state']:
+        differences.append(f'its {kind} has lost the moments of all steps')
     if len(groups) != len(own):
         differences.append(
             f'it has {len(groups)} groups of parameters, the config {len(own)}'
