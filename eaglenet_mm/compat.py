@@ -32,6 +32,7 @@ def apply() -> None:
     read_checkpoints_safely()
     start_loaders_late()
     let_configs_be_inherited()
+    resume_from_own_folder()
 
 
 def require_mmcv() -> None:
@@ -226,6 +227,32 @@ def let_configs_be_inherited() -> bool:
     if 'eaglenet_mm' in utils.MODULE2PACKAGE:
         return False
     utils.MODULE2PACKAGE['eaglenet_mm'] = 'eaglenet_mm.version'
+    return True
+
+
+def resume_from_own_folder() -> bool:
+    """Let a copied or moved work directory resume its own checkpoint.
+
+    Cause: MMEngine 0.10.7 writes an absolute path to ``last_checkpoint`` and
+    takes it unseen, so that a copied folder goes on from the files of the one
+    it was copied from. End: an MMEngine that looks where the file is.
+
+    Returns:
+        bool: Whether the repair was needed.
+    """
+    from mmengine.runner import _flexible_runner, checkpoint, runner
+
+    from eaglenet_mm.utils import safe_checkpoint
+
+    find = checkpoint.find_latest_checkpoint
+    if {'isfile', 'basename', 'relpath'} & set(find.__code__.co_names):
+        return False
+    package = sys.modules['mmengine.runner']
+    for module in (checkpoint, runner, _flexible_runner, package):
+        if getattr(module, 'find_latest_checkpoint', None) is find:
+            vars(module)['find_latest_checkpoint'] = (
+                safe_checkpoint.find_latest_checkpoint
+            )
     return True
 
 

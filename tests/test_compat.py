@@ -314,3 +314,26 @@ def test_a_loop_that_waits_is_left_alone(monkeypatch):
     for kind, needed in ((Waits, False), (Hurries, True), (Hurries, False)):
         monkeypatch.setattr(loops, '_InfiniteDataloaderIterator', kind)
         assert compat.start_loaders_late() is needed
+
+
+def test_the_latest_checkpoint_is_looked_for(tmp_path):
+    """MMEngine's own function answers with whatever the file says."""
+    from mmengine.runner import find_latest_checkpoint, runner
+
+    assert runner.find_latest_checkpoint is find_latest_checkpoint
+    folder, other = tmp_path / 'copy', tmp_path / 'first'
+    for place in (folder, other):
+        place.mkdir()
+        (place / 'epoch_1.pth').touch()
+    assert find_latest_checkpoint(str(folder)) is None
+    note = folder / 'last_checkpoint'
+    note.write_text(str(other / 'epoch_1.pth'))
+    assert find_latest_checkpoint(str(folder)) == str(folder / 'epoch_1.pth')
+    # out_dir of CheckpointHook puts them elsewhere
+    note.write_text(str(other / 'epoch_2.pth'))
+    (other / 'epoch_2.pth').touch()
+    assert find_latest_checkpoint(str(folder)) == str(other / 'epoch_2.pth')
+    (other / 'epoch_2.pth').unlink()
+    with pytest.raises(FileNotFoundError, match=r'epoch_2.*epoch_1\.pth'):
+        find_latest_checkpoint(str(folder))
+    assert not compat.resume_from_own_folder()

@@ -10,16 +10,14 @@ default_hooks = dict(
         interval=1,
         max_keep_ckpts=2,
         save_best='t2v/R1',
-        rule='greater',
     ),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     lost_videos=dict(type='LostVideosHook'),
+    contrastive_batch=dict(type='ContrastiveBatchHook'),
+    logit_scale=dict(type='LogitScaleClampHook'),
+    strict_resume=dict(type='StrictResumeHook', stretch_schedule=False),
 )
-custom_hooks = [
-    dict(type='ContrastiveBatchHook'),
-    dict(type='DatasetEpochHook'),
-    dict(type='LogitScaleClampHook'),
-]
+custom_hooks = [dict(type='DatasetEpochHook')]
 
 env_cfg = dict(
     cudnn_benchmark=False,

@@ -8,6 +8,7 @@ import argparse
 import glob
 import os
 import os.path as osp
+from typing import Any
 
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
@@ -17,7 +18,10 @@ from eaglenet_mm.registry import SCOPE
 from eaglenet_mm.utils.config_knobs import KNOBS
 from eaglenet_mm.utils.config_reading import open_config
 from eaglenet_mm.utils.cpu_processes import prepare_processes
-from eaglenet_mm.utils.safe_checkpoint import TRUST_VARIABLE
+from eaglenet_mm.utils.safe_checkpoint import (
+    TRUST_VARIABLE,
+    find_latest_checkpoint,
+)
 from eaglenet_mm.utils.strict_loading import require_matching_weights
 from eaglenet_mm.utils.type_name import type_name
 
@@ -187,11 +191,17 @@ def merge_train_arguments(cfg: Config, args: argparse.Namespace) -> None:
     """
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
-    if args.resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
-        if cfg.load_from is not None:
-            check_checkpoint(cfg.load_from)
+    if args.resume == 'auto':
+        start = cfg.get('load_from')
+        # begun again by a scheduler before its first checkpoint: the weights
+        # that the config starts from still count
+        cfg.resume = (
+            not start or find_latest_checkpoint(cfg.work_dir) is not None
+        )
+        cfg.load_from = None if cfg.resume else start
+    elif args.resume is not None:
+        check_checkpoint(args.resume)
+        cfg.resume, cfg.load_from = True, args.resume
     if args.amp:
         _enable_amp(cfg)
     if args.auto_scale_lr:
@@ -247,13 +257,45 @@ def build_runner(cfg: Config, strict: bool) -> Runner:
     Returns:
         Runner: Ready to train or test.
     """
+    from eaglenet_mm.engine.hooks import StrictResumeHook
+
     prepare_processes(cfg)
     if (cfg.get('randomness') or {}).get('deterministic'):
         # without it torch refuses every product of cuBLAS
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     if 'runner_type' in cfg:
+        # FlexibleRunner does not take its own default from a config
+        cfg.setdefault('env_cfg', dict(dist_cfg=dict(backend='nccl')))
         runner = RUNNERS.build(cfg)
     else:
         runner = Runner.from_cfg(cfg)
     require_matching_weights(runner, partial=not strict)
+    _require_training_steps(runner)
+    hooks = getattr(runner, 'hooks', None)
+    if hooks is not None and not any(
+        isinstance(hook, StrictResumeHook) for hook in hooks
+    ):
+        runner.register_hook(StrictResumeHook())
     return runner
+
+
+def _require_training_steps(runner: Runner) -> None:
+    """Let a Runner refuse a training without a step, or without validation.
+
+    Schedules are built between the loop and the first hook, and would fail on
+    an empty epoch with a message that names no numbers.
+    """
+    from eaglenet_mm.engine.hooks.contrastive_batch_hook import (
+        check_training_steps,
+    )
+
+    build = getattr(runner, 'build_train_loop', None)
+    if build is None:
+        return
+
+    def build_train_loop(loop: Any) -> Any:
+        loop = build(loop)
+        check_training_steps(loop.dataloader, loop)
+        return loop
+
+    runner.build_train_loop = build_train_loop

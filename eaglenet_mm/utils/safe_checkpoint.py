@@ -13,6 +13,7 @@ import zipfile
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 
 from eaglenet_mm.utils import restricted_unpickler
 
@@ -136,6 +137,42 @@ def load_checkpoint_for_runner(filename: str, map_location: Any = None) -> Any:
     if isinstance(meta, dict) and not checkpoints_are_trusted():
         meta.pop('config', None)
     return checkpoint
+
+
+def find_latest_checkpoint(path: str) -> str | None:
+    """Find the latest checkpoint of a work directory, in it if it is there.
+
+    It has the interface of MMEngine's function and takes its place. The file
+    ``last_checkpoint`` holds a full path, of another folder after the work
+    directory was copied or moved; a file of the same name in the work
+    directory comes first.
+
+    Args:
+        path (str): The work directory.
+
+    Returns:
+        str or None: The checkpoint, or None if none was saved.
+
+    Raises:
+        FileNotFoundError: If the checkpoint is in neither place.
+    """
+    note = osp.join(path, 'last_checkpoint')
+    if not osp.isfile(note):
+        print_log(f'{path} has no last_checkpoint to be resumed.', 'current')
+        return None
+    with open(note, encoding='utf-8') as file:
+        named = file.read().strip()
+    own = osp.join(path, osp.basename(named.rstrip('/')))
+    if osp.exists(own):
+        return own
+    if '://' in named or osp.exists(named):
+        return named
+    there = sorted(name for name in os.listdir(path) if name[-4:] == '.pth')
+    raise FileNotFoundError(
+        f'{note} names {named}, but there is no such file, nor one of that '
+        f'name in {path}, which holds {", ".join(there[:5]) or "no *.pth"}. '
+        'Give the file to resume from: --resume CHECKPOINT.'
+    )
 
 
 def load_checkpoint_url(

@@ -4,24 +4,28 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mmengine.runner import Runner
 from torch import Tensor
 
 
-def require_matching_weights(runner: Runner, partial: bool = False) -> None:
+def require_matching_weights(runner: Any, partial: bool = False) -> None:
     """Let a Runner refuse checkpoints that do not fit its model.
 
     MMEngine loads what fits, warns, and leaves the rest random. The order of
     its hooks (EMA weights are exchanged between reading and loading) stays.
 
     Args:
-        runner (Runner): Its ``load_checkpoint``, which testing and resuming
-            use as well, is replaced by one that raises a ValueError.
+        runner (Runner or FlexibleRunner): Its ``load_checkpoint`` (that of
+            its strategy, where it has one), which testing and resuming use as
+            well, is replaced by one that raises a ValueError.
         partial (bool): Allow missing and surplus keys, as fine-tuning from a
             part of a model needs, but neither another shape nor a checkpoint
             without any key of the model. Defaults to False.
     """
-    load = runner.load_checkpoint
+    # FlexibleRunner.load_checkpoint returns nothing, and its resume goes past
+    # it to the strategy, which takes the weights out of what it returns
+    flexible = hasattr(runner, 'strategy')
+    owner = runner.strategy if flexible else runner
+    load = owner.load_checkpoint
 
     def load_checkpoint(
         filename: str,
@@ -30,12 +34,29 @@ def require_matching_weights(runner: Runner, partial: bool = False) -> None:
         **kwargs: Any,
     ) -> dict:
         del strict
+        if flexible:
+            after = kwargs.get('callback')
+
+            def callback(checkpoint: dict) -> None:
+                if 'state_dict' not in checkpoint:  # bare weights
+                    weights = dict(checkpoint)
+                    checkpoint.clear()
+                    checkpoint['state_dict'] = weights
+                if after is not None:
+                    after(checkpoint)
+                if partial:
+                    _check_shapes(owner, checkpoint)
+
+            kwargs['callback'] = callback
         try:
             checkpoint = load(
-                filename, map_location, strict=not partial, **kwargs
+                filename,
+                map_location=map_location,
+                strict=not partial,
+                **kwargs,
             )
-            if partial:
-                _check_shapes(runner, checkpoint)
+            if partial and not flexible:
+                _check_shapes(owner, checkpoint)
         except RuntimeError as err:
             raise ValueError(
                 f'{filename} does not fit the model of the config, so it was '
@@ -45,10 +66,10 @@ def require_matching_weights(runner: Runner, partial: bool = False) -> None:
             ) from err
         return checkpoint
 
-    runner.load_checkpoint = load_checkpoint
+    owner.load_checkpoint = load_checkpoint
 
 
-def _check_shapes(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
+def _check_shapes(owner: Any, checkpoint: Mapping[str, Any]) -> None:
     """Find the parameters that MMEngine left random for their shape."""
     found = {
         re.sub('^module[.]', '', name): value
@@ -57,7 +78,7 @@ def _check_shapes(runner: Runner, checkpoint: Mapping[str, Any]) -> None:
     }
     wanted = {
         re.sub('^module[.]', '', name): value
-        for name, value in runner.model.state_dict().items()
+        for name, value in owner.model.state_dict().items()
     }
     common = found.keys() & wanted.keys()
     if not common:

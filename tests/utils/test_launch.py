@@ -144,6 +144,18 @@ def test_resume(merged, tmp_path):
     assert merged('--resume', checkpoint).load_from == str(checkpoint)
 
 
+def test_resume_before_the_first_checkpoint(merged, tmp_path):
+    """The weights to start from count until there is something to resume."""
+    options = ('--resume', '--work-dir', tmp_path)
+    start = ('--cfg-options', 'load_from=start.pth')
+    cfg = merged(*options, *start)
+    assert (cfg.resume, cfg.load_from) == (False, 'start.pth')
+    (tmp_path / 'epoch_1.pth').touch()
+    (tmp_path / 'last_checkpoint').write_text('/elsewhere/epoch_1.pth')
+    cfg = merged(*options, *start)
+    assert (cfg.resume, cfg.load_from) == (True, None)
+
+
 def test_missing_checkpoint_lists_those_there(tmp_path):
     (tmp_path / 'epoch_3.pth').touch()
     with pytest.raises(FileNotFoundError, match=r'epoch_4.*epoch_3\.pth'):

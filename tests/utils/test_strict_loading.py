@@ -3,7 +3,7 @@
 import pytest
 import torch
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
+from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
 from eaglenet_mm.utils.strict_loading import require_matching_weights
@@ -114,3 +114,59 @@ def test_many_lines_are_cut():
     from eaglenet_mm.utils.strict_loading import _shortened
 
     assert _shortened('a\n' * 40).endswith('... (10 more lines)')
+
+
+@pytest.fixture
+def flexible(tmp_path, request):
+    """MMEngine's other Runner, with its model ready."""
+
+    def build(layers=1, partial=False):
+        runner = FlexibleRunner(
+            Model(layers),
+            work_dir=str(tmp_path),
+            strategy=dict(type='SingleDeviceStrategy'),
+            experiment_name=f'{request.node.name}-{partial}',
+        )
+        require_matching_weights(runner, partial=partial)
+        runner.strategy.prepare(runner.model)
+        runner.model = runner.strategy.model
+        return runner
+
+    return build
+
+
+@pytest.mark.parametrize('partial', [False, True])
+@pytest.mark.parametrize('bare', [False, True])
+def test_flexible_runner_loads_what_fits(flexible, tmp_path, partial, bare):
+    """Its load_checkpoint returns nothing, which was taken for a dict."""
+    other = Model().state_dict()
+    path = tmp_path / 'a.pth'
+    torch.save(dict(other) if bare else {'state_dict': other}, path)
+    runner = flexible(partial=partial)
+    runner.load_checkpoint(str(path))
+    torch.testing.assert_close(
+        runner.model.layers[0].weight, other['layers.0.weight']
+    )
+
+
+def test_flexible_runner_resumes_strictly(flexible, tmp_path):
+    state = Model().state_dict()
+    state.pop('layers.0.bias')
+    path = save(state, tmp_path / 'wrong.pth')
+    for load in ('resume', 'load_checkpoint'):
+        runner = flexible()
+        with pytest.raises(ValueError, match=r'(?s)wrong.*layers\.0\.bias'):
+            getattr(runner, load)(path)
+
+
+@pytest.mark.parametrize(
+    ('state', 'match'),
+    [
+        ({'layers.0.bias': torch.ones(3)}, r'size mismatch .*\(2,\), .*\(3'),
+        ({'other': torch.ones(1)}, 'none of the 4 keys'),
+    ],
+)
+def test_flexible_runner_and_parts(flexible, tmp_path, state, match):
+    path = save(state, tmp_path / 'part.pth')
+    with pytest.raises(ValueError, match=match):
+        flexible(2, partial=True).load_checkpoint(path)

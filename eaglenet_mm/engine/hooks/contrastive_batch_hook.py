@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import all_gather_object, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -22,7 +23,8 @@ class ContrastiveBatchHook(Hook):
     batch of a process times the number of processes, changes the method and
     not only its speed. Gradient accumulation does not enlarge it. With
     ``encoder_micro_batch`` of the model a larger one fits into memory. The log
-    says which of the two are in use.
+    says which of the two are in use. A training that would make no step is
+    refused.
 
     Args:
         expected_batch_size (int, optional): Pairs in one loss that the recipe
@@ -41,11 +43,12 @@ class ContrastiveBatchHook(Hook):
 
         Raises:
             ValueError: If the training dataloader does not tell its batch
-                size, or processes differ in their number of batches: one
-                would wait for the others for ever.
+                size; if processes differ in their number of batches, where
+                one would wait for the others for ever; or see
+                :func:`check_training_steps`.
         """
         loader = runner.train_dataloader
-        _check_number_of_batches(loader)
+        check_training_steps(loader, getattr(runner, 'train_loop', None))
         own = loader.batch_size or getattr(
             loader.batch_sampler, 'batch_size', None
         )
@@ -86,9 +89,22 @@ class ContrastiveBatchHook(Hook):
             )
 
 
-def _check_number_of_batches(loader: Any) -> None:
-    """Refuse loaders that end at different steps; every process calls this."""
-    own = len(loader) if hasattr(loader, '__len__') else None
+def check_training_steps(loader: Any, loop: Any = None) -> None:
+    """Refuse a training that would make no step; every process calls this.
+
+    Args:
+        loader (DataLoader): Of the training.
+        loop (BaseLoop, optional): Of the training. Defaults to None, whose
+            length is not checked.
+
+    Raises:
+        ValueError: If there is no complete batch, processes differ in their
+            number of batches, or the loop ends before it begins.
+    """
+    try:
+        own = len(loader)
+    except TypeError:  # a stream
+        own = None
     numbers = all_gather_object(own)
     if len(set(numbers)) > 1:
         raise ValueError(
@@ -96,6 +112,39 @@ def _check_number_of_batches(loader: Any) -> None:
             f'have {numbers}, in order of rank. Set round_up=True in '
             'train_dataloader.sampler.'
         )
+    if own == 0:
+        raise ValueError(_no_batch(loader))
+    for name in ('max_epochs', 'max_iters'):
+        length = getattr(loop, name, 1)
+        if length < 1:
+            raise ValueError(
+                f'train_cfg.{name} must be at least 1, but got {length}: the '
+                'training would end before its first step. To evaluate a '
+                'model as it is, use tools/test.py.'
+            )
+
+
+def _no_batch(loader: Any) -> str:
+    """Say how many items there are and how many a batch needs."""
+    total = len(loader.dataset)
+    sampler = getattr(loader, 'sampler', None)
+    own = total if sampler is None else len(sampler)
+    size = loader.batch_size or getattr(
+        loader.batch_sampler, 'batch_size', None
+    )
+    processes = get_world_size()
+    share = '' if processes == 1 else f', {own} for each of {processes}'
+    meaning = (
+        'which shows items again rather than end, so that a pair would be '
+        'its own negative'
+        if isinstance(sampler, InfiniteSampler)
+        else 'and drop_last leaves out incomplete ones: no step would be made'
+    )
+    return (
+        f'The training set has {total} items{share}, but a batch of a process '
+        f'has {size}, {meaning}. Set train_dataloader.batch_size to '
+        f'{max(own, 1)} or less, or give more data.'
+    )
 
 
 def _encoding(runner: Runner, batch_size: int) -> str:

@@ -25,6 +25,8 @@ from ..functional import (
     text_to_video_ranks,
     video_to_text_ranks,
 )
+from ..functional.ranking import RECALL_AT
+from .metric_keys import better_when, options_of
 from .post_processing import PostProcessing
 from .score_rows import assemble_rows, pack_rows
 
@@ -267,6 +269,63 @@ class RetrievalRankMetric(BaseMetric):
             metrics.update(block)
         metrics.update(counts.incomplete())
         return metrics
+
+    def better_when(self, key: str) -> str | None:
+        """Tell which way is up, for hooks that keep the best checkpoint.
+
+        Args:
+            key (str): A key of the metrics that the loop returns.
+
+        Returns:
+            str or None: ``'greater'`` or ``'less'``; None for a key that
+            this metric, with its options, does not report.
+        """
+        if self.prefix:
+            if not key.startswith(f'{self.prefix}/'):
+                return None
+            key = key[len(self.prefix) + 1 :]
+        own = {item.name for item in self.post_processing}
+        if self.bootstrap is not None:
+            own.add('bootstrap')
+        wanted = options_of(key)
+        of_the_loop = {'noise_seeds', 'shortlist'}
+        if wanted - own - of_the_loop:
+            return None
+        if wanted & self._one_way() and 't2v_' not in key:
+            return None
+        return better_when(key)
+
+    def known_keys(self) -> list[str]:
+        """Name the keys that :meth:`better_when` knows, for messages.
+
+        Returns:
+            list[str]: Those of every evaluation with these options. Sets of
+            several parts and loops with noise seeds add to their beginning
+            (``parts/<name>/``) and end (``_mean``, ``_std``).
+        """
+        names = [f'R{k}' for k in RECALL_AT] + ['MdR', 'MnR', 'ties']
+        if self.bootstrap is not None:
+            names += ['R1_low', 'R1_high']
+        keys = []
+        for kind in ['', *(item.name for item in self.post_processing)]:
+            suffix = f'_{kind}' if kind else ''
+            both = kind not in self._one_way()
+            keys += [
+                f'{direction}{suffix}/{name}'
+                for direction in (('t2v', 'v2t') if both else ('t2v',))
+                for name in names
+            ]
+            if both:
+                keys.append(f'Rsum{suffix}')
+        return [f'{self.prefix}/{key}' if self.prefix else key for key in keys]
+
+    def _one_way(self) -> set[str]:
+        """Post-processing whose bank serves text-to-video only."""
+        return {
+            item.name
+            for item in self.post_processing
+            if item.options.get('bank_file') is not None
+        }
 
     def _interval(
         self, result: RankResult, groups: Tensor | None

@@ -4,10 +4,15 @@ import logging
 from types import SimpleNamespace
 
 import pytest
+from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.registry import MODEL_WRAPPERS
 from torch import nn
+from torch.utils.data import DataLoader
 
 from eaglenet_mm.engine.hooks import contrastive_batch_hook
+from eaglenet_mm.engine.hooks.contrastive_batch_hook import (
+    check_training_steps,
+)
 from eaglenet_mm.registry import HOOKS
 
 
@@ -136,3 +141,58 @@ def test_loaders_of_different_length(monkeypatch):
     runner = SimpleNamespace(train_dataloader=[0, 1, 2, 3])
     with pytest.raises(ValueError, match=r'they have \[4, 3\].*round_up=True'):
         HOOKS.build(dict(type='ContrastiveBatchHook')).before_train(runner)
+
+
+class Loop:
+    max_epochs = max_iters = 3
+
+
+def loader(items, batch_size, *, drop_last=True, sampler=None):
+    data = list(range(items))
+    return DataLoader(
+        data,
+        batch_size=batch_size,
+        drop_last=drop_last,
+        sampler=None if sampler is None else sampler(data),
+    )
+
+
+def half(data):
+    sampler = DefaultSampler(data)
+    sampler.num_samples = len(data) // 2
+    return sampler
+
+
+@pytest.mark.parametrize(
+    ('items', 'size', 'processes', 'sampler', 'match'),
+    [
+        (7, 8, 1, None, 'has 7 items, but a batch .* 8, .*no step.*to 7 or'),
+        (
+            *(20, 16, 2, half),
+            'has 20 items, 10 for each of 2, but a batch .* has 16.*to 10 or',
+        ),
+        (7, 8, 1, InfiniteSampler, 'has 7 items.* has 8, .*own negative'),
+    ],
+)
+def test_fewer_items_than_a_batch(
+    monkeypatch, items, size, processes, sampler, match
+):
+    monkeypatch.setattr(
+        contrastive_batch_hook, 'get_world_size', lambda: processes
+    )
+    with pytest.raises(ValueError, match=match):
+        check_training_steps(loader(items, size, sampler=sampler), Loop())
+
+
+def test_batches_there_are(monkeypatch):
+    check_training_steps(loader(8, 8), Loop())
+    check_training_steps(loader(7, 8, drop_last=False), Loop())
+
+
+@pytest.mark.parametrize('name', ['max_epochs', 'max_iters'])
+@pytest.mark.parametrize('length', [0, -1])
+def test_a_loop_without_a_step(name, length):
+    loop = Loop()
+    setattr(loop, name, length)
+    with pytest.raises(ValueError, match=rf'{name} .* but got {length}'):
+        check_training_steps(loader(8, 8), loop)

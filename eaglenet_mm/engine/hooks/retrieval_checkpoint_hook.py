@@ -1,0 +1,241 @@
+"""Checkpoints whose best is the best, of a run's own folder."""
+
+from __future__ import annotations
+
+import logging
+import os.path as osp
+from collections.abc import Sequence
+from typing import Any
+
+from mmengine.hooks import CheckpointHook
+from mmengine.logging import print_log
+from mmengine.runner import IterBasedTrainLoop, Runner
+
+from eaglenet_mm.registry import HOOKS
+
+from .metric_rules import check_other_rules, require_key, stated_rule
+from .retrieval_early_stopping_hook import RetrievalEarlyStoppingHook
+
+
+@HOOKS.register_module(name=['CheckpointHook', 'RetrievalCheckpointHook'])
+class RetrievalCheckpointHook(CheckpointHook):
+    """MMEngine's ``CheckpointHook`` that asks the metric which way is up.
+
+    In configs with ``default_scope = 'eaglenet_mm'`` it answers to
+    ``CheckpointHook``. Differs from MMEngine's:
+
+    - ``save_best`` needs no ``rule``: the metric states it for each key. A
+      rule that contradicts the metric is refused, an unknown key as well,
+      both before the first step.
+    - Nothing is called best before the optimiser has made a step, nor in a
+      validation outside of a training.
+    - Resumed in another folder, it removes outdated best checkpoints of that
+      folder alone; MMEngine's goes by the path stored in the checkpoint and
+      deletes from the folder it was copied from.
+    - Resumed with another ``save_best``, it starts anew instead of comparing
+      values of different metrics.
+    - With an ``EarlyStoppingHook``, each validation brings the checkpoint of
+      its step up to date, so that a resumed run stops where one without a
+      break does.
+    - With ``FlexibleRunner``, a checkpoint that is written again after a
+      validation keeps its epoch; MMEngine's counts it one further.
+
+    Best checkpoints hold no optimiser, as MMEngine's: its moments are twice
+    as large as the weights, and the file is one to test and to publish.
+
+    Args:
+        *args (Any): See :class:`mmengine.hooks.CheckpointHook`.
+        **kwargs (Any): Likewise.
+    """
+
+    rules: list[str | None]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._val_loop: Any = None  # within a training alone
+        self._position: dict[str, int] | None = None
+        self._written = False
+        super().__init__(*args, **kwargs)
+
+    def before_train(self, runner: Runner) -> None:
+        """Settle the rules, and what a resumed run goes on from.
+
+        Args:
+            runner (Runner): The runner of the training.
+
+        Raises:
+            KeyError: If ``save_best`` names a key that no metric reports.
+            ValueError: If a rule contradicts the metric, or the loop would
+                never validate.
+        """
+        super().before_train(runner)
+        if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
+            print_log(
+                'CheckpointHook counts epochs, but an IterBasedTrainLoop has '
+                'none: it will save at the end alone. Set '
+                'default_hooks.checkpoint.by_epoch=False and an interval in '
+                'iterations.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        self._val_loop = runner.val_loop
+        if self._val_loop is None:
+            return
+        _check_validation(runner.train_loop)
+        if self.save_best:
+            self._init_rule(self.rules, self.key_indicators)
+            self._own_best(runner)
+        check_other_rules(
+            runner,
+            settled=(RetrievalCheckpointHook, RetrievalEarlyStoppingHook),
+        )
+
+    def after_train(self, runner: Runner) -> None:
+        """End the training.
+
+        Args:
+            runner (Runner): The runner of the training.
+        """
+        super().after_train(runner)
+        self._val_loop = None
+
+    def after_val_epoch(
+        self, runner: Runner, metrics: dict[str, float] | None = None
+    ) -> None:
+        """Keep the best checkpoint, of a model that was trained.
+
+        Args:
+            runner (Runner): The runner.
+            metrics (dict[str, float], optional): Of the validation.
+
+        Raises:
+            KeyError: If the validation did not report what is watched.
+        """
+        if self._val_loop is None:  # not within a training
+            return
+        # MMEngine counts iterations; with accumulation not each is a step
+        every = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
+        if runner.iter < min(every, runner.max_iters) or runner.iter == 0:
+            print_log(
+                'No checkpoint is called best by this validation: the '
+                'optimiser has made no step yet.',
+                logger='current',
+            )
+            return
+        for key in self.key_indicators if self.save_best else []:
+            if key != 'auto' and metrics:
+                require_key(metrics, key)
+        self._position = dict(epoch=runner.epoch, iter=runner.iter)
+        self._written = False
+        super().after_val_epoch(runner, metrics or {})
+        if not self._written and any(
+            isinstance(hook, RetrievalEarlyStoppingHook)
+            for hook in runner.hooks
+        ):
+            self._write_again(runner)
+        self._position = None
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Correct the position that ``FlexibleRunner`` counts.
+
+        Args:
+            runner (Runner): The runner of the training.
+            checkpoint (dict): What is about to be written.
+        """
+        if self._position is not None:
+            checkpoint['meta'].update(self._position)
+
+    def _save_checkpoint_with_step(
+        self, runner: Runner, step: int, meta: dict
+    ) -> None:
+        """Write a checkpoint, and remember that it was."""
+        super()._save_checkpoint_with_step(runner, step, meta)
+        self._written = True
+
+    def _write_again(self, runner: Runner) -> None:
+        """Bring this step's checkpoint up to date with its validation."""
+        step = runner.epoch if self.by_epoch else runner.iter
+        name = self.filename_tmpl.format(step)
+        if self.last_ckpt and osp.basename(self.last_ckpt) == name:
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            self._save_checkpoint_with_step(runner, step, meta)
+
+    def _publish_model(self, runner: Runner, ckpt_path: str | None) -> None:
+        """Publish a checkpoint, if there is one."""
+        if ckpt_path is not None:
+            super()._publish_model(runner, ckpt_path)
+
+    def _init_rule(
+        self, rules: Sequence[str | None], key_indicators: Sequence[str]
+    ) -> None:
+        """Take rules as given, and settle them once metrics are there.
+
+        MMEngine calls this in the constructor, and again when ``'auto'``
+        finds its key.
+        """
+        if len(rules) == 1:
+            rules = list(rules) * len(key_indicators)
+        settled = []
+        for key, given in zip(key_indicators, rules, strict=True):
+            rule = given
+            if key != 'auto' and self._val_loop is not None:
+                rule = stated_rule(self._val_loop, key, given)
+                if rule is None:  # of a metric that states nothing
+                    super()._init_rule([given], [key])
+                    rule = self.rules[0]
+            elif given is not None and given not in self.rule_map:
+                raise ValueError(
+                    f"'rule' must be 'greater', 'less' or None, but got "
+                    f'{given!r}.'
+                )
+            if rule is not None:
+                self.is_better_than[key] = self.rule_map[rule]
+            settled.append(rule)
+        self.rules, self.key_indicators = settled, list(key_indicators)
+
+    def _own_best(self, runner: Runner) -> None:
+        """Move paths of a resumed run into this folder, or forget them."""
+        hub = runner.message_hub
+        single = len(self.key_indicators) == 1
+        for key in self.key_indicators:
+            suffix = '' if single else f'_{key}'
+            path = hub.runtime_info.get(f'best_ckpt{suffix}')
+            if path is None:
+                continue
+            name = osp.basename(path)
+            start = f'best_{key}_'.replace('/', '_')
+            if key != 'auto' and not name.startswith(start):
+                print_log(
+                    f'The resumed run kept {name}; this one keeps the best '
+                    f'of {key!r} and starts to compare anew.',
+                    logger='current',
+                    level=logging.WARNING,
+                )
+                hub.pop_info(f'best_score{suffix}')
+                own = None
+            else:
+                own = self.file_backend.join_path(self.out_dir, name)
+                if not self.file_backend.exists(own):  # not copied
+                    own = None
+            hub.update_info(f'best_ckpt{suffix}', own)
+            if single:
+                self.best_ckpt_path = own
+            else:
+                self.best_ckpt_path_dict[key] = own
+
+
+def _check_validation(loop: Any) -> None:
+    """Refuse a training loop that has a validation and never comes to it."""
+    unit = 'iters' if isinstance(loop, IterBasedTrainLoop) else 'epochs'
+    length = getattr(loop, f'max_{unit}')
+    if getattr(loop, 'val_interval', 1) < 1:
+        raise ValueError(
+            f'train_cfg.val_interval must be at least 1, but got '
+            f'{loop.val_interval}. To train without validation, use '
+            '--no-validate.'
+        )
+    if getattr(loop, 'val_begin', 1) > length:
+        raise ValueError(
+            f'train_cfg.val_begin is {loop.val_begin}, but max_{unit} is '
+            f'{length}: nothing would be validated, and no checkpoint called '
+            'best. Make it smaller, or train with --no-validate.'
+        )

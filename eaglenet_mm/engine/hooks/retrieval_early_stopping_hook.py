@@ -1,0 +1,96 @@
+"""Early stopping that asks the metric which way is up."""
+
+from __future__ import annotations
+
+from math import inf
+from typing import Any
+
+from mmengine.hooks import EarlyStoppingHook
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+
+from eaglenet_mm.registry import HOOKS
+
+from .metric_rules import require_key, stated_rule
+
+
+@HOOKS.register_module(
+    name=['EarlyStoppingHook', 'RetrievalEarlyStoppingHook']
+)
+class RetrievalEarlyStoppingHook(EarlyStoppingHook):
+    """MMEngine's ``EarlyStoppingHook`` that needs no ``rule``.
+
+    In configs with ``default_scope = 'eaglenet_mm'`` it answers to
+    ``EarlyStoppingHook``. Differs from MMEngine's: the metric states the rule
+    for each key; a contradicting one and an unknown key are refused before
+    the first step, where MMEngine's warns and never stops; and a resumed run
+    goes on from the best value and the patience that were reached.
+
+    Args:
+        monitor (str): Key of the metrics.
+        rule (str, optional): Only for metrics that do not state it.
+        **kwargs (Any): See :class:`mmengine.hooks.EarlyStoppingHook`.
+    """
+
+    # before CheckpointHook, so that what it writes holds this one's state
+    priority = 'LOW'
+
+    min_delta: float
+
+    def __init__(
+        self, monitor: str, rule: str | None = None, **kwargs: Any
+    ) -> None:
+        self._given = rule
+        super().__init__(monitor, rule or 'greater', **kwargs)
+        self._margin = abs(self.min_delta)
+
+    def before_train(self, runner: Runner) -> None:
+        """Settle the rule, and go on from the state of a resumed run.
+
+        Args:
+            runner (Runner): The runner of the training.
+
+        Raises:
+            KeyError: If no metric reports the key.
+            ValueError: If the rule contradicts the metric, or is missing for
+                one that states none.
+        """
+        if runner.val_loop is None:
+            return
+        rule = stated_rule(runner.val_loop, self.monitor, self._given)
+        self.rule = rule or self._given or self._init_rule(self.monitor)
+        sign = 1 if self.rule == 'greater' else -1
+        self.min_delta, self.best_score = sign * self._margin, -sign * inf
+        self.wait_count = 0
+        state = runner.message_hub.runtime_info.get(self._key())
+        if state is not None:
+            self.best_score, self.wait_count = state
+        if self.wait_count >= self.patience:
+            runner.train_loop.stop_training = True
+            print_log(
+                'The resumed run had been stopped early: the last '
+                f'{self.wait_count} values of {self.monitor!r} did not '
+                'improve. Give a larger patience to go on.',
+                logger='current',
+            )
+
+    def after_val_epoch(
+        self, runner: Runner, metrics: dict[str, float]
+    ) -> None:
+        """Decide whether to stop the training.
+
+        Args:
+            runner (Runner): The runner of the training.
+            metrics (dict[str, float]): Of the validation.
+
+        Raises:
+            KeyError: If the validation did not report the key.
+        """
+        require_key(metrics, self.monitor)
+        super().after_val_epoch(runner, metrics)
+        runner.message_hub.update_info(
+            self._key(), [self.best_score, self.wait_count]
+        )
+
+    def _key(self) -> str:
+        return f'early_stopping_{self.monitor}'

@@ -1,0 +1,402 @@
+"""Refuse to resume from a file that does not hold the whole training."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mmengine.hooks import EMAHook, Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import Runner
+
+from eaglenet_mm.registry import HOOKS
+from eaglenet_mm.utils.safe_checkpoint import find_latest_checkpoint
+
+#: What every checkpoint of a training holds, whoever wrote it.
+_ALWAYS = ('meta', 'state_dict', 'message_hub')
+#: Settings of an optimiser that a checkpoint brings with it. Others may be
+#: state that an optimiser keeps in its groups.
+_SETTINGS = (
+    'lr',
+    'weight_decay',
+    'betas',
+    'momentum',
+    'eps',
+    'nesterov',
+    'amsgrad',
+    'decoupled_weight_decay',
+    'max_grad_norm',
+)
+#: State of a schedule that moves with the steps.
+_MOVING = {
+    'last_step',
+    '_global_step',
+    '_last_value',
+    'base_values',
+    'verbose',
+}
+
+
+@HOOKS.register_module()
+class StrictResumeHook(Hook):
+    """Check that a resumed checkpoint holds the state of a whole training.
+
+    MMEngine takes what it finds and starts the rest anew without a word: of a
+    ``best_*.pth`` the optimiser and the schedule, so that the warm-up begins
+    again in the middle of the training. This hook compares, before anything
+    is loaded, the checkpoint with what the run at hand would save: optimiser
+    and its settings, loss scale, schedules, and what hooks store, such as the
+    averages of ``EMAHook``. It sees what ``Runner`` and ``FlexibleRunner``
+    resume; weights are checked when they are loaded.
+
+    A schedule is saved with its length. If the config's is another, as with a
+    larger ``max_epochs``, a warning says so, and the saved one goes on.
+
+    Args:
+        stretch_schedule (bool): Take the schedule of the config instead, at
+            the step where the checkpoint stands: the learning rates are
+            those of a training that had the config's length from its start.
+            Defaults to False.
+    """
+
+    priority = 'HIGHEST'  # before EMAHook exchanges the weights
+
+    def __init__(self, stretch_schedule: bool = False) -> None:
+        self.stretch_schedule = stretch_schedule
+
+    def before_train(self, runner: Runner) -> None:
+        """Say so when a resumed training is at its end already.
+
+        Args:
+            runner (Runner): The runner of the training.
+        """
+        loop = runner.train_loop
+        if loop.iter and (
+            loop.iter >= loop.max_iters or loop.epoch >= loop.max_epochs > 1
+        ):
+            print_log(
+                f'Nothing is left to train: the checkpoint is of epoch '
+                f'{loop.epoch}, iteration {loop.iter}, and the config ends '
+                f'at epoch {loop.max_epochs}, iteration {loop.max_iters}.',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare a checkpoint that is resumed with the run.
+
+        Args:
+            runner (Runner): With optimiser and schedules built.
+            checkpoint (dict): As it was read. With ``stretch_schedule``, its
+                schedules and learning rates are replaced.
+
+        Raises:
+            ValueError: If something is missing or of another kind; names it.
+        """
+        _begin_averages(runner)
+        # MMEngine's own mark, as EMAHook reads it
+        built = not isinstance(runner.optim_wrapper, dict | None)
+        if not runner._resume or not built:
+            return
+        path = _resumed_path(runner)
+        self._check_presence(runner, checkpoint, path)
+        for name, saved, wrapper in _optimizers(runner, checkpoint):
+            every = getattr(wrapper, '_accumulative_counts', 1)
+            stepped = checkpoint['meta']['iter'] >= every
+            _check_optimizer(path, name, saved, wrapper, stepped)
+        changed = _changed_schedules(runner, checkpoint, path)
+        if self.stretch_schedule:
+            _stretch(runner, checkpoint)
+        elif changed:
+            print_log(
+                f'The learning-rate schedule of {path} was made for another '
+                f'length than the config has: {"; ".join(changed)}. It goes '
+                'on as it was made; past its end the rate stays where it '
+                'ended. To stretch it to the length of the config, resume '
+                'with --cfg-options '
+                'default_hooks.strict_resume.stretch_schedule=True.',
+                logger='current',
+                level=logging.WARNING,
+            )
+
+    def _check_presence(
+        self, runner: Runner, checkpoint: dict, path: str
+    ) -> None:
+        """Name what the run would save and the checkpoint has not."""
+        missing = [key for key in _ALWAYS if key not in checkpoint]
+        position = checkpoint.get('meta', {})
+        missing += [
+            f'meta.{k}' for k in ('epoch', 'iter') if k not in position
+        ]
+        if not _is_optimizer_state(runner, checkpoint.get('optimizer')):
+            missing.append('optimizer')
+        if runner.param_schedulers and not checkpoint.get('param_schedulers'):
+            missing.append('param_schedulers')
+        kept = _kept_by_hooks(runner)
+        for hook, key, value in kept:
+            found = checkpoint.get(key)
+            if found is None:
+                missing.append(f'{key} of {hook}')
+            elif key == 'ema_state_dict' and found.keys() != value.keys():
+                names = sorted(found.keys() ^ value.keys())
+                missing.append(f'{key} with the same keys ({names[:3]})')
+        if missing:
+            raise ValueError(
+                f'{path} cannot be resumed: it lacks {", ".join(missing)}, '
+                'which would start anew in the middle of the training. '
+                'Checkpoints called best, published ones and those of '
+                'save_optimizer=False hold weights alone. Resume from '
+                'another file of the run (epoch_*.pth, iter_*.pth), or begin '
+                'a new training from the weights: leave --resume out and '
+                f'give --cfg-options load_from={path}'
+            )
+        if 'ema_state_dict' in checkpoint.keys() - {key for _, key, _ in kept}:
+            raise ValueError(
+                f'{path} cannot be resumed: its weights are the averages of '
+                'an EMAHook, and those that were trained are in its '
+                'ema_state_dict, which no hook of this config reads. Add the '
+                'EMAHook to custom_hooks, or begin a new training from the '
+                'averages: leave --resume out and give --cfg-options '
+                f'load_from={path}'
+            )
+
+
+def _begin_averages(runner: Any) -> None:
+    """Let EMAHook have its averages before a checkpoint brings others.
+
+    FlexibleRunner of MMEngine 0.10 reads checkpoints before it calls
+    ``before_run``, which makes them; called then, it would forget what was
+    loaded.
+    """
+    for hook in runner.hooks:
+        if isinstance(hook, EMAHook) and not hasattr(hook, 'ema_model'):
+            hook.before_run(runner)
+            hook.before_run = lambda runner: None
+
+
+def _resumed_path(runner: Any) -> str:
+    """Find what is resumed, which hooks are not told."""
+    if isinstance(runner._resume, str):
+        return runner._resume
+    return runner._load_from or str(find_latest_checkpoint(runner.work_dir))
+
+
+def _is_optimizer_state(runner: Any, saved: Any) -> bool:
+    """Tell whether the state of every optimiser is there."""
+    if isinstance(runner.optim_wrapper, OptimWrapperDict):
+        names = runner.optim_wrapper.keys()
+        return isinstance(saved, Mapping) and all(n in saved for n in names)
+    return isinstance(saved, Mapping) and {'state', 'param_groups'} <= set(
+        saved
+    )
+
+
+def _optimizers(
+    runner: Any, checkpoint: dict
+) -> Iterator[tuple[str, Mapping, Any]]:
+    """Pair the saved states with the wrappers at hand."""
+    wrapper, saved = runner.optim_wrapper, checkpoint['optimizer']
+    if isinstance(wrapper, OptimWrapperDict):
+        for name, inner in wrapper.items():
+            yield f'optimizer {name!r}', saved[name], inner
+    else:
+        yield 'the optimiser', saved, wrapper
+
+
+def _check_optimizer(
+    path: str, name: str, saved: Mapping, wrapper: Any, stepped: bool
+) -> None:
+    """Compare one optimiser: kind, groups, settings and loss scale."""
+    # not of its state_dict, which sharded optimisers gather
+    own = wrapper.optimizer.param_groups
+    kind = type(wrapper.optimizer).__name__
+    groups = saved['param_groups']
+    differences = []
+    if ('loss_scaler' in saved) != hasattr(wrapper, 'loss_scaler'):
+        there = 'has a' if 'loss_scaler' in saved else 'lacks the'
+        differences.append(
+            f'it {there} loss_scaler, and the config has '
+            f'{type(wrapper).__name__}'
+        )
+    remembers = any('betas' in g or g.get('momentum') for g in groups)
+    if stepped and remembers and not saved['state']:
+        differences.append(f'its {kind} has lost the moments of all steps')
+    if len(groups) != len(own):
+        differences.append(
+            f'it has {len(groups)} groups of parameters, the config {len(own)}'
+        )
+    else:
+        differences += _different_settings(groups, own, kind)
+    if differences:
+        raise ValueError(
+            f'{path} cannot be resumed: {name} is another one; '
+            f'{"; ".join(differences)}. Resume with the settings that the '
+            'run was started with, or begin a new training from its weights: '
+            f'leave --resume out and give --cfg-options load_from={path}'
+        )
+
+
+def _different_settings(
+    saved: list[dict], own: list[dict], kind: str
+) -> list[str]:
+    """Name settings that the checkpoint would silently overrule."""
+    found: dict[str, str] = {}
+    for theirs, ours in zip(saved, own, strict=True):
+        only_there, only_here = (
+            sorted(key for key in keys if not key.startswith('initial_'))
+            for keys in (theirs.keys() - ours, ours.keys() - theirs)
+        )
+        # another version of one optimiser adds settings, and loses none
+        if only_there and only_here:
+            return [
+                f'it has the settings {only_there}, where {kind} of the '
+                f'config has {only_here}'
+            ]
+        for name in _SETTINGS:
+            # a setting that is scheduled is compared by where it begins
+            begin = f'initial_{name}'
+            scheduled = (begin in theirs) + (begin in ours)
+            key = begin if scheduled == 2 else name
+            if scheduled == 1 or key not in theirs or key not in ours:
+                continue
+            if name == 'betas' and 'initial_momentum' in theirs:
+                continue  # a schedule of the momentum moves them
+            if _plain(theirs[key]) != _plain(ours[key]):
+                found.setdefault(
+                    name,
+                    f'it has {name} {theirs[key]}, the config {ours[key]}',
+                )
+    return list(found.values())
+
+
+def _plain(value: Any) -> Any:
+    """Make settings comparable: tuples of a config are lists at times."""
+    return list(value) if isinstance(value, tuple | list) else value
+
+
+def _kept_by_hooks(runner: Any) -> list[tuple[str, str, Any]]:
+    """List what hooks add to a checkpoint: their name, the key, the value."""
+    model = runner.model
+    while is_model_wrapper(model):
+        model = model.module
+    draft: dict[str, Any] = {
+        'meta': {},
+        'state_dict': model.state_dict(),
+        'message_hub': {},
+        'optimizer': {},
+        'param_schedulers': [],
+    }
+    added = []
+    for hook in runner.hooks:
+        before = set(draft)
+        if hasattr(hook, 'before_save_checkpoint'):
+            hook.before_save_checkpoint(runner, checkpoint=draft)
+        added += [
+            (type(hook).__name__, key, draft[key])
+            for key in draft.keys() - before
+        ]
+    return added
+
+
+def _named_schedules(
+    schedules: Any, prefix: str = ''
+) -> list[tuple[str, Any]]:
+    """Flatten the schedules of one or several optimisers."""
+    if isinstance(schedules, Mapping):
+        return [
+            item
+            for name, inner in schedules.items()
+            for item in _named_schedules(inner, f'{prefix}{name}.')
+        ]
+    return [(f'{prefix}{i}', one) for i, one in enumerate(schedules or [])]
+
+
+def _changed_schedules(runner: Any, checkpoint: dict, path: str) -> list[str]:
+    """Name settings of schedules that differ; refuse schedules that do."""
+    own = _named_schedules(runner.param_schedulers)
+    saved = dict(_named_schedules(checkpoint.get('param_schedulers')))
+    changed = []
+    for name, schedule in own:
+        state = schedule.state_dict()
+        if state.keys() != saved.get(name, {}).keys():
+            saved = {}
+            break
+        kind = type(schedule).__name__
+        changed += [
+            f'{kind} {key} {saved[name][key]}, now {value}'
+            for key, value in state.items()
+            if key not in _MOVING and saved[name][key] != value
+        ]
+    if len(saved) != len(own):
+        kinds = [type(schedule).__name__ for _, schedule in own]
+        raise ValueError(
+            f'{path} cannot be resumed: its param_schedulers are others than '
+            f'those of the config, {kinds}. Resume with the schedule that '
+            'the run was started with, or begin a new training from its '
+            f'weights: leave --resume out and give --cfg-options '
+            f'load_from={path}'
+        )
+    info = checkpoint['message_hub'].get('runtime_info', {})
+    for key in ('max_epochs', 'max_iters') if own else ():
+        before, now = info.get(key), getattr(runner, key)
+        if before is not None and before != now:
+            changed.append(f'{key} {before}, now {now}')
+    return changed
+
+
+def _stretch(runner: Any, checkpoint: dict) -> None:
+    """Put the schedules of the config where the checkpoint stands."""
+    schedules = runner.param_schedulers
+    if not schedules:
+        return
+    if isinstance(schedules, Mapping) or any(
+        hasattr(schedule, 'monitor') for schedule in schedules
+    ):
+        raise ValueError(
+            'stretch_schedule=True needs schedules that depend on the step '
+            'alone, of one optimiser, but got '
+            f'{[type(one).__name__ for _, one in _named_schedules(schedules)]}'
+            '. Leave it out.'
+        )
+    epochs, steps = checkpoint['meta']['epoch'], checkpoint['meta']['iter']
+    with warnings.catch_warnings():
+        # no optimiser has stepped yet in this process: right
+        warnings.filterwarnings('ignore', message='Detected call of')
+        done = 0
+        for epoch in range(epochs + 1):
+            until = steps * (epoch + 1) // epochs if epoch < epochs else steps
+            for _ in range(until - done):
+                _step(schedules, by_epoch=False)
+            done = until
+            if epoch < epochs:
+                _step(schedules, by_epoch=True)
+    saved = checkpoint['optimizer']
+    groups = [*saved['param_groups']]
+    if saved.get('base_param_settings') is not None:
+        groups.append(saved['base_param_settings'])
+    for group, own in zip(
+        groups, runner.optim_wrapper.param_groups, strict=True
+    ):
+        for name in {schedule.param_name for schedule in schedules}:
+            group[name] = own[name]
+    checkpoint['param_schedulers'] = [
+        copy.deepcopy(schedule.state_dict()) for schedule in schedules
+    ]
+    rates = sorted({group['lr'] for group in saved['param_groups']})
+    print_log(
+        f'The schedule of the config goes on at iteration {steps}; learning '
+        f'rates {", ".join(f"{rate:.3g}" for rate in rates)}.',
+        logger='current',
+    )
+
+
+def _step(schedules: list[Any], by_epoch: bool) -> None:
+    """Move the schedules of one kind by a step."""
+    for schedule in schedules:
+        if schedule.by_epoch is by_epoch:
+            schedule.step()
