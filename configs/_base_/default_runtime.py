@@ -16,8 +16,8 @@ default_hooks = dict(
     contrastive_batch=dict(type='ContrastiveBatchHook'),
     logit_scale=dict(type='LogitScaleClampHook'),
     strict_resume=dict(type='StrictResumeHook', stretch_schedule=False),
+    dataset_epoch=dict(type='DatasetEpochHook'),
 )
-custom_hooks = [dict(type='DatasetEpochHook')]
 
 env_cfg = dict(
     cudnn_benchmark=False,
