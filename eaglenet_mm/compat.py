@@ -5,6 +5,7 @@ its own defect first and leaves a healthy installation alone, so that it ends
 by itself when the cause is mended upstream.
 """
 
+import functools
 import importlib.metadata
 import os.path as osp
 import re
@@ -28,6 +29,7 @@ def apply() -> None:
     complete_localizers()
     disable_broken_multimodal()
     read_checkpoints_safely()
+    keep_updates_uncompiled()
 
 
 def require_mmcv() -> None:
@@ -165,6 +167,30 @@ def read_checkpoints_safely() -> bool:
         checkpoint.load_url = safe_checkpoint.load_checkpoint_url
         needed = True
     return needed
+
+
+def keep_updates_uncompiled() -> bool:
+    """Let ``compile=True`` leave backward pass and optimizer alone.
+
+    Cause: MMEngine 0.10.7 compiles the whole ``train_step``. torch then
+    traces the step of the optimizer as well, which raises for parameter
+    groups of MMEngine, is traced anew for every learning rate, and changes
+    the numbers of Adam. End: an MMEngine that compiles the model.
+
+    Returns:
+        bool: Whether the repair was needed.
+    """
+    import torch
+    from mmengine.optim import OptimWrapper
+
+    update = OptimWrapper.update_params
+    if hasattr(update, '__wrapped__'):
+        return False
+    # unlike torch.compiler.disable, without the import of the compiler
+    OptimWrapper.update_params = functools.wraps(update)(
+        torch._disable_dynamo(update)
+    )
+    return True
 
 
 def _chooses(loader: types.FunctionType) -> bool:

@@ -202,12 +202,24 @@ class TextVideoRetriever(BaseModel):
                 f"mode must be 'loss', 'tensor' or 'predict', but is {mode!r}."
             )
         if mode == 'loss':
-            return self.head.loss(*self._encode_for_loss(inputs))
+            return self._lose(*self._encode_for_loss(inputs))
         text = self.encode_text(inputs['token_ids'])
         video = self.encode_video(inputs['pixels'], inputs['frame_mask'])
         if mode == 'tensor':
             return text, video
         return self._predict(text, video, inputs, data_samples)
+
+    @torch.compiler.disable
+    def _lose(
+        self, text: TextFeatures, video: VideoFeatures
+    ) -> dict[str, Tensor]:
+        """Compute the losses as written, also where a Runner compiles.
+
+        Heads draw keyed random numbers, keep workspaces and replay buffers,
+        and have backward passes of their own: a compiler has nothing to gain
+        there and does not follow. The encoders take the time.
+        """
+        return self.head.loss(text, video)
 
     def _encode_for_loss(
         self, inputs: dict[str, Tensor]
