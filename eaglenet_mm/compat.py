@@ -5,7 +5,6 @@ its own defect first and leaves a healthy installation alone, so that it ends
 by itself when the cause is mended upstream.
 """
 
-import functools
 import importlib.metadata
 import os.path as osp
 import re
@@ -187,9 +186,7 @@ def keep_updates_uncompiled() -> bool:
     if hasattr(update, '__wrapped__'):
         return False
     # unlike torch.compiler.disable, without the import of the compiler
-    OptimWrapper.update_params = functools.wraps(update)(
-        torch._disable_dynamo(update)
-    )
+    OptimWrapper.update_params = torch._disable_dynamo(update)
     return True
 
 

@@ -42,7 +42,7 @@ def add_low_rank(
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
-        from peft.tuners.lora import MultiheadAttention
+        from peft.tuners.lora.layer import MultiheadAttention
     except ImportError as err:
         raise ImportError(
             'lora needs the package peft. Install it with: '
@@ -51,8 +51,8 @@ def add_low_rank(
     chosen = dict(settings)
     if not set(chosen) & set(TARGETS):
         chosen |= TARGETS
-    parts = {id(value): name for name, value in tower.state_dict(
-        keep_vars=True).items()}  # fmt: skip
+    before = tower.state_dict(keep_vars=True)
+    names = {id(value): name for name, value in before.items()}
     try:
         inject_adapter_in_model(LoraConfig(**chosen), tower)
     except (TypeError, ValueError) as err:
@@ -70,7 +70,7 @@ def add_low_rank(
             'target_parameters instead.'
         )
     return {
-        parts[id(value)]: name
+        names[id(value)]: name
         for name, value in tower.state_dict(keep_vars=True).items()
-        if id(value) in parts and parts[id(value)] != name
+        if names.get(id(value), name) != name
     }
