@@ -24,6 +24,7 @@ HUGGING_FACE = ['transformers>=4.40']
 SEARCH = ['faiss-cpu>=1.8']
 MILVUS = ['pymilvus>=2.4.2', 'milvus-lite>=2.4.8']
 DEMO = ['python-multipart>=0.0.9', 'starlette>=0.37', 'uvicorn>=0.29']
+LORA = ['peft>=0.17']  # the first with target_parameters
 EXPORT = ['onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.2']
 TENSORBOARD = ['tensorboard>=2.15']
 
@@ -111,6 +112,7 @@ setup(
         'search': SEARCH,
         'milvus': MILVUS,
         'demo': DEMO,
+        'lora': LORA,
         'export': EXPORT,
         'video': VIDEO,
         'tensorboard': TENSORBOARD,
@@ -127,6 +129,7 @@ setup(
             'wheel',
             *DEMO,
             *EXPORT,
+            *LORA,
             *MILVUS,
             *SEARCH,
             *TENSORBOARD,

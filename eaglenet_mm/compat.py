@@ -33,6 +33,7 @@ def apply() -> None:
     start_loaders_late()
     let_configs_be_inherited()
     resume_from_own_folder()
+    keep_updates_uncompiled()
 
 
 def require_mmcv() -> None:
@@ -253,6 +254,28 @@ def resume_from_own_folder() -> bool:
             vars(module)['find_latest_checkpoint'] = (
                 safe_checkpoint.find_latest_checkpoint
             )
+    return True
+
+
+def keep_updates_uncompiled() -> bool:
+    """Let ``compile=True`` leave backward pass and optimizer alone.
+
+    Cause: MMEngine 0.10.7 compiles the whole ``train_step``. torch then
+    traces the step of the optimizer as well, which raises for parameter
+    groups of MMEngine, is traced anew for every learning rate, and changes
+    the numbers of Adam. End: an MMEngine that compiles the model.
+
+    Returns:
+        bool: Whether the repair was needed.
+    """
+    import torch
+    from mmengine.optim import OptimWrapper
+
+    update = OptimWrapper.update_params
+    if hasattr(update, '__wrapped__'):
+        return False
+    # unlike torch.compiler.disable, without the import of the compiler
+    OptimWrapper.update_params = torch._disable_dynamo(update)
     return True
 
 

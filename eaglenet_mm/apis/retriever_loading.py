@@ -156,13 +156,23 @@ def warn_of_random_weights(parts: list[str]) -> None:
 
 
 def _names_weights(settings: Any) -> bool:
-    """Whether settings name pretrained weights somewhere."""
+    """Whether settings name weights to start from somewhere."""
     if isinstance(settings, list | tuple):
         return any(_names_weights(value) for value in settings)
-    if isinstance(settings, dict | ConfigDict):
-        if settings.get('pretrained') or type_name(settings) in _PRETRAINED:
-            return True
-        if isinstance(settings.get('model'), str):  # a folder of transformers
-            return True
-        return any(_names_weights(value) for value in settings.values())
-    return False
+    if not isinstance(settings, dict | ConfigDict):
+        return False
+    if any(settings.get(name) for name in ('pretrained', 'checkpoint')):
+        return True
+    if type_name(settings) in _PRETRAINED:  # of init_cfg
+        return True
+    # model folders, which come with weights: of open_clip, of transformers
+    has_folder = any(
+        str(name).startswith(('local-dir:', 'hf-hub:'))
+        for name in (
+            settings.get('arch'),
+            str(settings.get('type')).partition('.')[2],
+        )
+    ) or isinstance(settings.get('model'), str)
+    if has_folder and settings.get('pretrained') is not False:
+        return True
+    return any(_names_weights(value) for value in settings.values())

@@ -120,6 +120,7 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
                     f'set {name} of the encoder too.'
                 )
 
+    @torch.compiler.disable  # lists of any length: nothing to compile
     def forward(
         self, data: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:

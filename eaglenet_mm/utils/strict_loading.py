@@ -80,6 +80,12 @@ def _check_shapes(owner: Any, checkpoint: Mapping[str, Any]) -> None:
         re.sub('^module[.]', '', name): value
         for name, value in owner.model.state_dict().items()
     }
+    # position embeddings that an encoder brings to its own size in loading
+    resized = {
+        re.sub('^module[.]', '', f'{name}.tower.positional_embedding')
+        for name, module in owner.model.named_modules()
+        if getattr(module, 'resize_positions', False)
+    }
     common = found.keys() & wanted.keys()
     if not common:
         raise RuntimeError(
@@ -90,7 +96,7 @@ def _check_shapes(owner: Any, checkpoint: Mapping[str, Any]) -> None:
         f'size mismatch for {name}: the model has '
         f'{tuple(wanted[name].shape)}, the checkpoint '
         f'{tuple(found[name].shape)}'
-        for name in sorted(common)
+        for name in sorted(common - resized)
         if wanted[name].shape != found[name].shape
     ]
     if different:

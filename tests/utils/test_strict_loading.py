@@ -103,6 +103,36 @@ def test_partial_checkpoints_must_fit(partial_runner, tmp_path, state, match):
         partial_runner.load_checkpoint(path)
 
 
+def test_partial_checkpoints_with_positions_of_another_size(
+    partial_runner, tmp_path
+):
+    """An encoder that resizes them has done so when shapes are compared."""
+
+    class Encoder(nn.Module):
+        resize_positions = True
+
+        def __init__(self):
+            super().__init__()
+            self.tower = nn.Module()
+            self.tower.positional_embedding = nn.Parameter(torch.zeros(3, 1))
+
+        def _load_from_state_dict(self, state_dict, prefix, *rest):
+            name = f'{prefix}tower.positional_embedding'
+            state_dict[name] = state_dict[name][:3]
+            super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    partial_runner.model.encoder = Encoder()
+    state = partial_runner.model.state_dict()
+    name = 'encoder.tower.positional_embedding'
+    state[name] = torch.arange(4.0).unsqueeze(1)
+    partial_runner.load_checkpoint(save(state, tmp_path / 'a.pth'))
+    table = partial_runner.model.encoder.tower.positional_embedding
+    assert torch.equal(table.data, state[name][:3])
+    Encoder.resize_positions = False
+    with pytest.raises(ValueError, match=name):
+        partial_runner.load_checkpoint(str(tmp_path / 'a.pth'))
+
+
 def test_long_lists_are_cut(runner, tmp_path):
     path = save(Model(400).state_dict(), tmp_path / 'deep.pth')
     with pytest.raises(ValueError, match='unexpected') as info:

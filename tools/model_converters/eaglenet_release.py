@@ -16,6 +16,7 @@ from eaglenet_mm.models.converters import (
 )
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.utils.config_reading import open_config
+from eaglenet_mm.utils.launch import skip_pretrained
 from eaglenet_mm.utils.safe_checkpoint import load_checkpoint_file
 
 
@@ -40,8 +41,7 @@ def build_model(path: str) -> torch.nn.Module:
     """Build the model of a config without fetching pretrained weights."""
     config = open_config(path)
     init_default_scope(config.get('default_scope', 'eaglenet_mm'))
-    for part in ('text_encoder', 'video_encoder'):
-        config.model[part]['pretrained'] = None
+    skip_pretrained(config)
     return MODELS.build(config.model)
 
 

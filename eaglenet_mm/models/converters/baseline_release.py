@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from .clip_names import CLIP_SCALE, rename_clip
 from .clip_start import fill_from_clip
-from .encoder_fit import check_encoders
+from .encoder_fit import check_encoders, resize_tables
 from .method_names import rename_head
 from .model_fit import check_model_fit
 from .release_checks import check_method, check_names
@@ -169,6 +169,7 @@ def _fit(
                     f'{name}: the first {needed} of {rows} rows, as many as '
                     'the config has'
                 )
+    report.notes += resize_tables(ours, model)
     if LOG_SCALE not in expected:
         ours.pop(LOG_SCALE)
         report.converted.pop(CLIP_SCALE, None)

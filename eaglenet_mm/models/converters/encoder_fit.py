@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from open_clip.transformer import QuickGELU
-from torch import nn
+from torch import Tensor, nn
 
 from eaglenet_mm.models.encoders.clip_encoder import CLIPEncoder
+from eaglenet_mm.models.encoders.clip_positions import TABLE, fit_positions
 
 #: Width of an attention head in all models of OpenAI.
 HEAD_WIDTH = 64
@@ -55,6 +56,31 @@ def check_encoders(
             )
         if side == 'video_encoder' and shifted is not None:
             _check_shift(blocks, shifted)
+    return notes
+
+
+def resize_tables(ours: dict[str, Tensor], model: nn.Module) -> list[str]:
+    """Bring positions to the size of encoders with ``resize_positions``.
+
+    Args:
+        ours (dict[str, Tensor]): By our names, changed in place.
+        model (nn.Module): A text-video retriever with CLIP's encoders.
+
+    Returns:
+        list[str]: What was done.
+    """
+    notes = []
+    for side in ('text_encoder', 'video_encoder'):
+        encoder = getattr(model, side)
+        name = f'{side}.tower.{TABLE}'
+        if not encoder.resize_positions or name not in ours:
+            continue
+        rows = len(ours[name])
+        ours[name] = fit_positions(encoder.tower, ours[name]).clone()
+        if len(ours[name]) != rows:
+            notes.append(
+                f'{name}: resized from {rows} to {len(ours[name])} rows'
+            )
     return notes
 
 

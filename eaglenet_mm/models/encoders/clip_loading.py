@@ -7,6 +7,7 @@ from torch import Tensor
 
 from eaglenet_mm.utils.name_lists import name_some
 
+from .clip_positions import TABLE, describe_misfit, fit_positions
 from .clip_weights import CLIPWeights
 
 #: First parts of the text tower's names in a complete CLIP model.
@@ -78,6 +79,7 @@ def load_tower(
     side: str,
     *,
     quick_gelu: bool,
+    resize_positions: bool = False,
 ) -> int:
     """Load a tower, or say completely why the file does not fit.
 
@@ -89,6 +91,9 @@ def load_tower(
         weights (CLIPWeights): The file's tensors.
         side (str): ``'vision'`` or ``'text'``.
         quick_gelu (bool): Activation the tower was built with.
+        resize_positions (bool): Whether position embeddings of another size
+            are brought to that of the tower, see
+            :func:`~.clip_positions.fit_positions`. Defaults to False.
 
     Returns:
         int: Number of tensors loaded.
@@ -100,9 +105,13 @@ def load_tower(
     """
     tensors = select_tower(weights, side)
     expected = {k: tuple(v.shape) for k, v in tower.state_dict().items()}
-    table = 'positional_embedding'
-    if side == 'text' and table in tensors and table in expected:
-        tensors[table] = tensors[table][: expected[table][0]]
+    mend = 'Choose the arch the file was made with.'
+    if TABLE in tensors and TABLE in expected:
+        if side == 'text':
+            tensors[TABLE] = tensors[TABLE][: expected[TABLE][0]]
+        if resize_positions:
+            tensors[TABLE] = fit_positions(tower, tensors[TABLE])
+        mend = describe_misfit(tower, tensors[TABLE]) or mend
     problems = {
         'missing': [k for k in expected if k not in tensors],
         'unexpected': [k for k in tensors if k not in expected],
@@ -120,7 +129,7 @@ def load_tower(
         ]
         raise ValueError(
             f"'{weights.path}' does not fit the {side} tower; "
-            f'{"; ".join(lines)}. Choose the arch the file was made with.'
+            f'{"; ".join(lines)}. {mend}'
         )
     if weights.is_openai:
         _check_openai(tower, weights.path, quick_gelu)

@@ -27,18 +27,20 @@ class CLIPTextEncoder(CLIPEncoder):
     has no influence, and shorter inputs give the same features.
 
     Args:
-        arch (str or dict): Name of an open_clip model, or a dict with
-            ``embed_dim``, ``text_cfg`` and ``quick_gelu``.
-        pretrained (str, optional): See :class:`CLIPEncoder`. Defaults to
-            None, random weights.
+        arch (str or dict): Name of an open_clip model, a model folder, or a
+            dict with ``embed_dim``, ``text_cfg`` and ``quick_gelu``, see
+            :class:`CLIPEncoder`.
+        pretrained (str or bool, optional): See :class:`CLIPEncoder`.
+            Defaults to None, the weights of a model folder, else random ones.
         max_words (int, optional): Rows of the positional table, the most
             tokens a sentence may have; the first rows of a longer
-            pretrained table are taken. Defaults to the architecture's
+            pretrained table are taken, a shorter one needs
+            ``resize_positions=True``. Defaults to the architecture's
             ``context_length``.
         output_tokens (bool): Whether features of all tokens, projected as
             the sentence's, are returned as well. Defaults to False.
-        **kwargs: Freezing, checkpointing and precision, see
-            :class:`CLIPEncoder`.
+        **kwargs: Freezing, checkpointing, precision, resizing of positions
+            and LoRA, see :class:`CLIPEncoder`.
 
     Raises:
         ValueError: See :class:`CLIPEncoder`.
@@ -56,7 +58,7 @@ class CLIPTextEncoder(CLIPEncoder):
     def __init__(
         self,
         arch: str | Mapping[str, Any],
-        pretrained: str | None = None,
+        pretrained: str | bool | None = None,
         *,
         max_words: int | None = None,
         output_tokens: bool = False,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
-from typing import Any
+import json
+import os.path as osp
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, TypeGuard
 
 import open_clip
 import torch
+from open_clip.factory import parse_model_name
 from open_clip.model import _build_text_tower, _build_vision_tower
+from open_clip.pretrained import download_pretrained_from_hf
 from open_clip.transformer import (
     ResidualAttentionBlock,
     TextTransformer,
@@ -27,7 +31,9 @@ def resolve_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         arch (str or dict): Name of an open_clip model, for example
-            ``'ViT-B-32-quickgelu'``, or a dict with ``embed_dim``,
+            ``'ViT-B-32-quickgelu'``; a model folder as open_clip writes it,
+            ``'local-dir:PATH'``, or one of the Hugging Face Hub,
+            ``'hf-hub:OWNER/NAME'``; or a dict with ``embed_dim``,
             ``vision_cfg`` and / or ``text_cfg`` and, optionally,
             ``quick_gelu``.
 
@@ -35,11 +41,25 @@ def resolve_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
         dict: The four entries, ``quick_gelu`` always present.
 
     Raises:
-        ValueError: If open_clip has no such model, or the dict has other
-            keys.
+        FileNotFoundError: If a model folder is not there, or has no config.
+        ValueError: If open_clip has no such model, a model folder's config
+            cannot be read, or the dict has other keys.
         KeyError: If the dict has no ``embed_dim``.
     """
-    if isinstance(arch, str):
+    if is_model_folder(arch):
+        config = dict(_read_folder(arch)['model_cfg'])
+        if 'embed_dim' not in config:
+            raise KeyError(
+                f"The open_clip_config.json of arch='{arch}' has no "
+                "'embed_dim' in its model_cfg. Fetch the folder again."
+            )
+        if 'timm_model_name' in config.get('vision_cfg', {}):
+            # else timm would fetch weights that the folder's overwrite
+            config['vision_cfg'] = {
+                **config['vision_cfg'],
+                'timm_model_pretrained': False,
+            }
+    elif isinstance(arch, str):
         name = arch.replace('/', '-')
         config = open_clip.get_model_config(name)
         if config is None:
@@ -67,6 +87,63 @@ def resolve_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def is_model_folder(arch: str | Mapping[str, Any]) -> TypeGuard[str]:
+    """Tell whether ``arch`` means a model folder, here or on the Hub."""
+    return isinstance(arch, str) and parse_model_name(arch)[0] is not None
+
+
+def folder_pixel_statistics(arch: str) -> dict[str, tuple[float, ...]]:
+    """Read what a model folder states of its pixels.
+
+    Args:
+        arch (str): ``'local-dir:PATH'`` or ``'hf-hub:OWNER/NAME'``.
+
+    Returns:
+        dict: ``mean`` and ``std`` as far as they are stated.
+    """
+    stated = _read_folder(arch).get('preprocess_cfg') or {}
+    return {
+        name: tuple(stated[name])
+        for name in ('mean', 'std')
+        if stated.get(name) is not None
+    }
+
+
+def _read_folder(arch: str) -> dict[str, Any]:
+    """Read ``open_clip_config.json`` of a model folder."""
+    schema, place = parse_model_name(arch)
+    if schema == 'local-dir':
+        path = osp.join(osp.expanduser(place), 'open_clip_config.json')
+        if not osp.isfile(path):
+            raise FileNotFoundError(
+                f"arch='{arch}' needs a model folder as open_clip writes it, "
+                f'with open_clip_config.json, but there is no {path}. Mend '
+                'the path.'
+            )
+    else:
+        try:
+            path = download_pretrained_from_hf(
+                place, filename='open_clip_config.json'
+            )
+        except FileNotFoundError as err:
+            raise FileNotFoundError(
+                f"arch='{arch}': open_clip_config.json is neither in the "
+                f'cache of Hugging Face nor could it be fetched: {err}. '
+                f'Fetch the model by `hf download {place}`, or give a copy '
+                "of it as 'local-dir:PATH'."
+            ) from err
+    try:
+        with open(path, encoding='utf-8') as file:
+            content = json.load(file)
+    except ValueError as err:
+        raise ValueError(
+            f"arch='{arch}': {path} is no JSON: {err}. Fetch it again."
+        ) from err
+    if 'model_cfg' not in content:  # a config of open_clip's own list
+        content = {'model_cfg': content}
+    return content
+
+
 def _part(config: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Return ``vision_cfg`` or ``text_cfg`` as a plain dict."""
     if key not in config:
@@ -75,6 +152,24 @@ def _part(config: Mapping[str, Any], key: str) -> dict[str, Any]:
             f'{sorted(config)}.'
         )
     return dict(config[key])
+
+
+def _checked_size(
+    size: int | Sequence[int], vision_cfg: Mapping[str, Any]
+) -> tuple[int, int]:
+    """Height and width that hold whole patches."""
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    patch = vision_cfg.get('patch_size', 16)
+    patches = (patch, patch) if isinstance(patch, int) else tuple(patch)
+    if len(pair) != 2 or any(
+        not isinstance(side, int) or side < 1 or side % step
+        for side, step in zip(pair, patches, strict=True)
+    ):
+        raise ValueError(
+            'image_size must be one or two multiples of the patch size '
+            f'{patch}, pixels, but got {size!r}.'
+        )
+    return pair
 
 
 def _refuse(side: str, reason: str) -> ValueError:
@@ -116,6 +211,7 @@ def _resolve_layers(layers: Collection[int], num_layers: int) -> set[int]:
 def build_vision_tower(
     config: Mapping[str, Any],
     *,
+    image_size: int | Sequence[int] | None = None,
     shift_layers: Collection[int] = (),
     cast_dtype: torch.dtype | None = None,
 ) -> VisionTransformer:
@@ -123,6 +219,8 @@ def build_vision_tower(
 
     Args:
         config (dict): Of :func:`resolve_arch`.
+        image_size (int or tuple, optional): Height and width of the frames,
+            pixels. Defaults to the architecture's.
         shift_layers (Sequence[int]): Blocks with the patch shift, counted
             from 0, or from the end if negative. Defaults to none.
         cast_dtype (torch.dtype, optional): ``torch.float16`` for norms that
@@ -134,10 +232,12 @@ def build_vision_tower(
     Raises:
         KeyError: If the config has no ``vision_cfg``.
         ValueError: If the tower is no plain vision transformer with a class
-            token, a layer number is out of range, or the token grid is too
-            small to be shifted.
+            token, ``image_size`` is smaller than a patch, a layer number is
+            out of range, or the token grid is too small to be shifted.
     """
     vision_cfg = _part(config, 'vision_cfg')
+    if image_size is not None:
+        vision_cfg['image_size'] = _checked_size(image_size, vision_cfg)
     try:
         tower = _build_vision_tower(
             config['embed_dim'],

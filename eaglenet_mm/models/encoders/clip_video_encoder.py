@@ -13,7 +13,8 @@ from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import VideoFeatures
 
 from .clip_encoder import CLIPEncoder
-from .clip_tower import build_vision_tower
+from .clip_tower import build_vision_tower, is_model_folder
+from .open_clip_towers import pixel_statistics
 
 
 @MODELS.register_module()
@@ -32,18 +33,22 @@ class CLIPVideoEncoder(CLIPEncoder):
     real frame.
 
     Args:
-        arch (str or dict): Name of an open_clip model, or a dict with
-            ``embed_dim``, ``vision_cfg`` and ``quick_gelu``.
-        pretrained (str, optional): See :class:`CLIPEncoder`. Defaults to
-            None, random weights.
+        arch (str or dict): Name of an open_clip model, a model folder, or a
+            dict with ``embed_dim``, ``vision_cfg`` and ``quick_gelu``, see
+            :class:`CLIPEncoder`.
+        pretrained (str or bool, optional): See :class:`CLIPEncoder`.
+            Defaults to None, the weights of a model folder, else random ones.
+        image_size (int or tuple, optional): Height and width of the frames,
+            pixels, multiples of the patch size. Weights of another size need
+            ``resize_positions=True``. Defaults to the architecture's.
         shift_layers (Sequence[int]): Blocks with the patch shift, counted
             from 0, or from the end if negative; ``()`` for none. Defaults to
             ``(10, 11)``, the last two of ViT-B.
         output_patches (bool): Whether features of all patches, normalised
             and projected as the class token, are returned as well. Defaults
             to False.
-        **kwargs: Freezing, checkpointing and precision, see
-            :class:`CLIPEncoder`.
+        **kwargs: Freezing, checkpointing, precision, resizing of positions
+            and LoRA, see :class:`CLIPEncoder`.
 
     Raises:
         ValueError: See :class:`CLIPEncoder`; also if a shift layer does not
@@ -67,23 +72,30 @@ class CLIPVideoEncoder(CLIPEncoder):
     def __init__(
         self,
         arch: str | Mapping[str, Any],
-        pretrained: str | None = None,
+        pretrained: str | bool | None = None,
         *,
+        image_size: int | Sequence[int] | None = None,
         shift_layers: Sequence[int] = (10, 11),
         output_patches: bool = False,
         **kwargs: Any,
     ) -> None:
         self._shift_layers = tuple(shift_layers)
+        self._image_size = image_size
         super().__init__(arch, pretrained, **kwargs)
         #: Height and width of the frames, pixels.
         self.image_size: tuple[int, int] = tuple(self.tower.image_size)
         self.output_patches = output_patches
+        if is_model_folder(arch):  # which states what it was trained on
+            self.mean, self.std = pixel_statistics(arch, pretrained)
 
     def _build_tower(
         self, config: Mapping[str, Any], cast_dtype: torch.dtype | None
     ) -> VisionTransformer:
         return build_vision_tower(
-            config, shift_layers=self._shift_layers, cast_dtype=cast_dtype
+            config,
+            image_size=self._image_size,
+            shift_layers=self._shift_layers,
+            cast_dtype=cast_dtype,
         )
 
     def forward(
@@ -131,7 +143,7 @@ class CLIPVideoEncoder(CLIPEncoder):
         tower = self.tower
         # Under autocast the convolution gives half precision; the residual
         # stream stays in the precision of the weights.
-        dtype = tower.conv1.weight.dtype
+        dtype = tower.proj.dtype
         patches = tower.conv1(images.to(dtype)).to(dtype)  # (N, C, h, w)
         patches = patches.flatten(2).transpose(1, 2)  # (N, L - 1, C)
         first = tower.class_embedding.to(dtype).expand(len(images), 1, -1)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os.path as osp
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from open_clip.factory import _find_checkpoint_in_dir, parse_model_name
 from open_clip.pretrained import (
     download_pretrained,
+    download_pretrained_from_hf,
     get_pretrained_cfg,
     list_pretrained_tags_by_model,
 )
@@ -19,6 +22,7 @@ from torch import Tensor
 from eaglenet_mm.utils.name_lists import name_some
 from eaglenet_mm.utils.safe_checkpoint import load_checkpoint_file
 
+from .clip_tower import is_model_folder
 from .torchscript_archive import (
     is_torchscript_archive,
     read_torchscript_tensors,
@@ -45,6 +49,50 @@ class CLIPWeights:
     tensors: dict[str, Tensor]
     path: str
     is_openai: bool
+
+
+def find_start_weights(
+    pretrained: str | bool | None, arch: str | Mapping[str, Any]
+) -> str | None:
+    """Tell where an encoder's weights to start from lie.
+
+    Args:
+        pretrained (str or bool, optional): As given to the encoder.
+        arch (str or dict): As given to the encoder.
+
+    Returns:
+        str or None: What :func:`load_clip_weights` takes: ``pretrained``
+        itself, or the file of a model folder if that is None. None for
+        random weights.
+
+    Raises:
+        FileNotFoundError: If a model folder has no weights.
+        ValueError: If ``pretrained`` is True.
+    """
+    if pretrained is True:
+        raise ValueError(
+            'pretrained must be a tag, a file, None, or False for random '
+            'weights, but got True. Name the weights.'
+        )
+    if pretrained is not None or not is_model_folder(arch):
+        return pretrained or None
+    schema, place = parse_model_name(arch)
+    if schema == 'local-dir':
+        folder = Path(place).expanduser()
+        found = _find_checkpoint_in_dir(folder)
+        reason = f'{folder} has no *.safetensors, *.bin or *.pth'
+    else:
+        try:
+            found = download_pretrained_from_hf(place)
+        except FileNotFoundError as err:
+            found, reason = None, str(err)
+    if found is None:
+        raise FileNotFoundError(
+            f"arch='{arch}' should come with weights, but {reason}. Complete "
+            'the folder, give a file as pretrained, or set pretrained=False '
+            'for random weights.'
+        )
+    return found
 
 
 def load_clip_weights(
@@ -74,7 +122,9 @@ def load_clip_weights(
         of TorchScript archives only the tensors, by
         :func:`~.torchscript_archive.read_torchscript_tensors`.
     """
-    name = arch.replace('/', '-') if isinstance(arch, str) else None
+    name = None
+    if isinstance(arch, str) and not is_model_folder(arch):
+        name = arch.replace('/', '-')
     config = get_pretrained_cfg(name, pretrained) if name else {}
     path = pretrained
     if config:

@@ -44,6 +44,8 @@ class HuggingFaceTextEncoder(BaseModule):
             well. Defaults to False.
         frozen (bool): Whether the model is frozen and stays in evaluation
             mode. Defaults to False.
+        pretrained (bool): Whether the weights of the folder are read; False
+            needs its config alone and gives random ones. Defaults to True.
         init_cfg (dict, optional): As in MMEngine. Defaults to None.
 
     Raises:
@@ -62,6 +64,7 @@ class HuggingFaceTextEncoder(BaseModule):
         pad_id: int | None = None,
         output_tokens: bool = False,
         frozen: bool = False,
+        pretrained: bool = True,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -70,7 +73,7 @@ class HuggingFaceTextEncoder(BaseModule):
                 f'pooling must be one of {POOLINGS}, but got {pooling!r}.'
             )
         self._pool = {'cls': _first, 'mean': _mean, 'last': _last}[pooling]
-        self.model = _build_model(model)
+        self.model = _build_model(model, pretrained)
         config = self.model.config
         if pad_id is None:
             stated = getattr(config, 'pad_token_id', None)
@@ -165,7 +168,7 @@ class HuggingFaceTextEncoder(BaseModule):
         return hidden.shape[-1]
 
 
-def _build_model(model: str | Mapping[str, Any]) -> Any:
+def _build_model(model: str | Mapping[str, Any], pretrained: bool) -> Any:
     """Build the model from a folder or a config."""
     require_package(
         'transformers', 'HuggingFaceTextEncoder', 'eaglenet_mm[huggingface]'
@@ -180,9 +183,12 @@ def _build_model(model: str | Mapping[str, Any]) -> Any:
                 'such folder. Fetch the model first, for example by '
                 '`hf download NAME --local-dir FOLDER`.'
             )
-        built = AutoModel.from_pretrained(
-            model, local_files_only=True, trust_remote_code=False
-        )
+        options = dict(local_files_only=True, trust_remote_code=False)
+        if pretrained:
+            built = AutoModel.from_pretrained(model, **options)
+        else:
+            config = AutoConfig.from_pretrained(model, **options)
+            built = AutoModel.from_config(config)
     else:
         fields = dict(model)
         kind = fields.pop('model_type', None)

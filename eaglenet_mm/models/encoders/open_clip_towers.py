@@ -13,11 +13,15 @@ from open_clip.pretrained import (
 )
 
 from .clip_loading import load_tower
-from .clip_tower import resolve_arch
-from .clip_weights import load_clip_weights
+from .clip_tower import (
+    folder_pixel_statistics,
+    is_model_folder,
+    resolve_arch,
+)
+from .clip_weights import find_start_weights, load_clip_weights
 
 #: What a config of a tower may hold beside ``type``.
-TOWER_KEYS = ('arch', 'pretrained')
+TOWER_KEYS = ('arch', 'pretrained', 'resize_positions')
 
 
 def build_open_clip_tower(
@@ -31,9 +35,9 @@ def build_open_clip_tower(
 
     Args:
         config (dict): ``type='open_clip.NAME'`` of a model of open_clip, or
-            ``type='open_clip'`` with ``arch``, a dict with ``embed_dim`` and
-            ``vision_cfg`` or ``text_cfg``; optionally ``pretrained``, as in
-            :class:`~.clip_encoder.CLIPEncoder`, None (random) by default.
+            ``type='open_clip'`` with ``arch``, as in
+            :class:`~.clip_encoder.CLIPEncoder`; optionally ``pretrained``
+            and ``resize_positions`` as there.
         side (str): ``'vision'`` or ``'text'``.
         max_words (int, optional): Rows of the text tower's positional table.
             Defaults to the architecture's.
@@ -42,6 +46,7 @@ def build_open_clip_tower(
         tuple: The tower, an ``nn.Module``, and its ``arch``: a name or a dict.
 
     Raises:
+        FileNotFoundError: If a model folder or a file is not there.
         KeyError: If ``arch`` has no config of this side.
         ValueError: If the name or a key is unknown, the weights do not fit,
             or the text tower is one of Hugging Face.
@@ -65,32 +70,36 @@ def build_open_clip_tower(
         )
     resolved = resolve_arch(arch)
     tower = _build(resolved, side, max_words)
-    pretrained = config.get('pretrained')
+    pretrained = find_start_weights(config.get('pretrained'), arch)
     if pretrained is not None:
         load_tower(
             tower,
             load_clip_weights(pretrained, arch),
             side,
             quick_gelu=resolved['quick_gelu'],
+            resize_positions=config.get('resize_positions', False),
         )
     return tower, arch
 
 
 def pixel_statistics(
-    arch: str | Mapping[str, Any], pretrained: str | None
+    arch: str | Mapping[str, Any], pretrained: str | bool | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation of the pixels a tower was trained on.
 
     Args:
         arch (str or dict): As returned by :func:`build_open_clip_tower`.
-        pretrained (str, optional): A tag of open_clip or a file.
+        pretrained (str or bool, optional): A tag of open_clip or a file.
 
     Returns:
-        tuple: Two times three numbers: of the tag; of a file or of random
-        weights those of the model's first tag; CLIP's where there is none.
+        tuple: Two times three numbers: of the tag, or of the model folder;
+        of a file or of random weights those of the model's first tag; CLIP's
+        where there is none.
     """
     config: Mapping[str, Any] = {}
-    if isinstance(arch, str):
+    if is_model_folder(arch):
+        config = folder_pixel_statistics(arch)
+    elif isinstance(arch, str):
         name = arch.replace('/', '-')
         tags = list_pretrained_tags_by_model(name)
         tag = pretrained if pretrained in tags else next(iter(tags), None)

@@ -212,12 +212,24 @@ class TextVideoRetriever(BaseModel):
             if ids is not None:
                 ids = ids.to(video.frames.device, non_blocking=True)
                 video = replace(video, video_ids=ids)
-            return self.head.loss(text, video)
+            return self._lose(text, video)
         text = self.encode_text(inputs['token_ids'])
         video = self.encode_video(inputs['pixels'], inputs['frame_mask'])
         if mode == 'tensor':
             return text, video
         return self._predict(text, video, inputs, data_samples)
+
+    @torch.compiler.disable
+    def _lose(
+        self, text: TextFeatures, video: VideoFeatures
+    ) -> dict[str, Tensor]:
+        """Compute the losses as written, also where a Runner compiles.
+
+        Heads draw keyed random numbers, keep workspaces and replay buffers,
+        and have backward passes of their own: a compiler has nothing to gain
+        there and does not follow. The encoders take the time.
+        """
+        return self.head.loss(text, video)
 
     def _encode_for_loss(
         self, inputs: dict[str, Tensor]

@@ -18,6 +18,11 @@ class _Config(types.SimpleNamespace):
     def for_model(cls, kind: str, **fields: Any) -> _Config:
         return cls(model_type=kind, **fields)
 
+    @classmethod
+    def from_pretrained(cls, folder: str, **options: Any) -> _Config:
+        assert options == dict(local_files_only=True, trust_remote_code=False)
+        return cls(**json.loads((Path(folder) / 'config.json').read_text()))
+
 
 @dataclass
 class _Output:
