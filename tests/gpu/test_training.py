@@ -129,7 +129,7 @@ def start(device: torch.device) -> Iterator[Callable[..., Tool]]:
     yield run
     for tool in tools:
         tool.kill()
-        tool.communicate()
+        tool.wait()
 
 
 def test_train_test_and_resume(
