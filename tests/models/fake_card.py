@@ -108,7 +108,7 @@ def _is_card(device: Any) -> bool:
 
 
 class FakeCard(TorchFunctionMode):
-    """Make and move tensors on a card that is none.
+    """Make and move tensors on a card that does not exist.
 
     Autograd, and all that looks at tensors from C++, sees the CPU. What needs
     a CUDA context (streams, generators, autocast of CUDA) is not there.

@@ -381,20 +381,25 @@ def test_scoring_in_several_precisions_and_compiled(
         call_tool(
             'benchmark/pair_scoring.py', *TINY, *PEAK, '--texts', 3,
             '--videos', 4, '--frames', 3, '--dtype', 'float32', 'tf32',
-            'bfloat16', '--compiled', 'bfloat16', '--json', file,
+            'bfloat16', '--json', file,
+        )  # fmt: skip
+        report = json.loads(file.read_text())
+        call_tool(
+            'benchmark/pair_scoring.py', *TINY, *PEAK, '--texts', 3,
+            '--videos', 4, '--frames', 3, '--compiled', '--json', file,
         )  # fmt: skip
     finally:
         torch.set_num_threads(threads)
-    report = json.loads(file.read_text())
     assert [case['dtype'] for case in report['cases']] == [
         'float32',
         'tf32',
         'bfloat16',
     ]
     assert torch.get_float32_matmul_precision() == 'highest'
-    (compiled,) = report['compiled']
-    assert compiled['dtype'] == 'bfloat16'
+    (compiled,) = json.loads(file.read_text())['cases']
     assert compiled['failed'] is False
+    assert compiled['largest_difference'] <= 1e-6
+    assert compiled['seconds_without'] > 0
     assert compiled['pairs_per_second'] == pytest.approx(
         12 / compiled['seconds']
     )

@@ -8,6 +8,7 @@ module makes the checkout importable, so it has to be imported first.
 from __future__ import annotations
 
 import argparse
+import gc
 import multiprocessing
 import os
 import statistics
@@ -213,6 +214,7 @@ def unless_out_of_memory(
     except torch.cuda.OutOfMemoryError as error:
         note = f'{what} does not fit: {str(error).splitlines()[0]}'
     # behind the block, where the error no longer keeps tensors alive
+    gc.collect()
     torch.cuda.empty_cache()
     print(note, flush=True)
     skipped.append(note)

@@ -49,34 +49,31 @@ def test_rows(stage: Stage) -> Rows:
 
 def scoring_rows(stage: Stage) -> Rows:
     """Give the time of all pairs, and what bounds it."""
-    rows = []
-    for report in reports(stage):
-        compiled = {
-            (x['frames'], x['dtype']): x
-            for x in report['compiled']
-            if not x['failed']
+    cases = [case for report in reports(stage) for case in report['cases']]
+    compiled = {
+        (case['frames'], case['dtype']): case['seconds']
+        for case in cases
+        if 'failed' in case and not case['failed']
+    }
+    return [
+        {
+            'texts x videos x frames': 'x'.join(
+                str(case[x]) for x in ('texts', 'videos', 'frames')
+            ),
+            'type': case['dtype'],
+            's': case['ours']['seconds'],
+            's compiled': compiled.get((case['frames'], case['dtype'])),
+            'pairs/s': case['ours']['pairs_per_second'],
+            'of the matrix peak': case['ours']['peak_fraction'],
+            's at that peak': case['ours']['seconds_at_peak'],
+            's to move its bytes': case['ours']['seconds_at_bandwidth'],
+            'reference pairs/s': case['reference']['pairs_per_second'],
+            'ratio': case['ratio'],
+            'difference': case['largest_difference'],
         }
-        for case in report['cases']:
-            ours, reference = case['ours'], case['reference']
-            fused = compiled.get((case['frames'], case['dtype']), {})
-            rows.append(
-                {
-                    'texts x videos x frames': 'x'.join(
-                        str(case[x]) for x in ('texts', 'videos', 'frames')
-                    ),
-                    'type': case['dtype'],
-                    's': ours['seconds'],
-                    's compiled': fused.get('seconds'),
-                    'pairs/s': ours['pairs_per_second'],
-                    'of the matrix peak': ours['peak_fraction'],
-                    's at that peak': ours['seconds_at_peak'],
-                    's to move its bytes': ours['seconds_at_bandwidth'],
-                    'reference pairs/s': reference['pairs_per_second'],
-                    'ratio': case['ratio'],
-                    'difference': case['largest_difference'],
-                }
-            )
-    return rows
+        for case in cases
+        if 'ours' in case
+    ]
 
 
 def step_rows(stage: Stage) -> Rows:
@@ -157,6 +154,18 @@ def loading_rows(stage: Stage) -> Rows:
     ]
 
 
+def notes_of(stage: Stage) -> list[str]:
+    """List what did not fit or could not be measured, and why."""
+    notes: list[str] = []
+    for report in reports(stage):
+        skipped = report.get('skipped')  # of pytest it is a number
+        notes += skipped if isinstance(skipped, list) else []
+        for case in report.get('cases', []):
+            what = f'{case.get("batch", "")} {case["dtype"]}'.strip()
+            notes += [f'{what}: {x}' for x in case.get('reference_note', [])]
+    return notes
+
+
 def gib(size: int | None) -> float | None:
     """Bytes in GiB, where they were measured."""
     return None if size is None else size / GIB
@@ -220,6 +229,8 @@ def section(stages: dict[str, Stage]) -> str:
         text = markdown_table(rows) if rows else UNKNOWN
         if stage and stage['status'] != 'done':
             text += f'\n\nThis stage: {stage["status"]}.'
+        for note in notes_of(stage) if stage else ():
+            text += f'\n\n* {note}'
         lines.append(f'**{title}.**\n\n{text}')
     return '\n\n'.join(lines)
 

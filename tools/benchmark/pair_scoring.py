@@ -8,7 +8,8 @@ the machine's matrix-product peak is reached, the time its memory needs for
 what is read and written, and how far scores differ. Run it from a checkout.
 Without --texts, --videos and --frames it measures 32 x 32 and 64 x 64 pairs at
 12 frames, and 32 x 32 pairs at 64 frames, the size of DiDeMo, where the
-reference scores 8 texts only. --compiled adds the head under torch.compile.
+reference scores 8 texts only. --compiled measures the head under torch.compile
+instead, against itself as it is.
 """
 
 from __future__ import annotations
@@ -85,10 +86,8 @@ def parse_args() -> argparse.Namespace:
     add('--peak-size', type=int, help='side of the products of the peak')
     add(
         '--compiled',
-        nargs='+',
-        default=[],
-        metavar='DTYPE',
-        help='also measure compile_score in these precisions',
+        action='store_true',
+        help='measure compile_score instead, against the head without it',
     )
     return parser.parse_args()
 
@@ -202,12 +201,14 @@ def measure(case: Case, args: argparse.Namespace, peaks: Peaks) -> dict:
     return result
 
 
-def measure_compiled(case: Case, args: argparse.Namespace) -> dict:
-    """Measure the head of :func:`measure` with ``compile_score``.
+def measure_compiled(
+    case: Case, args: argparse.Namespace, _: Peaks
+) -> dict[str, Any]:
+    """Measure one size with ``compile_score`` and without, in turn.
 
     Returns:
-        dict: Seconds of the first call and of the median one, pairs a second,
-        largest difference to the scores without, and whether the compiler
+        dict: Seconds of the first call and of the median ones, pairs a
+        second, largest difference of the scores, and whether the compiler
         failed, in which case the figures are those without it.
     """
     device = torch.device(args.device)
@@ -225,17 +226,23 @@ def measure_compiled(case: Case, args: argparse.Namespace) -> dict:
             )
 
     first = seconds(lambda: score(compiled), device)
-    took = interleaved_medians(
-        {'compiled': (lambda: score(compiled), 3)}, args.repeats, device
-    )['compiled']
+    times = interleaved_medians(
+        {
+            'compiled': (lambda: score(compiled), 3),
+            'plain': (lambda: score(plain), 3),
+        },
+        args.repeats,
+        device,
+    )
     return dict(
         texts=case.texts,
         videos=case.videos,
         frames=case.frames,
         dtype=args.dtype,
         first_seconds=first,
-        seconds=took,
-        pairs_per_second=case.texts * case.videos / took,
+        seconds=times['compiled'],
+        pairs_per_second=case.texts * case.videos / times['compiled'],
+        seconds_without=times['plain'],
         largest_difference=float((score(compiled) - score(plain)).abs().max()),
         failed=compiled.compiled_score.has_failed,
     )
@@ -299,51 +306,13 @@ def table_row(result: dict) -> dict[str, Any]:
     }
 
 
-def main() -> None:
-    """Measure, print and write."""
-    args = parse_args()
-    machine = describe_machine(start(args))
-    print_machine(machine)
-    results: list[dict] = []
-    compiled: list[dict] = []
-    skipped: list[str] = []
-
-    def write() -> None:
-        write_report(
-            args, machine, cases=results, compiled=compiled, skipped=skipped
-        )
-
-    cases = choose_cases(args)
-    for options in each_dtype(args):
-        peaks = measure_peaks(options)
-        print(
-            f'peak of torch.mm in {options.dtype}: {peaks.flops / 1e9:.1f} '
-            f'GFLOP/s; a copy moves {peaks.bandwidth / 1e9:.1f} GB/s'
-        )
-        for case in cases:
-            found = unless_out_of_memory(
-                f'{case} in {options.dtype}',
-                lambda: measure(case, options, peaks),  # noqa: B023
-                skipped,
-            )
-            results += [found] if found else []
-            write()  # on disk before the next one starts
-    # last, since compiling takes long
-    for options in each_dtype(args):
-        for case in cases if options.dtype in args.compiled else ():
-            found = unless_out_of_memory(
-                f'{case} compiled in {options.dtype}',
-                lambda: measure_compiled(case, options),  # noqa: B023
-                skipped,
-            )
-            compiled += [found] if found else []
-            write()
-    if not results:
+def print_results(args: argparse.Namespace, results: list[dict]) -> None:
+    """Print the tables."""
+    title = f'Scoring pairs, D={args.dim}, S={args.candidates}'
+    if args.compiled:
+        print_table(f'{title}, under torch.compile', results)
         return
-    print_table(
-        f'Scoring pairs, D={args.dim}, S={args.candidates}',
-        [table_row(result) for result in results],
-    )
+    print_table(title, [table_row(result) for result in results])
     print_table(
         'Bytes',
         [
@@ -360,8 +329,33 @@ def main() -> None:
             for result in results
         ],
     )
-    if compiled:
-        print_table('Under torch.compile', compiled)
+
+
+def main() -> None:
+    """Measure, print and write."""
+    args = parse_args()
+    machine = describe_machine(start(args))
+    print_machine(machine)
+    run = measure_compiled if args.compiled else measure
+    results: list[dict] = []
+    skipped: list[str] = []
+    for options in each_dtype(args):
+        peaks = measure_peaks(options)
+        print(
+            f'peak of torch.mm in {options.dtype}: {peaks.flops / 1e9:.1f} '
+            f'GFLOP/s; a copy moves {peaks.bandwidth / 1e9:.1f} GB/s'
+        )
+        for case in choose_cases(args):
+            found = unless_out_of_memory(
+                f'{case} in {options.dtype}',
+                lambda: run(case, options, peaks),  # noqa: B023
+                skipped,
+            )
+            results += [found] if found else []
+            # every case is on disk before the next one starts
+            write_report(args, machine, cases=results, skipped=skipped)
+    if results:
+        print_results(args, results)
 
 
 if __name__ == '__main__':

@@ -29,7 +29,6 @@ def describe_machine(device: torch.device) -> dict[str, Any]:
         about.update(
             gpu=torch.cuda.get_device_name(device),
             cuda=torch.version.cuda,
-            tf32=torch.backends.cuda.matmul.allow_tf32,
         )
     return about
 

@@ -14,16 +14,24 @@ from mmengine.runner import Runner
 
 PIXELS = 224
 WORDS = 32
-RECIPE = REPOSITORY / 'configs' / 'eaglenet_msrvtt_vit-b32.py'
+#: By towers, the recipe that is made for them.
+RECIPES = {
+    'ViT-B-16': 'eaglenet_msrvtt.py',
+    'ViT-B-32': 'eaglenet_msrvtt_vit-b32.py',
+}
 
 
 def arch_config(args: argparse.Namespace) -> Config:
-    """Take the recipe with other towers, random weights and given sizes."""
-    config = Config.fromfile(str(RECIPE))
+    """Take the recipe of some towers with random weights and given sizes.
+
+    Towers that no recipe is for get the head of ViT-B/16's.
+    """
+    name = args.arch.removesuffix('-quickgelu')
+    recipe = RECIPES.get(name, RECIPES['ViT-B-16'])
+    config = Config.fromfile(str(REPOSITORY / 'configs' / recipe))
     frames = args.frames or config.num_frames
-    name = args.arch.removesuffix('-quickgelu') + '-quickgelu'
     for tower in ('text_encoder', 'video_encoder'):
-        config.model[tower].update(arch=name, pretrained=None)
+        config.model[tower].update(arch=f'{name}-quickgelu', pretrained=None)
     config.model.data_preprocessor.num_frames = frames
     config.model.head.update(
         embed_dim=args.dim, num_frames=frames, num_candidates=args.candidates

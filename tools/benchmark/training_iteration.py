@@ -145,10 +145,17 @@ class Iteration:
         self.model.train()
         optim_wrapper = copy.deepcopy(optim_wrapper)
         if args.dtype == 'float16':
+            # low enough for random weights not to skip the first steps
+            scale = dict(init_scale=2.0**10)
             optim_wrapper.update(
-                type='AmpOptimWrapper', dtype='float16', loss_scale='dynamic'
+                type='AmpOptimWrapper', dtype='float16', loss_scale=scale
             )
         self.optimizer = build_optim_wrapper(model, optim_wrapper)
+
+    def loss_scale(self) -> float | None:
+        """Give the scale of the loss, if there is a scaler."""
+        scaler = getattr(self.optimizer, 'loss_scaler', None)
+        return None if scaler is None else scaler.get_scale()
 
     def head_loss(self, text: Tensor, frames: Tensor, mask: Tensor) -> Tensor:
         """Add up the losses of the head."""
@@ -282,6 +289,8 @@ def measure(
         peak_bytes=peak,
         reference_note=unfit,
         losses_finite=all(math.isfinite(way.loss) for way in ways.values()),
+        # lowered by every step that was skipped
+        loss_scale={name: way.loss_scale() for name, way in ways.items()},
     )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import start
+from common import seconds, start
 from reporting import (
     describe_machine,
     print_machine,
@@ -113,10 +113,10 @@ def build(inferencer: RetrievalInferencer, args: argparse.Namespace) -> dict:
     with inferencer.new_index(args.folder, precision=args.precision) as index:
         for first in range(0, args.rows, BLOCK):
             count = min(BLOCK, args.rows - first)
-            seconds, rows = timed(
+            took, rows = timed(
                 lambda: make_rows(head, device, count, first)  # noqa: B023
             )
-            preparing += seconds
+            preparing += took
             files = [
                 (IndexedFile(f'/videos/{first + n}.mp4', 1, 1, 30.0), row)
                 for n, row in enumerate(rows)
@@ -141,9 +141,12 @@ def main() -> None:
     inferencer = RetrievalInferencer(
         cfg, device=args.device, untrained=True, first_stage=args.first_stage
     )
+    machine = describe_machine(device)
+    print_machine(machine)
     measured: dict[str, Any] = {}
     if not args.reuse:
         measured = build(inferencer, args)
+    write_report(args, machine, seconds=measured)
     size = sum(path.stat().st_size for path in args.folder.iterdir())
     before = status('VmRSS')
     measured['loading'], index = timed(lambda: VideoIndex.load(args.folder))
@@ -160,8 +163,13 @@ def main() -> None:
     measured['first query'] = timed(lambda: search('a warm up'))[0]
     times = [timed(lambda t=text: search(t))[0] for text in queries]
     texts = [
-        timed(lambda t=text: inferencer.encode_texts(t))[0] for text in queries
+        seconds(lambda t=text: inferencer.encode_texts(t), device)
+        for text in queries
     ]
+    measured['one query, median'] = statistics.median(times)
+    measured['one query, 95 %'] = percentile(times, 0.95)
+    measured['of it the text'] = statistics.median(texts)
+    write_report(args, machine, seconds=measured)
     with VideoIndex.load(args.folder, writable=True) as writer:
         inferencer.use(writer)
         inferencer.searcher()
@@ -174,9 +182,6 @@ def main() -> None:
             lambda: writer.remove(['/videos/new.mp4'])
         )[0]
         measured['search after that'] = timed(lambda: search('a dog'))[0]
-    measured['one query, median'] = statistics.median(times)
-    measured['one query, 95 %'] = percentile(times, 0.95)
-    measured['of it the text'] = statistics.median(texts)
     sizes = {
         'on the disk': size,
         'a row on the disk': size / args.rows,
@@ -184,8 +189,6 @@ def main() -> None:
         'resident, own': status('RssAnon'),
         'resident, pages of the index too': status('VmRSS'),
     }
-    machine = describe_machine(device)
-    print_machine(machine)
     print_table(
         f'{args.rows} rows, {args.precision}, {args.config}',
         [

@@ -18,8 +18,9 @@ from eaglenet_mm.models.layers.graph_attention import at_least_float32
 from eaglenet_mm.utils.dist import sum_with_grad
 from eaglenet_mm.utils.heap import release_free_heap
 
-#: Bytes of a chunk that still pays, by type of device: more of it leaves the
-#: cache of a CPU; on a GPU more would keep no chunk beside the one at work.
+#: Bytes of a chunk that still pays, by type of device. Larger ones leave the
+#: cache of a CPU; on a GPU they would leave no room in the budget for chunks
+#: that are kept.
 CHUNK_BYTES = {'cpu': 56 * 2**20, 'cuda': 128 * 2**20}
 #: Chunks beyond the budget after which free memory goes back to the system.
 RELEASE_EVERY = 4

@@ -151,7 +151,7 @@ class _ClientProcess:
             return found
 
     def release(self) -> None:
-        """Count one user less, and end the process after the last."""
+        """Count one user fewer, and end the process after the last."""
         with self._lock_of_all:
             self._users -= 1
             if not self._users:
