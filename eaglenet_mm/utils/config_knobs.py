@@ -90,7 +90,7 @@ class Request:
 
     def check_agreement(self, places: Places) -> None:
         """Refuse one value for settings that differ."""
-        if len({str(_same_path(old)) for old in places.values()}) > 1:
+        if len({str(same_path(old)) for old in places.values()}) > 1:
             have = [f'{place} is {old!r}' for place, old in places.items()]
             raise self.refusal(
                 f'its settings differ: {listed(have)}. Set each of them.'
@@ -98,11 +98,11 @@ class Request:
 
     def following(self, places: Places) -> Places:
         """Settings that have the value of the variable."""
-        wanted = _same_path(self.declared)
+        wanted = same_path(self.declared)
         return {
             place: old
             for place, old in places.items()
-            if wanted is not None and _same_path(old) == wanted
+            if wanted is not None and same_path(old) == wanted
         }
 
     def check_number(self) -> None:
@@ -357,6 +357,18 @@ def listed(names: Collection[str], most: int = 6) -> str:
     return ', '.join(list(names)[:most]) + more
 
 
+def same_path(value: Any) -> Any:
+    """Give values a form in which ``data/toy`` and ``data/toy/`` are equal.
+
+    Args:
+        value (Any): Of a setting.
+
+    Returns:
+        Any: The value; of a path, without what makes no difference.
+    """
+    return osp.normpath(value) if isinstance(value, str) and value else value
+
+
 def _in_datasets(cfg: Config, key: str, splits: Collection[str]) -> Places:
     return {
         f'{path}.{key}': settings[key]
@@ -418,8 +430,3 @@ def _resolved(arch: Any) -> Mapping[str, Any]:
 def _kind_of(encoder: Mapping[str, Any]) -> str:
     """What a message calls an encoder."""
     return str(encoder.get('arch') or type_name(encoder.get('backbone')))
-
-
-def _same_path(value: Any) -> Any:
-    """A form in which ``data/toy`` and ``data/toy/`` are equal."""
-    return osp.normpath(value) if isinstance(value, str) and value else value

@@ -24,6 +24,7 @@ from eaglenet_mm.utils.config_knobs import (
     Request,
     knob_places,
     listed,
+    same_path,
     walk,
 )
 from eaglenet_mm.utils.config_sources import ConfigSource
@@ -62,7 +63,7 @@ def resolve_variables(cfg: Config, source: ConfigSource) -> None:
             continue
         if name in KNOBS:
             if not (is_new and is_read):  # else it is a variable of its own
-                _resolve_over_bases(cfg, name, inherited)
+                _resolve_over_bases(cfg, name, inherited, line)
             continue
         if is_read:
             continue
@@ -95,12 +96,34 @@ def _refuse_mistyped_knob(setter: ConfigSource, name: str) -> None:
         )
 
 
-def _resolve_over_bases(cfg: Config, name: str, inherited: Config) -> None:
-    """Put a knob of a child config wherever the child says nothing else."""
+def _resolve_over_bases(
+    cfg: Config, name: str, inherited: Config, line: list[ConfigSource]
+) -> None:
+    """Put a knob of a child config wherever the child says nothing else.
+
+    Args:
+        cfg (Config): The config of the file, changed in place.
+        name (str): The knob.
+        inherited (Config): What the file that sets it inherits.
+        line (list[ConfigSource]): From the child down to that file.
+    """
     old, new = dict(walk(inherited)), dict(walk(cfg))
+    written = set().union(*(file.writes for file in line))
+    # a data set put into a wrapper has them at other places than before
+    copies = [
+        same_path(value)
+        for value in (
+            inherited.get(name),
+            *knob_places(inherited, name).values(),
+        )
+    ]
 
     def is_own(place: str) -> bool:
-        return new.get(place, _MISSING) != old.get(place, _MISSING)
+        if place in written:  # maybe what it was before, on purpose
+            return True
+        value = new.get(place, _MISSING)
+        is_changed = value != old.get(place, _MISSING)
+        return is_changed and same_path(value) not in copies
 
     request = Request(cfg, name, cfg[name], inherited.get(name), is_own)
     _change(cfg, request.settings())
@@ -112,6 +135,8 @@ def _change(cfg: Config, settings: Mapping[str, Any]) -> None:
     What is saved beside the results then says what was used.
     """
     copies = {name: _copies(cfg, name) for name in variable_names(cfg)}
+    for place in settings:
+        _make_changeable(cfg, place)
     cfg.merge_from_dict(dict(settings))
     now = dict(walk(cfg))
     for name, places in copies.items():
@@ -120,6 +145,23 @@ def _change(cfg: Config, settings: Mapping[str, Any]) -> None:
             continue
         if all(value == values[0] for value in values):
             cfg[name] = copy.deepcopy(values[0])
+
+
+def _make_changeable(cfg: Config, place: str) -> None:
+    """Turn the tuples above a setting into lists, the only ones merged."""
+    holder: Any = cfg
+    for part in place.split('.')[:-1]:
+        key: Any = part
+        if isinstance(holder, list) and part.isdigit():
+            key = int(part)
+            is_there = key < len(holder)
+        else:
+            is_there = isinstance(holder, Mapping | Config) and key in holder
+        if not is_there:
+            return  # what cannot be merged, MMEngine says
+        if isinstance(holder[key], tuple):
+            holder[key] = list(holder[key])
+        holder = holder[key]
 
 
 def _warn_of_idle_variable(cfg: Config, name: str) -> None:

@@ -19,6 +19,7 @@ from eaglenet_mm.datasets import write_annotation
 from eaglenet_mm.models import TextVideoRetriever
 from eaglenet_mm.utils import config_reading, register_all_modules
 from eaglenet_mm.utils.config_datasets import load_datasets
+from eaglenet_mm.utils.config_knobs import walk
 from eaglenet_mm.utils.config_reading import config_path, open_config
 from eaglenet_mm.utils.config_sources import read_sources
 
@@ -260,6 +261,116 @@ def test_what_the_child_says_itself_wins(child):
     assert cfg.train_dataloader.batch_size == 4
 
 
+KNOBS_OF_A_CHILD = (
+    'data_root = "q/"\nnum_frames = 3\nimage_size = 64\n'
+    'ann_file = dict(train="z.json")\n'
+)
+OLD_TRAIN = '{{_base_.train_dataloader.dataset}}'
+OLD_TEST = '{{_base_.test_dataloader.dataset}}'
+
+
+@pytest.mark.parametrize(
+    ('loader', 'wrapper', 'places'),
+    [
+        (
+            'train_dataloader',
+            f'type="RepeatDataset", times=2, dataset={OLD_TRAIN}',
+            ['dataset.dataset.dataset'],
+        ),
+        (
+            'test_dataloader',
+            f'type="SubsetDataset", indices=2, dataset={OLD_TEST}',
+            ['dataset.dataset'],
+        ),
+        (
+            'test_dataloader',
+            f'type="ConcatDataset", datasets=[{OLD_TEST}, {OLD_TEST}]',
+            ['dataset.datasets.0', 'dataset.datasets.1'],
+        ),
+    ],
+)
+def test_knobs_reach_what_a_child_wraps(child, loader, wrapper, places):
+    text = f'{loader} = dict(dataset=dict(_delete_=True, {wrapper}))'
+    found = dict(walk(open_config(child(KNOBS_OF_A_CHILD + text))))
+    for place in places:
+        dataset = found[f'{loader}.{place}']
+        assert dataset.data_root == 'q/'
+        assert dataset.pipeline[1].num_frames == 3
+        assert dataset.pipeline[3].size == 64
+        split = 'z' if loader.startswith('train') else 'test'
+        assert dataset.ann_file == f'{split}.json'
+
+
+def test_a_set_of_the_child_beside_a_wrapped_one(child):
+    own = 'dict(type="TextVideoDataset", data_root="data/toy/", pipeline=[])'
+    text = f'type="ConcatDataset", datasets=[{OLD_TEST}, {own}]'
+    text = f'test_dataloader = dict(dataset=dict(_delete_=True, {text}))'
+    cfg = open_config(child(f'data_root = "q/"\n{text}'))
+    parts = cfg.test_dataloader.dataset.datasets
+    assert [part.data_root for part in parts] == ['q/', 'data/toy/']
+
+
+@pytest.mark.parametrize(
+    'text',
+    [
+        'train_dataloader = dict(batch_size=64)',
+        'train_dataloader = {"batch_size": 64}',
+        'n = 32\ntrain_dataloader = dict(batch_size=2 * n)',
+        'mine = dict(batch_size=64)\ntrain_dataloader = mine',
+        'train_dataloader: dict = dict(batch_size=64)',
+        'train_dataloader = dict()\ntrain_dataloader["batch_size"] = 64',
+        'train_dataloader = dict()\ntrain_dataloader.update(batch_size=64)',
+    ],
+)
+def test_what_the_child_writes_wins_though_inherited(child, text):
+    cfg = open_config(child(f'batch_size = 4\n{text}'))
+    assert cfg.train_dataloader.batch_size == 64
+    assert cfg.val_dataloader.batch_size == 4
+
+
+def test_an_inherited_folder_that_the_child_writes(child):
+    text = 'val_dataloader = dict(dataset=dict(data_root="data/toy/"))'
+    cfg = open_config(child(f'data_root = "q/"\n{text}'))
+    assert cfg.val_dataloader.dataset.data_root == 'data/toy/'
+    assert cfg.test_dataloader.dataset.data_root == 'q/'
+    one = child('batch_size = 8', name='one')
+    two = child('train_dataloader = dict(batch_size=64)', one, 'two')
+    cfg = open_config(two)
+    assert cfg.train_dataloader.batch_size == 64
+    assert cfg.val_dataloader.batch_size == 8
+
+
+def test_a_child_in_yaml_writes_settings(tmp_path):
+    path = tmp_path / 'child.yaml'
+    path.write_text(
+        f'_base_: {config_path("eaglenet_toy")}\nbatch_size: 4\n'
+        'train_dataloader:\n  batch_size: 64\n'
+    )
+    cfg = open_config(path)
+    assert cfg.train_dataloader.batch_size == 64
+    assert cfg.val_dataloader.batch_size == 4
+
+
+def test_a_pipeline_in_a_tuple(child):
+    steps = (
+        'dict(type="OpenVideo"), dict(type="SampleFrames", num_frames={}), '
+        'dict(type="PackRetrievalInputs")'
+    )
+    old = steps.format('{{_base_.num_frames}}')
+    new = steps.format(5)
+    path = child(
+        'num_frames = 3\n'
+        f'val_dataloader = dict(dataset=dict(pipeline=({old})))\n'
+        f'test_dataloader = dict(dataset=dict(pipeline=({new})))'
+    )
+    cfg = open_config(path)
+    assert cfg.val_dataloader.dataset.pipeline[1].num_frames == 3
+    assert cfg.test_dataloader.dataset.pipeline[1].num_frames == 5
+    option = {f'test_dataloader.dataset.{PIPELINE}': 2, 'data_root': 'x'}
+    cfg = open_config(path, option)
+    assert cfg.test_dataloader.dataset.pipeline[1].num_frames == 2
+
+
 def test_a_variable_that_the_child_uses_itself(child):
     """As configs/_base_/datasets/msvd.py does."""
     cfg = open_config(
@@ -394,6 +505,17 @@ def test_tools_on_videos_read_alike(child, tmp_path):
     assert found['test'].ann_file == str(tmp_path / 'test.json')
     with pytest.raises(ValueError, match='nothing reads'):
         load_datasets('eaglenet_toy', options={PIPELINE: 3})
+
+
+def test_settings_that_a_config_writes(tmp_path):
+    path = tmp_path / 'a.py'
+    path.write_text(
+        'n = 3\nx = dict(a=[dict(b=n, c=len(other))], **more)\n'
+        'y = [1] + z\nz = [*y, 2]\nx.d.update(dict(e="f"), g=-1)\n'
+        'x[n] = 1\nk = "{{_base_.x}}"\n'
+    )
+    written = {'n', 'x.a.0.b', 'y.0', 'x.d.e', 'x.d.g'}
+    assert read_sources(str(path)).writes == written
 
 
 def test_sources_of_a_config(repository):
