@@ -96,6 +96,7 @@ def _seed_everything() -> None:
 @pytest.fixture(autouse=True)
 def _fresh_mmengine_globals() -> None:
     """Keep the default scope of one test out of the next."""
+    from mmengine.logging import MMLogger
     from mmengine.registry import DefaultScope, init_default_scope
 
     import eaglenet_mm.registry  # noqa: F401
@@ -104,6 +105,8 @@ def _fresh_mmengine_globals() -> None:
         init_default_scope('eaglenet_mm')
     yield
     init_default_scope('eaglenet_mm')
+    # a closed log file of one test must not be written to by the next
+    MMLogger._instance_dict.clear()
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

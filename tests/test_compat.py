@@ -325,7 +325,9 @@ def test_the_latest_checkpoint_is_looked_for(tmp_path):
     for place in (folder, other):
         place.mkdir()
         (place / 'epoch_1.pth').touch()
-    assert find_latest_checkpoint(str(folder)) is None
+    assert find_latest_checkpoint(str(tmp_path)) is None
+    with pytest.raises(FileNotFoundError, match=r'holds epoch_1\.pth, which'):
+        find_latest_checkpoint(str(folder))
     note = folder / 'last_checkpoint'
     note.write_text(str(other / 'epoch_1.pth'))
     assert find_latest_checkpoint(str(folder)) == str(folder / 'epoch_1.pth')

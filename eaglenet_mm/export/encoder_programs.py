@@ -122,6 +122,12 @@ def video_program(
 def _for_export(encoder: Any) -> Any:
     """Copy an encoder to the CPU, in float32, for inference."""
     encoder = copy.deepcopy(encoder).cpu().float().eval()
+    for part in encoder.modules():
+        # transformers leaves the mask of fused attention out where the
+        # example needs none, which would then hold for all sizes
+        choose = getattr(part, 'set_attn_implementation', None)
+        if choose is not None:
+            choose('eager')
     return encoder.requires_grad_(False)
 
 

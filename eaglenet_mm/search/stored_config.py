@@ -60,7 +60,13 @@ def to_plain(value: Any) -> Any:
 
 def without_weights(value: Any) -> Any:
     """Leave out what tells where weights come from, at every depth."""
+    from eaglenet_mm.models.encoders.open_clip_towers import (
+        keep_pixel_statistics,
+    )
+
     if isinstance(value, dict):
+        value = dict(value)
+        keep_pixel_statistics(value)
         return {
             key: without_weights(part)
             for key, part in value.items()

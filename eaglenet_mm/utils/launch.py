@@ -163,11 +163,16 @@ _MODEL_FOLDERS = ('local-dir:', 'hf-hub:')
 
 def _skip_weights(settings: Any) -> None:
     """Remove what names weights from settings, in place."""
+    from eaglenet_mm.models.encoders.open_clip_towers import (
+        keep_pixel_statistics,
+    )
+
     if isinstance(settings, list | tuple):
         for part in settings:
             _skip_weights(part)
     if not isinstance(settings, dict):
         return
+    keep_pixel_statistics(settings)
     for name in _START_WEIGHTS:
         if name == 'pretrained' or isinstance(settings.get(name), str):
             settings.pop(name, None)
@@ -288,6 +293,17 @@ def _enable_amp(cfg: Config) -> None:
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
+#: Default hooks that MMEngine registers unless they are None.
+_MMENGINE_HOOKS = (
+    'runtime_info',
+    'timer',
+    'sampler_seed',
+    'logger',
+    'param_scheduler',
+    'checkpoint',
+)
+
+
 def build_runner(cfg: Config, strict: bool) -> Runner:
     """Start the processes if there are several, and build the Runner.
 
@@ -303,6 +319,11 @@ def build_runner(cfg: Config, strict: bool) -> Runner:
     from eaglenet_mm.engine.hooks import StrictResumeHook
 
     prepare_processes(cfg)
+    hooks = cfg.get('default_hooks') or {}
+    for name in set(hooks) - set(_MMENGINE_HOOKS):
+        if hooks[name] is None:
+            # MMEngine takes None for its own hooks only
+            del hooks[name]
     if (cfg.get('randomness') or {}).get('deterministic'):
         # without it torch refuses every product of cuBLAS
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')

@@ -6,6 +6,7 @@ hold tensors, containers, numbers, numpy arrays and the history buffers of
 MMEngine; anything else is refused by name.
 """
 
+import glob
 import os
 import os.path as osp
 import tarfile
@@ -154,10 +155,20 @@ def find_latest_checkpoint(path: str) -> str | None:
         str or None: The checkpoint, or None if none was saved.
 
     Raises:
-        FileNotFoundError: If the checkpoint is in neither place.
+        FileNotFoundError: If the checkpoint is in neither place, or there
+            are checkpoints but nothing says which is the last.
     """
     note = osp.join(path, 'last_checkpoint')
     if not osp.isfile(note):
+        kept = sorted(glob.glob(osp.join(glob.escape(path), '*_*.pth')))
+        if kept:
+            names = ', '.join(osp.basename(name) for name in kept[:5])
+            raise FileNotFoundError(
+                f'{path} has no last_checkpoint that says where to go on, but '
+                f'holds {names}, which a new training would overwrite. Give '
+                'the file to resume from: --resume CHECKPOINT, or another '
+                '--work-dir.'
+            )
         print_log(f'{path} has no last_checkpoint to be resumed.', 'current')
         return None
     with open(note, encoding='utf-8') as file:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from eaglenet_mm.engine import AutocastOptimWrapper
 from eaglenet_mm.models import TextVideoRetriever
-from tests.models.test_distributed_gradient import HEADS
+from eaglenet_mm.structures import RetrievalDataSample
+from tests.models.test_distributed_gradient import HEADS, SAME_VIDEO
 from tests.models.tiny import (
     FRAMES,
     TEXT_ENCODER,
@@ -35,6 +36,7 @@ def retriever(
     head: dict, size: int | None, **encoder_options: Any
 ) -> TextVideoRetriever:
     torch.manual_seed(0)
+    head = {k: v for k, v in head.items() if k != 'encoder_micro_batch'}
     return TextVideoRetriever(
         text_encoder=dict(
             TEXT_ENCODER,
@@ -68,7 +70,11 @@ def losses_and_gradients(
             for name, x in tiny_inputs(BATCH, seed=seed).items()
         }
         model.zero_grad()
-        losses = model(inputs, mode='loss')
+        samples = [
+            RetrievalDataSample(metainfo=dict(video_id=f'video{number}'))
+            for number in SAME_VIDEO[:BATCH]
+        ]
+        losses = model(inputs, samples, mode='loss')
         sum(v for k, v in losses.items() if 'loss' in k).backward()
     return (
         {name: value.detach() for name, value in losses.items()},

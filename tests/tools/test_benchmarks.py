@@ -21,7 +21,11 @@ from eaglenet_mm.apis import VideoIndex
 from eaglenet_mm.datasets.toy_writer import write_toy_dataset
 from eaglenet_mm.models.heads.compiled import CompiledScore
 from eaglenet_mm.registry import MODELS
-from eaglenet_mm.structures import TextFeatures, VideoFeatures
+from eaglenet_mm.structures import (
+    RetrievalDataSample,
+    TextFeatures,
+    VideoFeatures,
+)
 
 TINY = ('--dim', 16, '--candidates', 4, '--threads', 1, '--repeats', 1)
 PEAK = ('--peak-size', 32)
@@ -567,7 +571,13 @@ def test_captions_are_ranked_among_all_videos(in_process: Path) -> None:
             return VideoFeatures(pixels, real)
 
     def item(place: float, *captions: float) -> dict:
+        sample = RetrievalDataSample(
+            metainfo=dict(
+                video_id=str(place), caption_indices=list(range(len(captions)))
+            )
+        )
         return dict(
+            data_samples=sample,
             pixels=torch.tensor([[[place]]]),
             token_ids=torch.tensor(captions).reshape(-1, 1),
         )

@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from eaglenet_mm.apis.retriever_loading import load_retriever
 from eaglenet_mm.registry import MODELS
+from eaglenet_mm.search.stored_config import without_weights
 from eaglenet_mm.utils.launch import skip_pretrained
 from tests.models.tiny import TEXT_ENCODER, VIDEO_ENCODER, WIDTH
 
@@ -53,6 +54,21 @@ def encoders_of(path: Path) -> str:
 
 def one_of_each() -> list[Path]:
     return list({encoders_of(path): path for path in ALL}.values())
+
+
+def test_pixel_statistics_of_a_tag_stay() -> None:
+    """They follow from the tag, and no checkpoint holds them."""
+    backbone = dict(type='open_clip.ViT-L-14', pretrained='laion2b_s32b_b82k')
+    encoder = dict(type='RegisteredEncoder', backbone=backbone)
+    model = dict(video_encoder=encoder, text_encoder=dict(type='x'))
+    config = Config(dict(model=model))
+    skip_pretrained(config)
+    assert 'pretrained' not in config.model.video_encoder.backbone
+    assert config.model.video_encoder.mean == [0.5, 0.5, 0.5]
+    assert config.model.video_encoder.std == [0.5, 0.5, 0.5]
+    stored = without_weights(model)['video_encoder']
+    assert stored['mean'] == [0.5, 0.5, 0.5]
+    assert 'pretrained' not in stored['backbone']
 
 
 @pytest.mark.parametrize('path', one_of_each(), ids=lambda path: path.stem)

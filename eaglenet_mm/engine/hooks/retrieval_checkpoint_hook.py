@@ -13,7 +13,7 @@ from mmengine.runner import IterBasedTrainLoop, Runner
 
 from eaglenet_mm.registry import HOOKS
 
-from .metric_rules import check_other_rules, require_key, stated_rule
+from .metric_rules import require_key, stated_rule
 from .retrieval_early_stopping_hook import RetrievalEarlyStoppingHook
 
 
@@ -84,10 +84,6 @@ class RetrievalCheckpointHook(CheckpointHook):
         if self.save_best:
             self._init_rule(self.rules, self.key_indicators)
             self._own_best(runner)
-        check_other_rules(
-            runner,
-            settled=(RetrievalCheckpointHook, RetrievalEarlyStoppingHook),
-        )
 
     def after_train(self, runner: Runner) -> None:
         """End the training.

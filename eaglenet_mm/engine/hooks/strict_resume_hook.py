@@ -17,6 +17,10 @@ from mmengine.runner import Runner
 from eaglenet_mm.registry import HOOKS
 from eaglenet_mm.utils.safe_checkpoint import find_latest_checkpoint
 
+from .metric_rules import check_other_rules
+from .retrieval_checkpoint_hook import RetrievalCheckpointHook
+from .retrieval_early_stopping_hook import RetrievalEarlyStoppingHook
+
 #: What every checkpoint of a training holds, whoever wrote it.
 _ALWAYS = ('meta', 'state_dict', 'message_hub')
 #: Settings of an optimiser that a checkpoint brings with it. Others may be
@@ -70,11 +74,20 @@ class StrictResumeHook(Hook):
         self.stretch_schedule = stretch_schedule
 
     def before_train(self, runner: Runner) -> None:
-        """Say so when a resumed training is at its end already.
+        """Refuse wrong rules, and say if a resumed training is at its end.
 
         Args:
             runner (Runner): The runner of the training.
+
+        Raises:
+            ValueError: If what watches a metric takes the worst for the best.
         """
+        if runner.val_loop is not None:
+            # here, since every training of the tools has this hook
+            check_other_rules(
+                runner,
+                settled=(RetrievalCheckpointHook, RetrievalEarlyStoppingHook),
+            )
         loop = runner.train_loop
         if loop.iter and (
             loop.iter >= loop.max_iters or loop.epoch >= loop.max_epochs > 1

@@ -42,10 +42,10 @@ def add_low_rank(
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
-        from peft.tuners.lora.layer import MultiheadAttention
+        from peft.tuners.lora.layer import MultiheadAttention, ParamWrapper
     except ImportError as err:
         raise ImportError(
-            'lora needs the package peft. Install it with: '
+            f'lora needs the package peft, but: {err}. Install it with: '
             "pip install 'eaglenet_mm[lora]'."
         ) from err
     chosen = dict(settings)
@@ -69,6 +69,12 @@ def add_low_rank(
             "in target_modules and 'attn.in_proj_weight' in "
             'target_parameters instead.'
         )
+    for part in tower.modules():
+        if isinstance(part, ParamWrapper):
+            # peft registers it anew, as the last, in every call; a copy that
+            # was never called, as EMA keeps one, must have the same order
+            own = part.get_base_layer()._parameters
+            own[part.parameter_name] = own.pop(part.parameter_name)
     return {
         names[id(value)]: name
         for name, value in tower.state_dict(keep_vars=True).items()

@@ -13,6 +13,8 @@ from open_clip.pretrained import (
 )
 
 from .clip_loading import load_tower
+from eaglenet_mm.utils.type_name import type_name
+
 from .clip_tower import (
     folder_pixel_statistics,
     is_model_folder,
@@ -107,6 +109,28 @@ def pixel_statistics(
     mean = config.get('mean') or OPENAI_DATASET_MEAN
     std = config.get('std') or OPENAI_DATASET_STD
     return tuple(mean), tuple(std)
+
+
+def keep_pixel_statistics(encoder: dict[str, Any]) -> None:
+    """State the statistics that follow from a tag, before the tag is removed.
+
+    Args:
+        encoder (dict): Settings. If they are of a ``RegisteredEncoder`` whose
+            ``backbone`` is one of open_clip with a tag, they get ``mean`` and
+            ``std`` where they have none.
+    """
+    backbone = encoder.get('backbone')
+    is_video = type_name(encoder) == 'RegisteredEncoder'
+    if not is_video or not isinstance(backbone, Mapping):
+        return
+    library, _, arch = str(backbone.get('type')).partition('.')
+    tag = backbone.get('pretrained')
+    if library != 'open_clip' or not isinstance(tag, str):
+        return
+    stated = pixel_statistics(arch or backbone.get('arch', ''), tag)
+    for name, value in zip(('mean', 'std'), stated, strict=True):
+        if encoder.get(name) is None:
+            encoder[name] = list(value)
 
 
 def _build(config: Mapping[str, Any], side: str, max_words: int | None) -> Any:

@@ -12,6 +12,7 @@ from mmengine.hooks import CheckpointHook, EarlyStoppingHook, Hook
 from eaglenet_mm.engine.hooks import (
     RetrievalCheckpointHook,
     RetrievalEarlyStoppingHook,
+    StrictResumeHook,
 )
 from eaglenet_mm.evaluation import RetrievalRankMetric
 from eaglenet_mm.registry import HOOKS, METRICS
@@ -352,6 +353,8 @@ def test_whatever_else_has_a_rule(tmp_path, settings, match):
             scheduler, monitor='t2v/R1', by_epoch=True
         )
     runner = build(tmp_path, dict(save_best='t2v/R1'), **settings)
+    # of every training of the tools, also of one without our checkpoint hook
+    runner.register_hook(StrictResumeHook())
     with pytest.raises(ValueError, match=match):
         runner.train()
 

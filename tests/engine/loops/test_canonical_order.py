@@ -96,14 +96,3 @@ def test_what_it_says():
 def test_nothing_found():
     with pytest.raises(ValueError, match='0 videos and 0 captions'):
         CanonicalOrder([], [])
-
-
-def test_numbers_of_paragraphs_may_have_gaps():
-    """The last of four videos has the second and last paragraph."""
-    few = SimpleNamespace(metainfo=dict(num_videos=4, num_captions=2))
-    captions = [((0, 0), 0, None), ((0, 3), 3, None), ((1, 0), 0, None)]
-    videos = [((part, i), f'{part}-{i}', None) for part in (0, 1)
-              for i in (0, 3)]  # fmt: skip
-    order = CanonicalOrder(videos, captions, [Part('a', few), Part('b', few)])
-    assert order.captions == [0, 3, 4]
-    assert order.columns == [0, 1, 2]

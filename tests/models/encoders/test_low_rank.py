@@ -255,3 +255,14 @@ def test_lora_without_peft(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__('sys').modules, 'peft', None)
     with pytest.raises(ImportError, match=r"eaglenet_mm\[lora\]'"):
         make('text', lora=dict(r=2))
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_parameters_keep_their_order(kind: str) -> None:
+    """Averages (EMA) go by the order, of a copy that is never called."""
+    pytest.importorskip('peft')
+    encoder = make(kind, lora=dict(r=2))
+    average = copy.deepcopy(encoder)
+    run(encoder)
+    names = [name for name, _ in encoder.named_parameters()]
+    assert names == [name for name, _ in average.named_parameters()]
