@@ -184,6 +184,7 @@ class ForeignSource:
             )
         self.current_items = CurrentItems()
         self._ids: list[str] | None = None
+        self._shared: dict[int, list[str]] = {}
 
     @property
     def _pipeline(self) -> Any:
@@ -236,10 +237,13 @@ class ForeignSource:
             self.dataset.full_init()
         ids: list[str] = []
         self._counts: list[int] = []
+        holders: dict[int, dict[str, None]] = {}
         self._num_videos = self._num_captions = 0
         for index in range(len(self)):
             item = self.get_data_info(index)
             ids.append(item['video_id'])
+            for number in item['caption_indices']:
+                holders.setdefault(number, {})[item['video_id']] = None
             self._counts.append(len(item['captions']))
             self._num_videos = max(self._num_videos, item['video_index'] + 1)
             self._num_captions = max(
@@ -247,6 +251,13 @@ class ForeignSource:
                 *(x + 1 for x in item['caption_indices']),
                 0,
             )
+        # one index in several items is one caption that fits all of them;
+        # wrappers that number anew need it said by ids
+        self._shared = {
+            number: list(names)
+            for number, names in holders.items()
+            if len(names) > 1
+        }
         self.lost_videos = LostVideos(len(self))
         self._ids = ids
 
@@ -293,7 +304,15 @@ class ForeignSource:
                 f'{len(item["caption_indices"])}.'
             )
         # wrappers change what they get
-        return {'sample_idx': index, **item}
+        item = {'sample_idx': index, **item}
+        if 'positives' not in item and not self._shared.keys().isdisjoint(
+            item['caption_indices']
+        ):
+            item['positives'] = [
+                list(self._shared.get(number, [item['video_id']]))
+                for number in item['caption_indices']
+            ]
+        return item
 
     def process(self, item: dict[str, Any]) -> Any:
         """Send an item through the pipeline, and note if nothing comes."""
@@ -394,15 +413,17 @@ class JoinedSource:
     def metainfo(self) -> dict[str, Any]:
         """dict: That of the first set, with the counts of all."""
         parts = [source.metainfo for source in self.item_sources]
-        return {
-            **{
-                key: value
-                for key, value in parts[0].items()
-                if key not in ('published_videos', 'published_captions')
-            },
-            'num_videos': sum(part['num_videos'] for part in parts),
-            'num_captions': sum(part['num_captions'] for part in parts),
-        }
+        joined = dict(parts[0])
+        for side in ('videos', 'captions'):
+            own, published = f'num_{side}', f'published_{side}'
+            joined[own] = sum(part[own] for part in parts)
+            if any(published in part for part in parts):
+                joined[published] = sum(
+                    part.get(published, part[own]) for part in parts
+                )
+        if any('queries' in part for part in parts):
+            joined['queries'] = sum(part.get('queries', 0) for part in parts)
+        return joined
 
     @property
     def test_mode(self) -> bool:

@@ -71,8 +71,11 @@ class MarkedPart:
 
     def __getitem__(self, index: int) -> Any:
         item = self.dataset[index]
+        sample = item.get('data_samples') if isinstance(item, dict) else None
+        if sample is None:  # packed by what wraps the join
+            return item
         # a copy: a data set may hand out one object again and again
-        sample = item['data_samples'].clone()
+        sample = sample.clone()
         sample.set_metainfo({'part': self.part_number})
         return {**item, 'data_samples': sample}
 

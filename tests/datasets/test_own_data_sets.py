@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from mmengine.config import Config
@@ -22,6 +22,7 @@ from eaglenet_mm.datasets import (
     VideoSubset,
 )
 from eaglenet_mm.datasets.fetching import ITEM_KEYS
+from eaglenet_mm.datasets.joined_parts import mark_parts
 from eaglenet_mm.datasets.shared_records import inner_datasets
 from eaglenet_mm.datasets.video_checks import check_videos
 from eaglenet_mm.engine.hooks import LostVideosHook
@@ -345,3 +346,42 @@ def test_a_video_without_captions_stays_in_the_gallery(wrap: type) -> None:
     assert len(texts) == wrapper.metainfo['num_captions']
     assert wrapper.metainfo['num_videos'] == 5
     assert wrapper.count_captions(0) == 0
+
+
+def test_one_caption_of_several_items_fits_all_of_them() -> None:
+    """Also behind wrappers, which number captions anew."""
+
+    class Shared(OwnVideos):
+        def get_data_info(self, index: int) -> dict[str, Any]:
+            return {**super().get_data_info(index), 'caption_indices': [0]}
+
+    own = Shared([1, 1, 1])
+    everyone = [['v0', 'v1', 'v2']]
+    for wrapped in (VideoSubset(own, 3), ParagraphDataset(own)):
+        assert infos(wrapped, 'positives') == [everyone] * 3
+    assert 'positives' not in VideoSubset(OwnVideos([1]), 1).get_data_info(0)
+
+
+def test_joined_sets_add_up_what_is_published() -> None:
+    class Published(OwnVideos):
+        METAINFO: ClassVar = dict(published_videos=5, published_captions=9)
+
+    joined = ConcatDataset(
+        [Published([1, 2]), OwnVideos([3])],
+        ignore_keys=['published_videos', 'published_captions'],
+    )
+    metainfo = CaptionExpansion(joined).metainfo
+    assert metainfo['num_videos'] == 3
+    assert metainfo['published_videos'] == 5 + 1
+    assert metainfo['published_captions'] == 9 + 3
+
+
+def test_items_without_a_sample_are_not_marked() -> None:
+    """They are packed by what wraps the join."""
+
+    class Raw(list):
+        pass
+
+    join = TorchConcatDataset([Raw([{'a': 1}]), Raw([{'a': 2}])])
+    assert len(mark_parts(join)) == 2
+    assert [join[0], join[1]] == [{'a': 1}, {'a': 2}]

@@ -30,6 +30,7 @@ class Found:
         self.videos: list[tuple[Key, str, tuple | None]] = []
         self.captions: list[tuple[Key, int, tuple[str, ...] | None]] = []
         self._known: set[tuple] = set()
+        self.is_marked = False
 
     def add(self, sample: Any) -> tuple[bool, list[int]]:
         """Note a video and its captions.
@@ -45,14 +46,17 @@ class Found:
             ValueError: If positives do not fit the captions.
         """
         part, index = sample.get('part', 0), sample.video_index
-        video = ((part, index), sample.video_id)
+        self.is_marked = self.is_marked or 'part' in sample
+        path = sample.get('video')
+        file = None
+        if path is not None:  # a path, or whatever own data sets call one
+            path = path if isinstance(path, str) else repr(path)
+            file = (path, sample.get('start'), sample.get('end'))
+        # the file as well: ids of joined sets may be alike by chance
+        video = ((part, index), sample.video_id, file)
         new_video = self._is_new(video)
         if new_video:
-            path = sample.get('video')
-            file = None
-            if path is not None:
-                file = (path, sample.get('start'), sample.get('end'))
-            self.videos.append((*video, file))
+            self.videos.append(video)
         captions = sample.caption_indices
         positives = sample.get('positives')
         if positives is not None and len(positives) != len(captions):
@@ -124,12 +128,18 @@ class CanonicalOrder:
         """Sort the videos by key; the same one in two parts is one column."""
         keys, places = order_by_id([key for key, _, _ in videos])
         names = {
-            key: videos[i][1] for key, i in zip(keys, places, strict=True)
+            key: videos[i][1:] for key, i in zip(keys, places, strict=True)
         }
-        for key, video_id, _ in videos:
-            if names[key] != video_id:
+        for key, video_id, file in videos:
+            if names[key] != (video_id, file):
+                one, other = names[key][0], video_id
+                if one == other:  # told apart by their files alone
+                    one, other = (
+                        str(x[0]) if x else 'of an unknown file'
+                        for x in (names[key][1], file)
+                    )
                 raise ValueError(
-                    f"Videos '{names[key]}' and '{video_id}' have the same "
+                    f"Videos '{one}' and '{other}' have the same "
                     f'video_index {key[1]}, so their captions would be mixed '
                     'up. Number the videos of a data set from 0 on, or join '
                     'data sets by ConcatDataset, whose parts are told apart.'
@@ -140,19 +150,19 @@ class CanonicalOrder:
         self.video_places: list[int] = []
         self._column: dict[Key, int] = {}
         self._by_id: dict[tuple[int, str], list[int]] = defaultdict(list)
-        first: dict[tuple, tuple[int, int]] = {}  # part and column
+        first: dict[tuple, int] = {}
         for key, place in zip(keys, places, strict=True):
             part, video_id, file = key[0], *videos[place][1:]
             column = len(self.videos)
-            known = first.setdefault((video_id, file), (part, column))
-            if file is not None and known[0] != part:
-                column = known[1]
-            else:
+            if file is not None:
+                column = first.setdefault((video_id, file), column)
+            if column == len(self.videos):
                 self.videos.append(bounds[part] + key[1])
                 self.video_ids.append(video_id)
                 self.video_places.append(place)
             self._column[key] = column
-            self._by_id[part, video_id].append(column)
+            if column not in self._by_id[part, video_id]:
+                self._by_id[part, video_id].append(column)
 
     def _order_captions(
         self, captions: Sequence[tuple[Key, int, tuple[str, ...] | None]]
@@ -269,8 +279,9 @@ class CanonicalOrder:
 
     def announcement(self) -> dict[str, Any]:
         """Describe the parts; see :meth:`RetrievalRankMetric.process`."""
+        num_repeated = len(self._column) - len(self.videos)
         if not self.parts:
-            return {}
+            return {'num_repeated': num_repeated} if num_repeated else {}
         parts, start = [], 0
         for number, part in enumerate(self.parts):
             stop = start + self._part_of_row.count(number)

@@ -159,10 +159,12 @@ class RetrievalEvaluation:
         if self._pending:
             with autocast(enabled=self.fp16):
                 self._encode_pending()
+        # a wrapper of ours or another's may read past the parts of a join
+        marked = any(all_gather_object(self._found.is_marked))
         order = CanonicalOrder(
             flatten(all_gather_object(self._found.videos)),
             flatten(all_gather_object(self._found.captions)),
-            self.parts,
+            self.parts if marked else (),
         )
         check_shortlist(self.shortlist, len(order.video_ids))
         own = VideoFeatures.cat(self._encoded) if self._encoded else None

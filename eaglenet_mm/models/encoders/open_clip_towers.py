@@ -12,9 +12,9 @@ from open_clip.pretrained import (
     list_pretrained_tags_by_model,
 )
 
-from .clip_loading import load_tower
 from eaglenet_mm.utils.type_name import type_name
 
+from .clip_loading import load_tower
 from .clip_tower import (
     folder_pixel_statistics,
     is_model_folder,

@@ -96,3 +96,33 @@ def test_what_it_says():
 def test_nothing_found():
     with pytest.raises(ValueError, match='0 videos and 0 captions'):
         CanonicalOrder([], [])
+
+
+def test_equal_ids_of_other_files_are_not_duplicates():
+    """Of a data set that joins others without telling."""
+    videos = [((0, 0), 'x', (f'/{name}/x.mp4', None, None)) for name in 'ab']
+    with pytest.raises(ValueError, match=r"'/a/x.mp4' and '/b/x.mp4'"):
+        CanonicalOrder(videos, [((0, 0), 0, None)])
+
+
+def test_a_file_that_stands_twice_is_one_candidate():
+    """Also where a wrapper hides the parts: it would tie with itself."""
+    file = ('/x.mp4', None, None)
+    videos = [((0, 0), 'x', file), ((0, 1), 'y', None), ((0, 2), 'x', file)]
+    captions = [((0, n), n, None) for n in range(3)]
+    order = CanonicalOrder(videos, captions)
+    assert order.video_ids == ['x', 'y']
+    assert order.columns == [0, 1, 0]
+    assert order.announcement() == dict(num_repeated=1)
+
+
+def test_a_path_may_be_a_list():
+    """Of frames, in data sets of one's own."""
+    found = Found()
+    sample = RetrievalDataSample(
+        metainfo=dict(
+            video_index=0, video_id='x', video=['1.jpg'], caption_indices=[0]
+        )
+    )
+    assert found.add(sample) == (True, [0])
+    assert found.add(sample) == (False, [])
