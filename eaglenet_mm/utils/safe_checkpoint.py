@@ -160,7 +160,13 @@ def find_latest_checkpoint(path: str) -> str | None:
     """
     note = osp.join(path, 'last_checkpoint')
     if not osp.isfile(note):
-        kept = sorted(glob.glob(osp.join(glob.escape(path), '*_*.pth')))
+        kept = sorted(
+            file
+            for kind in ('epoch', 'iter')  # best ones hold no training state
+            for file in glob.glob(
+                osp.join(glob.escape(path), f'{kind}_[0-9]*.pth')
+            )
+        )
         if kept:
             names = ', '.join(osp.basename(name) for name in kept[:5])
             raise FileNotFoundError(
