@@ -25,6 +25,8 @@ from eaglenet_mm.datasets.video_encoding import CopySettings, encode_copy
 from eaglenet_mm.datasets.video_readers import VideoReadError, open_video
 
 STAMP = compression_stamp.STAMP_NAME
+# FFmpeg's filter that writes a turn into an H.264 stream
+TURN = 'h264_metadata=display_orientation=insert:rotate=90'
 
 
 def read(path):
@@ -128,19 +130,49 @@ def test_sizes(tmp_path, size, expected):
     assert abs(frames.mean() - 90) < 2
 
 
-def test_variable_rate_and_late_start(tmp_path):
+@pytest.mark.parametrize('ending', ['mkv', 'mp4'])
+def test_variable_rate_and_late_start(tmp_path, ending):
     times = [1000, 1100, 1200, 1900, 3000]
     levels = [20, 60, 100, 140, 180]
     images = [grey(level) for level in levels]
-    write_images(tmp_path / 'a.mkv', images, times)
-    compress_video(tmp_path / 'a.mkv', tmp_path / 'copy')
+    write_images(tmp_path / f'a.{ending}', images, times)
+    compress_video(tmp_path / f'a.{ending}', tmp_path / 'copy')
     frames, fps = read(tmp_path / 'copy')
     assert fps == 3
     found = [round(frame.mean() / 20) * 20 for frame in frames]
     assert found[:6] == [20, 100, 100, 140, 140, 140]
     assert set(found[6:]) == {180}
+    # annotated seconds fit the copy as they fit its source
     with av.open(str(tmp_path / 'copy')) as container:
-        assert next(container.decode(video=0)).time == 0
+        shown = [frame.time for frame in container.decode(video=0)]
+    expected = [1 + number / 3 for number in range(len(found))]
+    assert shown == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_clock_that_jumps(tmp_path, write_clip, frame_numbers):
+    # MPEG-TS may be joined of parts, each of which has a clock of its own
+    pieces = []
+    for number, shift in enumerate([0, 600, -300]):
+        path = tmp_path / f'{number}.ts'
+        clip = write_clip(f'{number}.mp4', 20, options={'bf': '0'})
+        with (
+            av.open(str(clip)) as container,
+            av.open(str(path), 'w', options={'mpegts_copyts': '1'}) as output,
+        ):
+            stream = output.add_stream_from_template(
+                container.streams.video[0]
+            )
+            for packet in container.demux(video=0):
+                if packet.dts is not None:
+                    packet.pts += round((shift + 400) / packet.time_base)
+                    packet.dts = packet.pts
+                    packet.stream = stream
+                    output.mux(packet)
+        pieces.append(path.read_bytes())
+    (tmp_path / 'a.ts').write_bytes(b''.join(pieces))
+    assert compress_video(tmp_path / 'a.ts', tmp_path / 'copy') == 18
+    frames, _ = read(tmp_path / 'copy')
+    assert frame_numbers(frames) == [0, 3, 6, 10, 13, 16] * 3
 
 
 def test_slow_and_short_videos(tmp_path, write_clip, frame_numbers):
@@ -153,34 +185,125 @@ def test_slow_and_short_videos(tmp_path, write_clip, frame_numbers):
     assert frame_numbers(read(tmp_path / 'copy')[0]) == [0]
 
 
+@pytest.mark.parametrize('mirror', [1, -1])
 @pytest.mark.parametrize('turns', [0, 1, 2, 3])
-def test_rotation(tmp_path, turns):
+def test_orientation(tmp_path, turns, mirror):
+    path = tmp_path / 'a.mp4'
+    write_images(path, [four_levels()] * 3)
+    cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][turns]
+    set_matrix(path, cosine * mirror, sine * mirror, -sine, cosine)
+    compress_video(path, tmp_path / 'copy', short_side=32)
+    [frame] = read(tmp_path / 'copy')[0]
+    # the matrix turns clockwise
+    expected = np.rot90(four_levels()[:, ::mirror], -turns)[1::2, 1::2]
+    assert frame.shape == expected.shape
+    assert np.abs(frame.astype(int) - expected).mean() < 4
+    with av.open(str(tmp_path / 'copy')) as container:
+        assert next(container.decode(video=0)).rotation == 0
+
+
+def test_orientation_of_the_first_frame_is_that_of_all(tmp_path):
+    # FFmpeg marks only the frames in which the stream says it
+    write_images(tmp_path / 'a.mp4', [four_levels()] * 3, rate=3)
+    path = tmp_path / 'turned.mp4'
+    with (
+        av.open(str(tmp_path / 'a.mp4')) as container,
+        av.open(str(path), 'w') as output,
+    ):
+        stream = container.streams.video[0]
+        target = output.add_stream_from_template(stream)
+        turn = av.BitStreamFilterContext(TURN, stream)
+        for packet in container.demux(stream):
+            for turned in turn.filter(packet if packet.size else None):
+                turned.stream = target
+                output.mux(turned)
+    with av.open(str(path)) as container:
+        marks = [frame.rotation for frame in container.decode(video=0)]
+    assert marks == [90, 0, 0]
+    compress_video(path, tmp_path / 'copy')
+    frames, _ = read(tmp_path / 'copy')
+    expected = np.rot90(four_levels()).astype(int)
+    assert frames.shape == (3, *expected.shape)
+    assert np.abs(frames - expected).mean() < 4
+
+
+def set_matrix(path, *values):
+    """Replace the display matrix of an MP4 file: (x, y) of right and down."""
+
+    def matrix(a, b, c, d):
+        values = [value << 16 for value in (a, b, 0, c, d, 0, 0, 0)]
+        return struct.pack('>9i', *values, 1 << 30)
+
+    content = path.read_bytes()
+    place = content.index(matrix(1, 0, 0, 1), content.index(b'tkhd'))
+    turned = matrix(*values)
+    path.write_bytes(content[:place] + turned + content[place + 36 :])
+
+
+def four_levels():
     image = grey(0, (128, 64))
     image[:32, :64] = 80
     image[32:, :64] = 150
     image[32:, 64:] = 220
-    path = tmp_path / 'a.mp4'
-    write_images(path, [image] * 3)
-    cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][turns]
-    one = 1 << 16
+    return image
 
-    def matrix(a, b):
-        values = (a * one, b * one, 0, -b * one, a * one, 0, 0, 0, 1 << 30)
-        return struct.pack('>9i', *values)
 
-    content = path.read_bytes()
-    place = content.index(matrix(1, 0), content.index(b'tkhd'))
-    turned = matrix(cosine, sine)
-    path.write_bytes(content[:place] + turned + content[place + 36 :])
+@pytest.mark.parametrize('kind', ['mp4', 'mkv', 'ts', 'turned'])
+def test_pixels_keep_their_shape(tmp_path, kind):
+    path = tmp_path / f'a.{"mp4" if kind == "turned" else kind}'
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('libx264', rate=3)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, 'yuv420p'
+        stream.codec_context.sample_aspect_ratio = Fraction(16, 11)
+        frame = av.VideoFrame.from_ndarray(grey(90, (96, 64)), format='rgb24')
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    size, aspect = (48, 32), Fraction(16, 11)
+    if kind == 'turned':
+        set_matrix(path, 0, 1, -1, 0)
+        size, aspect = size[::-1], 1 / aspect
     compress_video(path, tmp_path / 'copy', short_side=32)
-    frames, _ = read(tmp_path / 'copy')
-    expected, _ = read(path)  # the reader turns as the file asks
-    assert expected.shape[1:3] == ((128, 64) if turns % 2 else (64, 128))
-    small = expected[0, 1::2, 1::2].astype(int)
-    assert frames[0].shape == small.shape
-    assert np.abs(frames[0] - small).mean() < 4
     with av.open(str(tmp_path / 'copy')) as container:
-        assert next(container.decode(video=0)).rotation == 0
+        stream = container.streams.video[0]
+        assert stream.sample_aspect_ratio == aspect
+        assert (stream.width, stream.height) == size
+
+
+# BT.2020 with the curves of PQ and HLG; BT.709; BT.470 BG
+@pytest.mark.parametrize(
+    ('primaries', 'transfer', 'matrix'),
+    [(9, 16, 9), (9, 18, 9), (1, 1, 1), (5, 5, 5)],
+)
+def test_colours_keep_their_meaning(tmp_path, primaries, transfer, matrix):
+    path = tmp_path / 'a.mp4'
+    levels = np.uint16([[200, 450, 700, 900]]).repeat(48, axis=0)
+    luma = levels.repeat(16, axis=1)
+    planes = [luma, np.full((24, 32), 300), np.full((24, 32), 700)]
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('libx264', rate=3)
+        stream.width, stream.height = 64, 48
+        stream.pix_fmt, stream.options = 'yuv420p10le', {'crf': '1'}
+        context = stream.codec_context
+        context.color_primaries, context.color_trc = primaries, transfer
+        context.colorspace, context.color_range = matrix, 1
+        frame = av.VideoFrame(64, 48, 'yuv420p10le')
+        for plane, values in zip(frame.planes, planes, strict=True):
+            rows = np.zeros((plane.height, plane.line_size // 2), np.uint16)
+            rows[:, : plane.width] = values
+            plane.update(rows.tobytes())
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    compress_video(path, tmp_path / 'copy', crf=1)
+    with av.open(str(tmp_path / 'copy')) as container:
+        [frame] = container.decode(video=0)
+        context = container.streams.video[0].codec_context
+        assert context.color_primaries == primaries
+        assert context.color_trc == transfer
+        assert (int(frame.colorspace), int(frame.color_range)) == (matrix, 1)
+        found = frame.to_ndarray(format='yuv420p')
+    assert np.abs(found[:48] - luma / 4).max() <= 2
+    assert abs(found[48:60].mean() - 75) <= 1
+    assert abs(found[60:].mean() - 175) <= 1
 
 
 @pytest.mark.parametrize('matrix', [1, 5])
