@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import struct
 import subprocess
 import sys
 import textwrap
@@ -187,7 +186,7 @@ def test_slow_and_short_videos(tmp_path, write_clip, frame_numbers):
 
 @pytest.mark.parametrize('mirror', [1, -1])
 @pytest.mark.parametrize('turns', [0, 1, 2, 3])
-def test_orientation(tmp_path, turns, mirror):
+def test_orientation(tmp_path, set_matrix, turns, mirror):
     path = tmp_path / 'a.mp4'
     write_images(path, [four_levels()] * 3)
     cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][turns]
@@ -227,19 +226,6 @@ def test_orientation_of_the_first_frame_is_that_of_all(tmp_path):
     assert np.abs(frames - expected).mean() < 4
 
 
-def set_matrix(path, *values):
-    """Replace the display matrix of an MP4 file: (x, y) of right and down."""
-
-    def matrix(a, b, c, d):
-        values = [value << 16 for value in (a, b, 0, c, d, 0, 0, 0)]
-        return struct.pack('>9i', *values, 1 << 30)
-
-    content = path.read_bytes()
-    place = content.index(matrix(1, 0, 0, 1), content.index(b'tkhd'))
-    turned = matrix(*values)
-    path.write_bytes(content[:place] + turned + content[place + 36 :])
-
-
 def four_levels():
     image = grey(0, (128, 64))
     image[:32, :64] = 80
@@ -249,7 +235,7 @@ def four_levels():
 
 
 @pytest.mark.parametrize('kind', ['mp4', 'mkv', 'ts', 'turned'])
-def test_pixels_keep_their_shape(tmp_path, kind):
+def test_pixels_keep_their_shape(tmp_path, set_matrix, kind):
     path = tmp_path / f'a.{"mp4" if kind == "turned" else kind}'
     with av.open(str(path), 'w') as container:
         stream = container.add_stream('libx264', rate=3)
@@ -330,6 +316,45 @@ def test_colours(tmp_path, matrix, color_range):
     places = np.s_[0, 24, 8::16]
     original = read(path)[0][places].astype(int)
     assert np.abs(read(tmp_path / 'copy')[0][places] - original).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ('name', 'num_frames', 'begin', 'aspect', 'corners'),
+    [
+        ('plain.mp4', 12, 0, 1, 'RGBW'),
+        ('matrix_hflip.mp4', 12, 0, 1, 'GRWB'),
+        ('matrix_vflip.mp4', 12, 0, 1, 'BWRG'),
+        ('deg_10.mp4', 12, 0, 1, 'RGBW'),
+        ('sei90.mp4', 12, 0, 1, 'GWRB'),
+        ('sar2.mp4', 12, 0, 2, 'RGBW'),
+        ('mb_sar_2x1.mp4', 15, 0, 2, None),
+        ('latevideo.mp4', 120, 30, 1, 'RGBW'),
+        ('dur_short.mkv', 120, 0, 1, 'RGBW'),
+        ('joined_back.ts', 60, 0, 1, 'RGBW'),
+        ('vfr_fast_then_slow.hevc.mp4', 120, 0, 1, 'RGBW'),
+        ('vfr_slow_then_fast.vp8.webm', 120, 0, 1, 'RGBW'),
+    ],
+)
+def test_shared_clips(
+    shared_dir, tmp_path, name, num_frames, begin, aspect, corners
+):
+    path = shared_dir / 'data' / 'videos_time' / name
+    if not path.is_file():
+        pytest.skip('the clip is not on this machine')
+    assert compress_video(path, tmp_path / 'copy') == num_frames
+    with av.open(str(tmp_path / 'copy')) as container:
+        stream = container.streams.video[0]
+        assert stream.sample_aspect_ratio == aspect
+        frames = list(container.decode(stream))
+    shown = [frame.time for frame in frames]
+    assert shown == pytest.approx(begin + np.arange(num_frames) / 3, abs=1e-3)
+    if corners is not None:
+        names = {4: 'R', 2: 'G', 1: 'B', 7: 'W'}
+        for frame in (frames[0], frames[-1]):
+            image = frame.to_ndarray(format='rgb24')
+            places = [image[y, x] for y in (6, -6) for x in (6, -6)]
+            found = [names[int((p > 127) @ [4, 2, 1])] for p in places]
+            assert ''.join(found) == corners
 
 
 def test_sound_and_cover_are_left_out(tmp_path, frame_numbers, write_clip):
