@@ -151,7 +151,8 @@ def sample_by_time(
                 number = stop
         held = frame
     if held is not None:
-        end = begin + clock.last_step(held, step)
+        # that step is rounded as well
+        end = begin + clock.last_step(held, step) - _MOST_ROUNDING
         stop = max(_count_until(end, fps), first + 1)
         if stop > number:
             yield held, range(number, stop)

@@ -44,6 +44,12 @@ def test_rounded_times_do_not_shift_the_choice():
     assert sample(times, duration=33) == [0, 10, 20, 30, 40, 50]
 
 
+def test_rounded_times_do_not_shift_the_end():
+    # 30 a second from second 39 on: the last step is 34 milliseconds
+    times = [39_000 + round(number * 1000 / 30) for number in range(30)]
+    assert max(sample_numbers(times)) == 119
+
+
 def test_variable_rate():
     assert sample([0, 100, 200, 900, 2000], duration=300) == [
         *(0, 2, 2, 3, 3, 3),  # at 2/3 s frame 2, at 1 s frame 3
