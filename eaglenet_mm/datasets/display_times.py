@@ -5,20 +5,13 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from .video_readers.video_header import header_of
+from .video_readers.timeline import Clock
 
 # Seconds. Matroska and FLV round times to milliseconds.
 _MOST_ROUNDING = Fraction(1, 2000)
-# Seconds. A longer step of the time stamps is an error in them; the clock of
-# MPEG-TS and MPEG-PS may begin anew anywhere.
-_LONGEST_STEP = 3600
-_LONGEST_STEP_OF_BROADCASTS = 10
-# FFmpeg's AVFMT_TS_DISCONT
-_CLOCK_MAY_JUMP = 0x200
 # Frames that a decoder may hold back, to put them in order: 16 in H.264.
 _MOST_HELD_BACK = 16
 
@@ -53,71 +46,8 @@ def decode_in_order(container: Any, stream: Any) -> Iterator[Any]:
             heapq.heappop(times)
 
 
-@dataclass(frozen=True)
-class FrameClock:
-    """Count the time of frames from the start of the presentation.
-
-    Args:
-        zero (Fraction): Time stamp of that start, in seconds.
-        nominal_step (Fraction): Seconds from a frame to the next, for where
-            their time stamps are missing, go back or are too far apart.
-        longest_step (int): Seconds; what is too far apart.
-    """
-
-    zero: Fraction
-    nominal_step: Fraction
-    longest_step: int
-
-    @classmethod
-    def of_container(cls, container: Any) -> FrameClock:
-        """Make the clock of the first video stream of an open container.
-
-        Zero is that of the file in MP4, MOV and Matroska, and elsewhere the
-        beginning of its earliest stream.
-        """
-        header = header_of(container)
-        zero = Fraction(0)
-        if not header.is_mov_or_matroska and container.start_time is not None:
-            zero = Fraction(container.start_time, 1_000_000)
-        may_jump = int(container.format.flags) & _CLOCK_MAY_JUMP
-        return cls(
-            zero,
-            1 / (header.fps or Fraction(25)),
-            _LONGEST_STEP_OF_BROADCASTS if may_jump else _LONGEST_STEP,
-        )
-
-    def begin(self, frame: Any) -> Fraction:
-        """Say when the first frame comes on display, in seconds."""
-        if frame.pts is None:
-            return Fraction(0)
-        return frame.pts * frame.time_base - self.zero
-
-    def step(self, frame: Any, following: Any) -> Fraction:
-        """Say how long a frame is on display before the following one."""
-        if frame.pts is None or following.pts is None:
-            return self.nominal_step
-        step = (following.pts - frame.pts) * frame.time_base
-        return step if 0 <= step <= self.longest_step else self.nominal_step
-
-    def last_step(self, frame: Any, before: Fraction) -> Fraction:
-        """Say how long the last frame is on display.
-
-        Args:
-            frame (av.VideoFrame): The last one.
-            before (Fraction): The step before it, 0 if it is the only frame.
-
-        Returns:
-            Fraction: What the file says, or else as long as the step before.
-        """
-        # releases of PyAV before 15 do not say
-        stated = (getattr(frame, 'duration', 0) or 0) * frame.time_base
-        if 0 < stated <= self.longest_step:
-            return stated
-        return before or self.nominal_step
-
-
 def sample_by_time(
-    frames: Iterable[Any], fps: Fraction, clock: FrameClock
+    frames: Iterable[Any], fps: Fraction, clock: Clock
 ) -> Iterator[tuple[Any, range]]:
     """Choose the frames on display at 0, 1 / fps, 2 / fps, ... seconds.
 
@@ -127,7 +57,7 @@ def sample_by_time(
     Args:
         frames (Iterable[av.VideoFrame]): In order of display.
         fps (Fraction): Frames a second.
-        clock (FrameClock): Of the file.
+        clock (Clock): Of the file.
 
     Yields:
         tuple[av.VideoFrame, range]: A frame, and the numbers of the times at
@@ -135,27 +65,41 @@ def sample_by_time(
         video.
     """
     held: Any = None
-    begin = step = Fraction(0)
+    ticks: list[int] = []
     first = number = 0
-    for frame in frames:
+    for frame, tick in _with_ticks(frames, clock):
+        begin = tick * clock.time_base
         if held is None:
-            begin = clock.begin(frame)
             first = max(math.floor((begin + _MOST_ROUNDING) * fps), 0)
             number = first
-        else:
-            step = clock.step(held, frame)
-            begin += step
-            stop = _count_until(begin, fps)
-            if stop > number:
-                yield held, range(number, stop)
-                number = stop
+        elif (stop := _count_until(begin, fps)) > number:
+            yield held, range(number, stop)
+            number = stop
         held = frame
+        ticks = [*ticks[-1:], tick]
     if held is not None:
-        # that step is rounded as well
-        end = begin + clock.last_step(held, step) - _MOST_ROUNDING
-        stop = max(_count_until(end, fps), first + 1)
+        # releases of PyAV before 15 do not say how long a frame is shown
+        duration = getattr(held, 'duration', None)
+        end = clock.timeline(ticks, duration).end * clock.time_base
+        # a duration is rounded as well
+        stop = max(_count_until(end - _MOST_ROUNDING, fps), first + 1)
         if stop > number:
             yield held, range(number, stop)
+
+
+def _with_ticks(
+    frames: Iterable[Any], clock: Clock
+) -> Iterator[tuple[Any, int]]:
+    """Pair frames with when they come on display."""
+    frame: Any = None
+
+    def stamps() -> Iterator[int | None]:
+        nonlocal frame
+        for frame in frames:
+            yield frame.pts
+
+    for tick in clock.ticks(stamps()):
+        yield frame, tick
 
 
 def _count_until(time: Fraction, fps: Fraction) -> int:

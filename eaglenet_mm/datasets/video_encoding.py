@@ -8,10 +8,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, BinaryIO
 
-from .display_times import FrameClock, decode_in_order, sample_by_time
+from .display_times import decode_in_order, sample_by_time
 from .video_readers.base import VideoReadError
 from .video_readers.orientation import Orientation
-from .video_readers.video_header import open_container, video_stream
+from .video_readers.packet_index import clock_of
+from .video_readers.video_header import (
+    header_of,
+    open_container,
+    video_stream,
+)
 
 # Demuxers of pictures (with all whose names end with '_pipe'), of texts drawn
 # as pictures, and of lists that name other files.
@@ -147,7 +152,7 @@ def _encode(source: str, file: Any, settings: CopySettings) -> int:
         av.open(file, 'w', format='mp4') as output,
     ):
         stream = _stream_to_copy(container, source)
-        clock = FrameClock.of_container(container)
+        clock = clock_of(container, header_of(container))
         fps = Fraction(settings.fps)
         scale = _Scaler(settings)
         encoder: Any = None

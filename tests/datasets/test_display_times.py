@@ -5,20 +5,20 @@ import av
 import pytest
 
 from eaglenet_mm.datasets.display_times import (
-    FrameClock,
     decode_in_order,
     sample_by_time,
 )
+from eaglenet_mm.datasets.video_readers.timeline import Clock
 
 MILLISECOND = Fraction(1, 1000)
 
 
-def sample(times, fps=3, duration=0, step=1, longest=3600):
+def sample(times, **options):
     """Sample frames that are numbers; return them, each as often as kept."""
-    return list(sample_numbers(times, fps, duration, step, longest).values())
+    return list(sample_numbers(times, **options).values())
 
 
-def sample_numbers(times, fps=3, duration=0, step=1, longest=3600, zero=0):
+def sample_numbers(times, fps=3, duration=0, step=1, may_jump=False, zero=0):
     """Sample frames that are numbers; return them by the number of a time."""
     frames = [
         SimpleNamespace(
@@ -26,7 +26,15 @@ def sample_numbers(times, fps=3, duration=0, step=1, longest=3600, zero=0):
         )
         for number, time in enumerate(times)
     ]
-    clock = FrameClock(Fraction(zero), Fraction(step), longest)
+    clock = Clock(
+        SimpleNamespace(
+            start_time=zero * 1000,
+            format=SimpleNamespace(flags=0x200 * may_jump),
+        ),
+        SimpleNamespace(time_base=MILLISECOND),
+        1 / Fraction(step),
+        counts_from_zero=False,
+    )
     pairs = list(sample_by_time(frames, Fraction(fps), clock))
     kept = [(number, frame.number) for frame, many in pairs for number in many]
     assert len(dict(kept)) == len(kept)
@@ -80,7 +88,7 @@ def test_time_counts_from_the_start_of_the_presentation():
     times = range(0, 2000, 100)
     late = [time + 5400 for time in times]
     early = sample_numbers(times, duration=100)
-    assert sample_numbers(late, duration=100, zero=Fraction(27, 5)) == early
+    assert sample_numbers(late, duration=100, zero=5400) == early
     # frame 0 is on display at 5.4 s, which is between numbers 16 and 17
     kept = sample_numbers(late, duration=100)
     assert kept == {16: 0, 17: 2, 18: 6, 19: 9, 20: 12, 21: 16, 22: 19}
@@ -99,7 +107,7 @@ def test_frames_before_zero_are_left_out():
 
 @pytest.mark.parametrize('times', [[0], [0, 0], [0, None], [None]])
 def test_a_last_frame_without_a_step_lasts_the_nominal_one(times):
-    stated = sample(times, step=Fraction(2), duration=5_000_000, longest=10)
+    stated = sample(times, step=Fraction(2), duration=5_000_000)
     assert stated == sample(times, step=Fraction(2))
     assert len(stated) == (12 if times == [0, None] else 6)
 
@@ -109,34 +117,19 @@ def test_missing_times_are_a_nominal_step_apart():
 
 
 @pytest.mark.parametrize(
-    ('jump', 'longest'), [(-1500, 10), (11_000, 10), (3_700_000, 3600)]
+    ('jump', 'may_jump'),
+    [(-1500, True), (-1500, False), (11_000, True), (3_700_000, False)],
 )
-def test_a_jump_is_a_nominal_step(jump, longest):
+def test_a_jump_is_a_nominal_step(jump, may_jump):
     first = list(range(0, 1000, 100))
     times = first + [1000 + jump + time for time in first]
-    kept = sample(times, step=Fraction(1, 10), longest=longest)
+    kept = sample(times, step=Fraction(1, 10), may_jump=may_jump)
     assert kept == [0, 3, 6, 10, 13, 16]
 
 
 def test_a_long_step_is_no_jump():
-    assert len(sample([0, 9000, 9100], longest=10)) == 28
+    assert len(sample([0, 9000, 9100], may_jump=True)) == 28
     assert len(sample([0, 11_000, 11_100])) == 34
-
-
-@pytest.mark.parametrize(
-    ('ending', 'longest'),
-    [('mp4', 3600), ('mkv', 3600), ('ts', 10), ('mpg', 10), ('avi', 3600)],
-)
-def test_clock_of_a_container(write_clip, ending, longest):
-    codec = {'mpg': 'mpeg2video', 'avi': 'mpeg4'}.get(ending, 'libx264')
-    path = write_clip(f'a.{ending}', 10, 25, codec=codec)
-    with av.open(str(path)) as container:
-        clock = FrameClock.of_container(container)
-        stream = container.streams.video[0]
-        first = next(decode_in_order(container, stream))
-    assert clock.longest_step == longest
-    assert clock.nominal_step == Fraction(1, 25)
-    assert clock.begin(first) == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize('codec', ['mpeg4', 'libx264'])
