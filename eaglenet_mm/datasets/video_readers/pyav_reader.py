@@ -487,9 +487,7 @@ class _Converter:
         return orientation.apply(_to_rgb(frame, size))
 
 
-def _stack(
-    kept: dict[int, np.ndarray], indices: Sequence[int]
-) -> np.ndarray:
+def _stack(kept: dict[int, np.ndarray], indices: Sequence[int]) -> np.ndarray:
     """Put frames into one array, and let go of each."""
     uses = Counter(indices)
     first = kept[indices[0]]

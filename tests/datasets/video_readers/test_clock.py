@@ -45,9 +45,7 @@ KINDS: dict[str, Callable[[Path], MadeVideo]] = {
     'B frames': lambda path: made.slow_then_fast(
         path / 'a.mp4', options={'bf': '3', 'b_strategy': '0'}
     ),
-    'HEVC': lambda path: made.fast_then_slow(
-        path / 'a.mp4', codec='libx265'
-    ),
+    'HEVC': lambda path: made.fast_then_slow(path / 'a.mp4', codec='libx265'),
     'VP8': lambda path: made.slow_then_fast(path / 'a.webm', codec='libvpx'),
     'VP9': lambda path: made.slow_then_fast(
         path / 'a.webm', codec='libvpx-vp9'
@@ -130,9 +128,7 @@ def check(video: MadeVideo, backend: str) -> bool:
 
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('kind', KINDS)
-def test_every_kind_of_file(
-    tmp_path: Path, kind: str, backend: str
-) -> None:
+def test_every_kind_of_file(tmp_path: Path, kind: str, backend: str) -> None:
     read = check(KINDS[kind](tmp_path), backend)
     assert read or backend in ('decord', 'torchcodec')
 
