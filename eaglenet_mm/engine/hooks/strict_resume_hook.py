@@ -245,6 +245,7 @@ def _check_optimizer(
         )
     else:
         differences += _different_settings(groups, own, kind)
+        differences += _different_shapes(saved, own)
     if differences:
         raise ValueError(
             f'{path} cannot be resumed: {name} is another one; '
@@ -252,6 +253,24 @@ def _check_optimizer(
             'run was started with, or begin a new training from its weights: '
             f'leave --resume out and give --cfg-options load_from={path}'
         )
+
+
+def _different_shapes(saved: Mapping, own: list[dict]) -> list[str]:
+    """Name a parameter that has grown or shrunk, such as resized positions."""
+    for theirs, ours in zip(saved['param_groups'], own, strict=True):
+        for number, parameter in zip(
+            theirs['params'], ours['params'], strict=False
+        ):
+            moments = saved['state'].get(number, {}).values()
+            for moment in moments:
+                shape = getattr(moment, 'shape', ())
+                # others are of one number, or factored
+                if len(shape) == parameter.dim() and shape != parameter.shape:
+                    return [
+                        f'its moments have the shape {tuple(shape)} where the '
+                        f'model has {tuple(parameter.shape)}'
+                    ]
+    return []
 
 
 def _different_settings(
