@@ -261,15 +261,14 @@ def _different_shapes(saved: Mapping, own: list[dict]) -> list[str]:
         for number, parameter in zip(
             theirs['params'], ours['params'], strict=False
         ):
-            moments = saved['state'].get(number, {}).values()
-            for moment in moments:
-                shape = getattr(moment, 'shape', ())
-                # others are of one number, or factored
-                if len(shape) == parameter.dim() and shape != parameter.shape:
-                    return [
-                        f'its moments have the shape {tuple(shape)} where the '
-                        f'model has {tuple(parameter.shape)}'
-                    ]
+            state = saved['state'].get(number, {})
+            # of torch's optimisers; others may keep them factored or packed
+            moment = state.get('exp_avg', state.get('momentum_buffer'))
+            if moment is not None and moment.shape != parameter.shape:
+                return [
+                    f'its moments have the shape {tuple(moment.shape)} where '
+                    f'the model has {tuple(parameter.shape)}'
+                ]
     return []
 
 
