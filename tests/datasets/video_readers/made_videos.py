@@ -89,11 +89,13 @@ def draw_frame(number: int, size: tuple[int, int] = (96, 64)) -> np.ndarray:
 
 
 def read_number(image: np.ndarray) -> int:
-    """Read the number off an RGB picture, (h, w, 3), of any size.
+    """Read the number off an RGB picture, (h, w, 3), of any size and turn.
 
     Raises:
-        ValueError: If a block is neither black nor white.
+        ValueError: If a block is neither black nor white, or the corners are
+            not those of a frame.
     """
+    image = _turn_back(image)
     levels = [_block(image, 1 + n // 6, n % 6).mean() for n in range(12)]
     if any(70 < level < 185 for level in levels):
         raise ValueError(f'Blocks of a number have the levels {levels}.')
@@ -119,6 +121,16 @@ def read_corners(image: np.ndarray) -> tuple[str, ...]:
             }
             names.append(min(distances, key=lambda name: distances[name]))
     return tuple(names)
+
+
+def _turn_back(image: np.ndarray) -> np.ndarray:
+    """Turn and mirror a picture so that its corners are as drawn."""
+    for mirrored in (image, image[:, ::-1]):
+        for turns in range(4):
+            found = np.rot90(mirrored, turns)
+            if read_corners(found) == CORNERS:
+                return found
+    raise ValueError(f'The corners are {read_corners(image)}.')
 
 
 def _block(

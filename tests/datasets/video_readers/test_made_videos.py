@@ -39,6 +39,7 @@ def test_numbers(number: int) -> None:
     image = make.draw_frame(number)
     assert make.read_number(image) == number
     assert make.read_number(image[::2, ::2]) == number
+    assert make.read_number(np.rot90(image[:, ::-1])) == number
     assert make.read_corners(image) == make.CORNERS
     assert make.read_corners(np.rot90(image)) == (
         'green', 'white', 'red', 'blue',
