@@ -6,11 +6,14 @@ from collections.abc import Sequence
 from contextlib import closing
 from fractions import Fraction
 from importlib.util import find_spec
+from itertools import islice
+from typing import Any
 
 import cv2
 import numpy as np
 
 from .base import VideoReader, VideoReadError
+from .colours import describe_colours, taken_for
 from .pyav_reader import PyAVReader
 
 # Mean difference of grey levels; other roundings of colour give up to 2.
@@ -116,14 +119,39 @@ class OpenCVReader(VideoReader):
             return
         with closing(PyAVReader(self.source, name=self.path)) as reader:
             other = reader.get_batch([number])[0]
-            interlaced = reader.is_interlaced()
-        if (
-            interlaced
-            or other.shape != image.shape
-            or np.abs(other.astype(np.int16) - image).mean() > _SAME_PICTURE
-        ):
+            reason = ''
+            if reader.is_interlaced():
+                reason = 'it is interlaced, which OpenCV may convert wrongly'
+            elif other.shape != image.shape:
+                reason = (
+                    f'OpenCV delivers frames of the shape {image.shape}, '
+                    f'PyAV of {other.shape}'
+                )
+            elif _difference(other, image) > _SAME_PICTURE:
+                frame = next(islice(reader.decode(), number, None))
+                reason = _why_other(frame, image, number)
+        if reason:
             raise VideoReadError(
-                f'{self.path}: the video is interlaced, or OpenCV delivers '
-                f'another frame {number} than PyAV; OpenCV does that where '
-                "converting fails. Set backend='auto' or 'pyav' in OpenVideo."
+                f"{self.path}: {reason}. Set backend='auto' or 'pyav' in "
+                'OpenVideo.'
             )
+
+
+def _difference(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean difference of grey levels."""
+    return float(np.abs(one.astype(np.int16) - other).mean())
+
+
+def _why_other(frame: Any, image: np.ndarray, number: int) -> str:
+    """Say why OpenCV's picture is not that of PyAV's frame."""
+    stated = describe_colours(frame)
+    taken = taken_for(frame, image, _SAME_PICTURE)
+    if taken:
+        return (
+            'OpenCV and PyAV convert its colours differently: the stream '
+            f"states {stated}, and OpenCV's picture is that of {taken}"
+        )
+    return (
+        f'OpenCV delivers another frame {number} than PyAV, as it does where '
+        f'converting fails (the colours of the stream: {stated})'
+    )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from .base import VideoReader, VideoReadError
+from .colours import describe_colours
 from .packet_index import PacketIndex, index_packets
 from .video_header import header_of, open_container, video_stream
 
@@ -147,7 +148,7 @@ class PyAVReader(VideoReader):
         times = {packets.times[index]: index for index in indices}
         found: dict[int, np.ndarray] = {}
         stream = video_stream(self._container)
-        collect = _FrameCollector(stream)
+        collect = _FrameCollector(stream, self.path)
         groups = packets.group_by_key(list(times))
         try:
             if self._begins_right is None and packets.keys[0] not in groups:
@@ -204,7 +205,7 @@ class PyAVReader(VideoReader):
         wanted, last = set(indices), max(indices)
         kept: dict[int, np.ndarray] = {}
         number = -1
-        collect = _FrameCollector(video_stream(self._container))
+        collect = _FrameCollector(video_stream(self._container), self.path)
         for number, frame in enumerate(self.decode()):
             if number in wanted:
                 kept[number] = collect(frame)
@@ -277,14 +278,24 @@ class _FrameCollector:
     A stream may change its size; batches need one, whatever is asked for.
     """
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, path: str) -> None:
         self._size = dict(width=stream.width, height=stream.height)
+        self._path = path
 
     def __call__(self, frame: Any) -> np.ndarray:
+        import av
+
         size = self._size
         if not all(size.values()):  # a header without it
             size = dict(width=frame.width, height=frame.height)
-        image = _to_rgb(frame, size)
+        try:
+            image = _to_rgb(frame, size)
+        except av.FFmpegError as err:
+            raise VideoReadError(
+                f'{self._path}: FFmpeg cannot convert its frames to RGB '
+                f'({err}; format {frame.format.name}, colours '
+                f'{describe_colours(frame)}). Encode the file again as BT.709.'
+            ) from err
         return np.rot90(image, frame.rotation // 90)
 
 
