@@ -5,6 +5,7 @@ from .base import (
     VideoReader,
     VideoReadError,
     VideoSamplingError,
+    VideoTimelineError,
     VideoTimeoutError,
 )
 from .decord_reader import DecordReader
@@ -12,6 +13,7 @@ from .opencv_reader import OpenCVReader
 from .opening import BACKENDS, check_backend, open_video
 from .pyav_reader import PyAVReader
 from .time_limit import TimeLimitedReader
+from .timeline import Timeline
 from .torchcodec_reader import TorchCodecReader
 from .video_header import VideoHeader, read_header
 
@@ -21,12 +23,14 @@ __all__ = [
     'OpenCVReader',
     'PyAVReader',
     'TimeLimitedReader',
+    'Timeline',
     'TorchCodecReader',
     'VideoEndError',
     'VideoHeader',
     'VideoReadError',
     'VideoReader',
     'VideoSamplingError',
+    'VideoTimelineError',
     'VideoTimeoutError',
     'check_backend',
     'open_video',

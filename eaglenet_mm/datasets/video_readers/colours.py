@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from .orientation import Orientation
+
 # Of ISO/IEC 23091-2, with the names that FFmpeg prints.
 _MATRICES = {
     0: 'RGB',
@@ -56,13 +58,16 @@ def describe_colours(frame: Any) -> str:
     return f'{matrix}, {"full" if full else "limited"} range'
 
 
-def taken_for(frame: Any, image: np.ndarray, most: float) -> str:
+def taken_for(
+    frame: Any, image: np.ndarray, orientation: Orientation, most: float
+) -> str:
     """Find the colours that another reader took a frame's for.
 
     Args:
         frame (av.VideoFrame): Decoded, not converted.
         image (np.ndarray): What the other reader made of it, RGB, turned,
             shape ``(h, w, 3)``.
+        orientation (Orientation): How it is turned.
         most (float): Largest mean difference of grey levels at which two
             pictures are the same.
 
@@ -72,7 +77,7 @@ def taken_for(frame: Any, image: np.ndarray, most: float) -> str:
     differences = {}
     for name, colours in _MISTAKES.items():
         other = frame.reformat(format='rgb24', **colours).to_ndarray()
-        other = np.rot90(other, frame.rotation // 90)
+        other = orientation.apply(other)
         if other.shape != image.shape:
             return ''
         differences[name] = np.abs(other.astype(np.int16) - image).mean()

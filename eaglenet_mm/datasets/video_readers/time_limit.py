@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from .base import VideoReader, VideoTimeoutError
+from .base import EachFrame, VideoReader, VideoTimeoutError
+from .timeline import Timeline
 
 Result = TypeVar('Result')
 
@@ -76,15 +77,26 @@ class TimeLimitedReader(VideoReader):
         self._hangs = False
         self._update()
 
-    def get_batch(self, indices: Sequence[int]) -> np.ndarray:
+    @property
+    def timeline(self) -> Timeline:
+        return self.reader.timeline
+
+    @property
+    def has_variable_rate(self) -> bool:
+        return self.reader.has_variable_rate
+
+    def get_batch(
+        self, indices: Sequence[int], each: EachFrame | None = None
+    ) -> np.ndarray:
         """Decode frames; see :meth:`VideoReader.get_batch`.
 
         Raises:
             VideoTimeoutError: If the decoder does not return in time.
         """
+        self.reader.follows_release = self.follows_release
         try:
             return call_within(
-                lambda: self.reader.get_batch(indices),
+                lambda: self.reader.get_batch(indices, each),
                 self.time_limit,
                 self.path,
                 self.reader.cancel,
@@ -108,3 +120,5 @@ class TimeLimitedReader(VideoReader):
         self.fps = self.reader.fps
         self.num_frames = self.reader.num_frames
         self.num_frames_reported = self.reader.num_frames_reported
+        self.pixel_aspect = self.reader.pixel_aspect
+        self.time_note = self.reader.time_note
