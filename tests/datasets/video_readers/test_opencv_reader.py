@@ -87,8 +87,20 @@ def test_a_refusal_names_the_colours(
         # another picture, whichever colours
         with pytest.raises(VideoReadError, match='delivers another frame 2'):
             reader._compare(2, np.roll(image, 30, axis=1))
-        with pytest.raises(VideoReadError, match=r'\(32, 48, 3\), PyAV'):
+        with pytest.raises(VideoReadError, match=r'shape \(32, 48, 3\)'):
             reader._compare(2, image[::2, ::2])
+
+
+@pytest.mark.parametrize('name', ['left-right', 'transposed'])
+def test_a_refusal_names_mirrors(tmp_path: Path, name: str) -> None:
+    video = make.turned(
+        make.write_constant(tmp_path / 'a.mp4', 4), make.MATRICES[name]
+    )
+    with (
+        OpenCVReader(str(video.path)) as reader,
+        pytest.raises(VideoReadError, match='turns or mirrors'),
+    ):
+        reader.get_batch([2])
 
 
 @pytest.mark.parametrize('reader_type', [OpenCVReader, PyAVReader])
