@@ -139,6 +139,25 @@ def test_indexing_time(benchmark: Run) -> None:
 
 
 @pytest.mark.slow
+def test_reader_speed(benchmark: Run) -> None:
+    report = benchmark(
+        'reader_speed', '--kinds', 'h264', 'ts', '--seconds', 2, '--frames', 3,
+        '--size', 64, 48, '--repeats', 1,
+    )  # fmt: skip
+    cases = report['cases']
+    assert [(case['kind'], case['way']) for case in cases] == [
+        (kind, way)
+        for kind in ('h264', 'ts')
+        for way in ('spread', 'in order')
+    ]
+    for case in cases:
+        assert case['pyav'] > 0
+        assert case['opencv'] > 0
+        # MPEG-TS, which decord reads wrongly, is refused
+        assert (case['decord'] is None) == (case['kind'] == 'ts')
+
+
+@pytest.mark.slow
 def test_training_step(benchmark: Run) -> None:
     (case,) = benchmark('training_step', *STEP)['cases']
     for name in ('ours', 'reference'):
