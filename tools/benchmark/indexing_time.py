@@ -44,10 +44,11 @@ KINDS: dict[str, tuple[str, str, dict[str, str]]] = {
     ),
     'h264': ('libx264', '.mp4', {'preset': 'veryfast'}),
     'vp9': ('libvpx-vp9', '.webm', {'deadline': 'realtime', 'cpu-used': '8'}),
-    'av1': ('libsvtav1', '.mp4', {'preset': '10'}),
+    'av1': ('libsvtav1', '.mp4', {'preset': '10', 'crf': '30'}),
     'ts': ('libx264', '.ts', {'preset': 'veryfast'}),
 }  # fmt: skip
 RATE = 25
+_GRAIN = 6  # standard deviation, grey levels
 
 
 def encode_piece(
@@ -57,7 +58,9 @@ def encode_piece(
     seconds: int,
     size: tuple[int, int],
 ) -> None:
-    """Encode a moving texture.
+    """Encode a moving texture with grain, as cameras add it.
+
+    Without grain there is next to nothing to decode.
 
     Args:
         codec (str): FFmpeg's encoder.
@@ -77,7 +80,9 @@ def encode_piece(
         stream.options = {'g': '250', **options}
         for step in range(RATE * seconds):
             top, left = step // 2 % height, step % width
-            image = texture[top : top + height, left : left + width].copy()
+            image = texture[top : top + height, left : left + width]
+            grain = rng.normal(0, _GRAIN, (height, width, 1))
+            image = np.clip(image + grain, 0, 255).astype(np.uint8)
             frame = av.VideoFrame.from_ndarray(image, format='rgb24')
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
