@@ -8,10 +8,10 @@ from .base import (
     VideoTimeoutError,
 )
 from .decord_reader import DecordReader
+from .guarded_reader import GuardedReader, reading_progress
 from .opencv_reader import OpenCVReader
 from .opening import BACKENDS, check_backend, open_video
 from .pyav_reader import PyAVReader
-from .time_limit import TimeLimitedReader
 from .torchcodec_reader import TorchCodecReader
 from .video_header import VideoHeader, read_header
 
@@ -20,7 +20,6 @@ __all__ = [
     'DecordReader',
     'OpenCVReader',
     'PyAVReader',
-    'TimeLimitedReader',
     'TorchCodecReader',
     'VideoEndError',
     'VideoHeader',
