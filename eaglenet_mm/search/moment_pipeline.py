@@ -150,6 +150,8 @@ class MomentPipeline:
             results = transform(results)
         reader: VideoReader = results['video_reader']
         thumbnail = _Thumbnail(results)
+        # before it is closed; decoding may put it right
+        found.duration = reader.timeline.duration
         results = self.decode.decode(results, thumbnail)
         found.duration = reader.timeline.duration
         found.error = reader.time_note

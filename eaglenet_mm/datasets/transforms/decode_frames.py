@@ -1,13 +1,20 @@
 """Read the chosen frames."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.logging import print_log
 
-from eaglenet_mm.datasets.video_readers import VideoEndError, VideoReadError
-from eaglenet_mm.registry import TRANSFORMS
+from eaglenet_mm.datasets.video_readers import (
+    VideoEndError,
+    VideoReader,
+    VideoReadError,
+    VideoTimelineError,
+)
+from eaglenet_mm.registry import SCOPE, TRANSFORMS
 
 
 @TRANSFORMS.register_module()
@@ -15,11 +22,28 @@ class DecodeFrames(BaseTransform):
     """Read the chosen frames and close the video.
 
     Takes ``video_reader``, ``frame_indices``, ``frame_sampler``; adds
-    ``frames`` (RGB, uint8, shape ``(n, h, w, 3)``), ``frame_times`` (seconds)
-    and ``num_frames_found`` (int); removes the reader and the sampler. A file
-    that holds fewer frames than its header promises is sampled again by what
-    it holds, with a warning in the log.
+    ``frames`` (RGB, uint8, shape ``(n, h, w, 3)``), ``frame_times`` (seconds
+    from the start of the presentation), ``pixel_aspect`` (width of a pixel
+    over its height) and ``num_frames_found`` (int); removes the reader and
+    the sampler. A file that holds fewer frames than its header promises is
+    sampled again by what it holds, with a warning in the log.
+
+    With ``mode='release'`` of the sampler, frames are turned as the authors'
+    release does: by quarter turns alone, so mirrored videos are not mirrored
+    back.
+
+    Args:
+        resize (dict, optional): Transform of ``frames`` that is applied to
+            each frame while the video is decoded, such as
+            ``dict(type='ResizeCenterCrop', size=224)``. Whole pictures are
+            then never all in memory. Defaults to None.
     """
+
+    def __init__(self, resize: dict[str, Any] | None = None) -> None:
+        self.resize = None
+        if resize is not None:
+            self.resize = TRANSFORMS.build({'_scope_': SCOPE, **resize})
+        self._told: set[str] = set()
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Read the frames of an item.
@@ -28,42 +52,134 @@ class DecodeFrames(BaseTransform):
             results (dict): Of :class:`SampleFrames`.
 
         Returns:
-            dict: With ``frames``, ``frame_times`` and ``num_frames_found``.
+            dict: With ``frames``, ``frame_times``, ``pixel_aspect`` and
+            ``num_frames_found``.
+
+        Raises:
+            VideoReadError: If a frame cannot be decoded, or none can.
+        """
+        return self.decode(results)
+
+    def decode(
+        self,
+        results: dict[str, Any],
+        on_frame: Callable[[int, np.ndarray], None] | None = None,
+    ) -> dict[str, Any]:
+        """Read the frames of an item, and show each before it is resized.
+
+        Args:
+            results (dict): Of :class:`SampleFrames`.
+            on_frame (Callable, optional): Called with number and picture of
+                each; one may come twice. Defaults to None.
+
+        Returns:
+            dict: As :meth:`transform`.
 
         Raises:
             VideoReadError: If a frame cannot be decoded, or none can.
         """
         reader = results.pop('video_reader')
         sampler = results.pop('frame_sampler', None)
+        reader.follows_release = getattr(sampler, 'mode', '') == 'release'
+
+        def each(number: int, frame: np.ndarray) -> np.ndarray:
+            if on_frame is not None:
+                on_frame(number, frame)
+            return self.finish(frame, reader)
+
         with reader:
             try:
-                frames = self._read(reader, sampler, results)
+                frames = self._read(reader, sampler, results, each)
             except VideoReadError as err:
                 raise VideoReadError(
                     f"Video '{results.get('video_id')}': {err}"
                 ) from err
+            self._tell_odd_rate(reader, results)
         results['frames'] = frames
-        results['frame_times'] = reader.frame_times(results['frame_indices'])
+        results['frame_times'] = clock_times(reader, results)
+        results['pixel_aspect'] = reader.pixel_aspect
         results['num_frames_found'] = len(frames)
         return results
 
+    def finish(self, frame: np.ndarray, reader: VideoReader) -> np.ndarray:
+        """Resize a frame, if this transform does.
+
+        Args:
+            frame (np.ndarray): Shape ``(h, w, 3)``.
+            reader (VideoReader): That it comes from.
+
+        Returns:
+            np.ndarray: As the ``frames`` of :meth:`transform` have it.
+        """
+        if self.resize is None:
+            return frame
+        results = dict(frames=frame[None], pixel_aspect=reader.pixel_aspect)
+        return self.resize(results)['frames'][0]
+
     @staticmethod
-    def _read(reader: Any, sampler: Any, results: dict[str, Any]) -> Any:
-        """Read the frames, sampled anew if the file ends before its header."""
+    def _read(
+        reader: VideoReader,
+        sampler: Any,
+        results: dict[str, Any],
+        each: Callable[[int, np.ndarray], np.ndarray],
+    ) -> np.ndarray:
+        """Read the frames, sampled anew if the file is not as it says."""
         try:
-            return reader.get_batch(results['frame_indices'])
-        except VideoEndError as err:
+            return reader.get_batch(results['frame_indices'], each)
+        except (VideoEndError, VideoTimelineError) as err:
             if sampler is None or reader.num_frames == 0:
                 raise
-            print_log(
-                f"Video '{results.get('video_id')}' is sampled by the frames "
-                f'it holds: {err}',
-                logger='current',
-                level=logging.WARNING,
-            )
+            if isinstance(err, VideoEndError):
+                print_log(
+                    f"Video '{results.get('video_id')}' is sampled by the "
+                    f'frames it holds: {err}',
+                    logger='current',
+                    level=logging.WARNING,
+                )
         again = sampler.transform({**results, 'video_reader': reader})
         results['frame_indices'] = again['frame_indices']
-        return reader.get_batch(results['frame_indices'])
+        return reader.get_batch(results['frame_indices'], each)
+
+    def _tell_odd_rate(
+        self, reader: VideoReader, results: dict[str, Any]
+    ) -> None:
+        """Log once a file where numbers of frames are not the clock."""
+        if (
+            not reader.follows_release
+            or not reader.has_variable_rate
+            or reader.path in self._told
+        ):
+            return
+        self._told.add(reader.path)
+        print_log(
+            f"Video '{results.get('video_id')}' ({reader.path}) has a "
+            "variable frame rate. SampleFrames(mode='release') counts its "
+            f'frames by the mean rate, {float(reader.fps):.4g} a second, so '
+            "its frames are not one second apart, and 'start' and 'end' are "
+            "not seconds of the clock. mode='clean' goes by the clock.",
+            logger='current',
+            level=logging.WARNING,
+        )
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}()'
+        resize = '' if self.resize is None else f'resize={self.resize!r}'
+        return f'{type(self).__name__}({resize})'
+
+
+def clock_times(reader: VideoReader, results: dict[str, Any]) -> list[float]:
+    """Say when the frames of an item are seen.
+
+    Args:
+        reader (VideoReader): That they come from.
+        results (dict): With ``frame_indices`` and, if the item is a part of
+            the video, ``start``.
+
+    Returns:
+        list[float]: Seconds. By the clock, a frame that was already on
+        display when the part begins is seen from its beginning on.
+    """
+    times = reader.frame_times(results['frame_indices'])
+    start = results.get('start')
+    if start is None or reader.follows_release:
+        return times
+    return [max(time, float(start)) for time in times]

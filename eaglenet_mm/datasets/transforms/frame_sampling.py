@@ -6,6 +6,8 @@ from fractions import Fraction
 
 import numpy as np
 
+from eaglenet_mm.datasets.video_readers import Timeline
+
 #: How the frames read are reduced to ``num_frames``.
 SELECTIONS = ('uniform', 'head', 'tail')
 
@@ -85,21 +87,21 @@ def release_frames(
 
 
 def clean_frames(
-    video_fps: float | Fraction,
-    num_frames: int,
+    timeline: Timeline,
     *,
     start: float | None = None,
     end: float | None = None,
     fps: float = 1,
 ) -> list[int]:
-    """List the frames nearest to ``start + k / fps`` seconds.
+    """List the frames on display at ``start + k / fps`` seconds.
 
-    The true frame rate is used, so nothing drifts. Frames lie in
-    ``[start, end)``; a video slower than ``fps`` gives each frame once.
+    Points in time lie in ``[start, end)`` and before the end of the video.
+    Where nothing is on display yet, and the video begins before the next
+    point, its first frame is taken. A frame that is on display at several
+    points is listed once.
 
     Args:
-        video_fps (float | Fraction): Frame rate of the video.
-        num_frames (int): Frames of the video.
+        timeline (Timeline): When the frames are shown.
         start (float, optional): Seconds. Defaults to 0.
         end (float, optional): Seconds. Defaults to the end.
         fps (float): Frames a second. Defaults to 1.
@@ -107,26 +109,29 @@ def clean_frames(
     Returns:
         list[int]: Frame numbers, increasing.
 
-    Raises:
-        ValueError: If the frame rate of the video is not positive.
+    Example:
+        >>> clean_frames(Timeline([0, 2, 50], Fraction(1, 10), 60))
+        [0, 1, 2]
     """
-    rate, step = Fraction(video_fps), 1 / Fraction(fps)
-    if rate <= 0:
-        raise ValueError(
-            f'Sampling needs a positive frame rate, but got {float(rate):g}. '
-            'Encode the video again.'
-        )
-    begin, limit = _seconds(start or 0), num_frames / rate
+    if not len(timeline):
+        return []
+    step = 1 / Fraction(fps)
+    begin = _seconds(start or 0)
+    limit = timeline.end * timeline.time_base
     if end is not None:
         limit = min(limit, _seconds(end))
-    first, stop = math.ceil(begin * rate), math.ceil(limit * rate)
-    if first >= stop:
-        return []
-    nearest = (
-        math.floor((begin + k * step) * rate + Fraction(1, 2))
-        for k in range(math.ceil((limit - begin) / step))
-    )
-    return sorted({min(max(frame, first), stop - 1) for frame in nearest})
+    first = timeline.ticks[0] * timeline.time_base
+    # the point before the video begins: none before it shows anything
+    skipped = max(0, math.ceil((first - begin) / step) - 1)
+    frames: dict[int, None] = {}
+    for k in range(skipped, math.ceil((limit - begin) / step)):
+        point = begin + k * step
+        shown = timeline.shown_at(point)
+        if shown is None and first < min(point + step, limit):
+            shown = 0
+        if shown is not None:
+            frames[shown] = None
+    return list(frames)
 
 
 def _seconds(value: float) -> Fraction:

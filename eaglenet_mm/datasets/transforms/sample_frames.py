@@ -5,7 +5,7 @@ from typing import Any
 
 from mmcv.transforms import BaseTransform
 
-from eaglenet_mm.datasets.video_readers import VideoSamplingError
+from eaglenet_mm.datasets.video_readers import Timeline, VideoSamplingError
 from eaglenet_mm.registry import TRANSFORMS
 
 from .frame_sampling import (
@@ -34,7 +34,8 @@ class SampleFrames(BaseTransform):
     that cannot be read. **Differs from the release** where that crashes or
     goes on with an all-zero video (frame rate below 1, ``fps`` above the
     frame rate, no frame in the range): these raise. ``mode='clean'`` takes
-    the frame nearest to each point in time by the true mean frame rate.
+    the frame on display at each point in time, by the clock of the file, see
+    :func:`clean_frames`; right for variable frame rates too.
 
     Args:
         num_frames (int): Most frames an item may have.
@@ -90,6 +91,7 @@ class SampleFrames(BaseTransform):
         decodable: int,
         start: float | None = None,
         end: float | None = None,
+        timeline: Timeline | None = None,
     ) -> list[int]:
         """Choose frames of a video with these properties.
 
@@ -99,6 +101,8 @@ class SampleFrames(BaseTransform):
             decodable (int): Frames that can be read.
             start (float, optional): First second.
             end (float, optional): End in seconds.
+            timeline (Timeline, optional): When the frames are shown, for
+                ``mode='clean'``. Defaults to the constant ``video_fps``.
 
         Returns:
             list[int]: At least 1, at most ``num_frames`` frame numbers.
@@ -115,15 +119,24 @@ class SampleFrames(BaseTransform):
                 seeks, frame_count=frame_count, decodable=decodable
             )
         else:
-            frames = clean_frames(
-                video_fps, decodable, start=start, end=end, fps=self.fps
-            )
+            if timeline is None:
+                timeline = Timeline.at_rate(video_fps, decodable)
+            frames = clean_frames(timeline, start=start, end=end, fps=self.fps)
         if not frames:
+            length = (
+                f'at {float(video_fps):g} a second'
+                if timeline is None
+                else f'that ends at {timeline.duration:g} seconds'
+            )
+            mend = (
+                'Encode it again, or leave it out of the annotation.'
+                if start is None and end is None
+                else "Correct 'start' and 'end' in the annotation, or leave "
+                'the video out of it.'
+            )
             raise ValueError(
                 f'No frame lies between {start or 0} and {end} seconds of a '
-                f'video of {decodable} frames at {float(video_fps):g} a '
-                "second. Correct 'start' and 'end' in the annotation, or "
-                'leave the video out of it.'
+                f'video of {decodable} frames {length}. {mend}'
             )
         return select_frames(frames, self.num_frames, selection=self.selection)
 
@@ -148,6 +161,7 @@ class SampleFrames(BaseTransform):
                 decodable=reader.num_frames,
                 start=results.get('start'),
                 end=results.get('end'),
+                timeline=reader.timeline if self.mode == 'clean' else None,
             )
         except ValueError as err:
             raise VideoSamplingError(
@@ -157,8 +171,11 @@ class SampleFrames(BaseTransform):
         return results
 
     def __repr__(self) -> str:
+        # names frame caches: before frames went by the clock, mode='clean'
+        # chose others
+        clock = ", by='clock'" if self.mode == 'clean' else ''
         return (
             f'{type(self).__name__}(num_frames={self.num_frames}, '
             f'fps={self.fps}, mode={self.mode!r}, '
-            f'selection={self.selection!r})'
+            f'selection={self.selection!r}{clock})'
         )

@@ -1,11 +1,19 @@
 """What every video reader offers, and its errors."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from types import TracebackType
 
 import numpy as np
+
+from .timeline import Timeline
+
+#: What becomes of a frame as it is read: number and picture in, picture out.
+EachFrame = Callable[[int, np.ndarray], np.ndarray]
+
+# Frames that readers without a stream of their own read in one go.
+_CHUNK = 8
 
 
 class VideoReadError(RuntimeError):
@@ -17,6 +25,14 @@ class VideoEndError(VideoReadError):
 
     The reader that raises it has already lowered its ``num_frames`` to what
     the file delivers, so the caller can sample again.
+    """
+
+
+class VideoTimelineError(VideoReadError):
+    """Frames of a video are shown at other times than its packets say.
+
+    The reader that raises it has already put its ``timeline`` right, so the
+    caller can sample again.
     """
 
 
@@ -48,6 +64,14 @@ class VideoReader(ABC):
             decoding. Lowered when decoding finds fewer.
         num_frames_reported (int): Frames that the header promises, which is
             what the authors' release counts with. Not to be trusted.
+        pixel_aspect (Fraction): Width of a pixel over its height, in the
+            picture as it is delivered; known once a frame was read.
+        follows_release (bool): Turn pictures as the authors' release does,
+            by quarter turns alone, instead of by the whole display matrix.
+            Defaults to False.
+        time_note (str): What is odd about the length of the video, known once
+            its ``timeline`` is; empty for nothing.
+        progress (int): Packets and frames handled so far, for who waits.
     """
 
     def __init__(self, source: str | bytes, *, name: str = '') -> None:
@@ -60,15 +84,34 @@ class VideoReader(ABC):
         self.fps = Fraction(0)
         self.num_frames = 0
         self.num_frames_reported = 0
+        self.pixel_aspect = Fraction(1)
+        self.follows_release = False
+        self.time_note = ''
+        self.progress = 0
         self._cancelled = False
 
+    @property
+    def timeline(self) -> Timeline:
+        """Timeline: When frames are shown.
+
+        A reader that decodes in order compares it with what it decodes. This
+        one goes by the mean rate.
+        """
+        return Timeline.at_rate(self.fps, self.num_frames)
+
     @abstractmethod
-    def get_batch(self, indices: Sequence[int]) -> np.ndarray:
+    def get_batch(
+        self, indices: Sequence[int], each: EachFrame | None = None
+    ) -> np.ndarray:
         """Decode frames.
 
         Args:
             indices (Sequence[int]): Numbers of frames in order of display,
                 from 0, in any order, repeats allowed.
+            each (Callable, optional): Called with number and picture of each
+                frame that is read, gives the one to keep, so that whole
+                pictures are never all in memory. Where a reader has doubts
+                and begins anew, a frame may come twice. Defaults to None.
 
         Returns:
             np.ndarray: RGB, turned as the file asks, uint8, shape
@@ -76,8 +119,30 @@ class VideoReader(ABC):
 
         Raises:
             VideoEndError: If the file holds fewer frames.
+            VideoTimelineError: If :attr:`timeline` was asked for and did not
+                hold.
             VideoReadError: If a frame cannot be decoded.
         """
+
+    def stream(
+        self, indices: Sequence[int]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Decode frames by the clock, in one pass.
+
+        Args:
+            indices (Sequence[int]): Numbers of frames of :attr:`timeline`, in
+                any order.
+
+        Yields:
+            tuple[int, np.ndarray]: Number and picture, ``(h, w, 3)``, of each
+            of them once, ascending.
+
+        Raises:
+            VideoReadError: As :meth:`get_batch`, before or between frames.
+        """
+        for chunk in _chunks(indices):
+            self._step()
+            yield from zip(chunk, self.get_batch(chunk), strict=True)
 
     def frame_times(self, indices: Sequence[int]) -> list[float]:
         """Say when frames are shown.
@@ -86,12 +151,21 @@ class VideoReader(ABC):
             indices (Sequence[int]): Numbers of frames.
 
         Returns:
-            list[float]: Seconds; by the mean rate where the reader does not
-            know better, and 0 where there is none.
+            list[float]: Seconds by the clock of :attr:`timeline`; by the mean
+            rate where the reader does not know better, and 0 where there is
+            none.
         """
+        timeline = self.timeline if self.fps else None
+        if timeline is not None and max(indices) < len(timeline):
+            return [timeline.seconds(index) for index in indices]
         return [
             float(index / self.fps) if self.fps else 0.0 for index in indices
         ]
+
+    @property
+    def has_variable_rate(self) -> bool:
+        """bool: Whether the steps between frames differ, as far as known."""
+        return False
 
     @abstractmethod
     def close(self) -> None:
@@ -120,8 +194,9 @@ class VideoReader(ABC):
                 f'them negative, but got {list(indices)[:8]}.'
             )
 
-    def _check_cancelled(self) -> None:
-        """Stop between two frames if :meth:`cancel` was called."""
+    def _step(self) -> None:
+        """Count a packet or frame; stop if :meth:`cancel` was called."""
+        self.progress += 1
         if self._cancelled:
             raise VideoTimeoutError(f'{self.path}: reading was given up.')
 
@@ -133,3 +208,29 @@ class VideoReader(ABC):
             f'were expected, but only {delivered} can be decoded. Copy or '
             'encode the file again, or leave it out of the annotation.'
         )
+
+
+def each_in_chunks(
+    reader: VideoReader, indices: Sequence[int], each: EachFrame
+) -> np.ndarray:
+    """Read a batch a few frames at a time, and keep what is made of them.
+
+    Args:
+        reader (VideoReader): Seeks to frames, at no great cost.
+        indices (Sequence[int]): See :meth:`VideoReader.get_batch`.
+        each (Callable): See :meth:`VideoReader.get_batch`.
+
+    Returns:
+        np.ndarray: What ``each`` gave, in the order of ``indices``.
+    """
+    kept = {
+        number: each(number, frame) for number, frame in reader.stream(indices)
+    }
+    return np.stack([kept[index] for index in indices])
+
+
+def _chunks(indices: Sequence[int]) -> Iterator[list[int]]:
+    """Cut ascending numbers, each once, into what is read in one go."""
+    ordered = sorted(set(indices))
+    for first in range(0, len(ordered), _CHUNK):
+        yield ordered[first : first + _CHUNK]

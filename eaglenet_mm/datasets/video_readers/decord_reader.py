@@ -7,8 +7,9 @@ from fractions import Fraction
 
 import numpy as np
 
-from .base import VideoReader, VideoReadError
+from .base import EachFrame, VideoReader, VideoReadError, each_in_chunks
 from .pyav_reader import refuse_wrong_frames
+from .timeline import Timeline
 
 
 class DecordReader(VideoReader):
@@ -45,7 +46,9 @@ class DecordReader(VideoReader):
             ) from err
         # DECORDError derives from Exception alone
         self._failure = (RuntimeError, decord.DECORDError)
-        refuse_wrong_frames(source, self.path, 'decord')
+        facts = refuse_wrong_frames(source, self.path, 'decord')
+        self._timeline = facts.timeline
+        self.pixel_aspect, self.time_note = facts.pixel_aspect, facts.time_note
         # a name with a colon would be taken for an address
         opened = (
             os.path.abspath(source)
@@ -65,9 +68,18 @@ class DecordReader(VideoReader):
             ) from err
         self.num_frames = self.num_frames_reported = len(self._reader)
 
-    def get_batch(self, indices: Sequence[int]) -> np.ndarray:
+    @property
+    def timeline(self) -> Timeline:
+        """Timeline: When frames are shown, by PyAV."""
+        return self._timeline
+
+    def get_batch(
+        self, indices: Sequence[int], each: EachFrame | None = None
+    ) -> np.ndarray:
         """Decode frames; see :meth:`VideoReader.get_batch`."""
         self._check_indices(indices)
+        if each is not None:
+            return each_in_chunks(self, indices, each)
         if max(indices) >= self.num_frames:
             raise self._ended(self.num_frames, max(indices))
         # unsorted access is where decord is least exact

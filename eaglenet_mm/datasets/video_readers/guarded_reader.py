@@ -95,6 +95,11 @@ class GuardedReader(VideoReader):
         """Timeline: When frames are shown; see :class:`VideoReader`."""
         return self._call(lambda: self.reader.timeline)
 
+    @property
+    def has_variable_rate(self) -> bool:
+        """bool: See :class:`VideoReader`."""
+        return self._call(lambda: self.reader.has_variable_rate)
+
     def get_batch(
         self, indices: Sequence[int], each: EachFrame | None = None
     ) -> np.ndarray:

@@ -2,16 +2,17 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from fractions import Fraction
 from importlib.util import find_spec
 
 import cv2
 import numpy as np
 
-from .base import VideoReader, VideoReadError
+from .base import EachFrame, VideoReader, VideoReadError
 from .pyav_reader import PyAVReader
+from .timeline import Timeline
 
 # Mean difference of grey levels; other roundings of colour give up to 2.
 _SAME_PICTURE = 6
@@ -20,7 +21,8 @@ _SAME_PICTURE = 6
 class OpenCVReader(VideoReader):
     """Grab from the first frame on and convert what is asked for.
 
-    Reading in order is exact, seeking with OpenCV is not. Where OpenCV cannot
+    Reading in order is exact, seeking with OpenCV is not. It turns pictures
+    by quarter turns alone, as the authors' release does. Where OpenCV cannot
     convert a frame (interlaced video, in some versions) it delivers a black
     one or rubbish, without an error. Where PyAV is installed, interlaced
     videos are refused, and those of whose batch the first frame is another
@@ -43,11 +45,17 @@ class OpenCVReader(VideoReader):
             with open(handle, 'wb') as file:
                 file.write(source)
         self._file = self._temporary or str(source)
+        self._timeline: Timeline | None = None
+        self._seconds: list[float] = []  # behind the first frame, as read
+        self._begin = 0.0
         try:
-            capture = self._open()
+            with self._open() as capture:
+                self._read_header(capture)
         except VideoReadError:
             self.close()
             raise
+
+    def _read_header(self, capture: cv2.VideoCapture) -> None:
         rate = capture.get(cv2.CAP_PROP_FPS)
         if np.isfinite(rate) and rate > 0:
             self.fps = Fraction(rate).limit_denominator(1_000_000)
@@ -56,41 +64,97 @@ class OpenCVReader(VideoReader):
             reported = 0
             while capture.grab():
                 reported += 1
-        capture.release()
         self.num_frames = self.num_frames_reported = reported
+        sides = [
+            int(capture.get(number))
+            for number in (cv2.CAP_PROP_SAR_NUM, cv2.CAP_PROP_SAR_DEN)
+        ]
+        if all(side > 0 for side in sides):
+            turned = capture.get(cv2.CAP_PROP_ORIENTATION_META) % 180 == 90
+            self.pixel_aspect = Fraction(*sides[:: -1 if turned else 1])
 
-    def get_batch(self, indices: Sequence[int]) -> np.ndarray:
+    @property
+    def timeline(self) -> Timeline:
+        """Timeline: When frames are shown: by PyAV if installed."""
+        if self._timeline is None:
+            if find_spec('av') is not None:
+                with closing(
+                    PyAVReader(self.source, name=self.path)
+                ) as reader:
+                    reader.measure()
+                    self._timeline = reader.timeline
+                    self.time_note = reader.time_note
+            else:
+                self._timeline = self._measure()
+            self.num_frames = len(self._timeline)
+        return self._timeline
+
+    def get_batch(
+        self, indices: Sequence[int], each: EachFrame | None = None
+    ) -> np.ndarray:
         """Decode frames; see :meth:`VideoReader.get_batch`."""
         self._check_indices(indices)
-        wanted, last = set(indices), max(indices)
         kept: dict[int, np.ndarray] = {}
-        capture = self._open()
-        try:
+        for number, image in self._read(indices):
+            kept[number] = image if each is None else each(number, image)
+        return np.stack([kept[index] for index in indices])
+
+    def stream(
+        self, indices: Sequence[int]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Decode frames in one pass; see :meth:`VideoReader.stream`."""
+        self._check_indices(indices)
+        yield from self._read(indices)
+
+    def frame_times(self, indices: Sequence[int]) -> list[float]:
+        """Say when frames are shown; by the rate before they are read."""
+        if self._timeline is not None:
+            return [self._timeline.seconds(index) for index in indices]
+        if max(indices) < len(self._seconds):
+            return [self._begin + self._seconds[index] for index in indices]
+        return super().frame_times(indices)
+
+    def _read(
+        self, indices: Sequence[int]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Decode in order, all to the size of the first that is wanted."""
+        wanted, last = set(indices), max(indices)
+        size: tuple[int, int] | None = None
+        self._seconds = seconds = []
+        with self._open() as capture:
             for number in range(last + 1):
-                self._check_cancelled()
+                self._step()
                 if not capture.grab():
                     raise self._ended(number, last)
-                if number in wanted:
-                    decoded, image = capture.retrieve()
-                    if not decoded:
-                        raise VideoReadError(
-                            f'{self.path}: OpenCV failed to decode frame '
-                            f'{number}. Encode the file again, or set '
-                            "backend='auto' in OpenVideo."
-                        )
-                    kept[number] = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        finally:
-            capture.release()
-        self._compare(min(kept), kept[min(kept)])
-        first = kept[min(kept)].shape[:2]
-        return np.stack(
-            [
-                kept[index]
-                if kept[index].shape[:2] == first
-                else cv2.resize(kept[index], first[::-1])
-                for index in indices
-            ]
-        )
+                seconds.append(capture.get(cv2.CAP_PROP_POS_MSEC) / 1000)
+                if number not in wanted:
+                    continue
+                decoded, image = capture.retrieve()
+                if not decoded:
+                    raise VideoReadError(
+                        f'{self.path}: OpenCV failed to decode frame '
+                        f'{number}. Encode the file again, or set '
+                        "backend='auto' in OpenVideo."
+                    )
+                image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+                if size is None:
+                    self._compare(number, image)
+                    size = image.shape[1], image.shape[0]
+                elif size != (image.shape[1], image.shape[0]):
+                    image = cv2.resize(image, size)
+                yield number, image
+
+    def _measure(self) -> Timeline:
+        """Read the times of all frames, which count from the first one."""
+        ticks: list[int] = []
+        with self._open() as capture:
+            while capture.grab():
+                self._step()
+                microseconds = round(1000 * capture.get(cv2.CAP_PROP_POS_MSEC))
+                ticks.append(max([microseconds, *ticks[-1:]]))
+        step = round(1_000_000 / self.fps) if self.fps else 40_000
+        end = ticks[-1] + step if ticks else 0
+        return Timeline(ticks, Fraction(1, 1_000_000), end)
 
     def close(self) -> None:
         """Remove the temporary file: others are open only while read."""
@@ -98,8 +162,9 @@ class OpenCVReader(VideoReader):
             os.unlink(self._temporary)
             self._temporary = ''
 
-    def _open(self) -> cv2.VideoCapture:
-        """Open the file by FFmpeg alone."""
+    @contextmanager
+    def _open(self) -> Iterator[cv2.VideoCapture]:
+        """Open the file by FFmpeg alone, for a while."""
         # 'file:' keeps names with a colon from being taken for a protocol
         capture = cv2.VideoCapture(f'file:{self._file}', cv2.CAP_FFMPEG)
         if not capture.isOpened():
@@ -108,14 +173,20 @@ class OpenCVReader(VideoReader):
                 'Download or encode the file again, or leave it out of the '
                 'annotation.'
             )
-        return capture
+        try:
+            yield capture
+        finally:
+            capture.release()
 
     def _compare(self, number: int, image: np.ndarray) -> None:
         """Refuse a frame that is nothing like the one PyAV delivers."""
         if find_spec('av') is None:
             return
         with closing(PyAVReader(self.source, name=self.path)) as reader:
+            reader.follows_release = self.follows_release
             other = reader.get_batch([number])[0]
+            [begin] = reader.frame_times([number])
+            self._begin = begin - self._seconds[number]
             interlaced = reader.is_interlaced()
         if (
             interlaced

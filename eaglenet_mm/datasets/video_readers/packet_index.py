@@ -7,11 +7,16 @@ from functools import cached_property
 from typing import Any
 
 from .h264_packets import IDRFinder
+from .timeline import Clock, Timeline
 from .video_header import VideoHeader, video_stream
 
 # Codecs of which one packet is one frame. HEVC decoders leave out frames that
 # follow a joint or a damaged place, VP8 hides reference frames in packets.
 _ONE_FRAME_A_PACKET = frozenset({'h264', 'vp9'})
+
+
+# The bit of the first byte of VP8 that says whether a frame is shown.
+_SHOWN_IN_VP8 = 0x10
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class PacketIndex:
             not, only decoding in order tells which frame is which.
         can_skip (bool): Whether the decoder may leave out frames that no
             other frame needs.
+        timeline (Timeline): Of the frames that the packets should give;
+            certain where ``is_trusted``.
     """
 
     num_packets: int
@@ -34,6 +41,7 @@ class PacketIndex:
     keys: list[int]
     is_trusted: bool
     can_skip: bool
+    timeline: Timeline
 
     @cached_property
     def key_set(self) -> frozenset[int]:
@@ -76,9 +84,12 @@ def index_packets(
         nothing is to be cut off, and the header counts as many.
     """
     stream = video_stream(container)
+    clock = clock_of(container, header)
     in_h264 = IDRFinder(stream) if header.codec == 'h264' else None
     times: list[int | None] = []
+    shown: list[tuple[int | None, int | None]] = []
     keys: list[int] = []
+    durations: dict[int | None, int | None] = {}
     whole = closed = True
     for packet in container.demux(stream):
         on_packet()
@@ -86,6 +97,9 @@ def index_packets(
             continue
         whole = whole and not (packet.is_corrupt or packet.is_discard)
         times.append(packet.pts)
+        if not packet.is_discard and _is_shown(packet, header.codec):
+            shown.append((packet.pts, packet.dts))
+            durations[packet.pts] = packet.duration
         if packet.is_keyframe and packet.pts is not None:
             keys.append(packet.pts)
         if in_h264 is not None:
@@ -104,13 +118,39 @@ def index_packets(
         and times[0] == keys[0] == known[0]
         and _order_fits(times, known, stream.codec_context.has_b_frames)
     )
+    stamps = clock.in_display_order(shown)
+    last = durations.get(stamps[-1]) if stamps else None
     return PacketIndex(
         num_packets=len(times),
         times=known,
         keys=sorted(keys),
         is_trusted=trusted,
         can_skip=header.codec == 'h264',
+        timeline=clock.timeline(list(clock.ticks(stamps)), last),
     )
+
+
+def clock_of(container: Any, header: VideoHeader) -> Clock:
+    """Make the clock of the first video stream.
+
+    Args:
+        container (av.container.InputContainer): Open.
+        header (VideoHeader): What it says.
+
+    Returns:
+        Clock: Turns its time stamps into those of the presentation.
+    """
+    return Clock(
+        container,
+        video_stream(container),
+        header.fps,
+        counts_from_zero=header.is_mov_or_matroska,
+    )
+
+
+def _is_shown(packet: Any, codec: str) -> bool:
+    """Whether a frame comes out of a packet; VP8 has some to refer to."""
+    return codec != 'vp8' or bool(bytes(packet)[0] & _SHOWN_IN_VP8)
 
 
 def _order_fits(

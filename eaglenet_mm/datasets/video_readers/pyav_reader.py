@@ -1,15 +1,30 @@
 """Exact reader on PyAV, for every container FFmpeg knows."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from dataclasses import dataclass
+from fractions import Fraction
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from .base import VideoReader, VideoReadError
-from .packet_index import PacketIndex, index_packets
-from .video_header import header_of, open_container, video_stream
+from ..display_times import decode_in_order
+from .base import EachFrame, VideoReader, VideoReadError, VideoTimelineError
+from .orientation import Orientation
+from .packet_index import PacketIndex, clock_of, index_packets
+from .timeline import Timeline
+from .video_header import (
+    VideoHeader,
+    header_of,
+    open_container,
+    video_stream,
+)
+
+# Seconds that a video may be shorter than its header says: other streams, and
+# rounding.
+_DURATION_SLACK = 1.0
 
 
 class PyAVReader(VideoReader):
@@ -40,11 +55,14 @@ class PyAVReader(VideoReader):
         self._num_threads = num_threads
         self._container: Any = self._open()
         self._index: PacketIndex | None = None
+        self._timeline: Timeline | None = None
+        self._decoded: list[int] = []  # ticks, as far as read in order
         self._begins_right: bool | None = None
+        self._orientation: Orientation | None = None
         try:
             self.header = header_of(self._container)
             self.fps = self.header.fps
-            self._time_base = video_stream(self._container).time_base
+            self._clock = clock_of(self._container, self.header)
             self.num_frames = (
                 self.header.num_frames or self._packets().num_packets
             )
@@ -55,26 +73,70 @@ class PyAVReader(VideoReader):
             self.header.num_frames_estimated or self.num_frames
         )
 
-    def get_batch(self, indices: Sequence[int]) -> np.ndarray:
+    @property
+    def timeline(self) -> Timeline:
+        """Timeline: When frames are shown, by the packets until decoded."""
+        if self._timeline is None:
+            self._set_timeline(self._packets().timeline)
+        assert self._timeline is not None
+        return self._timeline
+
+    def measure(self) -> None:
+        """Make the timeline certain; decodes all where packets do not tell.
+
+        Raises:
+            VideoReadError: If decoding fails before the end.
+        """
+        if not self._packets().is_trusted:
+            self._decoded = []
+            self._measure(self._decoded, None, self._decode_with_ticks())
+
+    def get_batch(
+        self, indices: Sequence[int], each: EachFrame | None = None
+    ) -> np.ndarray:
         """Decode frames; see :meth:`VideoReader.get_batch`."""
         self._check_indices(indices)
-        kept = self._seek(indices)
-        if kept is None:
-            kept = self._read_in_order(indices)
-        return np.stack([kept[index] for index in indices])
+        kept = self._collect(self._seek(indices), each)
+        if len(kept) < len(set(indices)):
+            kept = self._collect(self._read_in_order(indices), each)
+        return _stack(kept, indices)
+
+    def stream(
+        self, indices: Sequence[int]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Decode frames in one pass; see :meth:`VideoReader.stream`."""
+        self._check_indices(indices)
+        left = set(indices)
+        convert = _Converter(video_stream(self._container))
+        # asking for the timeline makes reading in order compare with it
+        if len(self.timeline) > max(left):
+            for number, frame in self._seek(indices):
+                left.remove(number)
+                yield number, convert(frame, self._turned())
+        if left:
+            for number, frame in self._read_in_order(sorted(left)):
+                yield number, convert(frame, self._turned())
 
     def frame_times(self, indices: Sequence[int]) -> list[float]:
-        """Say when frames are shown, by their own time stamps if sure."""
+        """Say when frames are shown, by their own time stamps if known."""
+        if max(indices) < len(self._decoded):
+            base = self._clock.time_base
+            return [float(self._decoded[index] * base) for index in indices]
         packets = self._index
-        if (
-            packets is None
-            or not packets.is_trusted
-            or max(indices) >= packets.num_packets
-        ):
-            return super().frame_times(indices)
-        return [
-            float(packets.times[index] * self._time_base) for index in indices
-        ]
+        timeline = self._timeline
+        if timeline is None and packets is not None and packets.is_trusted:
+            timeline = packets.timeline
+        if timeline is None or max(indices) >= len(timeline):
+            return [float(i / self.fps) if self.fps else 0.0 for i in indices]
+        return [timeline.seconds(index) for index in indices]
+
+    @property
+    def has_variable_rate(self) -> bool:
+        """bool: Whether the steps between frames differ, as far as known."""
+        packets = self._index
+        if packets is not None:
+            return packets.timeline.is_variable
+        return Timeline(self._decoded, self._clock.time_base, 0).is_variable
 
     def others_are_exact(self) -> bool:
         """Whether readers that seek on their own deliver the right frames.
@@ -83,7 +145,8 @@ class PyAVReader(VideoReader):
         without an error, in AVI, MPEG-TS and MPEG-PS, behind open groups of
         pictures, in fragments, interlaced video and more. They are right
         where this reader can read frame numbers off the packets of a single
-        progressive 8-bit stream that is in one piece.
+        progressive 8-bit stream that is in one piece and that the container
+        turns, if at all, by whole quarters.
         """
         header = self.header
         # formats with more bits a sample end in their byte order
@@ -96,7 +159,17 @@ class PyAVReader(VideoReader):
             and header.is_mov_or_matroska
             and self._packets().is_trusted
             and self._keys_are_listed()
-            and not self.is_interlaced()
+            and self._is_plain()
+        )
+
+    def _is_plain(self) -> bool:
+        """Whether other readers turn and convert the frames like this one."""
+        first = list(islice(self.decode(), 2))
+        if first:
+            self._look_at(first[0])
+        turned = {Orientation.of_frame(frame) for frame in first}
+        return turned == {Orientation.of_release(*first)} and not any(
+            bool(frame.interlaced_frame) for frame in first
         )
 
     def _keys_are_listed(self) -> bool:
@@ -126,7 +199,7 @@ class PyAVReader(VideoReader):
         if self._index is None:
             try:
                 self._index = index_packets(
-                    self._container, self.header, self._check_cancelled
+                    self._container, self.header, self._step
                 )
             except av.FFmpegError as err:
                 raise VideoReadError(
@@ -135,36 +208,89 @@ class PyAVReader(VideoReader):
                 ) from err
         return self._index
 
-    def _seek(self, indices: Sequence[int]) -> dict[int, np.ndarray] | None:
-        """Decode from key frames; None if that is not sure to be right."""
+    def _set_timeline(self, timeline: Timeline) -> None:
+        """Take a timeline, and note where the header promises more."""
+        self._timeline = timeline
+        self.time_note = ''
+        if not timeline:
+            return
+        promised = self.header.video_duration
+        found = timeline.duration
+        if promised - found <= _DURATION_SLACK or self._others_go_on(promised):
+            return
+        self.time_note = (
+            f'the header promises {promised:.1f} seconds, but the video ends '
+            f'at {found:.1f}'
+        )
+
+    def _others_go_on(self, promised: float) -> bool:
+        """Whether sound or the like lasts as long as the header says."""
+        with open_container(self.source, self.path) as container:
+            video = video_stream(container)
+            ends = [0.0]
+            for packet in container.demux():
+                self._step()
+                if packet.stream is not video and packet.pts is not None:
+                    ends.append(float(packet.pts * packet.time_base))
+            return max(ends) > promised - _DURATION_SLACK
+
+    def _collect(
+        self, frames: Iterator[tuple[int, Any]], each: EachFrame | None
+    ) -> dict[int, np.ndarray]:
+        """Convert frames, and keep them or what is made of them."""
+        convert = _Converter(video_stream(self._container))
+        kept: dict[int, np.ndarray] = {}
+        for number, frame in frames:
+            image = convert(frame, self._turned())
+            kept[number] = image if each is None else each(number, image)
+        return kept
+
+    def _seek(self, indices: Sequence[int]) -> Iterator[tuple[int, Any]]:
+        """Decode from key frames on; ends where that is not sure."""
         import av
 
         if not self.header.is_mov_or_matroska:
-            return None
+            return
         packets = self._packets()
         if not packets.is_trusted or max(indices) >= packets.num_packets:
-            return None
+            return
         times = {packets.times[index]: index for index in indices}
-        found: dict[int, np.ndarray] = {}
-        stream = video_stream(self._container)
-        collect = _FrameCollector(stream)
         groups = packets.group_by_key(list(times))
         try:
             if self._begins_right is None and packets.keys[0] not in groups:
                 # a decoder that leaves out the first frame shifts all others
                 first = self._decode_until(packets, packets.keys[0], set())
-                self._begins_right = bool(list(first))
+                self._begins_right = bool([self._look_at(x) for _, x in first])
             if self._begins_right is False:
-                return None
+                return
             for key, wanted in groups.items():
-                for time, frame in self._decode_until(
-                    packets, key, set(wanted)
-                ):
+                missing = set(wanted)
+                for time, frame in self._decode_until(packets, key, missing):
+                    if key == packets.keys[0]:
+                        self._look_at(frame)
                     if time in times:
-                        found[times[time]] = collect(frame)
+                        missing.remove(time)
+                        yield times[time], frame
+                if missing:
+                    return
         except (av.FFmpegError, ValueError):
-            return None  # decoding in order tells how far the file goes
-        return found if len(found) == len(times) else None
+            return  # decoding in order tells how far the file goes
+
+    def _look_at(self, frame: Any) -> Any:
+        """Learn from the first frame of the file how all are turned.
+
+        A stream may say it at some of its frames only.
+        """
+        if self._orientation is None:
+            self._orientation = Orientation.of_frame(frame)
+            if self.follows_release and self._orientation != Orientation():
+                # a second frame tells whether the container says it
+                two = islice(self.decode(), 2)
+                self._orientation = Orientation.of_release(*two)
+            aspect = self.header.pixel_aspect
+            swaps = self._orientation.swaps_sides
+            self.pixel_aspect = 1 / aspect if swaps else aspect
+        return frame
 
     def _decode_until(
         self, packets: PacketIndex, key: int, wanted: set[int]
@@ -180,7 +306,7 @@ class PyAVReader(VideoReader):
         last = max(wanted)
         is_first = True
         for packet in self._container.demux(stream):
-            self._check_cancelled()
+            self._step()
             if packets.can_skip:
                 context.skip_frame = (
                     'DEFAULT' if packet.pts in wanted else 'NONREF'
@@ -199,18 +325,62 @@ class PyAVReader(VideoReader):
                 if not wanted or frame.pts > last:
                     return
 
-    def _read_in_order(self, indices: Sequence[int]) -> dict[int, np.ndarray]:
-        """Decode from the first frame on and keep what is asked for."""
+    def _turned(self) -> Orientation:
+        """How all frames are turned; known since the first was decoded."""
+        assert self._orientation is not None
+        return self._orientation
+
+    def _read_in_order(
+        self, indices: Sequence[int]
+    ) -> Iterator[tuple[int, Any]]:
+        """Decode from the first frame on, and compare with the timeline."""
         wanted, last = set(indices), max(indices)
-        kept: dict[int, np.ndarray] = {}
-        number = -1
-        collect = _FrameCollector(video_stream(self._container))
-        for number, frame in enumerate(self.decode()):
+        planned = self._timeline
+        frames = self._decode_with_ticks()
+        self._decoded = ticks = []
+        frame = None
+        for number, (tick, frame) in enumerate(frames):
+            self._look_at(frame)
+            ticks.append(tick)
+            if planned is not None and planned.ticks[number : number + 1] != [
+                tick
+            ]:
+                self._measure(ticks, frame, frames)
+                raise VideoTimelineError(
+                    f'{self.path}: frame {number} is shown at another time '
+                    'than the packets of the file say.'
+                )
             if number in wanted:
-                kept[number] = collect(frame)
+                yield number, frame
             if number == last:
-                return kept
-        raise self._ended(number + 1, last)
+                return
+        error = self._ended(len(ticks), last)
+        self._measure(ticks, frame, frames)
+        raise error
+
+    def _decode_with_ticks(self) -> Iterator[tuple[int, Any]]:
+        """Yield all frames in order of display, with their times."""
+        held: list[Any] = []
+
+        def stamps() -> Iterator[int | None]:
+            for frame in self.decode():
+                held.append(frame)
+                yield frame.pts
+
+        for tick in self._clock.ticks(stamps()):
+            yield tick, held.pop()
+
+    def _measure(
+        self, ticks: list[int], last: Any, frames: Iterator[tuple[int, Any]]
+    ) -> None:
+        """Complete the timeline by decoding the rest."""
+        for tick, frame in frames:
+            ticks.append(tick)
+            last = frame
+        # releases of PyAV before 15 do not say how long a frame is shown
+        duration = getattr(last, 'duration', None)
+        self._set_timeline(self._clock.timeline(ticks, duration))
+        self.num_frames = len(ticks)
 
     def decode(self) -> Iterator[Any]:
         """Yield all frames in order of display, as PyAV's objects.
@@ -222,8 +392,10 @@ class PyAVReader(VideoReader):
 
         with self._open() as container:
             try:
-                for frame in container.decode(video_stream(container)):
-                    self._check_cancelled()
+                for frame in decode_in_order(
+                    container, video_stream(container)
+                ):
+                    self._step()
                     yield frame
             except (av.FFmpegError, ValueError) as err:
                 raise VideoReadError(
@@ -246,7 +418,26 @@ class PyAVReader(VideoReader):
         return container
 
 
-def refuse_wrong_frames(source: str | bytes, name: str, reader: str) -> None:
+@dataclass(frozen=True)
+class TrustedFacts:
+    """What readers that seek on their own need to know of a file.
+
+    Args:
+        header (VideoHeader): What the container says.
+        timeline (Timeline): When the frames are shown.
+        pixel_aspect (Fraction): Of the turned picture.
+        time_note (str): What is odd about its length.
+    """
+
+    header: VideoHeader
+    timeline: Timeline
+    pixel_aspect: Fraction
+    time_note: str
+
+
+def refuse_wrong_frames(
+    source: str | bytes, name: str, reader: str
+) -> TrustedFacts:
     """Refuse a file of which another reader may deliver wrong frames.
 
     Args:
@@ -254,24 +445,30 @@ def refuse_wrong_frames(source: str | bytes, name: str, reader: str) -> None:
         name (str): What messages call it.
         reader (str): What messages call the reader.
 
+    Returns:
+        TrustedFacts: Of a file that is none of these.
+
     Raises:
         ImportError: If PyAV is missing.
         VideoReadError: If it is no video, or one of these.
     """
     with closing(PyAVReader(source, name=name)) as trusted:
+        header = trusted.header
         if not trusted.others_are_exact():
-            header = trusted.header
             raise VideoReadError(
                 f'{name}: {reader} may deliver other frames of it than those '
                 f'asked for (it is {header.container}, {header.codec} '
                 f'{header.pixel_format}, {header.num_video_streams} video '
                 'stream(s)); it is right on progressive 8-bit H.264 and VP9 '
-                'with closed groups of pictures in MP4, MOV and Matroska. Set '
-                "backend='auto' or 'pyav' in OpenVideo."
+                'with closed groups of pictures, and not mirrored, in MP4, '
+                "MOV and Matroska. Set backend='auto' or 'pyav' in OpenVideo."
             )
+        return TrustedFacts(
+            header, trusted.timeline, trusted.pixel_aspect, trusted.time_note
+        )
 
 
-class _FrameCollector:
+class _Converter:
     """Convert frames to RGB, all to the size that the header states.
 
     A stream may change its size; batches need one, whatever is asked for.
@@ -280,12 +477,26 @@ class _FrameCollector:
     def __init__(self, stream: Any) -> None:
         self._size = dict(width=stream.width, height=stream.height)
 
-    def __call__(self, frame: Any) -> np.ndarray:
+    def __call__(self, frame: Any, orientation: Orientation) -> np.ndarray:
         size = self._size
         if not all(size.values()):  # a header without it
             size = dict(width=frame.width, height=frame.height)
-        image = _to_rgb(frame, size)
-        return np.rot90(image, frame.rotation // 90)
+        return orientation.apply(_to_rgb(frame, size))
+
+
+def _stack(
+    kept: dict[int, np.ndarray], indices: Sequence[int]
+) -> np.ndarray:
+    """Put frames into one array, and let go of each."""
+    uses = Counter(indices)
+    first = kept[indices[0]]
+    stacked = np.empty((len(indices), *first.shape), first.dtype)
+    for place, index in enumerate(indices):
+        stacked[place] = kept[index]
+        uses[index] -= 1
+        if not uses[index]:
+            del kept[index]
+    return stacked
 
 
 def _to_rgb(frame: Any, size: dict[str, int]) -> np.ndarray:

@@ -1,13 +1,12 @@
 """Reader on torchcodec, where it is installed."""
 
 from collections.abc import Sequence
-from fractions import Fraction
 
 import numpy as np
 
-from .base import VideoReader, VideoReadError
+from .base import EachFrame, VideoReader, VideoReadError, each_in_chunks
 from .pyav_reader import refuse_wrong_frames
-from .video_header import read_header
+from .timeline import Timeline
 
 
 class TorchCodecReader(VideoReader):
@@ -43,8 +42,7 @@ class TorchCodecReader(VideoReader):
                 ' and the libraries of FFmpeg. Install both, or set '
                 f"backend='auto' in OpenVideo. ({str(err).strip()[:200]})"
             ) from err
-        header = read_header(source, name=self.path)
-        refuse_wrong_frames(source, self.path, 'torchcodec')
+        facts = refuse_wrong_frames(source, self.path, 'torchcodec')
         try:
             self._decoder = VideoDecoder(
                 source,
@@ -59,14 +57,25 @@ class TorchCodecReader(VideoReader):
                 f'it ({str(err).strip()[:200]}). Encode the file again, leave '
                 "it out of the annotation, or set backend='auto' in OpenVideo."
             ) from err
-        self.fps: Fraction = header.fps
+        self.fps = facts.header.fps
         self.num_frames_reported = (
-            header.num_frames_estimated or self.num_frames
+            facts.header.num_frames_estimated or self.num_frames
         )
+        self._timeline = facts.timeline
+        self.pixel_aspect, self.time_note = facts.pixel_aspect, facts.time_note
 
-    def get_batch(self, indices: Sequence[int]) -> np.ndarray:
+    @property
+    def timeline(self) -> Timeline:
+        """Timeline: When frames are shown, by PyAV."""
+        return self._timeline
+
+    def get_batch(
+        self, indices: Sequence[int], each: EachFrame | None = None
+    ) -> np.ndarray:
         """Decode frames; see :meth:`VideoReader.get_batch`."""
         self._check_indices(indices)
+        if each is not None:
+            return each_in_chunks(self, indices, each)
         if max(indices) >= self.num_frames:
             raise self._ended(self.num_frames, max(indices))
         try:

@@ -8,6 +8,7 @@ from typing import Any
 from .base import VideoReadError
 
 _WITH_TIMES = frozenset({'mov', 'mp4', 'matroska', 'webm'})
+_STATES_DURATION = _WITH_TIMES | {'avi', 'flv', 'asf'}
 _COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 
 
@@ -27,6 +28,10 @@ class VideoHeader:
         duration (float): Seconds, 0 if the header does not say.
         num_video_streams (int): Video streams of the file, of which the
             first is read.
+        video_duration (float): Second at which the video ends, 0 if the
+            header does not say or the container has none.
+        pixel_aspect (Fraction): Width of a pixel over its height, 1 if the
+            header does not say.
     """
 
     container: str
@@ -37,6 +42,8 @@ class VideoHeader:
     num_frames_estimated: int
     duration: float
     num_video_streams: int
+    video_duration: float = 0.0
+    pixel_aspect: Fraction = Fraction(1)
 
     @property
     def is_mov_or_matroska(self) -> bool:
@@ -81,7 +88,19 @@ def header_of(container: Any) -> VideoHeader:
         num_frames_estimated=estimated,
         duration=float(seconds),
         num_video_streams=len(container.streams.video),
+        video_duration=_video_duration(container, stream),
+        pixel_aspect=Fraction(stream.sample_aspect_ratio or 1),
     )
+
+
+def _video_duration(container: Any, stream: Any) -> float:
+    """Read at which second the video ends; others than these guess it."""
+    if not set(container.format.name.split(',')) & _STATES_DURATION:
+        return 0.0
+    if stream.duration:
+        begin = stream.start_time or 0
+        return float((begin + stream.duration) * stream.time_base)
+    return max(container.duration or 0, 0) / 1_000_000
 
 
 def open_container(source: str | bytes, name: str) -> Any:

@@ -12,7 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from eaglenet_mm.datasets.video_readers import PyAVReader
+from eaglenet_mm.datasets.video_readers import PyAVReader, Timeline
 from eaglenet_mm.datasets.video_readers.packet_index import (
     PacketIndex,
     index_packets,
@@ -32,8 +32,14 @@ def index_of(path: Path) -> PacketIndex:
         return index_packets(container, header_of(container))
 
 
+def of_one_rate(num_frames: int) -> Timeline:
+    return Timeline.at_rate(10, num_frames)
+
+
 def test_groups_begin_at_key_frames() -> None:
-    index = PacketIndex(6, [0, 1, 2, 3, 4, 5], [0, 2, 4], True, True)
+    index = PacketIndex(
+        6, [0, 1, 2, 3, 4, 5], [0, 2, 4], True, True, of_one_rate(6)
+    )
     assert index.group_by_key([5, 3, 0, 5]) == {0: [0], 2: [3], 4: [5]}
 
 
@@ -77,7 +83,7 @@ def test_what_is_trusted(
     assert index.is_trusted == trusted
     numbers = [count - 1, count // 2, 0]
     with PyAVReader(str(path)) as reader:
-        assert (reader._seek(numbers) is not None) == trusted
+        assert bool(list(reader._seek(numbers))) == trusted
         frames = reader.get_batch(numbers)
     for number, frame in zip(numbers, frames, strict=True):
         np.testing.assert_array_equal(frame, expected[number])
@@ -122,7 +128,7 @@ def test_interlaced_video_is_decoded_in_order(
     with PyAVReader(str(path)) as reader:
         assert reader.is_interlaced()
         assert reader._packets().is_trusted
-        assert reader._seek([3]) is None
+        assert list(reader._seek([3])) == []
         assert frame_numbers(reader.get_batch([3, 29])) == [3, 29]
 
 
@@ -133,8 +139,10 @@ def test_a_decoder_that_delivers_other_times(
     with PyAVReader(str(path)) as reader:
         right = reader._packets()
         shifted = [time + 1 for time in right.times]
-        reader._index = PacketIndex(30, shifted, right.keys, True, True)
-        assert reader._seek([4, 21]) is None
+        reader._index = PacketIndex(
+            30, shifted, right.keys, True, True, of_one_rate(30)
+        )
+        assert list(reader._seek([4, 21])) == []
         assert frame_numbers(reader.get_batch([4, 21])) == [4, 21]
 
 
@@ -205,6 +213,8 @@ class Packets:
             SimpleNamespace(
                 size=9,
                 pts=number,
+                dts=number,
+                duration=1,
                 is_keyframe=number % 4 == 0,
                 is_corrupt=False,
                 is_discard=False,
@@ -214,7 +224,11 @@ class Packets:
         for name, (place, value) in change.items():
             setattr(self.packets[place], name, value)
         context = SimpleNamespace(has_b_frames=False)
-        stream = SimpleNamespace(codec_context=context)
+        stream = SimpleNamespace(
+            codec_context=context, time_base=Fraction(1, 10)
+        )
+        self.start_time = 0
+        self.format = SimpleNamespace(flags=0)
         self.streams = SimpleNamespace(video=[stream])
 
     def demux(self, stream: Any) -> list[SimpleNamespace]:
@@ -258,9 +272,13 @@ def test_decoding_that_does_not_begin_at_a_key_frame(
     path = write_clip(num_frames=30, options={'bf': '0'})
     with PyAVReader(str(path)) as reader:
         times = reader._packets().times
-        wrong = PacketIndex(30, times, [times[3]], True, True)
+        wrong = PacketIndex(
+            30, times, [times[3]], True, True, of_one_rate(30)
+        )
         # seeking lands at frame 0, which the index knows nothing of
         assert list(reader._decode_until(wrong, times[3], {times[4]})) == []
-        right = PacketIndex(30, times, [times[0]], True, True)
+        right = PacketIndex(
+            30, times, [times[0]], True, True, of_one_rate(30)
+        )
         found = reader._decode_until(right, times[0], {times[4]})
         assert [time for time, _ in found] == [times[0], times[4]]
