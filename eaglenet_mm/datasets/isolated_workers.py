@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 import multiprocessing
 import os
@@ -216,7 +215,7 @@ def _work(
             return
         try:
             result = function(task)
-            if inspect.isgenerator(result):
+            if isinstance(result, Generator):
                 result = _send_parts(result, send)
         except Exception:  # noqa: BLE001 - raised on the other side
             send('error', traceback.format_exc())

@@ -353,7 +353,8 @@ class _SegmentPass:
         for segment in segments:
             for number in segment.missing:
                 users.setdefault(number, []).append(segment)
-        with closing(reader.stream(sorted(users))) as frames:
+        frames: Any = reader.stream(sorted(users))
+        with closing(frames):
             for number, frame in frames:
                 small = self._pipeline.decode.finish(frame, reader)
                 for segment in users.pop(number):

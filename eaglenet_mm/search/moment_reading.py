@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from inspect import isgenerator
 from itertools import pairwise
 from typing import Any
 
@@ -115,7 +114,7 @@ def _run_here(
     """Do what :func:`run_isolated` does, in this process."""
     for index, task in enumerate(tasks):
         result = function(task)
-        while isgenerator(result):
+        while isinstance(result, Generator):
             try:
                 yield Outcome(index, 'part', next(result))
             except StopIteration as end:

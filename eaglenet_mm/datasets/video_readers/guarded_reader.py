@@ -85,7 +85,11 @@ class GuardedReader(VideoReader):
         global _opened_last
         _opened_last = weakref.ref(reader)
         try:
-            self._call(lambda: reader.__init__(source, name=name, **options))
+            self._call(
+                lambda: reader_class.__init__(
+                    reader, source, name=name, **options
+                )
+            )
         except BaseException:
             self._calls.end()
             raise

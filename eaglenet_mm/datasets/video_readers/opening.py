@@ -111,17 +111,17 @@ def _check_file(path: str) -> None:
     # ValueError: a NUL character in the name; OSError: a loop of links
     except (OSError, ValueError) as err:
         raise VideoReadError(
-            f'{path!r}: the file cannot be reached ({err}). Correct the path '
-            'in the annotation, or the rights and links of the folders.'
+            f'{path!r}: the file cannot be reached ({err}). Correct the path, '
+            'or the rights and links of the folders.'
         ) from err
     if not stat.S_ISREG(mode):
         kind = 'a folder' if stat.S_ISDIR(mode) else 'no ordinary file'
         raise VideoReadError(
             f'{path}: expected a video file, but it is {kind}. Correct the '
-            'path in the annotation, or leave the video out of it.'
+            'path, or leave it out.'
         )
     if not os.access(path, os.R_OK):
         raise VideoReadError(
             f'{path}: the file may not be read. Give yourself the right to '
-            'read it (chmod u+r), or leave the video out of the annotation.'
+            'read it (chmod u+r), or leave it out.'
         )

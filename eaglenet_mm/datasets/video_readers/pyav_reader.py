@@ -400,7 +400,7 @@ class PyAVReader(VideoReader):
             except (av.FFmpegError, ValueError) as err:
                 raise VideoReadError(
                     f'{self.path}: decoding failed ({err}). Copy or encode '
-                    'the file again, or leave it out of the annotation.'
+                    'the file again, or leave it out.'
                 ) from err
 
     def _open(self) -> Any:
@@ -484,9 +484,7 @@ class _Converter:
         return orientation.apply(_to_rgb(frame, size))
 
 
-def _stack(
-    kept: dict[int, np.ndarray], indices: Sequence[int]
-) -> np.ndarray:
+def _stack(kept: dict[int, np.ndarray], indices: Sequence[int]) -> np.ndarray:
     """Put frames into one array, and let go of each."""
     uses = Counter(indices)
     first = kept[indices[0]]

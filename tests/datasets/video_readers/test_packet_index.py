@@ -272,13 +272,9 @@ def test_decoding_that_does_not_begin_at_a_key_frame(
     path = write_clip(num_frames=30, options={'bf': '0'})
     with PyAVReader(str(path)) as reader:
         times = reader._packets().times
-        wrong = PacketIndex(
-            30, times, [times[3]], True, True, of_one_rate(30)
-        )
+        wrong = PacketIndex(30, times, [times[3]], True, True, of_one_rate(30))
         # seeking lands at frame 0, which the index knows nothing of
         assert list(reader._decode_until(wrong, times[3], {times[4]})) == []
-        right = PacketIndex(
-            30, times, [times[0]], True, True, of_one_rate(30)
-        )
+        right = PacketIndex(30, times, [times[0]], True, True, of_one_rate(30))
         found = reader._decode_until(right, times[0], {times[4]})
         assert [time for time, _ in found] == [times[0], times[4]]
