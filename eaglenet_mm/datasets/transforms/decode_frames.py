@@ -1,7 +1,7 @@
 """Read the chosen frames."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,9 +87,14 @@ class DecodeFrames(BaseTransform):
                 on_frame(number, frame)
             return self.finish(frame, reader)
 
+        def read(indices: Sequence[int]) -> np.ndarray:
+            if on_frame is None and self.resize is None:
+                return reader.get_batch(indices)
+            return reader.get_batch(indices, each)
+
         with reader:
             try:
-                frames = self._read(reader, sampler, results, each)
+                frames = self._read(reader, sampler, results, read)
             except VideoReadError as err:
                 raise VideoReadError(
                     f"Video '{results.get('video_id')}': {err}"
@@ -121,11 +126,11 @@ class DecodeFrames(BaseTransform):
         reader: VideoReader,
         sampler: Any,
         results: dict[str, Any],
-        each: Callable[[int, np.ndarray], np.ndarray],
+        read: Callable[[Sequence[int]], np.ndarray],
     ) -> np.ndarray:
         """Read the frames, sampled anew if the file is not as it says."""
         try:
-            return reader.get_batch(results['frame_indices'], each)
+            return read(results['frame_indices'])
         except (VideoEndError, VideoTimelineError) as err:
             if sampler is None or reader.num_frames == 0:
                 raise
@@ -138,7 +143,7 @@ class DecodeFrames(BaseTransform):
                 )
         again = sampler.transform({**results, 'video_reader': reader})
         results['frame_indices'] = again['frame_indices']
-        return reader.get_batch(results['frame_indices'], each)
+        return read(results['frame_indices'])
 
     def _tell_odd_rate(
         self, reader: VideoReader, results: dict[str, Any]

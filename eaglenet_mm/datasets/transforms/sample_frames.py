@@ -126,7 +126,8 @@ class SampleFrames(BaseTransform):
             length = (
                 f'at {float(video_fps):g} a second'
                 if timeline is None
-                else f'that ends at {timeline.duration:g} seconds'
+                else f'shown from {timeline.begin:g} to '
+                f'{timeline.duration:g} seconds'
             )
             mend = (
                 'Encode it again, or leave it out.'

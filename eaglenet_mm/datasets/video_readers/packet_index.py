@@ -119,14 +119,20 @@ def index_packets(
         and _order_fits(times, known, stream.codec_context.has_b_frames)
     )
     stamps = clock.in_display_order(shown)
-    last = durations.get(stamps[-1]) if stamps else None
+    reordered = 'mp4' in header.container and times != known
+    timeline = clock.timeline(
+        list(clock.ticks(stamps)),
+        durations.get(stamps[-1]) if stamps else None,
+        other_durations=[*filter(None, durations.values())] * reordered,
+        stated_end=header.video_duration,
+    )
     return PacketIndex(
         num_packets=len(times),
         times=known,
         keys=sorted(keys),
         is_trusted=trusted,
         can_skip=header.codec == 'h264',
-        timeline=clock.timeline(list(clock.ticks(stamps)), last),
+        timeline=timeline,
     )
 
 

@@ -377,8 +377,11 @@ class PyAVReader(VideoReader):
         for tick, frame in frames:
             ticks.append(tick)
             last = frame
+        plan = self._packets().timeline
         # releases of PyAV before 15 do not say how long a frame is shown
         duration = getattr(last, 'duration', None)
+        if plan.ticks[-1:] == ticks[-1:]:
+            duration = plan.end - plan.ticks[-1] if ticks else None
         self._set_timeline(self._clock.timeline(ticks, duration))
         self.num_frames = len(ticks)
 

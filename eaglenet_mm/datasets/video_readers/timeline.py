@@ -108,6 +108,11 @@ class Timeline:
         return number - 1 if number else None
 
     @property
+    def begin(self) -> float:
+        """float: Second at which the first frame is shown."""
+        return self.seconds(0) if self.ticks else 0.0
+
+    @property
     def duration(self) -> float:
         """float: Second at which the last frame goes off display."""
         return float(self.end * self.time_base)
@@ -119,21 +124,6 @@ class Timeline:
         if not steps:
             return False
         return float((max(steps) - min(steps)) * self.time_base) > _STEP_SLACK
-
-    @property
-    def largest_drift(self) -> float:
-        """float: Seconds between the times and those of the mean rate."""
-        span = self.end - self.ticks[0] if self.ticks else 0
-        return max(
-            (
-                abs(
-                    float(tick - self.ticks[0])
-                    - span * number / len(self.ticks)
-                )
-                for number, tick in enumerate(self.ticks)
-            ),
-            default=0.0,
-        ) * float(self.time_base)
 
 
 class Clock:
@@ -184,7 +174,7 @@ class Clock:
         before: int | None = None
         for number, stamp in enumerate(stamps):
             if number == 0:
-                tick = self._first(stamp)
+                tick = 0 if stamp is None else stamp - self.zero
             elif stamp is None or before is None:
                 tick += self.nominal_step
             else:
@@ -197,24 +187,41 @@ class Clock:
             yield tick
 
     def timeline(
-        self, ticks: Sequence[int], last_duration: int | None
+        self,
+        ticks: Sequence[int],
+        last_duration: int | None,
+        *,
+        other_durations: Sequence[int] = (),
+        stated_end: float = 0.0,
     ) -> Timeline:
-        """Complete a timeline.
+        """Complete a timeline by the end of its last frame.
+
+        MP4 stores steps of decoding times. Where frames are reordered, these
+        are not how long each is shown, but their sum, the end that the header
+        states, is right as a rule.
 
         Args:
             ticks (Sequence[int]): Of all frames.
             last_duration (int | None): Ticks for which the last one is shown,
-                if the file says; else as long as the one before.
+                if the file says so.
+            other_durations (Sequence[int]): Of packets in a file that
+                reorders them; if given, ``last_duration`` is not believed.
+            stated_end (float): Seconds at which the video ends by its header;
+                0 if it does not say. Not believed if that makes the last
+                frame longer than any other.
 
         Returns:
             Timeline: Of the video.
         """
         if not ticks:
             return Timeline([], self.time_base, 0)
+        step = ticks[-1] - ticks[-2] if len(ticks) > 1 else 0
+        longest = max([step, last_duration or 0, *other_durations])
+        stated = round(Fraction(stated_end) / self.time_base) - ticks[-1]
+        if other_durations:
+            last_duration = stated if 0 < stated <= longest + 1 else None
         if not last_duration or not 0 < last_duration <= self.longest_step:
-            last_duration = (
-                ticks[-1] - ticks[-2] if len(ticks) > 1 else 0
-            ) or self.nominal_step
+            last_duration = step or self.nominal_step
         return Timeline(ticks, self.time_base, ticks[-1] + last_duration)
 
     def in_display_order(
@@ -248,9 +255,3 @@ class Clock:
             else:
                 piece.append(time)
         return ordered + sorted(piece)
-
-    def _first(self, stamp: int | None) -> int:
-        """Tick of the first frame: within the first hour, or at the start."""
-        if stamp is None:
-            return 0
-        return stamp - self.zero

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import accumulate
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from eaglenet_mm.datasets.transforms import (
     release_seeks,
     select_frames,
 )
+from eaglenet_mm.datasets.video_readers import Timeline
 
 
 def test_release_cuts_the_frame_rate() -> None:
@@ -63,57 +65,82 @@ def test_release_stops_at_the_first_failed_read() -> None:
 
 
 def test_clean_does_not_drift() -> None:
-    # two hours at 29.97: the frame nearest to each full second
+    # two hours at 29.97: the frame on display at each full second
     rate = Fraction(30000, 1001)
-    frames = clean_frames(rate, 215_784)
+    frames = clean_frames(Timeline.at_rate(rate, 215_784))
     assert len(frames) == 7200
     for second in (0, 1, 10, 3600, 7199):
-        assert abs(frames[second] / rate - second) <= 1 / (2 * rate)
+        assert frames[second] == int((second + Fraction(1, 2000)) * rate)
 
 
 def test_clean_stays_in_its_range() -> None:
-    assert clean_frames(10, 100, start=2, end=4) == [20, 30]
-    assert clean_frames(10, 100, start=2, end=4.1) == [20, 30, 40]
-    assert clean_frames(10, 100, start=9) == [90]
-    assert clean_frames(10, 100, start=10) == []
-    assert clean_frames(10, 0) == []
-    # the frame nearest to 0.4 s lies before it, and 1.4 s is outside
-    assert clean_frames(3, 9, start=0.4, end=1.4) == [2]
+    timeline = Timeline.at_rate(10, 100)
+    assert clean_frames(timeline, start=2, end=4) == [20, 30]
+    assert clean_frames(timeline, start=2, end=4.1) == [20, 30, 40]
+    assert clean_frames(timeline, start=9) == [90]
+    assert clean_frames(timeline, start=9, end=900) == [90]
+    assert clean_frames(timeline, start=10) == []
+    assert clean_frames(timeline, start=3, end=3) == []
+    assert clean_frames(Timeline.at_rate(10, 0)) == []
+    # what is on display at 0.4 s was shown before
+    assert clean_frames(Timeline.at_rate(3, 9), start=0.4, end=1.4) == [1]
 
 
 def test_clean_below_one_frame_a_second() -> None:
-    assert clean_frames(0.5, 4) == [0, 1, 2, 3]
+    assert clean_frames(Timeline.at_rate(0.5, 4)) == [0, 1, 2, 3]
 
 
 def test_clean_with_another_rate() -> None:
-    assert clean_frames(10, 20, fps=2.5) == [0, 4, 8, 12, 16]
-    assert clean_frames(10, 100, fps=0.25) == [0, 40, 80]
+    assert clean_frames(Timeline.at_rate(10, 20), fps=2.5) == [
+        *(0, 4, 8, 12, 16)
+    ]
+    assert clean_frames(Timeline.at_rate(10, 100), fps=0.25) == [0, 40, 80]
 
 
-def test_clean_needs_a_rate() -> None:
-    with pytest.raises(ValueError, match='positive frame rate, but got 0'):
-        clean_frames(0, 10)
+def test_clean_before_the_video_begins() -> None:
+    # frames at 30.5, 31.5, ...: nothing is shown at 30, the first is next
+    late = Timeline([305, 315, 325], Fraction(1, 10), 335)
+    assert clean_frames(late) == [0, 1, 2]
+    assert clean_frames(late, start=0, end=30) == []
+    assert clean_frames(late, start=0, end=30.5) == []
+    assert clean_frames(late, start=30, end=32) == [0]
+    assert clean_frames(late, start=31, end=33) == [0, 1]
+    # a first frame a little behind zero is that of second 0
+    small = Timeline([1, 11, 21], Fraction(1, 10), 31)
+    assert clean_frames(small, end=2) == [0]
+    assert clean_frames(small, end=3) == [0, 1]
 
 
 @given(
-    num=st.integers(1, 60_000),
-    den=st.integers(1, 1001),
-    frames=st.integers(0, 400),
+    steps=st.lists(st.integers(0, 4000), max_size=60),
+    begin=st.integers(0, 5000),
     start=st.integers(0, 20),
     length=st.integers(1, 30),
     fps=st.sampled_from([0.5, 1, 2, 3]),
 )
-def test_clean_frames_are_in_range_and_increase(
-    num: int, den: int, frames: int, start: int, length: int, fps: float
+def test_clean_frames_are_what_a_viewer_sees(
+    steps: list[int], begin: int, start: int, length: int, fps: float
 ) -> None:
-    rate, end = Fraction(num, den), start + length
-    got = clean_frames(rate, frames, start=start, end=end, fps=fps)
-    assert got == sorted(set(got))
-    for frame in got:
-        assert 0 <= frame < frames
-        assert start <= frame / rate < end
-    inside = [f for f in range(frames) if start <= f / rate < end]
-    assert bool(got) == bool(inside)
+    """Against all display times, one by one."""
+    times = list(accumulate(steps, initial=begin))
+    timeline = Timeline(times, Fraction(1, 100_000), times[-1] + 1000)
+    end = start + length
+    got = clean_frames(timeline, start=start, end=end, fps=fps)
+    expected = []
+    point = Fraction(start)
+    while point < min(end, Fraction(times[-1] + 1000, 100_000)):
+        seen = [
+            number
+            for number, time in enumerate(times)
+            # half a tick for rounding
+            if Fraction(2 * time - 1, 200_000) <= point
+        ]
+        following = min(point + 1 / Fraction(fps), end)
+        if not seen and Fraction(times[0], 100_000) < following:
+            seen = [0]
+        expected += seen[-1:]
+        point += 1 / Fraction(fps)
+    assert got == sorted(set(expected))
 
 
 @pytest.mark.parametrize('selection', ['uniform', 'head', 'tail'])

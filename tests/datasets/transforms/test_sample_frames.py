@@ -7,13 +7,34 @@ from typing import Any
 import pytest
 
 from eaglenet_mm.datasets import SampleFrames
+from eaglenet_mm.datasets.video_readers import Timeline
 
 
 def reader(**change: Any) -> SimpleNamespace:
     values = dict(
         path='x.mp4', fps=Fraction(10), num_frames=55, num_frames_reported=55
     )
-    return SimpleNamespace(**{**values, **change})
+    values.update(change)
+    timeline = Timeline.at_rate(values['fps'], values['num_frames'])
+    return SimpleNamespace(**values, timeline=timeline)
+
+
+def test_the_clock_of_the_file_decides() -> None:
+    """10 frames at 10 a second, then one in five seconds."""
+    uneven = reader(num_frames=14)
+    ticks = [*range(10), 10, 60, 110, 160]
+    uneven.timeline = Timeline(ticks, Fraction(1, 10), 210)
+    item = dict(video_id='v', video_reader=uneven, start=5, end=17)
+    clean = SampleFrames(9, mode='clean')(dict(item))
+    assert clean['frame_indices'] == [10, 11, 12, 13]
+    assert SampleFrames(9)(dict(item, start=0, end=1))['frame_indices'] == [
+        *(0, 10)
+    ]
+
+
+def test_clean_needs_a_rate_or_times() -> None:
+    with pytest.raises(ValueError, match='positive frame rate, but got 0'):
+        SampleFrames(9, mode='clean').sample(0, 10, decodable=10)
 
 
 def test_adds_the_frames() -> None:

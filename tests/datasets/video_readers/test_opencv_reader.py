@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import cv2
@@ -27,9 +28,11 @@ def test_a_frame_that_fails(
             grab = capture.grab
             release = capture.release
 
+            get = capture.get
+
             def retrieve(self) -> tuple[bool, None]:
                 return False, None
 
-        monkeypatch.setattr(reader, '_open', Failing)
+        monkeypatch.setattr(reader, '_open', lambda: nullcontext(Failing()))
         with pytest.raises(VideoReadError, match='failed to decode frame 2'):
             reader.get_batch([2])
