@@ -26,6 +26,7 @@ MILVUS = ['pymilvus>=2.4.2', 'milvus-lite>=2.4.8']
 DEMO = ['python-multipart>=0.0.9', 'starlette>=0.37', 'uvicorn>=0.29']
 LORA = ['peft>=0.17']  # the first with target_parameters
 EXPORT = ['onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.2']
+TORCHCODEC = ['torchcodec']  # brings no FFmpeg; that of the system, 4 to 9
 TENSORBOARD = ['tensorboard>=2.15']
 
 
@@ -115,6 +116,7 @@ setup(
         'lora': LORA,
         'export': EXPORT,
         'video': VIDEO,
+        'torchcodec': TORCHCODEC,
         'tensorboard': TENSORBOARD,
         'browser': ['playwright>=1.40'],  # tests of pages; needs a Chromium
         'dev': [
@@ -133,6 +135,7 @@ setup(
             *MILVUS,
             *SEARCH,
             *TENSORBOARD,
+            *TORCHCODEC,
         ],
     },
     cmdclass={'build_py': BuildWithConfigs},

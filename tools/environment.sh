@@ -47,6 +47,24 @@ ensure_environment() {
     echo "$wanted" >"$stamp"
 }
 
+# Let torchcodec, whose wheel has no FFmpeg, find the libraries in PyAV's wheel:
+# links of the names it asks for, and LD_LIBRARY_PATH. Does nothing where PyAV
+# has no such folder (macOS, builds of one's own).
+find_ffmpeg() {
+    local venv=${EAGLENET_MM_VENV:-$repository/.venv} libraries file name
+    for libraries in "$venv"/lib/python3*/site-packages/av.libs; do
+        [ -d "$libraries" ] || return 0
+        mkdir -p "$venv/ffmpeg"
+        for file in "$libraries"/libav*.so.* "$libraries"/libsw*.so.*; do
+            # libavutil-5809ad29.so.60.26.102 is libavutil.so.60
+            name=$(basename "$file" |
+                sed -E 's/-[0-9a-f]+(\.so\.[0-9]+).*/\1/')
+            ln -sf "$file" "$venv/ffmpeg/$name"
+        done
+        export LD_LIBRARY_PATH=$venv/ffmpeg:$libraries${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+    done
+}
+
 # Print the best Python at hand: the pins were verified with 3.11.
 find_base_python() {
     local name

@@ -11,6 +11,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$repository"
 ensure_environment
+find_ffmpeg
 
 # One thread a process: two test processes fill the two cores of a small
 # machine, and more threads would only wait for each other.

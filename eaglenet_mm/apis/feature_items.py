@@ -34,7 +34,7 @@ def list_items(
             breaks the schema.
     """
     if not source.endswith('.json'):
-        paths = find_videos(source)
+        paths = find_videos(source).paths
         return [
             dict(video_id=path, path=path, start=None, end=None)
             for path in paths

@@ -14,7 +14,11 @@ from eaglenet_mm.apis.own_videos import IndexingReport
 from eaglenet_mm.apis.retrieval_inferencer import RetrievalInferencer
 from eaglenet_mm.search.errors import VideoIndexError
 from eaglenet_mm.search.index_manifest import NAME
-from eaglenet_mm.search.video_files import find_videos
+from eaglenet_mm.search.video_files import (
+    FoundVideos,
+    describe_passed_over,
+    find_videos,
+)
 from eaglenet_mm.search.video_index import VideoIndex
 from eaglenet_mm.utils.printable import printable
 
@@ -82,7 +86,7 @@ def update_index(
     """
     folder = Path(folder)
     exists = (folder / NAME).exists()
-    paths = _find(videos, may_be_empty=exists and prune)
+    found = _find(videos, may_be_empty=exists and prune)
     settings: dict[str, Any] = dict(
         device=device, num_workers=num_workers, video_batch=video_batch
     )
@@ -111,7 +115,8 @@ def update_index(
             folder, segment=segment or 0.0, precision=precision or 'float32'
         )
     try:
-        report = inferencer.update(index, paths, retry=retry)
+        report = inferencer.update(index, found.paths, retry=retry)
+        report.passed_over = found.passed_over
         roots = [os.path.abspath(video) for video in videos]
         report.gone = [p for p in report.gone if _lies_below(p, roots)]
         if prune:
@@ -123,13 +128,13 @@ def update_index(
     return index, report
 
 
-def _find(videos: Sequence[str], may_be_empty: bool) -> list[str]:
+def _find(videos: Sequence[str], may_be_empty: bool) -> FoundVideos:
     """List the files, before minutes of loading a model."""
     try:
         return find_videos(videos)
     except ValueError:
         if may_be_empty:  # all of them were deleted
-            return []
+            return FoundVideos([])
         raise
 
 
@@ -167,6 +172,9 @@ def report_lines(
         for path, error in sorted(report.unreadable.items()):
             yield printable(f'  {path}: {error}')
         yield '  (--retry tries those that have not changed again)'
+    if report.passed_over:
+        others = describe_passed_over(report.passed_over)
+        yield f'{others} were not looked at; name them to have them read'
     if report.gone:
         what = 'were taken out' if prune else 'are kept (--prune removes them)'
         yield f'{len(report.gone)} files no longer exist and {what}:'

@@ -28,6 +28,8 @@ class IndexingReport:
         unreadable (dict[str, str]): Ones that could not be read, wholly or
             in part, now or before, and why.
         gone (list[str]): Files of the index that no longer exist.
+        passed_over (dict[str, int]): Files of the searched folders that were
+            not looked at because of their ending, by ending.
     """
 
     added: list[str] = field(default_factory=list)
@@ -35,6 +37,7 @@ class IndexingReport:
     unchanged: int = 0
     unreadable: dict[str, str] = field(default_factory=dict)
     gone: list[str] = field(default_factory=list)
+    passed_over: dict[str, int] = field(default_factory=dict)
 
 
 class VideoIndexer:

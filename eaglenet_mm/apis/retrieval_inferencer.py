@@ -252,7 +252,7 @@ class RetrievalInferencer(VideoGallery):
                 left out.
         """
         if isinstance(videos, str | os.PathLike):
-            paths = find_videos(Path(videos))
+            paths = find_videos(Path(videos)).paths
         else:
             paths = [os.path.abspath(path) for path in videos]
         if not paths:

@@ -135,10 +135,11 @@ class VideoGallery:
             ValueError: If there is no video.
             OtherModelError: If another model made the index.
         """
-        paths = find_videos(videos)
+        found = find_videos(videos)
         if index is None:
             index = self.new_index(segment=segment, precision=precision)
-        self.update(index, paths, retry=retry)
+        report = self.update(index, found.paths, retry=retry)
+        report.passed_over = found.passed_over
         return index
 
     def update(

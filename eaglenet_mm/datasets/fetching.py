@@ -23,8 +23,8 @@ ITEM_KEYS = (
 )
 
 
-class ItemReader(Protocol):
-    """Gives items and sends them through a pipeline."""
+class ItemSource(Protocol):
+    """What wrappers need of a data set; ours and our wrappers have it."""
 
     def __len__(self) -> int:
         """Return the number of items."""
@@ -34,10 +34,6 @@ class ItemReader(Protocol):
 
     def process(self, item: dict[str, Any]) -> Any:
         """Send an item through the pipeline."""
-
-
-class ItemSource(ItemReader, Protocol):
-    """What wrappers need of a data set; ours and our wrappers have it."""
 
     @property
     def metainfo(self) -> dict[str, Any]:
@@ -65,7 +61,7 @@ class ItemSource(ItemReader, Protocol):
         """Return the id of the video of each item."""
 
 
-def fetch(source: ItemReader, index: int, max_refetch: int) -> Any:
+def fetch(source: ItemSource, index: int, max_refetch: int) -> Any:
     """Get an item, or another one in its place if the pipeline drops it.
 
     Which item stands in for a dropped one depends on the index alone, not on
@@ -74,7 +70,7 @@ def fetch(source: ItemReader, index: int, max_refetch: int) -> Any:
     many copies of the video behind it.
 
     Args:
-        source (ItemReader): Data set or wrapper.
+        source (ItemSource): Data set or wrapper.
         index (int): Number of the item; negative ones count from the end.
         max_refetch (int): Items tried after the first.
 

@@ -175,10 +175,10 @@ def joined_metainfo(parts: Sequence[Part]) -> dict[str, Any]:
     for key in _STATED:
         values = dict.fromkeys(str(meta.get(key, 'unknown')) for meta in metas)
         whole[key] = ' + '.join(values)
-    for key in ('videos', 'captions'):
+    for place, key in enumerate(('videos', 'captions')):
         counts = [
-            meta.get(f'published_{key}', meta.get(f'num_{key}'))
-            for meta in metas
+            part.metainfo.get(f'published_{key}', part.sizes()[place])
+            for part in parts
         ]
         if None not in counts:
             whole[f'num_{key}'] = sum(counts)

@@ -9,6 +9,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from eaglenet_mm.registry import DATASETS, SCOPE, TRANSFORMS
+from eaglenet_mm.utils.near_match import near_match_hint
 
 from .annotation import read_annotation, right_videos
 from .fetching import fetch
@@ -292,16 +293,16 @@ class TextVideoDataset(BaseDataset):
 
     def _check_files(self, data_list: list[dict[str, Any]]) -> None:
         """Raise if videos are missing, with the number and some names."""
-        missing = [
-            f'{item["video_id"]} ({item["video"]})'
-            for item in data_list
-            if not osp.isfile(item['video'])
-        ]
-        if missing:
-            more = '' if len(missing) <= 10 else ', ...'
+        lost = [item for item in data_list if not osp.isfile(item['video'])]
+        if lost:
+            missing = [f'{x["video_id"]} ({x["video"]})' for x in lost[:10]]
+            more = '' if len(lost) <= 10 else ', ...'
+            mend = near_match_hint(lost[0]['video']) or (
+                " Check 'data_root' and 'data_prefix' in the config, and that "
+                'the download is complete.'
+            )
             raise FileNotFoundError(
-                f'{len(missing)} of {len(data_list)} videos of '
-                f"'{self.ann_file}' do not exist: {', '.join(missing[:10])}"
-                f"{more}. Check 'data_root' and 'data_prefix' in the config, "
-                'and that the download is complete.'
+                f'{len(lost)} of {len(data_list)} videos of '
+                f"'{self.ann_file}' do not exist: {', '.join(missing)}{more}."
+                f'{mend}'
             )

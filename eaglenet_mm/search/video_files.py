@@ -3,22 +3,51 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-#: Endings of the files that a folder is searched for.
+from eaglenet_mm.utils.near_match import near_match_hint
+from eaglenet_mm.utils.printable import printable
+
+#: Endings of the files that a folder is searched for: of containers and raw
+#: streams that FFmpeg reads and that mostly hold pictures that move. Left out
+#: are those that mean something else more often (``.ogg``, ``.ps``, ``.mod``,
+#: ``.dat``).
 # fmt: off
 ENDINGS = frozenset((
-    '.3gp', '.avi', '.flv', '.gif', '.m2ts', '.m4v', '.mkv', '.mov', '.mp4',
-    '.mpeg', '.mpg', '.mts', '.mxf', '.ogv', '.ts', '.vob', '.webm', '.wmv',
+    '.264', '.265', '.3g2', '.3gp', '.3gpp', '.amv', '.apng', '.asf', '.avi',
+    '.avif', '.dav', '.divx', '.dv', '.dvr-ms', '.evo', '.f4v', '.flv',
+    '.gif', '.gxf', '.h264', '.h265', '.hevc', '.insv', '.ismv', '.ivf',
+    '.lrv', '.m1v', '.m2p', '.m2t', '.m2ts', '.m2v', '.m4v', '.mj2',
+    '.mjpeg', '.mjpg', '.mk3d', '.mkv', '.mov', '.mp4', '.mpe', '.mpeg',
+    '.mpg', '.mts', '.mxf', '.nut', '.obu', '.ogm', '.ogv', '.qt', '.rm',
+    '.rmvb', '.tod', '.trp', '.ts', '.vob', '.webm', '.wmv', '.wtv', '.xvid',
+    '.y4m',
 ))
 # fmt: on
 
 
+@dataclass(frozen=True)
+class FoundVideos:
+    """What a search for videos found.
+
+    Args:
+        paths (list[str]): Absolute paths of videos, sorted, each once.
+        passed_over (dict[str, int]): How many files of the searched folders
+            were not looked at because of their ending, by ending in lower
+            case; hidden files are not counted.
+    """
+
+    paths: list[str]
+    passed_over: dict[str, int] = field(default_factory=dict)
+
+
 def find_videos(
     source: str | os.PathLike | Iterable[str | os.PathLike],
-) -> list[str]:
+) -> FoundVideos:
     """List video files.
 
     Args:
@@ -27,7 +56,7 @@ def find_videos(
             file; or several of either.
 
     Returns:
-        list[str]: Absolute paths, sorted, each once.
+        FoundVideos: The files, and how many others there are.
 
     Raises:
         FileNotFoundError: If a folder or file does not exist.
@@ -37,36 +66,80 @@ def find_videos(
         source = [source]
     sources = list(source)
     found: set[str] = set()
+    others: set[str] = set()
     for one in map(Path, sources):
         if one.is_dir():
-            found.update(_below(one))
+            for path in _below(one):
+                is_video = ending_of(path) in ENDINGS
+                (found if is_video else others).add(path)
         elif one.is_file():
             found.add(os.path.abspath(one))
         else:
             raise FileNotFoundError(
                 f'Videos were expected at {one}, but there is neither a file '
-                'nor a folder of that name.'
+                f'nor a folder of that name.{near_match_hint(str(one))}'
             )
+    # a file may be named that its folder is searched without
+    counts = Counter(ending_of(path) for path in others - found)
+    passed_over = dict(counts.most_common())
     if not found:
         names = ', '.join(map(str, sources[:3])) or 'the list'
+        there = describe_passed_over(passed_over)
         raise ValueError(
             f'{names} has no videos: no file ends with one of '
-            f'{", ".join(sorted(ENDINGS))}. Give another folder, or the '
-            'files by name.'
+            f'{", ".join(sorted(ENDINGS))}. '
+            + (f'There are {there}. ' if there else '')
+            + 'Give another folder, or the files by name.'
         )
-    return sorted(found)
+    return FoundVideos(sorted(found), passed_over)
+
+
+def ending_of(path: str) -> str:
+    """Ending of a name in lower case, with its dot; empty if it has none."""
+    return os.path.splitext(path)[1].lower()
+
+
+def describe_passed_over(
+    passed_over: Mapping[str, int], num_named: int = 5
+) -> str:
+    """Say how many files were not looked at, and their endings.
+
+    Args:
+        passed_over (Mapping[str, int]): Files by ending.
+        num_named (int): Endings to name, the most frequent first.
+
+    Returns:
+        str: Such as ``'3 other files (2 .txt, 1 without an ending)'``; empty
+        if there are none.
+
+    Example:
+        >>> describe_passed_over({'.txt': 2, '': 1})
+        '3 other files (2 .txt, 1 without an ending)'
+    """
+    if not passed_over:
+        return ''
+    total = sum(passed_over.values())
+    ordered = sorted(passed_over.items(), key=lambda item: -item[1])
+    named = [
+        printable(f'{count} {ending or "without an ending"}')
+        for ending, count in ordered[:num_named]
+    ]
+    rest = total - sum(count for _, count in ordered[:num_named])
+    if rest:
+        named.append(f'{rest} with others')
+    return f'{total} other file{"s" * (total > 1)} ({", ".join(named)})'
 
 
 def _below(folder: Path) -> Iterable[str]:
+    """List the files below a folder that are not hidden."""
     for root, folders, files in os.walk(os.path.abspath(folder)):
         folders[:] = [name for name in folders if not name.startswith('.')]
         for name in files:
-            ending = os.path.splitext(name)[1].lower()
             path = os.path.join(root, name)
             # a link to nowhere is reported when it is read; pipes and the
             # like are no videos
-            wanted = os.path.isfile(path) or os.path.islink(path)
-            if wanted and ending in ENDINGS and not name.startswith('.'):
+            is_file = os.path.isfile(path) or os.path.islink(path)
+            if is_file and not name.startswith('.'):
                 yield path
 
 

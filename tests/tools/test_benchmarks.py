@@ -118,6 +118,46 @@ STEP = (*TINY, *PEAK, '--batch', 4, '--frames', 3)
 
 
 @pytest.mark.slow
+def test_indexing_time(benchmark: Run) -> None:
+    report = benchmark(
+        'indexing_time', '--lengths', 4, 8, '--piece', 2, '--segment', 2,
+        '--size', 64, 48, '--repeats', 1,
+    )  # fmt: skip
+    kinds = ['hevc', 'h264', 'vp9', 'av1', 'ts']
+    cases = report['cases']
+    assert [(case['kind'], case['seconds']) for case in cases] == [
+        (kind, seconds) for kind in kinds for seconds in (4, 8)
+    ]
+    for case in cases:
+        # a file is the piece, repeated without a gap
+        assert case['frames'] == 25 * case['seconds']
+        assert case['segments'] == case['seconds'] / 2
+        assert case['to_decoding'] == pytest.approx(
+            case['reading'] / case['decoding']
+        )
+    assert [growth['lengths'] for growth in report['growths']] == ['8/4'] * 5
+
+
+@pytest.mark.slow
+def test_reader_speed(benchmark: Run) -> None:
+    report = benchmark(
+        'reader_speed', '--kinds', 'h264', 'ts', '--seconds', 2, '--frames', 3,
+        '--size', 64, 48, '--repeats', 1,
+    )  # fmt: skip
+    cases = report['cases']
+    assert [(case['kind'], case['way']) for case in cases] == [
+        (kind, way)
+        for kind in ('h264', 'ts')
+        for way in ('spread', 'in order')
+    ]
+    for case in cases:
+        assert case['pyav'] > 0
+        assert case['opencv'] > 0
+        # MPEG-TS, which decord reads wrongly, is refused
+        assert (case['decord'] is None) == (case['kind'] == 'ts')
+
+
+@pytest.mark.slow
 def test_training_step(benchmark: Run) -> None:
     (case,) = benchmark('training_step', *STEP)['cases']
     for name in ('ours', 'reference'):

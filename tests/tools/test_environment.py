@@ -97,3 +97,24 @@ def test_says_which_python_is_needed(checkout):
     result = run(checkout, 'find_base_python', BASE_PYTHON='/bin/false')
     assert result.returncode == 1
     assert 'Python 3.10 to 3.13' in result.stderr
+
+
+def test_ffmpeg_of_pyav_under_the_names_torchcodec_asks_for(checkout):
+    packages = checkout / '.venv' / 'lib' / 'python3.11' / 'site-packages'
+    told = run(checkout, 'find_ffmpeg; echo ${LD_LIBRARY_PATH:-none}').stdout
+    assert told.strip() == 'none'
+    (packages / 'av.libs').mkdir(parents=True)
+    for name in ('libavutil-5809ad29.so.60.26.102', 'libx264-32d.so.165'):
+        (packages / 'av.libs' / name).write_text(name)
+    (packages / 'av.libs' / 'libswscale-a1.so.9.5.1').touch()
+    for _ in range(2):
+        result = run(
+            checkout,
+            'find_ffmpeg; echo $LD_LIBRARY_PATH',
+            LD_LIBRARY_PATH='/x',
+        )
+        links = checkout / '.venv' / 'ffmpeg'
+        assert result.stdout.strip() == f'{links}:{packages / "av.libs"}:/x'
+        names = sorted(path.name for path in links.iterdir())
+        assert names == ['libavutil.so.60', 'libswscale.so.9']
+        assert (links / 'libavutil.so.60').read_text().startswith('libavutil')

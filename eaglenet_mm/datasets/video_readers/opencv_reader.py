@@ -1,16 +1,21 @@
 """Reader on OpenCV, for machines with neither decord nor PyAV."""
 
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from fractions import Fraction
 from importlib.util import find_spec
+from itertools import islice
+from typing import Any
 
 import cv2
 import numpy as np
 
 from .base import EachFrame, VideoReader, VideoReadError
+from .colours import describe_colours, taken_for
+from .orientation import Orientation
 from .pyav_reader import PyAVReader
 from .timeline import Timeline
 
@@ -184,16 +189,50 @@ class OpenCVReader(VideoReader):
         with closing(PyAVReader(self.source, name=self.path)) as reader:
             reader.follows_release = self.follows_release
             other = reader.get_batch([number])[0]
+            reason = ''
+            if reader.is_interlaced():
+                reason = 'it is interlaced, which OpenCV may convert wrongly'
+            elif _difference(other, image) > _SAME_PICTURE:
+                frame = next(islice(reader.decode(), number, None))
+                reason = _why_other(reader, frame, image, number)
             [begin] = reader.frame_times([number])
             self._begin = begin - self._seconds[number]
-            interlaced = reader.is_interlaced()
-        if (
-            interlaced
-            or other.shape != image.shape
-            or np.abs(other.astype(np.int16) - image).mean() > _SAME_PICTURE
-        ):
+        if reason:
             raise VideoReadError(
-                f'{self.path}: the video is interlaced, or OpenCV delivers '
-                f'another frame {number} than PyAV; OpenCV does that where '
-                "converting fails. Set backend='auto' or 'pyav' in OpenVideo."
+                f"{self.path}: {reason}. Set backend='auto' or 'pyav' in "
+                'OpenVideo.'
             )
+
+
+def _difference(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean difference of grey levels; infinite if the shapes differ."""
+    if one.shape != other.shape:
+        return math.inf
+    return float(np.abs(one.astype(np.int16) - other).mean())
+
+
+def _why_other(
+    reader: PyAVReader, frame: Any, image: np.ndarray, number: int
+) -> str:
+    """Say why OpenCV's picture is not that of PyAV's frame."""
+    plain = frame.to_ndarray(format='rgb24')
+    for mirrored in (False, True):
+        for turns in range(4):
+            turned = Orientation(turns, mirrored).apply(plain)
+            if _difference(turned, image) <= _SAME_PICTURE:
+                return (
+                    'OpenCV turns or mirrors its frames otherwise than the '
+                    'file asks'
+                )
+    colours = describe_colours(frame)
+    taken = taken_for(frame, image, reader.orientation(), _SAME_PICTURE)
+    if taken:
+        return (
+            'OpenCV and PyAV convert its colours differently: the stream '
+            f"states {colours}, and OpenCV's picture is that of {taken}"
+        )
+    return (
+        f'OpenCV delivers another frame {number} than PyAV, as it does where '
+        f'converting fails (shape {image.shape}, PyAV {plain.shape}; colours '
+        f'of the stream: {colours})'
+    )

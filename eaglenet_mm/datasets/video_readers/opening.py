@@ -4,6 +4,8 @@ import os
 import stat
 from importlib.util import find_spec
 
+from eaglenet_mm.utils.near_match import near_match_hint
+
 from .base import VideoReader, VideoReadError
 from .decord_reader import DecordReader
 from .guarded_reader import GuardedReader
@@ -105,8 +107,12 @@ def _check_file(path: str) -> None:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError) as err:
         raise FileNotFoundError(
-            f"Video file '{path}' does not exist. Check 'data_root' and "
-            "'data_prefix' in the config, and that the download is complete."
+            f"Video file '{path}' does not exist."
+            + (
+                near_match_hint(path)
+                or " Check 'data_root' and 'data_prefix' in the config, and "
+                'that the download is complete.'
+            )
         ) from err
     # ValueError: a NUL character in the name; OSError: a loop of links
     except (OSError, ValueError) as err:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..display_times import decode_in_order
 from .base import EachFrame, VideoReader, VideoReadError, VideoTimelineError
+from .colours import describe_colours
 from .orientation import Orientation
 from .packet_index import PacketIndex, clock_of, index_packets
 from .timeline import Timeline
@@ -107,15 +108,15 @@ class PyAVReader(VideoReader):
         """Decode frames in one pass; see :meth:`VideoReader.stream`."""
         self._check_indices(indices)
         left = set(indices)
-        convert = _Converter(video_stream(self._container))
+        convert = _Converter(video_stream(self._container), self.path)
         # asking for the timeline makes reading in order compare with it
         if len(self.timeline) > max(left):
             for number, frame in self._seek(indices):
                 left.remove(number)
-                yield number, convert(frame, self._turned())
+                yield number, convert(frame, self.orientation())
         if left:
             for number, frame in self._read_in_order(sorted(left)):
-                yield number, convert(frame, self._turned())
+                yield number, convert(frame, self.orientation())
 
     def frame_times(self, indices: Sequence[int]) -> list[float]:
         """Say when frames are shown, by their own time stamps if known."""
@@ -238,10 +239,10 @@ class PyAVReader(VideoReader):
         self, frames: Iterator[tuple[int, Any]], each: EachFrame | None
     ) -> dict[int, np.ndarray]:
         """Convert frames, and keep them or what is made of them."""
-        convert = _Converter(video_stream(self._container))
+        convert = _Converter(video_stream(self._container), self.path)
         kept: dict[int, np.ndarray] = {}
         for number, frame in frames:
-            image = convert(frame, self._turned())
+            image = convert(frame, self.orientation())
             kept[number] = image if each is None else each(number, image)
         return kept
 
@@ -325,7 +326,7 @@ class PyAVReader(VideoReader):
                 if not wanted or frame.pts > last:
                     return
 
-    def _turned(self) -> Orientation:
+    def orientation(self) -> Orientation:
         """How all frames are turned; known since the first was decoded."""
         assert self._orientation is not None
         return self._orientation
@@ -477,14 +478,25 @@ class _Converter:
     A stream may change its size; batches need one, whatever is asked for.
     """
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, path: str) -> None:
         self._size = dict(width=stream.width, height=stream.height)
+        self._path = path
 
     def __call__(self, frame: Any, orientation: Orientation) -> np.ndarray:
+        import av
+
         size = self._size
         if not all(size.values()):  # a header without it
             size = dict(width=frame.width, height=frame.height)
-        return orientation.apply(_to_rgb(frame, size))
+        try:
+            image = _to_rgb(frame, size)
+        except av.FFmpegError as err:
+            raise VideoReadError(
+                f'{self._path}: FFmpeg cannot convert its frames to RGB '
+                f'({err}; format {frame.format.name}, colours '
+                f'{describe_colours(frame)}). Encode the file again as BT.709.'
+            ) from err
+        return orientation.apply(image)
 
 
 def _stack(kept: dict[int, np.ndarray], indices: Sequence[int]) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import Any
 from .base import VideoReadError
 
 _WITH_TIMES = frozenset({'mov', 'mp4', 'matroska', 'webm'})
+_HIGHEST_RATE = 10_000  # frames a second; above, it is no rate of frames
 _STATES_DURATION = _WITH_TIMES | {'avi', 'flv', 'asf'}
 _COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 
@@ -73,6 +74,8 @@ def header_of(container: Any) -> VideoHeader:
     """Read the header of an open container that has a video stream."""
     stream = video_stream(container)
     fps = Fraction(stream.average_rate or stream.guessed_rate or 0)
+    if fps > _HIGHEST_RATE:  # of DV, FFmpeg states the ticks of the clock
+        fps = Fraction(stream.guessed_rate or 0)
     seconds = Fraction(max(container.duration or 0, 0), 1_000_000)
     estimated = stream.frames
     if not estimated:
@@ -147,13 +150,21 @@ def open_container(source: str | bytes, name: str) -> Any:
 
 
 def video_stream(container: Any) -> Any:
-    """Return the first video stream that is no cover picture, or None."""
+    """Return the first video stream that is no cover picture, or None.
+
+    Of AVIF, whose first stream is a still picture even if there are moving
+    ones, the first of those.
+    """
+    streams = []
     for stream in container.streams.video:
         # releases of PyAV before 13 do not say
         flags = getattr(stream, 'disposition', 0)
         if not int(getattr(flags, 'value', flags)) & _COVER:
-            return stream
-    return None
+            streams.append(stream)
+    if len(streams) > 1:
+        moving = [x for x in streams if x.frames != 1 or x.duration]
+        streams = moving or streams
+    return streams[0] if streams else None
 
 
 def _codec_name(stream: Any) -> str:

@@ -245,6 +245,7 @@ def _check_optimizer(
         )
     else:
         differences += _different_settings(groups, own, kind)
+        differences += _different_shapes(saved, own)
     if differences:
         raise ValueError(
             f'{path} cannot be resumed: {name} is another one; '
@@ -252,6 +253,23 @@ def _check_optimizer(
             'run was started with, or begin a new training from its weights: '
             f'leave --resume out and give --cfg-options load_from={path}'
         )
+
+
+def _different_shapes(saved: Mapping, own: list[dict]) -> list[str]:
+    """Name a parameter that has grown or shrunk, such as resized positions."""
+    for theirs, ours in zip(saved['param_groups'], own, strict=True):
+        for number, parameter in zip(
+            theirs['params'], ours['params'], strict=False
+        ):
+            state = saved['state'].get(number, {})
+            # of torch's optimisers; others may keep them factored or packed
+            moment = state.get('exp_avg', state.get('momentum_buffer'))
+            if moment is not None and moment.shape != parameter.shape:
+                return [
+                    f'its moments have the shape {tuple(moment.shape)} where '
+                    f'the model has {tuple(parameter.shape)}'
+                ]
+    return []
 
 
 def _different_settings(

@@ -539,23 +539,31 @@ def sei_orientation(
     path: Path, degrees: int = 90, count: int = 20, **options: object
 ) -> MadeVideo:
     """H.264 with a display orientation in the stream, against the clock."""
+    video = with_h264_metadata(
+        path, f'display_orientation=insert:rotate={degrees}', count, **options
+    )
+    corners = displayed_corners(turn_by_degrees(-degrees))
+    return replace(video, corners=corners)
+
+
+def with_h264_metadata(
+    path: Path, change: str, count: int = 20, **options: object
+) -> MadeVideo:
+    """H.264 whose headers FFmpeg's filter ``h264_metadata`` has changed."""
     plain = path.with_name(f'plain_{path.name}')
     video = write_constant(plain, count, **options)
     with av.open(str(plain)) as old, av.open(str(path), 'w') as new:
         stream = new.add_stream_from_template(old.streams.video[0])
-        turn = BitStreamFilterContext(
-            f'h264_metadata=display_orientation=insert:rotate={degrees}',
-            old.streams.video[0],
-            stream,
+        metadata = BitStreamFilterContext(
+            f'h264_metadata={change}', old.streams.video[0], stream
         )
         for packet in [*old.demux(video=0), None]:
             if packet is None or packet.size:
-                for changed in turn.filter(packet):
+                for changed in metadata.filter(packet):
                     changed.stream = stream
                     new.mux(changed)
     plain.unlink()
-    corners = displayed_corners(turn_by_degrees(-degrees))
-    return replace(video, path=path, corners=corners)
+    return replace(video, path=path)
 
 
 def wide_pixels(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from fractions import Fraction
-from importlib.util import find_spec
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -24,30 +23,22 @@ from eaglenet_mm.datasets.video_readers import (
     open_video,
 )
 from tests.datasets.video_readers import made_videos as made
+from tests.datasets.video_readers.backends import usable
 from tests.datasets.video_readers.made_videos import MadeVideo, read_numbers
 
 BACKENDS = [
     pytest.param(
         name,
-        marks=pytest.mark.skipif(
-            find_spec(package) is None, reason=f'needs {package}'
-        ),
+        marks=pytest.mark.skipif(not usable(name), reason=f'needs {name}'),
     )
-    for name, package in (
-        ('pyav', 'av'),
-        ('opencv', 'cv2'),
-        ('decord', 'decord'),
-        ('torchcodec', 'torchcodec'),
-    )
+    for name in ('pyav', 'opencv', 'decord', 'torchcodec')
 ]
 KINDS: dict[str, Callable[[Path], MadeVideo]] = {
     'fast then slow': lambda path: made.fast_then_slow(path / 'a.mp4'),
     'B frames': lambda path: made.slow_then_fast(
         path / 'a.mp4', options={'bf': '3', 'b_strategy': '0'}
     ),
-    'HEVC': lambda path: made.fast_then_slow(
-        path / 'a.mp4', codec='libx265'
-    ),
+    'HEVC': lambda path: made.fast_then_slow(path / 'a.mp4', codec='libx265'),
     'VP8': lambda path: made.slow_then_fast(path / 'a.webm', codec='libvpx'),
     'VP9': lambda path: made.slow_then_fast(
         path / 'a.webm', codec='libvpx-vp9'
@@ -130,9 +121,7 @@ def check(video: MadeVideo, backend: str) -> bool:
 
 @pytest.mark.parametrize('backend', BACKENDS)
 @pytest.mark.parametrize('kind', KINDS)
-def test_every_kind_of_file(
-    tmp_path: Path, kind: str, backend: str
-) -> None:
+def test_every_kind_of_file(tmp_path: Path, kind: str, backend: str) -> None:
     read = check(KINDS[kind](tmp_path), backend)
     assert read or backend in ('decord', 'torchcodec')
 

@@ -3,12 +3,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+import av
 import cv2
+import numpy as np
 import pytest
 
 from eaglenet_mm.datasets import VideoReadError
-from eaglenet_mm.datasets.video_readers import OpenCVReader
+from eaglenet_mm.datasets.video_readers import (
+    OpenCVReader,
+    PyAVReader,
+    opencv_reader,
+)
+from tests.datasets.video_readers import made_videos as make
 
 
 def test_counts_where_the_header_does_not(video_dir: Path) -> None:
@@ -36,3 +44,75 @@ def test_a_frame_that_fails(
         monkeypatch.setattr(reader, '_open', lambda: nullcontext(Failing()))
         with pytest.raises(VideoReadError, match='failed to decode frame 2'):
             reader.get_batch([2])
+
+
+@pytest.mark.parametrize(
+    ('stated', 'taken', 'words'),
+    [
+        (
+            dict(colorspace=1, color_range=1),
+            dict(src_colorspace='ITU601', src_color_range=1),
+            'states BT.709, limited range.*is that of BT.601, limited range',
+        ),
+        (
+            dict(colorspace=9, color_range=1),
+            dict(src_colorspace='ITU709', src_color_range=1),
+            'states BT.2020, limited range.*is that of BT.709, limited range',
+        ),
+        (
+            dict(colorspace=1, color_range=1),
+            dict(src_colorspace='ITU709', src_color_range=2),
+            'states BT.709, limited range.*is that of BT.709, full range',
+        ),
+    ],
+)
+def test_a_refusal_names_the_colours(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    stated: dict[str, Any],
+    taken: dict[str, Any],
+    words: str,
+) -> None:
+    # few blocks of the picture have a colour
+    monkeypatch.setattr(opencv_reader, '_SAME_PICTURE', 0.2)
+    video = make.write_constant(tmp_path / 'a.mp4', 4, **stated)
+    path = str(video.path)
+    with av.open(path) as container:
+        frame = list(container.decode(video=0))[2]
+    image = frame.reformat(format='rgb24', **taken).to_ndarray()
+    with OpenCVReader(path) as reader:
+        assert make.read_numbers(reader.get_batch([2])) == [2]
+        with pytest.raises(VideoReadError, match=words):
+            reader._compare(2, image)
+        # another picture, whichever colours
+        with pytest.raises(VideoReadError, match='delivers another frame 2'):
+            reader._compare(2, np.roll(image, 30, axis=1))
+        with pytest.raises(VideoReadError, match=r'shape \(32, 48, 3\)'):
+            reader._compare(2, image[::2, ::2])
+
+
+@pytest.mark.parametrize('name', ['left-right', 'transposed'])
+def test_a_refusal_names_mirrors(tmp_path: Path, name: str) -> None:
+    video = make.turned(
+        make.write_constant(tmp_path / 'a.mp4', 4), make.MATRICES[name]
+    )
+    with (
+        OpenCVReader(str(video.path)) as reader,
+        pytest.raises(VideoReadError, match='turns or mirrors'),
+    ):
+        reader.get_batch([2])
+
+
+@pytest.mark.parametrize('reader_type', [OpenCVReader, PyAVReader])
+def test_colours_that_cannot_be_converted(
+    tmp_path: Path, reader_type: type
+) -> None:
+    """OpenCV delivers black frames of them, without an error."""
+    video = make.with_h264_metadata(
+        tmp_path / 'a.mp4', 'matrix_coefficients=8', count=4
+    )
+    with (
+        reader_type(str(video.path)) as reader,
+        pytest.raises(VideoReadError, match='YCgCo, limited range'),
+    ):
+        reader.get_batch([1])

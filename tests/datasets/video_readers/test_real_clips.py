@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from eaglenet_mm.datasets.video_readers import (
     VideoReadError,
     open_video,
 )
+from tests.datasets.video_readers.backends import usable
 
 # other roundings of colour: 10-bit clips by OpenCV differ most
 ROUNDING = 2.0
@@ -29,16 +29,6 @@ BROKEN = {
     'derived/empty.mp4',
     'derived/video7011_truncated.mp4',
 }
-
-
-def usable(backend: str) -> bool:
-    if backend != 'torchcodec' or find_spec('torchcodec') is None:
-        return backend != 'torchcodec'
-    try:
-        import torchcodec.decoders  # noqa: F401
-    except (ImportError, RuntimeError, OSError):
-        return False
-    return True
 
 
 def clips(folder: Path) -> list[str]:

@@ -88,6 +88,19 @@ def test_an_optimizer_without_its_moments():
     check(plain, content)
 
 
+def test_a_parameter_of_another_shape():
+    """As positions are that were resized since."""
+    runner = make_runner(wrap())
+    content = checkpoint_of(runner)
+    grown = wrap(optimizer=lambda _, lr: torch.optim.Adam(
+        nn.Linear(3, 2).parameters(), lr=lr))  # fmt: skip
+    runner.optim_wrapper = grown
+    with pytest.raises(
+        ValueError, match=r'shape \(2, 2\) where the model has \(2, 3\)'
+    ):
+        check(runner, content)
+
+
 @pytest.mark.parametrize('scaled', [True, False])
 def test_a_loss_scale_in_one_of_them(scaled):
     runner = make_runner(wrap(scale=scaled))

@@ -248,3 +248,21 @@ def test_joins_of_mmengine(tmp_path):
     parts = mark_parts(ConcatDataset([a, published]))
     assert [part.name for part in parts] == ['a-test', 'a-val']
     assert joined_metainfo(parts)['num_videos'] == 9
+
+
+def test_own_sets_without_counts_are_counted():
+    class Own:
+        def __init__(self, videos):
+            self.videos = videos
+
+        def __len__(self):
+            return self.videos
+
+        def __getitem__(self, index):
+            return self.get_data_info(index)
+
+        def get_data_info(self, index):
+            return dict(video_index=index, caption_indices=[index, 9])
+
+    whole = joined_metainfo(mark_parts(ConcatDataset([Own(2), Own(3)])))
+    assert (whole['num_videos'], whole['num_captions']) == (5, 20)

@@ -1,0 +1,100 @@
+"""Files of almost the name that was asked for."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterator
+
+
+def near_match(path: str) -> str | None:
+    """Look for a file or folder of almost this name.
+
+    Names are compared that look alike: composed and decomposed accents
+    (Unicode NFC and NFD; macOS writes the latter), an ending or a name in
+    upper or lower case, a backslash for a slash. No folder is listed.
+
+    Args:
+        path (str): Where there is nothing.
+
+    Returns:
+        str | None: The path as it is on the disk.
+    """
+    for wanted in (path, path.replace('\\', '/')):
+        found = _walk(wanted)
+        if found is not None and found != path:
+            return found
+    return None
+
+
+def near_match_hint(path: str) -> str:
+    """Say that there is a file of almost this name.
+
+    Args:
+        path (str): Where there is nothing.
+
+    Returns:
+        str: A sentence with the difference and the mend, behind a space;
+        empty if there is none.
+    """
+    found = near_match(path)
+    if found is None:
+        return ''
+    differences = []
+    wanted = path
+    if '\\' in path and '\\' not in found:
+        differences.append('slashes instead of backslashes')
+        wanted = path.replace('\\', '/')
+    wanted = os.path.normpath(wanted)
+    composed = [unicodedata.normalize('NFC', x) for x in (wanted, found)]
+    if composed[0] != composed[1]:
+        differences.append('other upper and lower case')
+    given, there = (_accents(name) for name in (wanted, found))
+    if given != there:
+        differences.append(f'accents in the Unicode form {there}, not {given}')
+    return (
+        f" There is '{found}', whose name has {' and '.join(differences)}: "
+        'write it so, or rename the file.'
+    )
+
+
+def _walk(path: str) -> str | None:
+    """Follow a path, with the variant of each part that exists."""
+    root, rest = os.path.splitdrive(path)
+    found = root + os.sep if rest.startswith(os.sep) else root
+    for part in rest.split(os.sep):
+        if part in ('', os.curdir):
+            continue
+        for variant in _variants(part):
+            if os.path.lexists(os.path.join(found, variant)):
+                found = os.path.join(found, variant)
+                break
+        else:
+            return None
+    return found or None
+
+
+def _variants(name: str) -> Iterator[str]:
+    yield name
+    stem, ending = os.path.splitext(name)
+    for case in (
+        name,
+        stem + ending.lower(),
+        stem + ending.upper(),
+        name.lower(),
+        name.upper(),
+    ):
+        yield unicodedata.normalize('NFC', case)
+        yield unicodedata.normalize('NFD', case)
+
+
+def _accents(name: str) -> str:
+    """Name the Unicode form of a text: NFC, NFD or both."""
+    return next(
+        (
+            form
+            for form in ('NFC', 'NFD')
+            if unicodedata.is_normalized(form, name)
+        ),
+        'NFC and NFD mixed',
+    )
