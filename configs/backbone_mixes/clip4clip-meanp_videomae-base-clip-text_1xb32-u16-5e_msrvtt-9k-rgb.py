@@ -10,8 +10,10 @@ num_frames = 16
 pipeline = [
     dict(type='OpenVideo'),
     dict(type='SampleFrames', num_frames=num_frames, fps=2, mode='release'),
-    dict(type='DecodeFrames'),
-    dict(type='ResizeCenterCrop', size=224),
+    dict(
+        type='DecodeFrames',
+        resize=dict(type='ResizeCenterCrop', size=224),
+    ),
     dict(type='TokenizeCaptions', max_words={{_base_.max_words}}),
     dict(type='PackRetrievalInputs'),
 ]

@@ -14,8 +14,10 @@ pipeline = [
         fps=1,
         mode='release',
     ),
-    dict(type='DecodeFrames'),
-    dict(type='ResizeCenterCrop', size=224),
+    dict(
+        type='DecodeFrames',
+        resize=dict(type='ResizeCenterCrop', size=224),
+    ),
     dict(
         type='TokenizeCaptions',
         tokenizer=dict(

@@ -41,6 +41,9 @@ from eaglenet_mm.structures import TextFeatures, VideoFeatures
 #: Sentences encoded together, as in an evaluation.
 _TEXT_BLOCK = 64
 
+# How segments choose their frames, apart from the pipeline.
+_SEGMENTS = 'by the clock'
+
 
 class RetrieverEncoder:
     """A model and the pipeline of its test set.
@@ -118,7 +121,8 @@ class RetrieverEncoder:
             self._identity = ModelIdentity(
                 weights=hash_weights(self.model.state_dict().items()),
                 settings=hash_settings(model),
-                frames=hash_settings(to_plain(frames)),
+                # segments of earlier versions hold other frames
+                frames=hash_settings([_SEGMENTS, *to_plain(frames)]),
                 config=self._stored_config(),
                 checkpoint=_absolute(self.weights),
                 untrained=self.model.untrained,
@@ -135,7 +139,10 @@ class RetrieverEncoder:
         for transform in self._transforms:
             if decoded and transform is not self.tokenizer:
                 results = transform(results)
-            decoded = decoded or isinstance(transform, DecodeFrames)
+            if isinstance(transform, DecodeFrames):
+                decoded = True
+                if transform.resize is not None:
+                    results = transform.resize(results)
         features = self.encode_frames(results['inputs']['frames'], 'a frame')
         shapes = {
             field.name: list(getattr(features, field.name).shape[1:])

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any
 
-# Matroska and FLV round times to milliseconds.
-_TIME_ERROR = Fraction(1, 1000)
-# Seconds. A larger step of the time stamps, or one back, is an error in them.
-_LONGEST_STEP = 3600
+from .video_readers.timeline import Clock
+
+# Seconds. Matroska and FLV round times to milliseconds.
+_MOST_ROUNDING = Fraction(1, 2000)
 # Frames that a decoder may hold back, to put them in order: 16 in H.264.
 _MOST_HELD_BACK = 16
 
@@ -47,48 +47,61 @@ def decode_in_order(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def sample_by_time(
-    frames: Iterable[Any], fps: Fraction, nominal_step: Fraction
-) -> Iterator[tuple[Any, int]]:
+    frames: Iterable[Any], fps: Fraction, clock: Clock
+) -> Iterator[tuple[Any, range]]:
     """Choose the frames on display at 0, 1 / fps, 2 / fps, ... seconds.
 
+    A first frame between two of these times stands for the earlier one too.
     Holds one frame at a time.
 
     Args:
-        frames (Iterable[av.VideoFrame]): In order of display. Time counts
-            from the first one.
+        frames (Iterable[av.VideoFrame]): In order of display.
         fps (Fraction): Frames a second.
-        nominal_step (Fraction): Seconds from a frame to the next, for where
-            the time stamps are missing, go back, or jump by over an hour.
+        clock (Clock): Of the file.
 
     Yields:
-        tuple[av.VideoFrame, int]: A frame, and at how many of these times it
-        is on display. There is one at least, of however short a video.
+        tuple[av.VideoFrame, range]: A frame, and the numbers of the times at
+        which it is on display. There is one at least, of however short a
+        video.
     """
     held: Any = None
-    begin = step = Fraction(0)
-    number = 0
-    for frame in frames:
-        if held is not None:
-            step = nominal_step
-            if frame.pts is not None and held.pts is not None:
-                step = (frame.pts - held.pts) * frame.time_base
-            if not 0 <= step <= _LONGEST_STEP:
-                step = nominal_step
-            begin += step
-            repeats = _count_until(begin, fps) - number
-            if repeats > 0:
-                yield held, repeats
-                number += repeats
+    ticks: list[int] = []
+    first = number = 0
+    for frame, tick in _with_ticks(frames, clock):
+        begin = tick * clock.time_base
+        if held is None:
+            first = max(math.floor((begin + _MOST_ROUNDING) * fps), 0)
+            number = first
+        elif (stop := _count_until(begin, fps)) > number:
+            yield held, range(number, stop)
+            number = stop
         held = frame
+        ticks = [*ticks[-1:], tick]
     if held is not None:
         # releases of PyAV before 15 do not say how long a frame is shown
-        duration = getattr(held, 'duration', 0) or 0
-        end = begin + (duration * held.time_base if duration else step)
-        repeats = _count_until(end, fps) - number
-        if repeats > 0 or number == 0:
-            yield held, max(repeats, 1)
+        duration = getattr(held, 'duration', None)
+        end = clock.timeline(ticks, duration).end * clock.time_base
+        # a duration is rounded as well
+        stop = max(_count_until(end - _MOST_ROUNDING, fps), first + 1)
+        if stop > number:
+            yield held, range(number, stop)
+
+
+def _with_ticks(
+    frames: Iterable[Any], clock: Clock
+) -> Iterator[tuple[Any, int]]:
+    """Pair frames with when they come on display."""
+    frame: Any = None
+
+    def stamps() -> Iterator[int | None]:
+        nonlocal frame
+        for frame in frames:
+            yield frame.pts
+
+    for tick in clock.ticks(stamps()):
+        yield frame, tick
 
 
 def _count_until(time: Fraction, fps: Fraction) -> int:
     """Count the times 0, 1 / fps, ... before a time in seconds."""
-    return math.ceil((time - _TIME_ERROR) * fps)
+    return math.ceil((time - _MOST_ROUNDING) * fps)

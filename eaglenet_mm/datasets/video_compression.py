@@ -55,12 +55,16 @@ def compress_video(
 ) -> int:
     """Write a small copy of a video: H.264 in mp4, yuv420p, without sound.
 
-    Frame i of the copy is what the source shows i / fps seconds after its
-    first frame. So the rate is constant, also where that of the source
-    varies, and a source of fewer frames a second shows each several times,
-    for as long as before. There is one frame at least. Pictures are turned as
-    the file asks; that their pixels may not be square is left to the user, as
-    the readers do. They are never all in memory.
+    At 0, 1 / fps, 2 / fps, ... seconds the copy shows what the source shows,
+    so that seconds of an annotation fit both. The rate is constant, also where
+    that of the source varies, and a source of fewer frames a second shows each
+    several times, for as long as before. A source that begins late has a copy
+    that begins late. There is one frame at least.
+
+    Pictures are turned and mirrored as the first frame of the file asks.
+    Pixels that are not square keep their shape, and colours their matrix,
+    range, primaries and transfer curve, that of HDR as well; samples have 8
+    bits. Pictures are never all in memory.
 
     Args:
         source (str or PathLike): Any video that FFmpeg reads.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 import os
-import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -12,20 +10,19 @@ from typing import Any, BinaryIO
 
 from .display_times import decode_in_order, sample_by_time
 from .video_readers.base import VideoReadError
-from .video_readers.video_header import open_container, video_stream
+from .video_readers.orientation import Orientation
+from .video_readers.packet_index import clock_of
+from .video_readers.video_header import (
+    header_of,
+    open_container,
+    video_stream,
+)
 
 # Demuxers of pictures (with all whose names end with '_pipe'), of texts drawn
 # as pictures, and of lists that name other files.
 _NO_VIDEOS = frozenset({'image2', 'tty', 'hls', 'dash', 'concat'})
 # FFmpeg's AVCOL_SPC_RGB and AVCOL_SPC_UNSPECIFIED
 _RGB, _UNSPECIFIED = 0, 2
-# FFmpeg's filters for quarter turns against the clock
-_TURNS: dict[int, tuple[tuple[str, ...], ...]] = {
-    0: (),
-    1: (('transpose', 'cclock'),),
-    2: (('hflip',), ('vflip',)),
-    3: (('transpose', 'clock'),),
-}
 
 
 @dataclass(frozen=True)
@@ -155,27 +152,28 @@ def _encode(source: str, file: Any, settings: CopySettings) -> int:
         av.open(file, 'w', format='mp4') as output,
     ):
         stream = _stream_to_copy(container, source)
-        rate = stream.average_rate or stream.guessed_rate or 25
+        clock = clock_of(container, header_of(container))
         fps = Fraction(settings.fps)
         scale = _Scaler(settings)
         encoder: Any = None
-        number = 0
+        num_written = 0
         frames = _decode(container, stream, source)
-        for frame, repeats in sample_by_time(frames, fps, 1 / Fraction(rate)):
+        for frame, numbers in sample_by_time(frames, fps, clock):
             picture = scale(frame)
             if encoder is None:
                 encoder = _add_encoder(output, picture, settings)
-            for _ in range(repeats):
+                _describe(encoder.codec_context, stream, scale.orientation)
+            for number in numbers:
                 picture.pts, picture.time_base = number, 1 / fps
                 output.mux(encoder.encode(picture))
-                number += 1
+            num_written += len(numbers)
         if encoder is None:
             raise VideoReadError(
                 f'{source}: no frame of it can be decoded. Download or encode '
                 'the file again, or leave it out of the annotation.'
             )
         output.mux(encoder.encode())
-    return number
+    return num_written
 
 
 def _stream_to_copy(container: Any, source: str) -> Any:
@@ -214,20 +212,22 @@ def _decode(container: Any, stream: Any, source: str) -> Iterator[Any]:
 
 
 class _Scaler:
-    """Turn and scale frames with FFmpeg, all to the size of the first."""
+    """Turn and scale frames with FFmpeg, all as the first of them."""
 
     def __init__(self, settings: CopySettings) -> None:
         self._settings = settings
+        self.orientation = Orientation()
         self._size: tuple[int, int] | None = None
         self._made_for: tuple[Any, ...] = ()
         self._graph: Any = None
 
     def __call__(self, frame: Any) -> Any:
-        turns = _quarter_turns(frame)
+        if self._size is None:
+            self.orientation = Orientation.of_frame(frame)
         # size and format may change within a stream
-        kind = (frame.width, frame.height, frame.format.name, turns)
+        kind = (frame.width, frame.height, frame.format.name)
         if kind != self._made_for:
-            self._graph, self._made_for = self._build(frame, turns), kind
+            self._graph, self._made_for = self._build(frame), kind
         # The filters are to leave the meaning of colours as it is; they would
         # convert it at a loss, some versions of them.
         colorspace, frame.colorspace = int(frame.colorspace), _UNSPECIFIED
@@ -238,10 +238,12 @@ class _Scaler:
         picture.pict_type = 0
         return picture
 
-    def _build(self, frame: Any, turns: int) -> Any:
+    def _build(self, frame: Any) -> Any:
         import av.filter
 
-        size = (frame.width, frame.height)[:: -1 if turns % 2 else 1]
+        size = (frame.width, frame.height)
+        if self.orientation.swaps_sides:
+            size = size[::-1]
         self._size = self._size or self._settings.size_of(*size)
         graph: Any = av.filter.Graph()
         if hasattr(graph, 'threads'):
@@ -254,7 +256,7 @@ class _Scaler:
                 format=frame.format,
                 time_base=frame.time_base,
             ),
-            *(graph.add(*turn) for turn in _TURNS[turns]),
+            *(graph.add(*item) for item in self.orientation.filters),
             graph.add('scale', scaled),
             graph.add('format', 'yuv420p'),
             graph.add('buffersink'),
@@ -262,19 +264,8 @@ class _Scaler:
         return graph
 
 
-def _quarter_turns(frame: Any) -> int:
-    """Count the turns against the clock that the file asks for, 0 to 3."""
-    if hasattr(frame, 'rotation'):
-        return frame.rotation // 90 % 4
-    matrix = frame.side_data.get('DISPLAYMATRIX')  # PyAV before 14.1
-    if matrix is None:
-        return 0
-    cosine, sine = struct.unpack_from('=2i', bytes(matrix))
-    return round(-2 * math.atan2(sine, cosine) / math.pi) % 4
-
-
 def _add_encoder(output: Any, picture: Any, settings: CopySettings) -> Any:
-    """Add the stream, and tell its readers what the colours mean."""
+    """Add the stream of the copy, with the colours of its first picture."""
     stream = output.add_stream('libx264', rate=settings.fps)
     stream.width, stream.height = picture.width, picture.height
     stream.pix_fmt = 'yuv420p'
@@ -285,3 +276,14 @@ def _add_encoder(output: Any, picture: Any, settings: CopySettings) -> Any:
     context.colorspace = int(picture.colorspace)
     context.color_range = int(picture.color_range)
     return stream
+
+
+def _describe(copy: Any, stream: Any, orientation: Orientation) -> None:
+    """Say of the copy how colours and pixels of the source are displayed."""
+    decoder = stream.codec_context
+    copy.color_primaries = int(decoder.color_primaries)
+    copy.color_trc = int(decoder.color_trc)
+    aspect = Fraction(stream.sample_aspect_ratio or 1)
+    copy.sample_aspect_ratio = (
+        1 / aspect if orientation.swaps_sides else aspect
+    )

@@ -48,10 +48,11 @@ def datasets(cfg: Config) -> list[Any]:
 def transforms(cfg: Config, kind: str) -> list[Any]:
     """The transforms of a kind, of all data sets and the variable."""
     return [
-        transform
+        part
         for pipeline in (cfg.pipeline, *(d.pipeline for d in datasets(cfg)))
         for transform in pipeline
-        if transform.type == kind
+        for part in (transform, transform.get('resize', {}))
+        if part.get('type') == kind
     ]
 
 

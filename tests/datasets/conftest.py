@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,26 @@ def frame_numbers() -> Callable[[Any], list[int]]:
         )
 
     return read
+
+
+@pytest.fixture
+def set_matrix() -> Callable[..., None]:
+    """Replace the display matrix of an MP4 file that has the usual one.
+
+    The matrix says where a step to the right goes (x, y), and one down.
+    """
+
+    def pack(a: float, b: float, c: float, d: float) -> bytes:
+        values = [round(value * (1 << 16)) for value in (a, b, 0, c, d)]
+        return struct.pack('>9i', *values, 0, 0, 0, 1 << 30)
+
+    def replace(path: Path, *matrix: float) -> None:
+        content = path.read_bytes()
+        place = content.index(pack(1, 0, 0, 1), content.index(b'tkhd'))
+        turned = pack(*matrix)
+        path.write_bytes(content[:place] + turned + content[place + 36 :])
+
+    return replace
 
 
 @pytest.fixture

@@ -8,20 +8,37 @@ from eaglenet_mm.datasets.display_times import (
     decode_in_order,
     sample_by_time,
 )
+from eaglenet_mm.datasets.video_readers.timeline import Clock
 
 MILLISECOND = Fraction(1, 1000)
 
 
-def sample(times, fps=3, duration=0, step=1):
+def sample(times, **options):
     """Sample frames that are numbers; return them, each as often as kept."""
+    return list(sample_numbers(times, **options).values())
+
+
+def sample_numbers(times, fps=3, duration=0, step=1, may_jump=False, zero=0):
+    """Sample frames that are numbers; return them by the number of a time."""
     frames = [
         SimpleNamespace(
             number=number, pts=time, time_base=MILLISECOND, duration=duration
         )
         for number, time in enumerate(times)
     ]
-    pairs = sample_by_time(frames, Fraction(fps), Fraction(step))
-    return [frame.number for frame, count in pairs for _ in range(count)]
+    clock = Clock(
+        SimpleNamespace(
+            start_time=zero * 1000,
+            format=SimpleNamespace(flags=0x200 * may_jump),
+        ),
+        SimpleNamespace(time_base=MILLISECOND),
+        1 / Fraction(step),
+        counts_from_zero=False,
+    )
+    pairs = list(sample_by_time(frames, Fraction(fps), clock))
+    kept = [(number, frame.number) for frame, many in pairs for number in many]
+    assert len(dict(kept)) == len(kept)
+    return dict(kept)
 
 
 def test_takes_the_frame_on_display_at_each_time():
@@ -33,6 +50,12 @@ def test_takes_the_frame_on_display_at_each_time():
 def test_rounded_times_do_not_shift_the_choice():
     times = [round(number * 1000 / 30) for number in range(60)]
     assert sample(times, duration=33) == [0, 10, 20, 30, 40, 50]
+
+
+def test_rounded_times_do_not_shift_the_end():
+    # 30 a second from second 39 on: the last step is 34 milliseconds
+    times = [39_000 + round(number * 1000 / 30) for number in range(30)]
+    assert max(sample_numbers(times)) == 119
 
 
 def test_variable_rate():
@@ -48,8 +71,9 @@ def test_slow_video_repeats_and_keeps_its_duration():
 
 @pytest.mark.parametrize('duration', [0, 33])
 def test_short_video_gives_one_frame(duration):
-    assert sample([0], duration=duration) == [0]
-    assert sample([0, 33, 67], duration=duration) == [0]
+    step = Fraction(1, 30)
+    assert sample([0], duration=duration, step=step) == [0]
+    assert sample([0, 33, 67], duration=duration, step=step) == [0]
 
 
 def test_no_frame_gives_none():
@@ -60,22 +84,52 @@ def test_last_frame_of_unknown_duration_lasts_as_long_as_the_one_before():
     assert sample([0, 1000]) == sample([0, 1000], duration=1000)
 
 
-def test_time_counts_from_the_first_frame():
+def test_time_counts_from_the_start_of_the_presentation():
     times = range(0, 2000, 100)
-    late = [time + 5321 for time in times]
-    assert sample(late, duration=100) == sample(times, duration=100)
+    late = [time + 5400 for time in times]
+    early = sample_numbers(times, duration=100)
+    assert sample_numbers(late, duration=100, zero=5400) == early
+    # frame 0 is on display at 5.4 s, which is between numbers 16 and 17
+    kept = sample_numbers(late, duration=100)
+    assert kept == {16: 0, 17: 2, 18: 6, 19: 9, 20: 12, 21: 16, 22: 19}
+
+
+@pytest.mark.parametrize('begin', [0, 1, 333, 1000, 1001])
+def test_a_late_frame_stands_for_the_time_before_it(begin):
+    assert list(sample_numbers([begin], duration=20)) == [begin * 3 // 999]
+
+
+def test_frames_before_zero_are_left_out():
+    times = range(-1000, 1000, 100)
+    assert sample(times, duration=100) == [10, 13, 16]
+    assert sample([-1000, -900]) == [1]  # but one frame there is
+
+
+@pytest.mark.parametrize('times', [[0], [0, 0], [0, None], [None]])
+def test_a_last_frame_without_a_step_lasts_the_nominal_one(times):
+    stated = sample(times, step=Fraction(2), duration=5_000_000)
+    assert stated == sample(times, step=Fraction(2))
+    assert len(stated) == (12 if times == [0, None] else 6)
 
 
 def test_missing_times_are_a_nominal_step_apart():
     assert sample([None] * 20, step=Fraction(1, 10)) == [0, 3, 6, 10, 13, 16]
 
 
-@pytest.mark.parametrize('jump', [-1500, 3_700_000])
-def test_a_jump_is_a_nominal_step(jump):
+@pytest.mark.parametrize(
+    ('jump', 'may_jump'),
+    [(-1500, True), (-1500, False), (11_000, True), (3_700_000, False)],
+)
+def test_a_jump_is_a_nominal_step(jump, may_jump):
     first = list(range(0, 1000, 100))
     times = first + [1000 + jump + time for time in first]
-    kept = sample(times, step=Fraction(1, 10))
+    kept = sample(times, step=Fraction(1, 10), may_jump=may_jump)
     assert kept == [0, 3, 6, 10, 13, 16]
+
+
+def test_a_long_step_is_no_jump():
+    assert len(sample([0, 9000, 9100], may_jump=True)) == 28
+    assert len(sample([0, 11_000, 11_100])) == 34
 
 
 @pytest.mark.parametrize('codec', ['mpeg4', 'libx264'])

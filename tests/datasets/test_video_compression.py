@@ -4,7 +4,6 @@ import json
 import os
 import re
 import signal
-import struct
 import subprocess
 import sys
 import textwrap
@@ -25,6 +24,8 @@ from eaglenet_mm.datasets.video_encoding import CopySettings, encode_copy
 from eaglenet_mm.datasets.video_readers import VideoReadError, open_video
 
 STAMP = compression_stamp.STAMP_NAME
+# FFmpeg's filter that writes a turn into an H.264 stream
+TURN = 'h264_metadata=display_orientation=insert:rotate=90'
 
 
 def read(path):
@@ -128,19 +129,49 @@ def test_sizes(tmp_path, size, expected):
     assert abs(frames.mean() - 90) < 2
 
 
-def test_variable_rate_and_late_start(tmp_path):
+@pytest.mark.parametrize('ending', ['mkv', 'mp4'])
+def test_variable_rate_and_late_start(tmp_path, ending):
     times = [1000, 1100, 1200, 1900, 3000]
     levels = [20, 60, 100, 140, 180]
     images = [grey(level) for level in levels]
-    write_images(tmp_path / 'a.mkv', images, times)
-    compress_video(tmp_path / 'a.mkv', tmp_path / 'copy')
+    write_images(tmp_path / f'a.{ending}', images, times)
+    compress_video(tmp_path / f'a.{ending}', tmp_path / 'copy')
     frames, fps = read(tmp_path / 'copy')
     assert fps == 3
     found = [round(frame.mean() / 20) * 20 for frame in frames]
     assert found[:6] == [20, 100, 100, 140, 140, 140]
     assert set(found[6:]) == {180}
+    # annotated seconds fit the copy as they fit its source
     with av.open(str(tmp_path / 'copy')) as container:
-        assert next(container.decode(video=0)).time == 0
+        shown = [frame.time for frame in container.decode(video=0)]
+    expected = [1 + number / 3 for number in range(len(found))]
+    assert shown == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_clock_that_jumps(tmp_path, write_clip, frame_numbers):
+    # MPEG-TS may be joined of parts, each of which has a clock of its own
+    pieces = []
+    for number, shift in enumerate([0, 600, -300]):
+        path = tmp_path / f'{number}.ts'
+        clip = write_clip(f'{number}.mp4', 20, options={'bf': '0'})
+        with (
+            av.open(str(clip)) as container,
+            av.open(str(path), 'w', options={'mpegts_copyts': '1'}) as output,
+        ):
+            stream = output.add_stream_from_template(
+                container.streams.video[0]
+            )
+            for packet in container.demux(video=0):
+                if packet.dts is not None:
+                    packet.pts += round((shift + 400) / packet.time_base)
+                    packet.dts = packet.pts
+                    packet.stream = stream
+                    output.mux(packet)
+        pieces.append(path.read_bytes())
+    (tmp_path / 'a.ts').write_bytes(b''.join(pieces))
+    assert compress_video(tmp_path / 'a.ts', tmp_path / 'copy') == 18
+    frames, _ = read(tmp_path / 'copy')
+    assert frame_numbers(frames) == [0, 3, 6, 10, 13, 16] * 3
 
 
 def test_slow_and_short_videos(tmp_path, write_clip, frame_numbers):
@@ -153,34 +184,112 @@ def test_slow_and_short_videos(tmp_path, write_clip, frame_numbers):
     assert frame_numbers(read(tmp_path / 'copy')[0]) == [0]
 
 
+@pytest.mark.parametrize('mirror', [1, -1])
 @pytest.mark.parametrize('turns', [0, 1, 2, 3])
-def test_rotation(tmp_path, turns):
+def test_orientation(tmp_path, set_matrix, turns, mirror):
+    path = tmp_path / 'a.mp4'
+    write_images(path, [four_levels()] * 3)
+    cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][turns]
+    set_matrix(path, cosine * mirror, sine * mirror, -sine, cosine)
+    compress_video(path, tmp_path / 'copy', short_side=32)
+    [frame] = read(tmp_path / 'copy')[0]
+    # the matrix turns clockwise
+    expected = np.rot90(four_levels()[:, ::mirror], -turns)[1::2, 1::2]
+    assert frame.shape == expected.shape
+    assert np.abs(frame.astype(int) - expected).mean() < 4
+    with av.open(str(tmp_path / 'copy')) as container:
+        assert next(container.decode(video=0)).rotation == 0
+
+
+def test_orientation_of_the_first_frame_is_that_of_all(tmp_path):
+    # FFmpeg marks only the frames in which the stream says it
+    write_images(tmp_path / 'a.mp4', [four_levels()] * 3, rate=3)
+    path = tmp_path / 'turned.mp4'
+    with (
+        av.open(str(tmp_path / 'a.mp4')) as container,
+        av.open(str(path), 'w') as output,
+    ):
+        stream = container.streams.video[0]
+        target = output.add_stream_from_template(stream)
+        turn = av.BitStreamFilterContext(TURN, stream)
+        for packet in container.demux(stream):
+            for turned in turn.filter(packet if packet.size else None):
+                turned.stream = target
+                output.mux(turned)
+    with av.open(str(path)) as container:
+        marks = [frame.rotation for frame in container.decode(video=0)]
+    assert marks == [90, 0, 0]
+    compress_video(path, tmp_path / 'copy')
+    frames, _ = read(tmp_path / 'copy')
+    expected = np.rot90(four_levels()).astype(int)
+    assert frames.shape == (3, *expected.shape)
+    assert np.abs(frames - expected).mean() < 4
+
+
+def four_levels():
     image = grey(0, (128, 64))
     image[:32, :64] = 80
     image[32:, :64] = 150
     image[32:, 64:] = 220
-    path = tmp_path / 'a.mp4'
-    write_images(path, [image] * 3)
-    cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][turns]
-    one = 1 << 16
+    return image
 
-    def matrix(a, b):
-        values = (a * one, b * one, 0, -b * one, a * one, 0, 0, 0, 1 << 30)
-        return struct.pack('>9i', *values)
 
-    content = path.read_bytes()
-    place = content.index(matrix(1, 0), content.index(b'tkhd'))
-    turned = matrix(cosine, sine)
-    path.write_bytes(content[:place] + turned + content[place + 36 :])
+@pytest.mark.parametrize('kind', ['mp4', 'mkv', 'ts', 'turned'])
+def test_pixels_keep_their_shape(tmp_path, set_matrix, kind):
+    path = tmp_path / f'a.{"mp4" if kind == "turned" else kind}'
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('libx264', rate=3)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, 'yuv420p'
+        stream.codec_context.sample_aspect_ratio = Fraction(16, 11)
+        frame = av.VideoFrame.from_ndarray(grey(90, (96, 64)), format='rgb24')
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    size, aspect = (48, 32), Fraction(16, 11)
+    if kind == 'turned':
+        set_matrix(path, 0, 1, -1, 0)
+        size, aspect = size[::-1], 1 / aspect
     compress_video(path, tmp_path / 'copy', short_side=32)
-    frames, _ = read(tmp_path / 'copy')
-    expected, _ = read(path)  # the reader turns as the file asks
-    assert expected.shape[1:3] == ((128, 64) if turns % 2 else (64, 128))
-    small = expected[0, 1::2, 1::2].astype(int)
-    assert frames[0].shape == small.shape
-    assert np.abs(frames[0] - small).mean() < 4
     with av.open(str(tmp_path / 'copy')) as container:
-        assert next(container.decode(video=0)).rotation == 0
+        stream = container.streams.video[0]
+        assert stream.sample_aspect_ratio == aspect
+        assert (stream.width, stream.height) == size
+
+
+# BT.2020 with the curves of PQ and HLG; BT.709; BT.470 BG
+@pytest.mark.parametrize(
+    ('primaries', 'transfer', 'matrix'),
+    [(9, 16, 9), (9, 18, 9), (1, 1, 1), (5, 5, 5)],
+)
+def test_colours_keep_their_meaning(tmp_path, primaries, transfer, matrix):
+    path = tmp_path / 'a.mp4'
+    levels = np.uint16([[200, 450, 700, 900]]).repeat(48, axis=0)
+    luma = levels.repeat(16, axis=1)
+    planes = [luma, np.full((24, 32), 300), np.full((24, 32), 700)]
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('libx264', rate=3)
+        stream.width, stream.height = 64, 48
+        stream.pix_fmt, stream.options = 'yuv420p10le', {'crf': '1'}
+        context = stream.codec_context
+        context.color_primaries, context.color_trc = primaries, transfer
+        context.colorspace, context.color_range = matrix, 1
+        frame = av.VideoFrame(64, 48, 'yuv420p10le')
+        for plane, values in zip(frame.planes, planes, strict=True):
+            rows = np.zeros((plane.height, plane.line_size // 2), np.uint16)
+            rows[:, : plane.width] = values
+            plane.update(rows.tobytes())
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    compress_video(path, tmp_path / 'copy', crf=1)
+    with av.open(str(tmp_path / 'copy')) as container:
+        [frame] = container.decode(video=0)
+        context = container.streams.video[0].codec_context
+        assert context.color_primaries == primaries
+        assert context.color_trc == transfer
+        assert (int(frame.colorspace), int(frame.color_range)) == (matrix, 1)
+        found = frame.to_ndarray(format='yuv420p')
+    assert np.abs(found[:48] - luma / 4).max() <= 2
+    assert abs(found[48:60].mean() - 75) <= 1
+    assert abs(found[60:].mean() - 175) <= 1
 
 
 @pytest.mark.parametrize('matrix', [1, 5])
@@ -207,6 +316,45 @@ def test_colours(tmp_path, matrix, color_range):
     places = np.s_[0, 24, 8::16]
     original = read(path)[0][places].astype(int)
     assert np.abs(read(tmp_path / 'copy')[0][places] - original).max() <= 3
+
+
+@pytest.mark.parametrize(
+    ('name', 'num_frames', 'begin', 'aspect', 'corners'),
+    [
+        ('plain.mp4', 12, 0, 1, 'RGBW'),
+        ('matrix_hflip.mp4', 12, 0, 1, 'GRWB'),
+        ('matrix_vflip.mp4', 12, 0, 1, 'BWRG'),
+        ('deg_10.mp4', 12, 0, 1, 'RGBW'),
+        ('sei90.mp4', 12, 0, 1, 'GWRB'),
+        ('sar2.mp4', 12, 0, 2, 'RGBW'),
+        ('mb_sar_2x1.mp4', 15, 0, 2, None),
+        ('latevideo.mp4', 120, 30, 1, 'RGBW'),
+        ('dur_short.mkv', 120, 0, 1, 'RGBW'),
+        ('joined_back.ts', 60, 0, 1, 'RGBW'),
+        ('vfr_fast_then_slow.hevc.mp4', 120, 0, 1, 'RGBW'),
+        ('vfr_slow_then_fast.vp8.webm', 120, 0, 1, 'RGBW'),
+    ],
+)
+def test_shared_clips(
+    shared_dir, tmp_path, name, num_frames, begin, aspect, corners
+):
+    path = shared_dir / 'data' / 'videos_time' / name
+    if not path.is_file():
+        pytest.skip('the clip is not on this machine')
+    assert compress_video(path, tmp_path / 'copy') == num_frames
+    with av.open(str(tmp_path / 'copy')) as container:
+        stream = container.streams.video[0]
+        assert stream.sample_aspect_ratio == aspect
+        frames = list(container.decode(stream))
+    shown = [frame.time for frame in frames]
+    assert shown == pytest.approx(begin + np.arange(num_frames) / 3, abs=1e-3)
+    if corners is not None:
+        names = {4: 'R', 2: 'G', 1: 'B', 7: 'W'}
+        for frame in (frames[0], frames[-1]):
+            image = frame.to_ndarray(format='rgb24')
+            places = [image[y, x] for y in (6, -6) for x in (6, -6)]
+            found = [names[int((p > 127) @ [4, 2, 1])] for p in places]
+            assert ''.join(found) == corners
 
 
 def test_sound_and_cover_are_left_out(tmp_path, frame_numbers, write_clip):

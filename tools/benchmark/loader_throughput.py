@@ -56,8 +56,10 @@ def dataset_options(
         pipeline=[
             dict(type='OpenVideo', backend=backend),
             dict(type='SampleFrames', num_frames=args.frames),
-            dict(type='DecodeFrames'),
-            dict(type='ResizeCenterCrop', size=args.size),
+            dict(
+                type='DecodeFrames',
+                resize=dict(type='ResizeCenterCrop', size=args.size),
+            ),
             dict(type='PackRetrievalInputs'),
         ],
     )

@@ -73,8 +73,10 @@ class OwnLoading:
             pipeline=[
                 dict(type='OpenVideo', backend=backend),
                 dict(type='SampleFrames', num_frames=num_frames),
-                dict(type='DecodeFrames'),
-                dict(type='ResizeCenterCrop', size=size),
+                dict(
+                    type='DecodeFrames',
+                    resize=dict(type='ResizeCenterCrop', size=size),
+                ),
                 dict(type='PackRetrievalInputs'),
             ],
         )

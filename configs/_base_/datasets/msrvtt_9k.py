@@ -5,8 +5,10 @@ max_words = 32
 pipeline = [
     dict(type='OpenVideo'),
     dict(type='SampleFrames', num_frames=num_frames, fps=1, mode='release'),
-    dict(type='DecodeFrames'),
-    dict(type='ResizeCenterCrop', size=224),
+    dict(
+        type='DecodeFrames',
+        resize=dict(type='ResizeCenterCrop', size=224),
+    ),
     dict(type='TokenizeCaptions', max_words=max_words),
     dict(type='PackRetrievalInputs'),
 ]

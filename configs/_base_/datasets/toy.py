@@ -19,8 +19,10 @@ vocabulary = [
 pipeline = [
     dict(type='OpenVideo'),
     dict(type='SampleFrames', num_frames=num_frames, fps=4, mode='clean'),
-    dict(type='DecodeFrames'),
-    dict(type='ResizeCenterCrop', size=32),
+    dict(
+        type='DecodeFrames',
+        resize=dict(type='ResizeCenterCrop', size=32),
+    ),
     dict(
         type='TokenizeCaptions',
         tokenizer=dict(type='WordTokenizer', vocabulary=vocabulary),

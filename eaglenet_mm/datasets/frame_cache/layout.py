@@ -157,7 +157,16 @@ def frame_recipe(transforms: Sequence[Callable]) -> list[str]:
     Raises:
         ValueError: See :func:`fixed_transforms`.
     """
-    return [repr(transform) for transform in fixed_transforms(transforms)]
+    lines = []
+    for transform in fixed_transforms(transforms):
+        resize = getattr(transform, 'resize', None)
+        # resized while decoding or after it: the frames are the same
+        lines += (
+            [repr(transform)]
+            if resize is None
+            else [f'{type(transform).__name__}()', repr(resize)]
+        )
+    return lines
 
 
 def cache_folder(root: str | Path, recipe: Sequence[str]) -> Path:

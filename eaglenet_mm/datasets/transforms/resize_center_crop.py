@@ -1,5 +1,6 @@
 """Resize and crop as the release does, to the grey level."""
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ from PIL import Image
 from eaglenet_mm.registry import TRANSFORMS
 
 
-def resize_center_crop(frame: np.ndarray, size: int) -> np.ndarray:
+def resize_center_crop(
+    frame: np.ndarray, size: int, pixel_aspect: Fraction | int = 1
+) -> np.ndarray:
     """Bring the short side to ``size`` and cut out the middle.
 
     Pillow's bicubic filter widens with the reduction (antialiasing), which
@@ -20,22 +23,36 @@ def resize_center_crop(frame: np.ndarray, size: int) -> np.ndarray:
     Args:
         frame (np.ndarray): RGB, uint8, shape ``(h, w, 3)``.
         size (int): Side of the result in pixels.
+        pixel_aspect (Fraction | int): Width of a pixel over its height as
+            displayed; the result has square pixels. Defaults to 1.
 
     Returns:
         np.ndarray: RGB, uint8, shape ``(size, size, 3)``.
     """
     height, width = frame.shape[:2]
-    short = min(height, width)
-    if short != size:
-        width = size if width == short else int(size * width / short)
-        height = (
-            size if frame.shape[0] == short else int(size * height / short)
+    shown = width * pixel_aspect
+    short = min(height, shown)
+    wide = size if shown == short else int(size * shown / short)
+    high = size if height == short else int(size * height / short)
+    top, left = round((high - size) / 2), round((wide - size) / 2)
+    if pixel_aspect != 1:
+        # the middle alone, since pixels of any shape make sides of any length
+        box = (
+            left / wide * width,
+            top / high * height,
+            min((left + size) / wide, 1) * width,
+            min((top + size) / high, 1) * height,
         )
+        return np.asarray(
+            Image.fromarray(frame).resize(
+                (size, size), Image.Resampling.BICUBIC, box
+            )
+        )
+    if short != size:
         image = Image.fromarray(frame)
         frame = np.asarray(
-            image.resize((width, height), Image.Resampling.BICUBIC)
+            image.resize((wide, high), Image.Resampling.BICUBIC)
         )
-    top, left = round((height - size) / 2), round((width - size) / 2)
     return frame[top : top + size, left : left + size]
 
 
@@ -44,40 +61,73 @@ class ResizeCenterCrop(BaseTransform):
     """Resize the short side by Pillow's bicubic filter and cut the middle.
 
     Takes and gives ``frames``, RGB, uint8: shape ``(n, h, w, 3)`` becomes
-    ``(n, size, size, 3)``.
+    ``(n, size, size, 3)``. The release takes every pixel for a square one, so
+    that some videos (of MSR-VTT too) come out narrow or wide.
 
     Args:
         size (int): Side of the result in pixels, the ``image_size`` of the
             video encoder.
+        square_pixels (bool): Whether to take ``pixel_aspect`` (Fraction, width
+            of a pixel over its height as displayed) too, and undo it.
+            Defaults to False, as the release.
 
     Raises:
         ValueError: If ``size`` is not positive.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, *, square_pixels: bool = False) -> None:
         if size < 1:
             raise ValueError(
                 f'size must be at least 1 pixel, but got {size}. Set it to '
                 'the image_size of the video encoder.'
             )
         self.size = size
+        self.square_pixels = square_pixels
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Resize and crop the frames of an item.
 
         Args:
-            results (dict): With ``frames``.
+            results (dict): With ``frames``, and ``pixel_aspect`` for
+                ``square_pixels``.
 
         Returns:
             dict: With ``frames`` of the wanted size.
+
+        Raises:
+            KeyError: If ``pixel_aspect`` is needed and missing.
+            ValueError: If it is not positive.
         """
+        aspect = self._pixel_aspect(results)
         results['frames'] = np.stack(
             [
-                resize_center_crop(np.ascontiguousarray(frame), self.size)
+                resize_center_crop(
+                    np.ascontiguousarray(frame), self.size, aspect
+                )
                 for frame in results['frames']
             ]
         )
         return results
 
+    def _pixel_aspect(self, results: dict[str, Any]) -> Fraction | int:
+        """Return the shape of pixels to undo."""
+        if not self.square_pixels:
+            return 1
+        if 'pixel_aspect' not in results:
+            raise KeyError(
+                "ResizeCenterCrop(square_pixels=True) expects 'pixel_aspect', "
+                f'but got {sorted(results)}. Put OpenVideo and DecodeFrames '
+                'before it in the pipeline.'
+            )
+        aspect = Fraction(results['pixel_aspect'])
+        if aspect <= 0:
+            raise ValueError(
+                "'pixel_aspect' must be positive, but got "
+                f'{results["pixel_aspect"]}. Leave square_pixels of '
+                'ResizeCenterCrop out.'
+            )
+        return aspect
+
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(size={self.size})'
+        squares = ', square_pixels=True' if self.square_pixels else ''
+        return f'{type(self).__name__}(size={self.size}{squares})'

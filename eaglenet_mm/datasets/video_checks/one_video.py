@@ -12,6 +12,7 @@ from typing import Any
 
 from ..shared_records import identify
 from ..video_readers import PyAVReader, VideoReadError, VideoSamplingError
+from ..video_readers.orientation import Orientation
 
 #: What training makes of a video: with all but ``'ok'`` it would stop.
 STATUSES = {
@@ -44,9 +45,9 @@ class VideoCheck:
         error (str): What was raised, empty for ``'ok'``.
         notes (list[str]): What does not stop training but should be known:
             ``'truncated'`` (fewer frames than the header promises),
-            ``'more frames than promised'``, ``'rotated'``, ``'variable frame
-            rate'``, ``'cut by an error'`` (decoding all of it stops early),
-            ``'not decoded to its end'`` (for want of time).
+            ``'more frames than promised'``, ``'rotated'``, ``'mirrored'``,
+            ``'variable frame rate'``, ``'cut by an error'`` (decoding all of
+            it stops early), ``'not decoded to its end'`` (for want of time).
         frames_read (int): Frames that the pipeline got.
         frames_promised (int): Frames by the header, 0 if it does not say.
         frames_decoded (int): Frames that come out when all are decoded.
@@ -54,7 +55,7 @@ class VideoCheck:
         duration (float): Seconds by the header; 0 if unknown.
         width (int): Pixels, as stored.
         height (int): Pixels, as stored.
-        rotation (int): Degrees, counter-clockwise.
+        rotation (int): Degrees, counter-clockwise, by whole quarters.
         container (str): FFmpeg's name of the container.
         codec (str): FFmpeg's name of the codec.
         file (tuple[int, int]): Size in bytes and time of change in
@@ -156,6 +157,7 @@ def _look_at_all(check: VideoCheck, deadline: float) -> None:
     if not os.path.isfile(check.video):
         return
     times: list[float] = []
+    orientation = Orientation()
     with closing(PyAVReader(check.video)) as reader:
         header = reader.header
         check.container, check.codec = header.container, header.codec
@@ -166,15 +168,18 @@ def _look_at_all(check: VideoCheck, deadline: float) -> None:
                 check.frames_decoded += 1
                 if check.frames_decoded == 1:
                     check.width, check.height = frame.width, frame.height
-                    check.rotation = frame.rotation
+                    orientation = Orientation.of_frame(frame)
                 if frame.time is not None:
                     times.append(frame.time)
                 if time.monotonic() > deadline:
                     check.notes.append('not decoded to its end')
                     return
         finally:
-            if check.rotation % 360:
+            check.rotation = 90 * orientation.quarter_turns
+            if check.rotation:
                 check.notes.append('rotated')
+            if orientation.mirrored:
+                check.notes.append('mirrored')
             if _is_variable(times):
                 check.notes.append('variable frame rate')
             if 'not decoded to its end' not in check.notes:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -58,3 +60,52 @@ def test_transform() -> None:
 def test_bad_size() -> None:
     with pytest.raises(ValueError, match='at least 1 pixel, but got 0'):
         ResizeCenterCrop(0)
+
+
+@pytest.mark.parametrize('aspect', [Fraction(2), Fraction(11, 16)])
+@pytest.mark.parametrize('shape', [(37, 53), (53, 37), (32, 32)])
+def test_square_pixels(shape: tuple[int, int], aspect: Fraction) -> None:
+    frames = 64 + noise(*shape)[None] // 2  # far from what Pillow clips
+    results = dict(frames=frames, pixel_aspect=aspect)
+    got = ResizeCenterCrop(32, square_pixels=True)(results)['frames'][0]
+    # slow: the whole picture in square pixels, then its middle
+    height, width = shape[0], shape[1] * aspect
+    short = min(height, width)
+    sides = [int(32 * side / short) for side in (width, height)]
+    image = Image.fromarray(frames[0])
+    whole = np.asarray(image.resize(sides, Image.Resampling.BICUBIC))
+    left, top = (round((side - 32) / 2) for side in sides)
+    expected = whole[top : top + 32, left : left + 32]
+    assert np.abs(got.astype(int) - expected).max() <= 1
+    plain = ResizeCenterCrop(32)(dict(results, frames=frames))['frames'][0]
+    assert np.abs(got.astype(int) - plain).mean() > 5
+
+
+def test_pixels_that_are_square_change_nothing() -> None:
+    frames = noise(30, 41)[None]
+    results = dict(frames=frames, pixel_aspect=Fraction(1))
+    got = ResizeCenterCrop(16, square_pixels=True)(results)['frames']
+    plain = ResizeCenterCrop(16)(dict(frames=frames))['frames']
+    np.testing.assert_array_equal(got, plain)
+
+
+@given(
+    st.integers(1, 70),
+    st.integers(1, 70),
+    st.integers(1, 40),
+    st.fractions(Fraction(1, 65535), 65535).filter(bool),
+)
+def test_pixels_of_any_shape(
+    height: int, width: int, size: int, aspect: Fraction
+) -> None:
+    frame = resize_center_crop(noise(height, width), size, aspect)
+    assert frame.shape == (size, size, 3)
+
+
+def test_shape_of_pixels_is_missing_or_wrong() -> None:
+    transform = ResizeCenterCrop(16, square_pixels=True)
+    with pytest.raises(KeyError, match='pixel_aspect'):
+        transform(dict(frames=noise(30, 40)[None]))
+    with pytest.raises(ValueError, match='positive, but got 0'):
+        transform(dict(frames=noise(30, 40)[None], pixel_aspect=0))
+    assert repr(transform) == 'ResizeCenterCrop(size=16, square_pixels=True)'

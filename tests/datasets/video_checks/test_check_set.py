@@ -140,9 +140,12 @@ def test_every_damage_is_found(
 def test_what_does_not_stop_training_is_noted(
     make_set: Callable[..., TextVideoDataset],
     write_clip: Callable[..., Path],
+    set_matrix: Callable[..., None],
     tmp_path: Path,
 ) -> None:
     write_clip('whole.mp4', fps=10)
+    set_matrix(write_clip('mirrored.mp4'), 0, 1, 1, 0)
+    set_matrix(write_clip('tilted.mp4'), 0.98, 0.17, -0.17, 0.98)
     promise_more(write_clip('cut.avi', num_frames=20), 60)
     with av.open(str(tmp_path / 'uneven.mp4'), 'w') as container:
         stream = container.add_stream('libx264', rate=10)
@@ -154,10 +157,16 @@ def test_what_does_not_stop_training_is_noted(
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
     dataset = make_set(
-        dict(whole='whole.mp4', cut='cut.avi', uneven='uneven.mp4')
+        {
+            name.split('.')[0]: name
+            for name in (
+                *('whole.mp4', 'cut.avi', 'uneven.mp4'),
+                *('mirrored.mp4', 'tilted.mp4'),
+            )
+        }
     )
     report = check_videos(dataset, tmp_path / 'report.json')
-    whole, cut_check, uneven = report['checks']
+    whole, cut_check, uneven, mirrored, tilted = report['checks']
     assert report['safe'] is True
     assert whole['notes'] == []
     assert whole['frames_decoded'] == whole['frames_promised'] == 30
@@ -168,7 +177,10 @@ def test_what_does_not_stop_training_is_noted(
     assert cut_check['frames_promised'] == 60
     assert cut_check['frames_decoded'] == 20
     assert uneven['notes'] == ['variable frame rate']
-    assert report['notes'] == {'truncated': 1, 'variable frame rate': 1}
+    assert mirrored['notes'] == ['rotated', 'mirrored']
+    assert mirrored['rotation'] == 90
+    assert tilted['notes'] == []
+    assert set(report['notes'].values()) == {1}
 
 
 def test_the_real_clips(
