@@ -39,7 +39,8 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=120,
         metavar='SECONDS',
-        help='of one video; 0 for none; default: %(default)s',
+        help='that reading a video may stand still; 0 for none; default: '
+        '%(default)s',
     )
     return parser.parse_args()
 

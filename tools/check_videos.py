@@ -40,8 +40,8 @@ def parse_args() -> argparse.Namespace:
         type=float,
         default=120,
         metavar='SECONDS',
-        help='for opening a video, and again for reading it, as training '
-        'does; 0 for none; default: %(default)s',
+        help='that opening or reading a video may stand still, as in '
+        'training; 0 for none; default: %(default)s',
     )
     parser.add_argument(
         '--write-clean',

@@ -108,14 +108,14 @@ def _encode(
     tasks = [
         (item['path'], None)
         if item['start'] is None and item['end'] is None
-        else (item['path'], [(item['start'], item['end'])])
+        else (item['path'], (item['start'], item['end']))
         for item in items
     ]
     read: dict[int, tuple[ReadMoments, VideoFeatures]] = {}
     unreadable: dict[str, str] = {}
     for number, found in reader.read_pieces(tasks):
         name = items[number]['path']
-        if found.error:
+        if not found.frames:
             unreadable[items[number]['video_id']] = found.error
         else:
             features = encoder.encode_frames(

@@ -279,7 +279,7 @@ class RetrieverEncoder:
         encoded: dict[str, VideoFeatures] = {}
         reader = MomentReader(self.pipeline, num_workers=num_workers)
         for path, found, _ in reader.read(list(dict.fromkeys(paths))):
-            if found.error:
+            if not found.frames:
                 raise VideoReadError(found.error)
             frames = torch.from_numpy(found.frames[0])
             encoded[path] = self.encode_frames(frames, path)

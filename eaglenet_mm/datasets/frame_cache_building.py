@@ -15,7 +15,7 @@ from .frame_cache.layout import digest_file, fixed_transforms, item_key
 from .isolated_workers import run_isolated
 from .shared_records import identify
 from .text_video_dataset import TextVideoDataset
-from .video_readers import VideoReadError
+from .video_readers import VideoReadError, reading_progress
 
 
 @dataclass
@@ -57,7 +57,8 @@ def build_frame_cache(
         dataset (TextVideoDataset): The videos and the pipeline.
         root (str | Path): Folder of the cache; made if missing.
         num_workers (int): Processes that decode. Defaults to 2.
-        time_limit (float): Seconds for one video. Defaults to 120.
+        time_limit (float): Seconds that reading a video may stand still.
+            Defaults to 120.
         shard_bytes (int): Size of one file of frames. Defaults to 1 GiB.
 
     Returns:
@@ -81,6 +82,7 @@ def build_frame_cache(
             items,
             num_workers=num_workers,
             time_limit=time_limit,
+            progress=reading_progress,
         ):
             item = items[outcome.index]
             key = item_key(item, dataset.data_root)

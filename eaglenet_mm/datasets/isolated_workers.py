@@ -10,9 +10,13 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
+
+# How often a call is looked at before it is ended.
+_LOOKS = 8
 
 
 @dataclass(frozen=True)
@@ -21,14 +25,15 @@ class Outcome:
 
     Args:
         index (int): Number of the task.
-        kind (str): ``'done'``, ``'hang'`` (did not end in time) or
-            ``'crash'`` (its process died).
-        value (Any): What the function returned, for ``'done'``.
+        kind (str): ``'part'`` (of a task that goes on), ``'done'``,
+            ``'hang'`` (stood still) or ``'crash'`` (its process died).
+        value (Any): What the function yielded, for ``'part'``, or returned,
+            for ``'done'``.
         detail (str): Time limit or exit code in words, for the others.
     """
 
     index: int
-    kind: Literal['done', 'hang', 'crash']
+    kind: Literal['part', 'done', 'hang', 'crash']
     value: Any = None
     detail: str = ''
 
@@ -39,20 +44,26 @@ def run_isolated(
     *,
     num_workers: int,
     time_limit: float,
+    progress: Callable[[], Any] = lambda: None,
 ) -> Generator[Outcome, None, None]:
     """Call a function for each task, each in one of a few processes.
 
     A process that dies or exceeds the limit is replaced; its task is
-    reported, the others go on.
+    reported, the others go on. The function may be a generator: what it
+    yields is passed on at once, and while nobody takes it, it waits.
 
     Args:
         function (Callable): What to call; it and its values are pickled.
         tasks (Sequence): Arguments, one for each call.
         num_workers (int): Processes.
-        time_limit (float): Seconds for one call; 0 for none.
+        time_limit (float): Seconds that a call may stand still: without a
+            value, and without a change of ``progress``; 0 for none.
+        progress (Callable): Says, in such a process, how far a call has come,
+            from another thread. Default: says nothing.
 
     Yields:
-        Outcome: One for each task, in the order they end.
+        Outcome: Parts of each task in their order, then one that ends it,
+        tasks in the order they end.
 
     Raises:
         ValueError: If there are no workers.
@@ -65,7 +76,7 @@ def run_isolated(
         )
     waiting = iter(enumerate(tasks))
     workers = [
-        _Worker(function, time_limit)
+        _Worker(function, time_limit, progress)
         for _ in range(min(num_workers, len(tasks)))
     ]
     try:
@@ -80,7 +91,7 @@ def run_isolated(
                 if outcome is None:
                     continue
                 yield outcome
-                if not worker.start(waiting):
+                if outcome.kind != 'part' and not worker.start(waiting):
                     busy.remove(worker)
     finally:
         for worker in workers:
@@ -91,10 +102,14 @@ class _Worker:
     """A process and the task it is busy with."""
 
     def __init__(
-        self, function: Callable[[Any], Any], time_limit: float
+        self,
+        function: Callable[[Any], Any],
+        time_limit: float,
+        progress: Callable[[], Any],
     ) -> None:
         self._function = function
         self._time_limit = time_limit
+        self._progress = progress
         self._process: Any = None
         self.connection: Any = None
         self._index = -1
@@ -115,22 +130,28 @@ class _Worker:
     def _send(self, task: Any) -> None:
         if self._process is None:
             self._begin_process()
+        self._renew_limit()
+        self.connection.send(task)
+
+    def _renew_limit(self) -> None:
         if self._time_limit:
             self._deadline = time.monotonic() + self._time_limit
-        self.connection.send(task)
 
     def seconds_left(self) -> float:
         """Seconds to wait at most, an hour where there is no limit."""
         return max(0.0, min(self._deadline - time.monotonic(), 3600.0))
 
     def outcome(self) -> Outcome | None:
-        """What became of the task, or None if it goes on."""
+        """What has come of the task, or None if nothing new has."""
         try:
             if self.connection.poll():
-                failed, value = self.connection.recv()
-                if failed:
+                kind, value = self.connection.recv()
+                if kind == 'error':
                     raise RuntimeError(value)
-                return Outcome(self._index, 'done', value)
+                self._renew_limit()
+                if kind == 'moves':
+                    return None
+                return Outcome(self._index, kind, value)
         except (EOFError, ConnectionError):
             self._process.join()
             detail = f'its process died ({_describe(self._process.exitcode)})'
@@ -142,7 +163,7 @@ class _Worker:
         return Outcome(
             self._index,
             'hang',
-            detail=f'did not end within {self._time_limit:g} seconds',
+            detail=f'stood still for {self._time_limit:g} seconds',
         )
 
     def stop(self) -> None:
@@ -156,28 +177,77 @@ class _Worker:
     def _begin_process(self) -> None:
         self.connection, inner = multiprocessing.Pipe()
         self._process = multiprocessing.Process(
-            target=_work, args=(inner, self._function), daemon=True
+            target=_work,
+            args=(inner, self._function, self._progress, self._time_limit),
+            daemon=True,
         )
         self._process.start()
         # or the end of the process would not end the connection
         inner.close()
 
 
-def _work(connection: Connection, function: Callable[[Any], Any]) -> None:
+def _work(
+    connection: Connection,
+    function: Callable[[Any], Any],
+    progress: Callable[[], Any],
+    time_limit: float,
+) -> None:
     """Serve tasks until the other side is gone."""
     # an interrupt is for the process that started this one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    lock = threading.Lock()
+
+    def send(kind: str, value: Any = None) -> None:
+        with lock:
+            connection.send((kind, value))
+
+    if time_limit:
+        threading.Thread(
+            target=_tell_progress,
+            args=(send, progress, time_limit / _LOOKS),
+            daemon=True,
+        ).start()
     while True:
         try:
             task = connection.recv()
         except EOFError:
             return
         try:
-            result = (False, function(task))
+            result = function(task)
+            if isinstance(result, Generator):
+                result = _send_parts(result, send)
         except Exception:  # noqa: BLE001 - raised on the other side
-            result = (True, traceback.format_exc())
-        connection.send(result)
+            send('error', traceback.format_exc())
+        else:
+            send('done', result)
+
+
+def _send_parts(
+    parts: Generator[Any, None, Any], send: Callable[[str, Any], None]
+) -> Any:
+    """Send what a generator yields, and give what it returns."""
+    while True:
+        try:
+            part = next(parts)
+        except StopIteration as end:
+            return end.value
+        send('part', part)
+        del part  # or it would be kept while the next one is made
+
+
+def _tell_progress(
+    send: Callable[[str], None], progress: Callable[[], Any], pause: float
+) -> None:
+    """Say that a call moves, as long as it does."""
+    seen = progress()
+    with suppress(ConnectionError):  # nobody listens any more
+        while True:
+            time.sleep(pause)
+            now = progress()
+            if now != seen:
+                seen = now
+                send('moves')
 
 
 def _die_with_parent() -> None:

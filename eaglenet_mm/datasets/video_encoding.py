@@ -170,7 +170,7 @@ def _encode(source: str, file: Any, settings: CopySettings) -> int:
         if encoder is None:
             raise VideoReadError(
                 f'{source}: no frame of it can be decoded. Download or encode '
-                'the file again, or leave it out of the annotation.'
+                'the file again, or leave it out.'
             )
         output.mux(encoder.encode())
     return num_written

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -42,7 +44,7 @@ def test_the_others_go_on(num_workers: int) -> None:
         outcome = outcomes[index]
         if task == 'hang':
             assert outcome.kind == 'hang'
-            assert outcome.detail == 'did not end within 1 seconds'
+            assert outcome.detail == 'stood still for 1 seconds'
         elif task in ('die', 'leave'):
             assert outcome.kind == 'crash'
             reason = 'SIGKILL' if task == 'die' else 'exit code 3'
@@ -126,3 +128,98 @@ def test_workers_do_not_outlive_a_killed_parent() -> None:
             return
         time.sleep(0.1)
     raise AssertionError(f'{alive} live on')
+
+
+def count(task: tuple[int, str]) -> Iterator[str]:
+    """Yield words, then end in one of many ways."""
+    number, end = task
+    for word in range(number):
+        yield f'{end} {word}'
+    return act(end)
+
+
+def test_parts_come_in_their_order() -> None:
+    tasks = [(5, 'a'), (3, 'die'), (0, 'b'), (4, 'hang'), (2, 'c')]
+    parts: dict[int, list[str]] = {number: [] for number in range(5)}
+    ended = {}
+    for outcome in run_isolated(count, tasks, num_workers=2, time_limit=1.0):
+        assert outcome.index not in ended
+        if outcome.kind == 'part':
+            parts[outcome.index].append(outcome.value)
+        else:
+            ended[outcome.index] = outcome.kind, outcome.value
+    assert ended == {
+        0: ('done', 'a done'),
+        1: ('crash', None),
+        2: ('done', 'b done'),
+        3: ('hang', None),
+        4: ('done', 'c done'),
+    }
+    for index, (number, end) in enumerate(tasks):
+        assert parts[index] == [f'{end} {word}' for word in range(number)]
+
+
+def make_much(path: Path) -> Iterator[bytes]:
+    for number in range(50):
+        yield bytes(1_000_000)
+        path.write_text(str(number + 1))
+
+
+def test_who_yields_waits_for_who_takes(tmp_path: Path) -> None:
+    path = tmp_path / 'made'
+    running = run_isolated(make_much, [path], num_workers=1, time_limit=0.5)
+    assert next(running).kind == 'part'
+    time.sleep(1.5)
+    # the one taken, and at most the one in the pipe
+    assert int(path.read_text()) <= 2
+    # longer than the limit: it has not stood still, nobody took anything
+    assert [outcome.kind for outcome in running] == ['part'] * 49 + ['done']
+
+
+MOVED = [0]
+
+
+def move(task: str) -> str:
+    """Take three times the limit, and stand still at last."""
+    for _ in range(30):
+        time.sleep(0.1)
+        MOVED[0] += 1
+    if task == 'hangs while others run':
+        time.sleep(60)
+    if task == 'hangs and lets no other thread run':
+        re.match('(a+)+$', 'a' * 50 + 'b')
+    return 'moved'
+
+
+@pytest.mark.parametrize(
+    ('task', 'kind'),
+    [
+        ('ends', 'done'),
+        ('hangs while others run', 'hang'),
+        ('hangs and lets no other thread run', 'hang'),
+    ],
+)
+def test_the_limit_is_for_standing_still(task: str, kind: str) -> None:
+    begin = time.monotonic()
+    (outcome,) = run_isolated(
+        move,
+        [task],
+        num_workers=1,
+        time_limit=1.0,
+        progress=lambda: MOVED[0],
+    )
+    assert outcome.kind == kind
+    assert 3 < time.monotonic() - begin < 20
+
+
+def wait_between_parts(task: float) -> Iterator[int]:
+    for number in range(5):
+        time.sleep(task)
+        yield number
+
+
+def test_every_part_renews_the_limit() -> None:
+    found = run_isolated(
+        wait_between_parts, [0.6], num_workers=1, time_limit=1.5
+    )
+    assert [outcome.kind for outcome in found] == ['part'] * 5 + ['done']

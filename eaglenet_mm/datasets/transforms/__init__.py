@@ -1,6 +1,6 @@
 """Transforms from an annotated video to tensors, and the tokenizers."""
 
-from .decode_frames import DecodeFrames
+from .decode_frames import DecodeFrames, clock_times
 from .frame_sampling import (
     clean_frames,
     release_frames,
@@ -26,6 +26,7 @@ __all__ = [
     'TokenizeCaptions',
     'WordTokenizer',
     'clean_frames',
+    'clock_times',
     'release_frames',
     'release_seeks',
     'resize_center_crop',

@@ -30,9 +30,9 @@ class OpenVideo(BaseTransform):
             that one. Defaults to 'auto'.
         num_threads (int): Threads of the decoder, 0 for all cores. Defaults
             to 1: loader workers already fill the processors.
-        time_limit (float): Seconds that opening, and again reading, may
-            take before the video counts as unreadable; 0 for no limit.
-            Defaults to 120.
+        time_limit (float): Seconds that opening or reading may stand still
+            before the video counts as unreadable; 0 for no limit. Defaults
+            to 120.
         backend_args (dict, optional): Where files come from, as for
             MMEngine's ``fileio.get``: ``dict(backend='http')`` and so on.
             The file is then fetched whole and read from memory. Defaults to

@@ -130,7 +130,7 @@ class SampleFrames(BaseTransform):
                 f'{timeline.duration:g} seconds'
             )
             mend = (
-                'Encode it again, or leave it out of the annotation.'
+                'Encode it again, or leave it out.'
                 if start is None and end is None
                 else "Correct 'start' and 'end' in the annotation, or leave "
                 'the video out of it.'

@@ -14,10 +14,11 @@ from eaglenet_mm.utils.progress import Progress
 
 from ..annotation import read_annotation, write_annotation
 from ..isolated_workers import run_isolated
+from ..video_readers import reading_progress
 from .one_video import VideoCheck, check_video
 from .report import CheckReport
 
-# Training gives the limit to opening and again to reading.
+# Reading may stand still for one limit; for another, all is decoded.
 _LIMITS_OF_TRAINING = 2
 
 
@@ -38,9 +39,9 @@ def check_videos(
         report_path (Path): The report, a JSON file. An interrupted check is
             taken up where it stopped.
         num_workers (int): Processes. Defaults to 2.
-        time_limit (float): Seconds for opening a video and again for reading
-            it, as in training; decoding all of it ends after as many. 0 for
-            none. Defaults to 120.
+        time_limit (float): Seconds that opening a video or reading it may
+            stand still, as in training; decoding all of it ends after as
+            many. 0 for none. Defaults to 120.
 
     Returns:
         dict: See :meth:`CheckReport.finish`.
@@ -72,6 +73,7 @@ def check_videos(
         waiting,
         num_workers=num_workers,
         time_limit=_LIMITS_OF_TRAINING * time_limit,
+        progress=reading_progress,
     ):
         check = outcome.value
         if outcome.kind != 'done':

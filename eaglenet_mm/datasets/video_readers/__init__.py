@@ -9,10 +9,10 @@ from .base import (
     VideoTimeoutError,
 )
 from .decord_reader import DecordReader
+from .guarded_reader import GuardedReader, reading_progress
 from .opencv_reader import OpenCVReader
 from .opening import BACKENDS, check_backend, open_video
 from .pyav_reader import PyAVReader
-from .time_limit import TimeLimitedReader
 from .timeline import Timeline
 from .torchcodec_reader import TorchCodecReader
 from .video_header import VideoHeader, read_header
@@ -20,9 +20,9 @@ from .video_header import VideoHeader, read_header
 __all__ = [
     'BACKENDS',
     'DecordReader',
+    'GuardedReader',
     'OpenCVReader',
     'PyAVReader',
-    'TimeLimitedReader',
     'Timeline',
     'TorchCodecReader',
     'VideoEndError',
@@ -35,4 +35,5 @@ __all__ = [
     'check_backend',
     'open_video',
     'read_header',
+    'reading_progress',
 ]

@@ -206,7 +206,7 @@ class VideoReader(ABC):
         return VideoEndError(
             f'{self.path}: frame {wanted} was asked for and {promised} frames '
             f'were expected, but only {delivered} can be decoded. Copy or '
-            'encode the file again, or leave it out of the annotation.'
+            'encode the file again, or leave it out.'
         )
 
 

@@ -63,8 +63,8 @@ class DecordReader(VideoReader):
         except self._failure as err:
             raise VideoReadError(
                 f'{self.path}: expected a video, but decord cannot open it '
-                f'({_last_line(err)}). Encode the file again, leave it out '
-                "of the annotation, or set backend='auto' in OpenVideo."
+                f'({_last_line(err)}). Encode the file again, leave it '
+                "out, or set backend='auto' in OpenVideo."
             ) from err
         self.num_frames = self.num_frames_reported = len(self._reader)
 

@@ -175,8 +175,7 @@ class OpenCVReader(VideoReader):
         if not capture.isOpened():
             raise VideoReadError(
                 f'{self.path}: expected a video, but OpenCV cannot open it. '
-                'Download or encode the file again, or leave it out of the '
-                'annotation.'
+                'Download or encode the file again, or leave it out.'
             )
         try:
             yield capture

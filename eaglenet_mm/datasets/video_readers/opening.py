@@ -3,15 +3,14 @@
 import os
 import stat
 from importlib.util import find_spec
-from typing import Any
 
 from eaglenet_mm.utils.near_match import near_match_hint
 
 from .base import VideoReader, VideoReadError
 from .decord_reader import DecordReader
+from .guarded_reader import GuardedReader
 from .opencv_reader import OpenCVReader
 from .pyav_reader import PyAVReader
-from .time_limit import TimeLimitedReader, call_within
 from .torchcodec_reader import TorchCodecReader
 
 #: Allowed values of ``backend``.
@@ -32,7 +31,7 @@ def open_video(
     num_threads: int = 1,
     time_limit: float = 0,
     name: str = '',
-) -> VideoReader:
+) -> GuardedReader:
     """Open a video with the reader that is right for it.
 
     ``'auto'`` takes PyAV, which delivers the right frames of every container
@@ -45,36 +44,38 @@ def open_video(
             ``'torchcodec'``. Defaults to 'auto'.
         num_threads (int): Threads of the decoder (not for OpenCV), 0 for all
             cores. Defaults to 1.
-        time_limit (float): Seconds for opening, and again for each reading.
+        time_limit (float): Seconds that opening or reading may stand still.
             Defaults to 0, no limit.
         name (str): What messages call a video that is given by its content.
 
     Returns:
-        VideoReader: The open reader.
+        GuardedReader: The open reader.
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the backend is unknown.
         ImportError: If the package of the backend is missing.
         VideoReadError: If the file cannot be opened as a video.
-        VideoTimeoutError: If opening it takes longer than the limit.
+        VideoTimeoutError: If opening it stands still.
     """
     check_backend(backend)
     if isinstance(source, str):
         _check_file(source)
     chosen = _choose() if backend == 'auto' else backend
-    options: dict[str, Any] = dict(name=name)
-    if chosen != 'opencv':
-        options['num_threads'] = num_threads
-
-    def open_it() -> VideoReader:
-        return _READERS[chosen](source, **options)
-
-    if not time_limit:
-        return open_it()
-    label = source if isinstance(source, str) else name or 'video in memory'
-    reader = call_within(open_it, time_limit, label)
-    return TimeLimitedReader(reader, time_limit)
+    options = dict(num_threads=num_threads) if chosen != 'opencv' else {}
+    return GuardedReader(
+        _READERS[chosen],
+        source,
+        name=name
+        or (
+            source
+            if isinstance(source, str)
+            else f'<video of {len(source)} bytes in memory>'
+        ),
+        backend=chosen,
+        time_limit=time_limit,
+        **options,
+    )
 
 
 def check_backend(backend: str) -> None:
@@ -116,17 +117,17 @@ def _check_file(path: str) -> None:
     # ValueError: a NUL character in the name; OSError: a loop of links
     except (OSError, ValueError) as err:
         raise VideoReadError(
-            f'{path!r}: the file cannot be reached ({err}). Correct the path '
-            'in the annotation, or the rights and links of the folders.'
+            f'{path!r}: the file cannot be reached ({err}). Correct the path, '
+            'or the rights and links of the folders.'
         ) from err
     if not stat.S_ISREG(mode):
         kind = 'a folder' if stat.S_ISDIR(mode) else 'no ordinary file'
         raise VideoReadError(
             f'{path}: expected a video file, but it is {kind}. Correct the '
-            'path in the annotation, or leave the video out of it.'
+            'path, or leave it out.'
         )
     if not os.access(path, os.R_OK):
         raise VideoReadError(
             f'{path}: the file may not be read. Give yourself the right to '
-            'read it (chmod u+r), or leave the video out of the annotation.'
+            'read it (chmod u+r), or leave it out.'
         )

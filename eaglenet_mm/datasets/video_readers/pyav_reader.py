@@ -404,7 +404,7 @@ class PyAVReader(VideoReader):
             except (av.FFmpegError, ValueError) as err:
                 raise VideoReadError(
                     f'{self.path}: decoding failed ({err}). Copy or encode '
-                    'the file again, or leave it out of the annotation.'
+                    'the file again, or leave it out.'
                 ) from err
 
     def _open(self) -> Any:

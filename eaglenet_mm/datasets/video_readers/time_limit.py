@@ -1,124 +1,130 @@
-"""A reader that gives up where the decoder does not return."""
+"""Calls into decoders that may never return."""
 
+import queue
 import threading
-from collections.abc import Callable, Sequence
+import time
+import weakref
+from collections.abc import Callable
 from typing import Any, TypeVar
 
-import numpy as np
-
-from .base import EachFrame, VideoReader, VideoTimeoutError
-from .timeline import Timeline
+from .base import VideoTimeoutError
 
 Result = TypeVar('Result')
 
+# How often a call is looked at before it is given up.
+_LOOKS = 8
 
-def call_within(
-    function: Callable[[], Result],
-    seconds: float,
-    path: str,
-    give_up: Callable[[], Any] = lambda: None,
-) -> Result:
-    """Call a function that decodes, for a limited time.
 
-    The call runs in a thread, since a decoder that hangs cannot be
-    interrupted; it is left behind, and ends with the process at the latest.
+class LimitedCalls:
+    """Makes calls in a thread of its own, and waits while they get on.
+
+    A decoder that hangs cannot be interrupted: its thread is left behind, and
+    ends with the process at the latest. One thread serves all calls, since
+    starting one takes longer than decoding a small frame.
 
     Args:
-        function (Callable): What to call, without arguments.
-        seconds (float): Time limit; 0 for none.
-        path (str): What the message calls the video.
+        seconds (float): How long a call may stand still; 0 for no limit, and
+            no thread.
+        path (str): What messages call the video.
+        progress (Callable): Says how far a call has come, without waiting.
         give_up (Callable): Called after the limit, to stop what can be
             stopped.
 
-    Returns:
-        Any: What the function returns.
-
-    Raises:
-        VideoTimeoutError: If it does not return in time.
-    """
-    if not seconds:
-        return function()
-    results: list[Result] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(function())
-        except BaseException as err:  # noqa: BLE001 - raised where it waits
-            errors.append(err)
-
-    thread = threading.Thread(target=run, daemon=True, name='video reader')
-    thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        give_up()
-        raise VideoTimeoutError(
-            f'{path}: the decoder did not return within {seconds:g} seconds. '
-            'Copy or encode the file again, leave it out of the annotation, '
-            "or raise 'time_limit' of OpenVideo."
-        )
-    if errors:
-        raise errors[0]
-    return results[0]
-
-
-class TimeLimitedReader(VideoReader):
-    """Another reader, of which each read has a time limit.
-
-    Args:
-        reader (VideoReader): The reader.
-        time_limit (float): Seconds for one :meth:`get_batch`.
+    Attributes:
+        gave_up (bool): Whether the thread may still be busy with a call that
+            nobody waits for. No other call is made then.
     """
 
-    def __init__(self, reader: VideoReader, time_limit: float) -> None:
-        super().__init__(reader.source, name=reader.path)
-        self.reader = reader
-        self.time_limit = time_limit
-        self._hangs = False
-        self._update()
+    def __init__(
+        self,
+        seconds: float,
+        path: str,
+        progress: Callable[[], int],
+        give_up: Callable[[], Any],
+    ) -> None:
+        self.seconds = seconds
+        self.path = path
+        self.progress = progress
+        self.give_up = give_up
+        self.gave_up = False
+        self._thread: threading.Thread | None = None
 
-    @property
-    def timeline(self) -> Timeline:
-        return self.reader.timeline
+    def __call__(self, function: Callable[[], Result]) -> Result:
+        """Make a call.
 
-    @property
-    def has_variable_rate(self) -> bool:
-        return self.reader.has_variable_rate
+        Args:
+            function (Callable): What to call, without arguments.
 
-    def get_batch(
-        self, indices: Sequence[int], each: EachFrame | None = None
-    ) -> np.ndarray:
-        """Decode frames; see :meth:`VideoReader.get_batch`.
+        Returns:
+            Any: What it returns.
 
         Raises:
-            VideoTimeoutError: If the decoder does not return in time.
+            VideoTimeoutError: If ``progress`` stands still for the limit, or
+                did so before.
         """
-        self.reader.follows_release = self.follows_release
+        if self.gave_up:
+            raise VideoTimeoutError(f'{self.path}: reading was given up.')
+        if not self.seconds or threading.current_thread() is self._thread:
+            return function()
+        answer: queue.SimpleQueue = queue.SimpleQueue()
+        if self._thread is None:
+            self._begin_thread()
+        self._calls.put((function, answer))
         try:
-            return call_within(
-                lambda: self.reader.get_batch(indices, each),
-                self.time_limit,
-                self.path,
-                self.reader.cancel,
-            )
-        except VideoTimeoutError:
-            self._hangs = True
+            result, error = self._wait(answer)
+        except BaseException:
+            self.gave_up = True
+            self.give_up()
             raise
-        finally:
-            self._update()
+        if error is not None:
+            raise error
+        return result
 
-    def frame_times(self, indices: Sequence[int]) -> list[float]:
-        """Say when frames are shown; see :meth:`VideoReader.frame_times`."""
-        return self.reader.frame_times(indices)
+    def end(self) -> None:
+        """End the thread, until the next call."""
+        if self._thread is not None:
+            self._end()
+            self._thread = None
 
-    def close(self) -> None:
-        """Release the file, unless a decoder is still busy with it."""
-        if not self._hangs:
-            self.reader.close()
+    def _begin_thread(self) -> None:
+        self._calls: queue.SimpleQueue = queue.SimpleQueue()
+        # also ends the thread of a reader that nobody closes
+        self._end = weakref.finalize(self, self._calls.put, None)
+        self._thread = threading.Thread(
+            target=_serve,
+            args=(self._calls,),
+            daemon=True,
+            name='video reader',
+        )
+        self._thread.start()
 
-    def _update(self) -> None:
-        self.fps = self.reader.fps
-        self.num_frames = self.reader.num_frames
-        self.num_frames_reported = self.reader.num_frames_reported
-        self.pixel_aspect = self.reader.pixel_aspect
-        self.time_note = self.reader.time_note
+    def _wait(self, answer: queue.SimpleQueue) -> tuple[Any, Any]:
+        """Wait for the answer while ``progress`` moves."""
+        seen, moved = self.progress(), time.monotonic()
+        while True:
+            try:
+                return answer.get(timeout=self.seconds / _LOOKS)
+            except queue.Empty:
+                pass
+            now = self.progress()
+            if now != seen:
+                seen, moved = now, time.monotonic()
+            elif time.monotonic() - moved >= self.seconds:
+                raise VideoTimeoutError(
+                    f'{self.path}: the decoder stood still for '
+                    f'{self.seconds:g} seconds. Copy or encode the file '
+                    "again, leave the video out, or raise 'time_limit' of "
+                    'OpenVideo.'
+                )
+
+
+def _serve(calls: queue.SimpleQueue) -> None:
+    """Answer calls until there is None."""
+    while (call := calls.get()) is not None:
+        function, answer = call
+        try:
+            answer.put((function(), None))
+        except BaseException as err:  # noqa: BLE001 - raised where it waits
+            answer.put((None, err))
+        # what is kept here would never be freed
+        del call, function, answer

@@ -55,7 +55,7 @@ class TorchCodecReader(VideoReader):
             raise VideoReadError(
                 f'{self.path}: expected a video, but torchcodec cannot open '
                 f'it ({str(err).strip()[:200]}). Encode the file again, leave '
-                "it out of the annotation, or set backend='auto' in OpenVideo."
+                "it out, or set backend='auto' in OpenVideo."
             ) from err
         self.fps = facts.header.fps
         self.num_frames_reported = (

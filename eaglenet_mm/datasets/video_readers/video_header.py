@@ -139,14 +139,12 @@ def open_container(source: str | bytes, name: str) -> Any:
     except (av.FFmpegError, OSError, ValueError) as err:
         raise VideoReadError(
             f'{name}: expected a video, but it cannot be opened ({err}). '
-            'Download or encode the file again, or leave it out of the '
-            'annotation.'
+            'Download or encode the file again, or leave it out.'
         ) from err
     if video_stream(container) is None:
         container.close()
         raise VideoReadError(
-            f'{name}: the file has no video stream. Leave it out of the '
-            'annotation.'
+            f'{name}: the file has no video stream. Leave it out.'
         )
     return container
 

@@ -20,7 +20,7 @@ def test_opens(write_clip: Callable[..., Path]) -> None:
 def test_backend(write_clip: Callable[..., Path]) -> None:
     transform = OpenVideo(backend='opencv', time_limit=0)
     results = transform(dict(video_id='v', video=str(write_clip())))
-    assert isinstance(results['video_reader'], OpenCVReader)
+    assert isinstance(results['video_reader'].reader, OpenCVReader)
     assert repr(transform) == "OpenVideo(backend='opencv')"
 
 

@@ -14,7 +14,6 @@ from eaglenet_mm.datasets.video_readers import (
     DecordReader,
     OpenCVReader,
     PyAVReader,
-    TimeLimitedReader,
     check_backend,
     open_video,
     opening,
@@ -34,10 +33,11 @@ def test_reader_by_name(
     write_clip: Callable[..., Path], backend: str, reader_type: type
 ) -> None:
     path = str(write_clip())
-    assert type(open_video(path, backend=backend)) is reader_type
-    limited = open_video(path, backend=backend, time_limit=9)
-    assert type(limited) is TimeLimitedReader
-    assert type(limited.reader) is reader_type
+    for time_limit in (0, 9):
+        with open_video(
+            path, backend=backend, time_limit=time_limit
+        ) as guard:
+            assert type(guard.reader) is reader_type
 
 
 def test_auto_without_pyav(
@@ -52,7 +52,7 @@ def test_auto_without_pyav(
             lambda name: None,
         )
     with open_video(path) as reader:
-        assert type(reader) is OpenCVReader
+        assert type(reader.reader) is OpenCVReader
         assert frame_numbers(reader.get_batch([3, 17])) == [3, 17]
 
 

@@ -1,0 +1,176 @@
+"""What stands between a reader and everybody who reads with it."""
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .base import EachFrame, VideoReader, VideoReadError
+from .time_limit import LimitedCalls
+from .timeline import Timeline
+
+Result = TypeVar('Result')
+
+
+class _OfReader:
+    """An attribute that is the reader's."""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, guard: Any, owner: type) -> Any:
+        return self if guard is None else getattr(guard.reader, self._name)
+
+    def __set__(self, guard: Any, value: Any) -> None:
+        setattr(guard.reader, self._name, value)
+
+
+class GuardedReader(VideoReader):
+    """Another reader, whose errors all name the file, and which cannot hang.
+
+    Whatever it raises, opening included, becomes :class:`VideoReadError` with
+    the file, the backend and the reason: one odd file is one video lost. A
+    read is given up when the reader's ``progress`` stands still for too long;
+    one that takes long and gets on is waited for.
+
+    Args:
+        reader_class (type[VideoReader]): The reader.
+        source (str | bytes): Path of the file, or its content.
+        name (str): What messages call it.
+        backend (str): What messages call the reader.
+        time_limit (float): Seconds that opening or reading may stand still;
+            0 for no limit. Defaults to 0.
+        **options: Of the reader.
+
+    Attributes:
+        reader (VideoReader): The reader.
+        backend (str): As given.
+
+    Raises:
+        ImportError: If the package of the backend is missing.
+        VideoReadError: If the file cannot be opened as a video.
+    """
+
+    source: Any = _OfReader()
+    path: Any = _OfReader()
+    fps: Any = _OfReader()
+    num_frames: Any = _OfReader()
+    num_frames_reported: Any = _OfReader()
+    pixel_aspect: Any = _OfReader()
+    follows_release: Any = _OfReader()
+    time_note: Any = _OfReader()
+    progress: Any = _OfReader()
+
+    def __init__(
+        self,
+        reader_class: type[VideoReader],
+        source: str | bytes,
+        *,
+        name: str,
+        backend: str,
+        time_limit: float = 0,
+        **options: Any,
+    ) -> None:
+        self.backend = backend
+        # there before it is open: its progress is looked at meanwhile
+        reader = self.reader = reader_class.__new__(reader_class)
+        self._label = name
+        self._calls = LimitedCalls(
+            time_limit,
+            name,
+            progress=lambda: getattr(reader, 'progress', 0),
+            give_up=reader.cancel,
+        )
+        global _opened_last
+        _opened_last = weakref.ref(reader)
+        try:
+            self._call(
+                lambda: reader_class.__init__(
+                    reader, source, name=name, **options
+                )
+            )
+        except BaseException:
+            self._calls.end()
+            raise
+
+    @property
+    def timeline(self) -> Timeline:
+        """Timeline: When frames are shown; see :class:`VideoReader`."""
+        return self._call(lambda: self.reader.timeline)
+
+    @property
+    def has_variable_rate(self) -> bool:
+        """bool: See :class:`VideoReader`."""
+        return self._call(lambda: self.reader.has_variable_rate)
+
+    def get_batch(
+        self, indices: Sequence[int], each: EachFrame | None = None
+    ) -> np.ndarray:
+        """Decode frames; see :meth:`VideoReader.get_batch`.
+
+        Raises:
+            VideoTimeoutError: If the decoder stands still.
+        """
+        self._check_indices(indices)
+        return self._call(lambda: self.reader.get_batch(indices, each))
+
+    def stream(
+        self, indices: Sequence[int]
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Decode frames in one pass; see :meth:`VideoReader.stream`.
+
+        Raises:
+            VideoTimeoutError: If the decoder stands still.
+        """
+        self._check_indices(indices)
+        frames: Any = self._call(lambda: self.reader.stream(indices))
+        try:
+            while (
+                frame := self._call(lambda: next(frames, None))
+            ) is not None:
+                yield frame
+        finally:
+            if not self._calls.gave_up:
+                self._call(frames.close)
+
+    def frame_times(self, indices: Sequence[int]) -> list[float]:
+        """Say when frames are shown; see :meth:`VideoReader.frame_times`."""
+        return self._call(lambda: self.reader.frame_times(indices))
+
+    def close(self) -> None:
+        """Release the file, unless a decoder is still busy with it."""
+        if not self._calls.gave_up:
+            self._call(self.reader.close)
+        self._calls.end()
+
+    def cancel(self) -> None:
+        """Ask a read that goes on in another thread to stop soon."""
+        self.reader.cancel()
+
+    def _call(self, function: Callable[[], Result]) -> Result:
+        """Call the reader, within the limit, and name what it raises."""
+        try:
+            return self._calls(function)
+        except (VideoReadError, ImportError):
+            raise
+        except Exception as err:
+            raise VideoReadError(
+                f"{self._label}: reading it with backend '{self.backend}' "
+                f'failed ({type(err).__name__}: {str(err).strip()[:200]}). '
+                'Copy or encode the file again, or leave the video out.'
+            ) from err
+
+
+_opened_last: weakref.ref[VideoReader] | None = None
+
+
+def reading_progress() -> tuple[int, int]:
+    """Tell one state of the reading in this process from the next.
+
+    Returns:
+        tuple[int, int]: Which reader was opened last, and its ``progress``:
+        they change while decoding gets on.
+    """
+    reader = _opened_last and _opened_last()
+    return id(reader), getattr(reader, 'progress', 0)

@@ -1,0 +1,395 @@
+"""Reading the frames of one video, whole or in segments, in one pass."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from eaglenet_mm.datasets.transforms import (
+    DecodeFrames,
+    SampleFrames,
+    TokenizeCaptions,
+    clock_times,
+)
+from eaglenet_mm.datasets.video_readers import (
+    VideoEndError,
+    VideoReader,
+    VideoReadError,
+    VideoSamplingError,
+    VideoTimelineError,
+    VideoTimeoutError,
+)
+from eaglenet_mm.registry import SCOPE, TRANSFORMS
+
+from .video_files import cut_segments
+
+#: Segments that are passed on together.
+_SEGMENTS_AT_ONCE = 8
+#: Frames a second, of which some are chosen, where a config takes every one.
+_EVERY_FRAME = 30
+#: Times that a file may turn out to be of another length.
+_MOST_SURPRISES = 3
+_THUMBNAIL_PIXELS = 160
+
+Span = tuple[float, float]
+
+
+@dataclass
+class ReadMoments:
+    """Frames of a video, or of some of its segments.
+
+    Args:
+        spans (list[Span]): First second and end of each that was read.
+        frames (list[np.ndarray]): As the pipeline packs them, uint8, shape
+            ``(n, 3, H, W)``.
+        frame_times (list[list[float]]): Seconds at which they are shown.
+        thumbnails (list[bytes]): JPEGs of their middle frames.
+        duration (float): Of the whole video, in seconds.
+        error (str): Why some could not be read, or that the video ends
+            before its header says; empty if all is well.
+    """
+
+    spans: list[Span] = field(default_factory=list)
+    frames: list[np.ndarray] = field(default_factory=list)
+    frame_times: list[list[float]] = field(default_factory=list)
+    thumbnails: list[bytes] = field(default_factory=list)
+    duration: float = 0.0
+    error: str = ''
+
+    def part(self, start: int, end: int) -> ReadMoments:
+        """Take some of them."""
+        return ReadMoments(
+            self.spans[start:end],
+            self.frames[start:end],
+            self.frame_times[start:end],
+            self.thumbnails[start:end],
+            self.duration,
+            self.error,
+        )
+
+    def append(
+        self, span: Span, results: dict[str, Any], thumbnail: bytes
+    ) -> None:
+        """Add one.
+
+        Args:
+            span (Span): First second and end.
+            results (dict): What the pipeline made of it, and its
+                ``frame_times``.
+            thumbnail (bytes): Of its middle frame.
+        """
+        self.spans.append(span)
+        # an array: tensors would go to another process through a socket,
+        # whose path is too long for the system where that of TMPDIR is
+        self.frames.append(results['inputs']['frames'].numpy())
+        self.frame_times.append(list(results['frame_times']))
+        self.thumbnails.append(thumbnail)
+
+
+class MomentPipeline:
+    """Reads one file at a time as a test does, in this process.
+
+    Args:
+        pipeline (Sequence[dict]): Transforms of the test set.
+
+    Raises:
+        ValueError: If they read no frames.
+    """
+
+    def __init__(self, pipeline: Sequence[dict]) -> None:
+        built = [TRANSFORMS.build({'_scope_': SCOPE, **t}) for t in pipeline]
+        self.transforms = [
+            transform
+            for transform in built
+            if not isinstance(transform, TokenizeCaptions)
+        ]
+        places = [
+            place
+            for place, transform in enumerate(self.transforms)
+            if isinstance(transform, DecodeFrames)
+        ]
+        if len(places) != 1:
+            raise ValueError(
+                'The pipeline of the config must have one DecodeFrames to '
+                f'read videos, but it has {len(places)}. Take a config that '
+                'reads videos.'
+            )
+        self._place = places[0]
+        self.decode: DecodeFrames = self.transforms[self._place]
+
+    def read(self, path: str, span: Span | None) -> ReadMoments:
+        """Read a video, or a part of it, as the config says.
+
+        Args:
+            path (str): The file.
+            span (Span, optional): First second and end; None for all of it.
+
+        Returns:
+            ReadMoments: It, or why it could not be read.
+        """
+        found = ReadMoments()
+        try:
+            self._read(path, span, found)
+        # also what a transform makes of an odd video: one file must not end
+        # the indexing of all others
+        except Exception as err:  # noqa: BLE001
+            found.error = _describe(err, path)
+        return found
+
+    def _read(self, path: str, span: Span | None, found: ReadMoments) -> None:
+        results = _item(path, span)
+        for transform in self.transforms[: self._place]:
+            results = transform(results)
+        reader: VideoReader = results['video_reader']
+        thumbnail = _Thumbnail(results)
+        # before it is closed; decoding may put it right
+        found.duration = reader.timeline.duration
+        results = self.decode.decode(results, thumbnail)
+        found.duration = reader.timeline.duration
+        found.error = reader.time_note
+        start, end = span or (None, None)
+        if end is None:
+            end = max(found.duration, results['frame_times'][-1])
+        found.append((start or 0.0, end), self.finish(results), thumbnail.jpeg)
+
+    def finish(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Do what the pipeline does behind decoding."""
+        times = results['frame_times']
+        for transform in self.transforms[self._place + 1 :]:
+            results = transform(results)
+        return {**results, 'frame_times': times}
+
+    def read_segments(
+        self, path: str, segment: float
+    ) -> Generator[ReadMoments, None, ReadMoments]:
+        """Read a video in segments, by the clock, in one pass.
+
+        Args:
+            path (str): The file.
+            segment (float): Seconds of a segment.
+
+        Yields:
+            ReadMoments: Some segments, as soon as they are read.
+
+        Returns:
+            ReadMoments: The last ones, and why others could not be read.
+        """
+        found = ReadMoments()
+        going = _SegmentPass(self, path, segment)
+        with closing(going.moments()) as moments:
+            for moment in moments:
+                if len(found.spans) == _SEGMENTS_AT_ONCE:
+                    yield found
+                    found = ReadMoments()
+                found.append(*moment)
+                found.duration = going.duration
+        found.duration, found.error = going.duration, going.error
+        return found
+
+    def open(self, path: str) -> tuple[dict[str, Any], list[Callable]]:
+        """Open a video, and say how frames of its segments are chosen.
+
+        Returns:
+            tuple[dict[str, Any], list[Callable]]: With ``video_reader``; and
+            the transforms between opening and decoding, which go by the
+            clock.
+        """
+        results = _item(path, None)
+        before = self.transforms[: self._place]
+        for place, transform in enumerate(before):
+            results = transform(results)
+            if 'video_reader' in results:
+                return results, list(map(_by_the_clock, before[place + 1 :]))
+        raise ValueError(
+            'The pipeline of the config opens no video before DecodeFrames. '
+            'Put OpenVideo at its beginning.'
+        )
+
+
+class _Thumbnail:
+    """A small JPEG of the middle frame, made while frames are read."""
+
+    def __init__(self, results: dict[str, Any]) -> None:
+        self._results = results
+        self.jpeg = b''
+
+    def __call__(self, number: int, frame: np.ndarray) -> None:
+        """Look at a frame, shape ``(h, w, 3)``."""
+        # chosen anew where a file turns out to be shorter
+        chosen = self._results['frame_indices']
+        if number == chosen[len(chosen) // 2]:
+            image = Image.fromarray(frame)
+            image.thumbnail((_THUMBNAIL_PIXELS, _THUMBNAIL_PIXELS))
+            buffer = io.BytesIO()
+            image.save(buffer, 'JPEG', quality=80)
+            self.jpeg = buffer.getvalue()
+
+
+class _Segment:
+    """A segment whose frames come in."""
+
+    def __init__(self, span: Span, results: dict[str, Any]) -> None:
+        self.span = span
+        self.results = results
+        self.indices: list[int] = list(results['frame_indices'])
+        self.missing = set(self.indices)
+        self.thumbnail = _Thumbnail(results)
+        self._pictures: dict[int, np.ndarray] = {}
+
+    def take(self, number: int, frame: np.ndarray, small: np.ndarray) -> None:
+        self.thumbnail(number, frame)
+        self._pictures[number] = small
+        self.missing.discard(number)
+
+    def complete(self, reader: VideoReader) -> dict[str, Any]:
+        """What decoding alone would have made of it."""
+        results = self.results
+        for key in ('video_reader', 'frame_sampler'):
+            results.pop(key, None)
+        results['frames'] = np.stack([self._pictures[i] for i in self.indices])
+        results['frame_times'] = clock_times(reader, results)
+        results['pixel_aspect'] = reader.pixel_aspect
+        results['num_frames_found'] = len(self.indices)
+        return results
+
+
+class _SegmentPass:
+    """One video on its way through a pipeline in segments.
+
+    Attributes:
+        duration (float): Seconds of it, as far as known.
+        error (str): What could not be read, and why; empty for nothing.
+    """
+
+    def __init__(
+        self, pipeline: MomentPipeline, path: str, segment: float
+    ) -> None:
+        self._pipeline = pipeline
+        self._path = path
+        self._segment = segment
+        self._done = 0.0  # seconds
+        self._num_finished = 0
+        self.duration = 0.0
+        self.error = ''
+
+    def moments(
+        self,
+    ) -> Generator[tuple[Span, dict[str, Any], bytes], None, None]:
+        """Yield segments, what the pipeline made of them, and thumbnails."""
+        try:
+            opened, choosing = self._pipeline.open(self._path)
+            with opened['video_reader'] as reader:
+                yield from self._read(reader, opened, choosing)
+        # also what a transform makes of an odd video: one file must not end
+        # the indexing of all others
+        except Exception as err:  # noqa: BLE001
+            self._note(_describe(err, self._path))
+
+    def _read(
+        self,
+        reader: VideoReader,
+        opened: dict[str, Any],
+        choosing: Sequence[Callable],
+    ) -> Iterator[tuple[Span, dict[str, Any], bytes]]:
+        """Read to the end, anew where the file is not as it says."""
+        surprises, finished_before = 0, -1
+        while True:
+            self.duration = reader.timeline.duration
+            segments = self._choose(opened, choosing)
+            try:
+                yield from self._stream(reader, segments)
+                break
+            except (VideoEndError, VideoTimelineError):
+                surprises += 1
+                if surprises > _MOST_SURPRISES:
+                    raise
+            except VideoReadError as err:
+                start, end = segments[0].span
+                words = _describe(err, self._path)
+                self._note(f'{start:g} to {end:g} s: {words}')
+                # where readers seek, what lies behind damage can be read; in
+                # order, they come no further the second time
+                stuck = self._num_finished == finished_before
+                if stuck or isinstance(err, VideoTimeoutError):
+                    break
+                finished_before, self._done = self._num_finished, end
+        self._note(reader.time_note)
+        if not self._num_finished:
+            self._note('no frame of it is shown.')
+
+    def _choose(
+        self, opened: dict[str, Any], choosing: Sequence[Callable]
+    ) -> deque[_Segment]:
+        """Cut what is not done yet; segments without a frame are left out."""
+        segments: deque[_Segment] = deque()
+        for start, end in cut_segments(self.duration, self._segment):
+            if end <= self._done:
+                continue
+            span = max(start, self._done), end
+            results = {**opened, 'start': span[0], 'end': span[1]}
+            try:
+                for transform in choosing:
+                    results = transform(results)
+            except VideoSamplingError:
+                continue
+            segments.append(_Segment(span, results))
+        return segments
+
+    def _stream(
+        self, reader: VideoReader, segments: deque[_Segment]
+    ) -> Iterator[tuple[Span, dict[str, Any], bytes]]:
+        """Decode what segments need, and take away those that are done."""
+        if not segments:
+            return
+        users: dict[int, list[_Segment]] = {}
+        for segment in segments:
+            for number in segment.missing:
+                users.setdefault(number, []).append(segment)
+        frames: Any = reader.stream(sorted(users))
+        with closing(frames):
+            for number, frame in frames:
+                small = self._pipeline.decode.finish(frame, reader)
+                for segment in users.pop(number):
+                    segment.take(number, frame, small)
+                while segments and not segments[0].missing:
+                    segment = segments.popleft()
+                    self._done = segment.span[1]
+                    self._num_finished += 1
+                    results = self._pipeline.finish(segment.complete(reader))
+                    yield segment.span, results, segment.thumbnail.jpeg
+
+    def _note(self, words: str) -> None:
+        """Keep the first trouble."""
+        self.error = self.error or words
+
+
+def _by_the_clock(transform: Callable) -> Callable:
+    """Make a transform choose frames by the clock."""
+    if not isinstance(transform, SampleFrames) or transform.mode == 'clean':
+        return transform
+    transform = copy.copy(transform)
+    transform.mode = 'clean'
+    transform.fps = transform.fps or _EVERY_FRAME
+    return transform
+
+
+def _item(path: str, span: Span | None) -> dict[str, Any]:
+    start, end = span or (None, None)
+    return dict(video_id=path, video=path, start=start, end=end)
+
+
+def _describe(err: Exception, path: str) -> str:
+    """Say what is wrong, without the name of the file, which is known."""
+    words = str(err).removeprefix(f"Video '{path}': ")
+    words = words.removeprefix(f'({path}): ').removeprefix(f'{path}: ')
+    if isinstance(err, VideoReadError | FileNotFoundError):
+        return words
+    return f'{type(err).__name__}: {words}'
