@@ -58,7 +58,7 @@ def test_frames(
     path = write_clip()
     for source in (str(path), path.read_bytes()):
         with open_video(source, backend='torchcodec', num_threads=3) as reader:
-            assert type(reader) is TorchCodecReader
+            assert type(reader.reader) is TorchCodecReader
             assert reader.num_frames == reader.num_frames_reported == 30
             assert reader.fps == 10
             assert frame_numbers(reader.get_batch([29, 3, 3])) == [29, 3, 3]
