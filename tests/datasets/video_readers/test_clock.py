@@ -103,7 +103,8 @@ def check(video: MadeVideo, backend: str) -> bool:
         if part:
             limit = min(limit, point + 5)
         while point < limit:
-            seen = video.shown_at(point)
+            # the file rounds its times to ticks
+            seen = video.shown_at(point + video.tick / 2)
             if seen is None and video.times[0] < point + 1:
                 seen = 0
             if seen is not None and seen not in expected:
