@@ -34,9 +34,7 @@ def test_reader_by_name(
 ) -> None:
     path = str(write_clip())
     for time_limit in (0, 9):
-        with open_video(
-            path, backend=backend, time_limit=time_limit
-        ) as guard:
+        with open_video(path, backend=backend, time_limit=time_limit) as guard:
             assert type(guard.reader) is reader_type
 
 
