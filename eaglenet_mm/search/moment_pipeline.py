@@ -312,6 +312,8 @@ class _SegmentPass:
                 if surprises > _MOST_SURPRISES:
                     raise
             except VideoReadError as err:
+                if not segments:
+                    raise
                 start, end = segments[0].span
                 words = _describe(err, self._path)
                 self._note(f'{start:g} to {end:g} s: {words}')

@@ -88,6 +88,12 @@ class OpenVideo(BaseTransform):
             )
         except (FileNotFoundError, VideoReadError) as err:
             raise type(err)(f"Video '{results['video_id']}': {err}") from err
+        except OSError as err:  # of where it is fetched from
+            raise VideoReadError(
+                f"Video '{results['video_id']}': {path} could not be fetched "
+                f'({type(err).__name__}: {err}). Check its address and '
+                "'backend_args' of OpenVideo."
+            ) from err
         results['video_reader'] = reader
         results['fps'] = reader.fps
         results['num_frames_reported'] = reader.num_frames_reported

@@ -39,6 +39,13 @@ def test_from_elsewhere(write_clip: Callable[..., Path]) -> None:
     assert reader.get_batch([0, 11]).shape == (2, 48, 64, 3)
 
 
+def test_what_cannot_be_fetched() -> None:
+    transform = OpenVideo(backend_args=dict(backend='http'))
+    url = 'http://127.0.0.1:1/x.mp4'
+    with pytest.raises(VideoReadError, match=r"'v': http:.*x\.mp4 could not"):
+        transform(dict(video_id='v', video=url))
+
+
 @pytest.mark.parametrize(
     'options', [dict(num_threads=-1), dict(time_limit=-2)]
 )
