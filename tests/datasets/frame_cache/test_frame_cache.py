@@ -30,6 +30,7 @@ from eaglenet_mm.datasets.frame_cache import (
 from eaglenet_mm.datasets.frame_cache.layout import read_index
 from eaglenet_mm.datasets.frame_cache_building import build_frame_cache
 from eaglenet_mm.datasets.isolated_workers import Outcome
+from eaglenet_mm.datasets.video_readers import PyAVReader
 
 
 @pytest.fixture
@@ -464,6 +465,26 @@ def test_broken_videos_are_reported(
     dataset = make_set('cache', on_missing='skip')
     assert [dataset[i]['data_samples'].video_id for i in range(3)] == ['c'] * 3
     assert dataset.lost_videos.indices() == [0, 1]
+
+
+def test_an_error_inside_a_reader_is_the_loss_of_one_video(
+    make_set: Callable[..., TextVideoDataset],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read = PyAVReader.get_batch
+
+    def fail_on_a(self: PyAVReader, *args: Any) -> np.ndarray:
+        if self.path.endswith('a.mp4'):
+            raise ValueError('cannot reshape')
+        return read(self, *args)
+
+    monkeypatch.setattr(PyAVReader, 'get_batch', fail_on_a)
+    report = build_frame_cache(make_set(), tmp_path / 'cache')
+    assert report.num_written == 2
+    assert list(report.failed) == ['a']
+    for words in ('a.mp4', 'pyav', 'ValueError: cannot reshape'):
+        assert words in report.failed['a']
 
 
 def test_parts_of_one_video_are_different_items(
