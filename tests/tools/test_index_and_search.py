@@ -177,7 +177,7 @@ def test_killed_while_indexing(
             stderr=subprocess.DEVNULL,
             env={**os.environ, 'OMP_NUM_THREADS': '1'},
         )
-        limit = time.monotonic() + 60
+        limit = time.monotonic() + 200
         # in the midst of it: its first new video is there
         while time.monotonic() < limit and process.poll() is None:
             if len(list(out.glob('part-*'))) > before:
