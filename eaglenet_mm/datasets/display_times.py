@@ -16,16 +16,21 @@ _MOST_ROUNDING = Fraction(1, 2000)
 _MOST_HELD_BACK = 16
 
 
-def decode_in_order(container: Any, stream: Any) -> Iterator[Any]:
+def decode_in_order(
+    container: Any, stream: Any, *, has_decoding_times: bool
+) -> Iterator[Any]:
     """Decode a stream, and put the times of its frames in order.
 
-    AVI has times of packets alone, which the decoder hands on with the frames.
-    Where these have another order than the packets (B-frames), their times go
-    back and forth, and each frame gets the earliest one left instead.
+    AVI, and what was made of it, has times of packets alone, which the decoder
+    hands on with the frames. Where these have another order than the packets
+    (B-frames), their times go back and forth, and each frame gets the earliest
+    one left instead.
 
     Args:
         container (av.container.InputContainer): Open file.
         stream (av.VideoStream): One of its video streams.
+        has_decoding_times (bool): Whether it is such a file, see
+            :class:`~eaglenet_mm.datasets.video_readers.packet_index.PacketIndex`.
 
     Yields:
         av.VideoFrame: In order of display.
@@ -33,10 +38,9 @@ def decode_in_order(container: Any, stream: Any) -> Iterator[Any]:
     Raises:
         av.FFmpegError, ValueError: If a packet cannot be decoded.
     """
-    has_packet_times = container.format.name == 'avi'
     times: list[int] = []
     for packet in container.demux(stream):
-        if has_packet_times and packet.pts is not None:
+        if has_decoding_times and packet.pts is not None:
             heapq.heappush(times, packet.pts)
         for frame in packet.decode():
             if times:
@@ -52,7 +56,7 @@ def sample_by_time(
     """Choose the frames on display at 0, 1 / fps, 2 / fps, ... seconds.
 
     A first frame between two of these times stands for the earlier one too.
-    Holds one frame at a time.
+    Holds three frames at most.
 
     Args:
         frames (Iterable[av.VideoFrame]): In order of display.
@@ -67,7 +71,7 @@ def sample_by_time(
     held: Any = None
     ticks: list[int] = []
     first = number = 0
-    for frame, tick in _with_ticks(frames, clock):
+    for tick, frame in clock.pair(frames):
         begin = tick * clock.time_base
         if held is None:
             first = max(math.floor((begin + _MOST_ROUNDING) * fps), 0)
@@ -85,21 +89,6 @@ def sample_by_time(
         stop = max(_count_until(end - _MOST_ROUNDING, fps), first + 1)
         if stop > number:
             yield held, range(number, stop)
-
-
-def _with_ticks(
-    frames: Iterable[Any], clock: Clock
-) -> Iterator[tuple[Any, int]]:
-    """Pair frames with when they come on display."""
-    frame: Any = None
-
-    def stamps() -> Iterator[int | None]:
-        nonlocal frame
-        for frame in frames:
-            yield frame.pts
-
-    for tick in clock.ticks(stamps()):
-        yield frame, tick
 
 
 def _count_until(time: Fraction, fps: Fraction) -> int:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from .display_times import decode_in_order, sample_by_time
 from .video_readers.base import VideoReadError
 from .video_readers.orientation import Orientation
-from .video_readers.packet_index import clock_of
+from .video_readers.packet_index import PacketIndex, index_packets
 from .video_readers.video_header import (
     header_of,
     open_container,
@@ -152,13 +152,13 @@ def _encode(source: str, file: Any, settings: CopySettings) -> int:
         av.open(file, 'w', format='mp4') as output,
     ):
         stream = _stream_to_copy(container, source)
-        clock = clock_of(container, header_of(container))
+        packets = _index(source)
         fps = Fraction(settings.fps)
         scale = _Scaler(settings)
         encoder: Any = None
         num_written = 0
-        frames = _decode(container, stream, source)
-        for frame, numbers in sample_by_time(frames, fps, clock):
+        frames = _decode(container, stream, source, packets)
+        for frame, numbers in sample_by_time(frames, fps, packets.clock):
             picture = scale(frame)
             if encoder is None:
                 encoder = _add_encoder(output, picture, settings)
@@ -194,13 +194,31 @@ def _stream_to_copy(container: Any, source: str) -> Any:
     return stream
 
 
-def _decode(container: Any, stream: Any, source: str) -> Iterator[Any]:
+def _index(source: str) -> PacketIndex:
+    """Learn from the packets what the times of the frames mean."""
+    import av
+
+    with open_container(source, source) as container:
+        try:
+            return index_packets(container, header_of(container))
+        except av.FFmpegError as err:
+            raise VideoReadError(
+                f'{source}: going through its packets failed ({err}). '
+                'Download or encode the file again, or leave it out.'
+            ) from err
+
+
+def _decode(
+    container: Any, stream: Any, source: str, packets: PacketIndex
+) -> Iterator[Any]:
     """Yield the frames; a part of a video is no copy, so errors end it."""
     import av
 
     number = 0
     try:
-        for frame in decode_in_order(container, stream):
+        for frame in decode_in_order(
+            container, stream, has_decoding_times=packets.has_decoding_times
+        ):
             number += 1
             yield frame
     except (av.FFmpegError, ValueError) as err:

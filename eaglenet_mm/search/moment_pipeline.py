@@ -275,7 +275,7 @@ class _SegmentPass:
         self._pipeline = pipeline
         self._path = path
         self._segment = segment
-        self._done = 0.0  # seconds
+        self._begin = self._done = 0.0  # seconds
         self._num_finished = 0
         self.duration = 0.0
         self.error = ''
@@ -302,7 +302,8 @@ class _SegmentPass:
         """Read to the end, anew where the file is not as it says."""
         surprises, finished_before = 0, -1
         while True:
-            self.duration = reader.timeline.duration
+            timeline = reader.timeline
+            self._begin, self.duration = timeline.begin, timeline.duration
             segments = self._choose(opened, choosing)
             try:
                 yield from self._stream(reader, segments)
@@ -332,7 +333,9 @@ class _SegmentPass:
     ) -> deque[_Segment]:
         """Cut what is not done yet; segments without a frame are left out."""
         segments: deque[_Segment] = deque()
-        for start, end in cut_segments(self.duration, self._segment):
+        for start, end in cut_segments(
+            self.duration, self._segment, begin=self._begin
+        ):
             if end <= self._done:
                 continue
             span = max(start, self._done), end

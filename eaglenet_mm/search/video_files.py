@@ -143,14 +143,18 @@ def _below(folder: Path) -> Iterable[str]:
                 yield path
 
 
-def cut_segments(duration: float, segment: float) -> list[tuple[float, float]]:
+def cut_segments(
+    duration: float, segment: float, *, begin: float = 0.0
+) -> list[tuple[float, float]]:
     """Cut a video into segments of equal length.
 
     A rest of less than half a segment belongs to the last one.
 
     Args:
-        duration (float): Seconds of the video.
+        duration (float): Second at which the video ends.
         segment (float): Seconds of a segment, positive.
+        begin (float): Second at which the video begins; segments before that
+            are left out. Defaults to 0.
 
     Returns:
         list[tuple[float, float]]: First second and end of each; one at least.
@@ -160,6 +164,6 @@ def cut_segments(duration: float, segment: float) -> list[tuple[float, float]]:
         [(0.0, 10.0), (10.0, 24.0)]
     """
     count = max(1, int(duration / segment + 0.5))
-    ends = [segment * (number + 1) for number in range(count - 1)]
-    edges = [0.0, *map(float, ends), float(duration)]
-    return list(pairwise(edges))
+    first = min(max(0, int(begin / segment)), count - 1)
+    edges = [float(segment * number) for number in range(first, count)]
+    return list(pairwise([*edges, float(duration)]))

@@ -27,13 +27,7 @@ def sample_numbers(times, fps=3, duration=0, step=1, may_jump=False, zero=0):
         for number, time in enumerate(times)
     ]
     clock = Clock(
-        SimpleNamespace(
-            start_time=zero * 1000,
-            format=SimpleNamespace(flags=0x200 * may_jump),
-        ),
-        SimpleNamespace(time_base=MILLISECOND),
-        1 / Fraction(step),
-        counts_from_zero=False,
+        MILLISECOND, 1 / Fraction(step), zero=zero, may_jump=may_jump
     )
     pairs = list(sample_by_time(frames, Fraction(fps), clock))
     kept = [(number, frame.number) for frame, many in pairs for number in many]
@@ -140,7 +134,11 @@ def test_times_of_b_frames(write_clip, frame_numbers, codec, ending):
     path = write_clip(f'a.{ending}', 30, codec=codec, options=options)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        frames = list(decode_in_order(container, stream))
+        frames = list(
+            decode_in_order(
+                container, stream, has_decoding_times=ending == 'avi'
+            )
+        )
     assert 3 in {int(frame.pict_type) for frame in frames}  # FFmpeg's B
     times = [frame.time - frames[0].time for frame in frames]
     assert times == pytest.approx([number / 10 for number in range(30)])
@@ -154,10 +152,9 @@ def test_packets_without_a_frame_do_not_put_off_the_times_for_long():
         return SimpleNamespace(pts=time, decode=lambda: [frame] * has_frame)
 
     packets = [packet(time, time == 0 or time > 500) for time in range(600)]
-    container = SimpleNamespace(
-        format=SimpleNamespace(name='avi'), demux=lambda stream: packets
-    )
-    times = [frame.pts for frame in decode_in_order(container, None)]
+    container = SimpleNamespace(demux=lambda stream: packets)
+    frames = decode_in_order(container, None, has_decoding_times=True)
+    times = [frame.pts for frame in frames]
     assert len(times) == 100
     assert times[0] == 0
     assert times == sorted(times)

@@ -127,3 +127,14 @@ def test_segments(
     duration: float, segment: float, expected: list[tuple[float, float]]
 ) -> None:
     assert cut_segments(duration, segment) == expected
+
+
+def test_segments_of_a_late_video() -> None:
+    """A recording may begin at the time of day, in seconds since 1970."""
+    late = 1.6e9
+    assert cut_segments(late + 26, 10, begin=late + 3) == [
+        (late, late + 10),
+        (late + 10, late + 20),
+        (late + 20, late + 26),
+    ]
+    assert cut_segments(13, 10, begin=12) == [(0, 13)]

@@ -46,7 +46,7 @@ class DecordReader(VideoReader):
             ) from err
         # DECORDError derives from Exception alone
         self._failure = (RuntimeError, decord.DECORDError)
-        facts = refuse_wrong_frames(source, self.path, 'decord')
+        facts = refuse_wrong_frames(source, self.path, 'decord', self._step)
         self._timeline = facts.timeline
         self.pixel_aspect, self.time_note = facts.pixel_aspect, facts.time_note
         # a name with a colon would be taken for an address
@@ -72,6 +72,11 @@ class DecordReader(VideoReader):
     def timeline(self) -> Timeline:
         """Timeline: When frames are shown, by PyAV."""
         return self._timeline
+
+    @property
+    def has_variable_rate(self) -> bool:
+        """bool: Whether the steps between frames differ."""
+        return self._timeline.is_variable
 
     def get_batch(
         self, indices: Sequence[int], each: EachFrame | None = None

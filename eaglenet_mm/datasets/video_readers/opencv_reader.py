@@ -17,7 +17,7 @@ from .base import EachFrame, VideoReader, VideoReadError
 from .colours import describe_colours, taken_for
 from .orientation import Orientation
 from .pyav_reader import PyAVReader
-from .timeline import Timeline
+from .timeline import Clock, Timeline
 
 # Mean difference of grey levels; other roundings of colour give up to 2.
 _SAME_PICTURE = 6
@@ -31,7 +31,8 @@ class OpenCVReader(VideoReader):
     convert a frame (interlaced video, in some versions) it delivers a black
     one or rubbish, without an error. Where PyAV is installed, interlaced
     videos are refused, and those of whose batch the first frame is another
-    than PyAV's.
+    than PyAV's. Without PyAV, seconds count from the first frame, since OpenCV
+    does not say when that is shown.
 
     Args:
         source (str | bytes): Path of the file, or its content, which goes
@@ -56,7 +57,7 @@ class OpenCVReader(VideoReader):
         try:
             with self._open() as capture:
                 self._read_header(capture)
-        except VideoReadError:
+        except BaseException:
             self.close()
             raise
 
@@ -68,6 +69,7 @@ class OpenCVReader(VideoReader):
         if reported <= 0:  # a header without a length gives rubbish
             reported = 0
             while capture.grab():
+                self._step()
                 reported += 1
         self.num_frames = self.num_frames_reported = reported
         sides = [
@@ -83,9 +85,7 @@ class OpenCVReader(VideoReader):
         """Timeline: When frames are shown: by PyAV if installed."""
         if self._timeline is None:
             if find_spec('av') is not None:
-                with closing(
-                    PyAVReader(self.source, name=self.path)
-                ) as reader:
+                with closing(self._pyav()) as reader:
                     reader.measure()
                     self._timeline = reader.timeline
                     self.time_note = reader.time_note
@@ -93,6 +93,14 @@ class OpenCVReader(VideoReader):
                 self._timeline = self._measure()
             self.num_frames = len(self._timeline)
         return self._timeline
+
+    @property
+    def has_variable_rate(self) -> bool:
+        """bool: Whether the steps between frames differ, as far as read."""
+        if self._timeline is not None:
+            return self._timeline.is_variable
+        ticks = [round(1_000_000 * second) for second in self._seconds]
+        return Timeline(ticks, Fraction(1, 1_000_000), 0).is_variable
 
     def get_batch(
         self, indices: Sequence[int], each: EachFrame | None = None
@@ -151,15 +159,14 @@ class OpenCVReader(VideoReader):
 
     def _measure(self) -> Timeline:
         """Read the times of all frames, which count from the first one."""
-        ticks: list[int] = []
+        stamps: list[int | None] = []
         with self._open() as capture:
             while capture.grab():
                 self._step()
-                microseconds = round(1000 * capture.get(cv2.CAP_PROP_POS_MSEC))
-                ticks.append(max([microseconds, *ticks[-1:]]))
-        step = round(1_000_000 / self.fps) if self.fps else 40_000
-        end = ticks[-1] + step if ticks else 0
-        return Timeline(ticks, Fraction(1, 1_000_000), end)
+                milliseconds = capture.get(cv2.CAP_PROP_POS_MSEC)
+                stamps.append(round(1000 * milliseconds))
+        clock = Clock(Fraction(1, 1_000_000), self.fps)
+        return clock.timeline(list(clock.ticks(stamps)), None)
 
     def close(self) -> None:
         """Remove the temporary file: others are open only while read."""
@@ -182,11 +189,15 @@ class OpenCVReader(VideoReader):
         finally:
             capture.release()
 
+    def _pyav(self) -> PyAVReader:
+        """Open the same file with PyAV; its progress counts as this one's."""
+        return PyAVReader(self.source, name=self.path, on_step=self._step)
+
     def _compare(self, number: int, image: np.ndarray) -> None:
         """Refuse a frame that is nothing like the one PyAV delivers."""
         if find_spec('av') is None:
             return
-        with closing(PyAVReader(self.source, name=self.path)) as reader:
+        with closing(self._pyav()) as reader:
             reader.follows_release = self.follows_release
             other = reader.get_batch([number])[0]
             reason = ''

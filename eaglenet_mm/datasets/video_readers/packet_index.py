@@ -3,6 +3,7 @@
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +16,8 @@ from .video_header import VideoHeader, video_stream
 _ONE_FRAME_A_PACKET = frozenset({'h264', 'vp9'})
 
 
+# FFmpeg's AVFMT_TS_DISCONT
+_CLOCK_MAY_JUMP = 0x0200
 # The bit of the first byte of VP8 that says whether a frame is shown.
 _SHOWN_IN_VP8 = 0x10
 
@@ -34,6 +37,9 @@ class PacketIndex:
             other frame needs.
         timeline (Timeline): Of the frames that the packets should give;
             certain where ``is_trusted``.
+        clock (Clock): Of the stream.
+        has_decoding_times (bool): Whether the times are those of decoding,
+            although the decoder puts frames into another order.
     """
 
     num_packets: int
@@ -42,6 +48,8 @@ class PacketIndex:
     is_trusted: bool
     can_skip: bool
     timeline: Timeline
+    clock: Clock
+    has_decoding_times: bool = False
 
     @cached_property
     def key_set(self) -> frozenset[int]:
@@ -84,15 +92,22 @@ def index_packets(
         nothing is to be cut off, and the header counts as many.
     """
     stream = video_stream(container)
-    clock = clock_of(container, header)
     in_h264 = IDRFinder(stream) if header.codec == 'h264' else None
     times: list[int | None] = []
     shown: list[tuple[int | None, int | None]] = []
     keys: list[int] = []
     durations: dict[int | None, int | None] = {}
     whole = closed = True
-    for packet in container.demux(stream):
+    others: list[int] = []
+    # where clocks may jump, sound tells a jump from a pause
+    every = () if _may_jump(container) else (stream,)
+    for packet in container.demux(*every):
         on_packet()
+        if packet.stream is not stream:
+            if packet.pts is not None:
+                seconds = packet.pts * packet.time_base
+                others.append(round(seconds / stream.time_base))
+            continue
         if not packet.size:
             continue
         whole = whole and not (packet.is_corrupt or packet.is_discard)
@@ -118,6 +133,7 @@ def index_packets(
         and times[0] == keys[0] == known[0]
         and _order_fits(times, known, stream.codec_context.has_b_frames)
     )
+    clock = clock_of(container, header, sorted(others))
     stamps = clock.in_display_order(shown)
     reordered = 'mp4' in header.container and times != known
     timeline = clock.timeline(
@@ -133,25 +149,48 @@ def index_packets(
         is_trusted=trusted,
         can_skip=header.codec == 'h264',
         timeline=timeline,
+        clock=clock,
+        has_decoding_times=(
+            header.container == 'avi'
+            or (
+                bool(stream.codec_context.has_b_frames)
+                and times == known
+                and len(known) > 2
+            )
+        ),
     )
 
 
-def clock_of(container: Any, header: VideoHeader) -> Clock:
+def clock_of(
+    container: Any, header: VideoHeader, other_times: Sequence[int] = ()
+) -> Clock:
     """Make the clock of the first video stream.
 
     Args:
         container (av.container.InputContainer): Open.
         header (VideoHeader): What it says.
+        other_times (Sequence[int]): See :class:`Clock`.
 
     Returns:
         Clock: Turns its time stamps into those of the presentation.
     """
+    time_base = Fraction(video_stream(container).time_base)
+    zero = 0
+    # others count from the beginning of their earliest stream
+    if not header.is_mov_or_matroska and container.start_time is not None:
+        zero = round(Fraction(container.start_time, 1_000_000) / time_base)
     return Clock(
-        container,
-        video_stream(container),
+        time_base,
         header.fps,
-        counts_from_zero=header.is_mov_or_matroska,
+        zero=zero,
+        may_jump=_may_jump(container),
+        other_times=other_times,
     )
+
+
+def _may_jump(container: Any) -> bool:
+    """Whether the format allows clocks that start anew."""
+    return bool(int(container.format.flags) & _CLOCK_MAY_JUMP)
 
 
 def _is_shown(packet: Any, codec: str) -> bool:

@@ -1,7 +1,7 @@
 """Exact reader on PyAV, for every container FFmpeg knows."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
@@ -15,7 +15,7 @@ from .base import EachFrame, VideoReader, VideoReadError, VideoTimelineError
 from .colours import describe_colours
 from .orientation import Orientation
 from .packet_index import PacketIndex, clock_of, index_packets
-from .timeline import Timeline
+from .timeline import Clock, Timeline
 from .video_header import (
     VideoHeader,
     header_of,
@@ -43,6 +43,8 @@ class PyAVReader(VideoReader):
         name (str): What messages call it. Defaults to the path.
         num_threads (int): Threads of the decoder, 0 for all cores. Defaults
             to 1: loader workers already fill the processors.
+        on_step (Callable, optional): Called for each packet and frame; may
+            raise to stop. Defaults to None.
 
     Raises:
         ImportError: If PyAV is missing.
@@ -50,9 +52,15 @@ class PyAVReader(VideoReader):
     """
 
     def __init__(
-        self, source: str | bytes, *, name: str = '', num_threads: int = 1
+        self,
+        source: str | bytes,
+        *,
+        name: str = '',
+        num_threads: int = 1,
+        on_step: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(source, name=name)
+        self._on_step = on_step
         self._num_threads = num_threads
         self._container: Any = self._open()
         self._index: PacketIndex | None = None
@@ -60,10 +68,12 @@ class PyAVReader(VideoReader):
         self._decoded: list[int] = []  # ticks, as far as read in order
         self._begins_right: bool | None = None
         self._orientation: Orientation | None = None
+        stream = video_stream(self._container)
+        # decoding may change what the stream says
+        self._size = dict(width=stream.width, height=stream.height)
         try:
             self.header = header_of(self._container)
             self.fps = self.header.fps
-            self._clock = clock_of(self._container, self.header)
             self.num_frames = (
                 self.header.num_frames or self._packets().num_packets
             )
@@ -90,7 +100,9 @@ class PyAVReader(VideoReader):
         """
         if not self._packets().is_trusted:
             self._decoded = []
-            self._measure(self._decoded, None, self._decode_with_ticks())
+            self._measure(
+                self._decoded, None, self._clock().pair(self.decode())
+            )
 
     def get_batch(
         self, indices: Sequence[int], each: EachFrame | None = None
@@ -108,7 +120,7 @@ class PyAVReader(VideoReader):
         """Decode frames in one pass; see :meth:`VideoReader.stream`."""
         self._check_indices(indices)
         left = set(indices)
-        convert = _Converter(video_stream(self._container), self.path)
+        convert = _Converter(self._size, self.path)
         # asking for the timeline makes reading in order compare with it
         if len(self.timeline) > max(left):
             for number, frame in self._seek(indices):
@@ -121,7 +133,7 @@ class PyAVReader(VideoReader):
     def frame_times(self, indices: Sequence[int]) -> list[float]:
         """Say when frames are shown, by their own time stamps if known."""
         if max(indices) < len(self._decoded):
-            base = self._clock.time_base
+            base = self._clock().time_base
             return [float(self._decoded[index] * base) for index in indices]
         packets = self._index
         timeline = self._timeline
@@ -134,10 +146,10 @@ class PyAVReader(VideoReader):
     @property
     def has_variable_rate(self) -> bool:
         """bool: Whether the steps between frames differ, as far as known."""
-        packets = self._index
-        if packets is not None:
-            return packets.timeline.is_variable
-        return Timeline(self._decoded, self._clock.time_base, 0).is_variable
+        if self._index is not None:
+            return self._index.timeline.is_variable
+        base = self._clock().time_base
+        return Timeline(self._decoded, base, 0).is_variable
 
     def others_are_exact(self) -> bool:
         """Whether readers that seek on their own deliver the right frames.
@@ -209,15 +221,30 @@ class PyAVReader(VideoReader):
                 ) from err
         return self._index
 
+    def _clock(self) -> Clock:
+        """What its time stamps mean, as far as known."""
+        if self._index is not None:
+            return self._index.clock
+        return clock_of(self._container, self.header)
+
+    def _step(self) -> None:
+        """Count for who waits for this reader, or for one that uses it."""
+        super()._step()
+        if self._on_step is not None:
+            self._on_step()
+
     def _set_timeline(self, timeline: Timeline) -> None:
         """Take a timeline, and note where the header promises more."""
         self._timeline = timeline
         self.time_note = ''
-        if not timeline:
-            return
-        promised = self.header.video_duration
-        found = timeline.duration
-        if promised - found <= _DURATION_SLACK or self._others_go_on(promised):
+        promised, found = self.header.video_duration, timeline.duration
+        # FLV does not say how long the last frame is shown
+        slack = max(_DURATION_SLACK, timeline.longest_step)
+        if (
+            not timeline
+            or promised - found <= slack
+            or self._others_go_on(promised)
+        ):
             return
         self.time_note = (
             f'the header promises {promised:.1f} seconds, but the video ends '
@@ -232,14 +259,15 @@ class PyAVReader(VideoReader):
             for packet in container.demux():
                 self._step()
                 if packet.stream is not video and packet.pts is not None:
-                    ends.append(float(packet.pts * packet.time_base))
+                    end = packet.pts + (packet.duration or 0)
+                    ends.append(float(end * packet.time_base))
             return max(ends) > promised - _DURATION_SLACK
 
     def _collect(
         self, frames: Iterator[tuple[int, Any]], each: EachFrame | None
     ) -> dict[int, np.ndarray]:
         """Convert frames, and keep them or what is made of them."""
-        convert = _Converter(video_stream(self._container), self.path)
+        convert = _Converter(self._size, self.path)
         kept: dict[int, np.ndarray] = {}
         for number, frame in frames:
             image = convert(frame, self.orientation())
@@ -337,7 +365,7 @@ class PyAVReader(VideoReader):
         """Decode from the first frame on, and compare with the timeline."""
         wanted, last = set(indices), max(indices)
         planned = self._timeline
-        frames = self._decode_with_ticks()
+        frames = self._clock().pair(self.decode())
         self._decoded = ticks = []
         frame = None
         for number, (tick, frame) in enumerate(frames):
@@ -359,18 +387,6 @@ class PyAVReader(VideoReader):
         self._measure(ticks, frame, frames)
         raise error
 
-    def _decode_with_ticks(self) -> Iterator[tuple[int, Any]]:
-        """Yield all frames in order of display, with their times."""
-        held: list[Any] = []
-
-        def stamps() -> Iterator[int | None]:
-            for frame in self.decode():
-                held.append(frame)
-                yield frame.pts
-
-        for tick in self._clock.ticks(stamps()):
-            yield tick, held.pop()
-
     def _measure(
         self, ticks: list[int], last: Any, frames: Iterator[tuple[int, Any]]
     ) -> None:
@@ -383,7 +399,7 @@ class PyAVReader(VideoReader):
         duration = getattr(last, 'duration', None)
         if plan.ticks[-1:] == ticks[-1:]:
             duration = plan.end - plan.ticks[-1] if ticks else None
-        self._set_timeline(self._clock.timeline(ticks, duration))
+        self._set_timeline(self._clock().timeline(ticks, duration))
         self.num_frames = len(ticks)
 
     def decode(self) -> Iterator[Any]:
@@ -397,7 +413,9 @@ class PyAVReader(VideoReader):
         with self._open() as container:
             try:
                 for frame in decode_in_order(
-                    container, video_stream(container)
+                    container,
+                    video_stream(container),
+                    has_decoding_times=self._has_decoding_times(),
                 ):
                     self._step()
                     yield frame
@@ -406,6 +424,12 @@ class PyAVReader(VideoReader):
                     f'{self.path}: decoding failed ({err}). Copy or encode '
                     'the file again, or leave it out.'
                 ) from err
+
+    def _has_decoding_times(self) -> bool:
+        """Whether frames come with times of packets in another order."""
+        if self._index is not None:
+            return self._index.has_decoding_times
+        return self.header.container == 'avi'
 
     def _open(self) -> Any:
         """Open the file and set the threads of its decoder."""
@@ -440,7 +464,7 @@ class TrustedFacts:
 
 
 def refuse_wrong_frames(
-    source: str | bytes, name: str, reader: str
+    source: str | bytes, name: str, reader: str, on_step: Callable[[], None]
 ) -> TrustedFacts:
     """Refuse a file of which another reader may deliver wrong frames.
 
@@ -448,6 +472,7 @@ def refuse_wrong_frames(
         source (str | bytes): Path of the file, or its content.
         name (str): What messages call it.
         reader (str): What messages call the reader.
+        on_step (Callable): See :class:`PyAVReader`.
 
     Returns:
         TrustedFacts: Of a file that is none of these.
@@ -456,7 +481,7 @@ def refuse_wrong_frames(
         ImportError: If PyAV is missing.
         VideoReadError: If it is no video, or one of these.
     """
-    with closing(PyAVReader(source, name=name)) as trusted:
+    with closing(PyAVReader(source, name=name, on_step=on_step)) as trusted:
         header = trusted.header
         if not trusted.others_are_exact():
             raise VideoReadError(
@@ -478,8 +503,8 @@ class _Converter:
     A stream may change its size; batches need one, whatever is asked for.
     """
 
-    def __init__(self, stream: Any, path: str) -> None:
-        self._size = dict(width=stream.width, height=stream.height)
+    def __init__(self, size: dict[str, int], path: str) -> None:
+        self._size = size
         self._path = path
 
     def __call__(self, frame: Any, orientation: Orientation) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import pairwise
@@ -12,8 +13,6 @@ from typing import Any
 #: clock may start anew (MPEG-TS, MPEG-PS) and in all others.
 _LONGEST_STEP_OF_BROADCASTS = 10
 _LONGEST_STEP = 3600
-# FFmpeg's AVFMT_TS_DISCONT
-_CLOCK_MAY_JUMP = 0x0200
 # Seconds by which a stored time may lie behind the true one: Matroska and FLV
 # round to milliseconds.
 _MOST_ROUNDING = Fraction(1, 2000)
@@ -118,6 +117,12 @@ class Timeline:
         return float(self.end * self.time_base)
 
     @property
+    def longest_step(self) -> float:
+        """float: Seconds from a frame to the next, at most."""
+        steps = (later - earlier for earlier, later in pairwise(self.ticks))
+        return float(max(steps, default=0) * self.time_base)
+
+    @property
     def is_variable(self) -> bool:
         """bool: Whether the steps between frames differ."""
         steps = {later - earlier for earlier, later in pairwise(self.ticks)}
@@ -129,36 +134,42 @@ class Timeline:
 class Clock:
     """Turns time stamps of a stream into ticks from the presentation's start.
 
-    A time that is missing, goes back or jumps too far (by over 10 seconds in
-    formats whose clock may start anew, by over an hour elsewhere) counts as
-    the nominal step behind the one before.
+    A time that is missing, goes back or jumps too far counts as the nominal
+    step behind the one before. A single wrong one does not move those behind
+    it.
 
     Args:
-        container (av.container.InputContainer): Open file.
-        stream (av.VideoStream): One of its streams.
+        time_base (Fraction): Seconds of a tick.
         fps (Fraction): Rate whose inverse is the nominal step; 0 if unknown.
-        counts_from_zero (bool): Whether zero of the file is the start of the
-            presentation; else the beginning of the earliest stream is.
+        zero (int): Time stamp at which the presentation starts. Defaults to
+            0.
+        may_jump (bool): Whether clocks of the format may start anew, so that
+            a step of over 10 seconds is too far; else one of over an hour is.
+            Defaults to False.
+        other_times (Sequence[int]): Time stamps of other streams, such as
+            sound, ascending. Where these go on, a long step is a pause.
+
+    Attributes:
+        nominal_step (int): Ticks from a frame to the next.
+        longest_step (int): Ticks of a step that is not too far.
     """
 
     def __init__(
         self,
-        container: Any,
-        stream: Any,
+        time_base: Fraction,
         fps: Fraction,
         *,
-        counts_from_zero: bool,
+        zero: int = 0,
+        may_jump: bool = False,
+        other_times: Sequence[int] = (),
     ) -> None:
-        self.time_base = Fraction(stream.time_base)
+        self.time_base = Fraction(time_base)
         rate = fps if fps > 0 else Fraction(25)
         self.nominal_step = max(1, round(1 / (rate * self.time_base)))
-        jumps = int(container.format.flags) & _CLOCK_MAY_JUMP
-        longest = _LONGEST_STEP_OF_BROADCASTS if jumps else _LONGEST_STEP
+        longest = _LONGEST_STEP_OF_BROADCASTS if may_jump else _LONGEST_STEP
         self.longest_step = int(longest / self.time_base)
-        self.zero = 0
-        if not counts_from_zero and container.start_time is not None:
-            begin = Fraction(container.start_time, 1_000_000)
-            self.zero = round(begin / self.time_base)
+        self.zero = zero
+        self._other_times = other_times
 
     def ticks(self, stamps: Iterable[int | None]) -> Iterator[int]:
         """Put the time stamps of frames in order of display right.
@@ -171,20 +182,87 @@ class Clock:
             int: Ticks from the start of the presentation, ascending.
         """
         tick = 0
-        before: int | None = None
-        for number, stamp in enumerate(stamps):
-            if number == 0:
-                tick = 0 if stamp is None else stamp - self.zero
-            elif stamp is None or before is None:
-                tick += self.nominal_step
+        offset, earlier = -self.zero, None
+        is_first, was_missing = True, False
+        for stamp in self._without_outliers(stamps):
+            if stamp is None:
+                tick += 0 if is_first else self.nominal_step
+            elif is_first:
+                tick = stamp + offset
             else:
-                step = stamp - before
-                sound = 0 <= step <= self.longest_step
-                tick += step if sound else self.nominal_step
-            before = stamp if stamp is not None else before
-            if stamp is None and before is not None:
-                before += self.nominal_step
+                if earlier is not None and self._is_sound(
+                    stamp + earlier - tick
+                ):
+                    offset, earlier = earlier, None  # it was one wrong stamp
+                step = stamp + offset - tick
+                if was_missing and -self.nominal_step <= step < 0:
+                    step = 0  # steps differ from the nominal one
+                if self._is_sound(step) or self._is_pause(stamp, step):
+                    tick += step
+                else:
+                    tick += self.nominal_step
+                    offset, earlier = tick - stamp, offset
+            is_first, was_missing = False, stamp is None
             yield tick
+
+    def pair(self, frames: Iterable[Any]) -> Iterator[tuple[int, Any]]:
+        """Pair frames with their ticks.
+
+        Args:
+            frames (Iterable[av.VideoFrame]): In order of display.
+
+        Yields:
+            tuple[int, av.VideoFrame]: When it is shown, and a frame. Holds two
+            at most.
+        """
+        waiting: deque[Any] = deque()
+
+        def stamps() -> Iterator[int | None]:
+            for frame in frames:
+                waiting.append(frame)
+                yield frame.pts
+
+        for tick in self.ticks(stamps()):
+            yield tick, waiting.popleft()
+
+    def _without_outliers(
+        self, stamps: Iterable[int | None]
+    ) -> Iterator[int | None]:
+        """Drop a stamp that lies ahead of the next, which is in order."""
+        before: int | None = None
+        ahead: int | None = None
+        for stamp in stamps:
+            if ahead is not None:
+                assert before is not None
+                is_wrong = stamp is not None and before <= stamp < ahead
+                yield None if is_wrong else ahead
+                before = before if is_wrong else ahead
+                ahead = None
+            if (
+                before is not None
+                and stamp is not None
+                and stamp - before > 2 * self.nominal_step
+            ):
+                ahead = stamp  # the next frame tells
+                continue
+            yield stamp
+            before = before if stamp is None else stamp
+        if ahead is not None:
+            yield ahead
+
+    def _is_sound(self, step: int) -> bool:
+        return 0 <= step <= self.longest_step
+
+    def _is_pause(self, stamp: int, step: int) -> bool:
+        """Whether other streams go on during a long step."""
+        if step < 0 or not self._other_times:
+            return False
+        begin, end = (
+            bisect_right(self._other_times, time)
+            for time in (stamp - step, stamp)
+        )
+        inside = [stamp - step, *self._other_times[begin:end], stamp]
+        return all(self._is_sound(b - a) for a, b in pairwise(inside))
 
     def timeline(
         self,

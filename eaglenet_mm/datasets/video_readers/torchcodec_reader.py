@@ -37,12 +37,10 @@ class TorchCodecReader(VideoReader):
             from torchcodec.decoders import VideoDecoder
         # without FFmpeg's libraries it raises RuntimeError
         except (ImportError, RuntimeError, OSError) as err:
-            raise ImportError(
-                "Reading videos with torchcodec needs the package 'torchcodec'"
-                ' and the libraries of FFmpeg. Install both, or set '
-                f"backend='auto' in OpenVideo. ({str(err).strip()[:200]})"
-            ) from err
-        facts = refuse_wrong_frames(source, self.path, 'torchcodec')
+            raise _lacks_library(err) from err
+        facts = refuse_wrong_frames(
+            source, self.path, 'torchcodec', self._step
+        )
         try:
             self._decoder = VideoDecoder(
                 source,
@@ -52,6 +50,8 @@ class TorchCodecReader(VideoReader):
             )
             self.num_frames = len(self._decoder)
         except (RuntimeError, ValueError, IndexError) as err:
+            if 'libtorchcodec' in str(err):  # its last releases load it here
+                raise _lacks_library(err) from err
             raise VideoReadError(
                 f'{self.path}: expected a video, but torchcodec cannot open '
                 f'it ({str(err).strip()[:200]}). Encode the file again, leave '
@@ -68,6 +68,11 @@ class TorchCodecReader(VideoReader):
     def timeline(self) -> Timeline:
         """Timeline: When frames are shown, by PyAV."""
         return self._timeline
+
+    @property
+    def has_variable_rate(self) -> bool:
+        """bool: Whether the steps between frames differ."""
+        return self._timeline.is_variable
 
     def get_batch(
         self, indices: Sequence[int], each: EachFrame | None = None
@@ -90,3 +95,11 @@ class TorchCodecReader(VideoReader):
     def close(self) -> None:
         """Release the file."""
         self.__dict__.pop('_decoder', None)  # twice does no harm
+
+
+def _lacks_library(err: Exception) -> ImportError:
+    return ImportError(
+        "Reading videos with torchcodec needs the package 'torchcodec' and "
+        'the libraries of FFmpeg. Install both, or set '
+        f"backend='auto' in OpenVideo. ({str(err).strip()[:200]})"
+    )

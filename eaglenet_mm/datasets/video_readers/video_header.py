@@ -100,10 +100,13 @@ def _video_duration(container: Any, stream: Any) -> float:
     """Read at which second the video ends; others than these guess it."""
     if not set(container.format.name.split(',')) & _STATES_DURATION:
         return 0.0
-    if stream.duration:
-        begin = stream.start_time or 0
-        return float((begin + stream.duration) * stream.time_base)
-    return max(container.duration or 0, 0) / 1_000_000
+    whole = max(container.duration or 0, 0) / 1_000_000
+    if not stream.duration:
+        return whole
+    # of fragments and some edit lists, the start is in both
+    begin = stream.start_time or 0
+    end = float((begin + stream.duration) * stream.time_base)
+    return min(end, whole) if whole else end
 
 
 def open_container(source: str | bytes, name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import accumulate
@@ -15,12 +16,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eaglenet_mm.datasets import DecodeFrames, OpenVideo, SampleFrames
+from eaglenet_mm.datasets.video_compression import compress_video
 from eaglenet_mm.datasets.video_readers import (
     PyAVReader,
     VideoReadError,
     VideoSamplingError,
     VideoTimelineError,
     open_video,
+    opencv_reader,
 )
 from tests.datasets.video_readers import made_videos as made
 from tests.datasets.video_readers.backends import usable
@@ -114,9 +117,9 @@ def check(video: MadeVideo, backend: str) -> bool:
         assert read_numbers(found['frames']) == [
             video.numbers[i] for i in expected
         ]
-        for index, time in zip(expected, found['frame_times'], strict=True):
+        for index, told in zip(expected, found['frame_times'], strict=True):
             shown = max(video.times[index], part.get('start', 0))
-            assert time == pytest.approx(float(shown), abs=slack)
+            assert told == pytest.approx(float(shown), abs=slack)
     return True
 
 
@@ -235,3 +238,110 @@ def test_no_frame_in_the_span(tmp_path: Path, start: int, end: int) -> None:
         VideoSamplingError, match=f'between {start} and {end} seconds'
     ):
         sample(video, 'pyav', start=start, end=end)
+
+
+@pytest.mark.parametrize('suffix', ['.mp4', '.mkv', '.flv', '.ts'])
+def test_times_of_decoding_in_the_place_of_display(
+    tmp_path: Path, suffix: str
+) -> None:
+    """As in what was copied from AVI: B frames would count twice."""
+    source = made.write_constant(
+        tmp_path / 'a.mp4', 60, options={'bf': '2', 'b_strategy': '0'}
+    )
+    path = tmp_path / f'copy{suffix}'
+    with (
+        av.open(str(source.path)) as old,
+        av.open(str(path), 'w') as new,
+    ):
+        stream = new.add_stream_from_template(old.streams.video[0])
+        numbers = iter(range(60))
+        for packet in old.demux(video=0):
+            if packet.size:
+                packet.pts = packet.dts = next(numbers) * packet.duration
+                packet.stream = stream
+                new.mux(packet)
+    for backend in ('pyav', 'opencv'):
+        with open_video(str(path), backend=backend) as reader:
+            assert reader.timeline.duration == pytest.approx(6, abs=0.15)
+        item = OpenVideo(backend=backend)(
+            dict(video_id='v', video=str(path), start=2, end=4)
+        )
+        found = DecodeFrames()(SampleFrames(9, 2, mode='clean')(item))
+        assert read_numbers(found['frames']) == [20, 25, 30, 35]
+    assert compress_video(path, tmp_path / 'small.mp4', fps=3) == 18
+
+
+def test_a_pause_of_a_broadcast_with_sound(tmp_path: Path) -> None:
+    times = [Fraction(n, 10) for n in (*range(20), *range(200, 220))]
+    video = made.write_video(tmp_path / 'a.ts', times, sound=True, rate=10)
+    with open_video(str(video.path)) as reader:
+        assert reader.timeline.duration == pytest.approx(22, abs=0.3)
+        assert reader.timeline.seconds(20) == pytest.approx(20, abs=0.1)
+    assert compress_video(video.path, tmp_path / 'small.mp4') in (66, 67)
+
+
+@pytest.mark.parametrize('backend', ['pyav', 'opencv', 'decord'])
+def test_all_readers_know_variable_rates(tmp_path: Path, backend: str) -> None:
+    video = made.fast_then_slow(tmp_path / 'a.mp4')
+    even = made.write_constant(tmp_path / 'b.mp4')
+    with open_video(str(video.path), backend=backend) as reader:
+        reader.get_batch([310])
+        assert reader.has_variable_rate
+    with open_video(str(even.path), backend=backend) as reader:
+        reader.get_batch([30])
+        assert not reader.has_variable_rate
+
+
+def test_time_limits_count_the_progress_of_readers_within(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenCV's times and first pictures are PyAV's."""
+    video = made.write_constant(tmp_path / 'a.mp4', codec='libx265')
+    step = PyAVReader._step
+    monkeypatch.setattr(
+        PyAVReader, '_step', lambda self: (time.sleep(0.02), step(self))
+    )
+    with open_video(
+        str(video.path), backend='opencv', time_limit=0.6
+    ) as reader:
+        assert len(reader.timeline) == 40
+        assert read_numbers(reader.get_batch([39])) == [39]
+
+
+def test_opencv_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seconds count from the first frame, and clocks may start anew."""
+    video = made.joined_ts(tmp_path / 'a.ts', count=20)
+    monkeypatch.setattr(opencv_reader, 'find_spec', lambda name: None)
+    found = sample(video, 'opencv')
+    assert read_numbers(found['frames']) == [
+        video.numbers[i] for i in (0, 10, 20, 30)
+    ]
+
+
+def test_a_size_that_changes(tmp_path: Path) -> None:
+    """All frames have the size of the header, whatever was read before."""
+    parts = [
+        made.write_constant(
+            tmp_path / f'{size[0]}.mp4',
+            20,
+            size=size,
+            options={'g': '5', 'bf': '0', 'x264-params': 'repeat-headers=1'},
+        )
+        for size in ((96, 64), (192, 128))
+    ]
+    path = tmp_path / 'both.mkv'
+    with av.open(str(path), 'w') as new:
+        for number, part in enumerate(parts):
+            with av.open(str(part.path)) as old:
+                source = old.streams.video[0]
+                if not number:
+                    stream = new.add_stream_from_template(source)
+                for packet in old.demux(source):
+                    if packet.size:
+                        packet.pts += number * 20 * packet.duration
+                        packet.dts += number * 20 * packet.duration
+                        packet.stream = stream
+                        new.mux(packet)
+    with open_video(str(path)) as reader:
+        shapes = [reader.get_batch([n]).shape for n in (5, 35, 5)]
+    assert shapes == [(1, 64, 96, 3)] * 3

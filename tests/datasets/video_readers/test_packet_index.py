@@ -17,6 +17,7 @@ from eaglenet_mm.datasets.video_readers.packet_index import (
     PacketIndex,
     index_packets,
 )
+from eaglenet_mm.datasets.video_readers.timeline import Clock
 from eaglenet_mm.datasets.video_readers.video_header import (
     VideoHeader,
     header_of,
@@ -32,13 +33,16 @@ def index_of(path: Path) -> PacketIndex:
         return index_packets(container, header_of(container))
 
 
-def of_one_rate(num_frames: int) -> Timeline:
-    return Timeline.at_rate(10, num_frames)
+def of_one_rate(num_frames: int) -> dict[str, Any]:
+    return dict(
+        timeline=Timeline.at_rate(10, num_frames),
+        clock=Clock(Fraction(1, 10), Fraction(10)),
+    )
 
 
 def test_groups_begin_at_key_frames() -> None:
     index = PacketIndex(
-        6, [0, 1, 2, 3, 4, 5], [0, 2, 4], True, True, of_one_rate(6)
+        6, [0, 1, 2, 3, 4, 5], [0, 2, 4], True, True, **of_one_rate(6)
     )
     assert index.group_by_key([5, 3, 0, 5]) == {0: [0], 2: [3], 4: [5]}
 
@@ -140,7 +144,7 @@ def test_a_decoder_that_delivers_other_times(
         right = reader._packets()
         shifted = [time + 1 for time in right.times]
         reader._index = PacketIndex(
-            30, shifted, right.keys, True, True, of_one_rate(30)
+            30, shifted, right.keys, True, True, **of_one_rate(30)
         )
         assert list(reader._seek([4, 21])) == []
         assert frame_numbers(reader.get_batch([4, 21])) == [4, 21]
@@ -227,6 +231,8 @@ class Packets:
         stream = SimpleNamespace(
             codec_context=context, time_base=Fraction(1, 10)
         )
+        for packet in self.packets:
+            packet.stream = stream
         self.start_time = 0
         self.format = SimpleNamespace(flags=0)
         self.streams = SimpleNamespace(video=[stream])
@@ -272,9 +278,13 @@ def test_decoding_that_does_not_begin_at_a_key_frame(
     path = write_clip(num_frames=30, options={'bf': '0'})
     with PyAVReader(str(path)) as reader:
         times = reader._packets().times
-        wrong = PacketIndex(30, times, [times[3]], True, True, of_one_rate(30))
+        wrong = PacketIndex(
+            30, times, [times[3]], True, True, **of_one_rate(30)
+        )
         # seeking lands at frame 0, which the index knows nothing of
         assert list(reader._decode_until(wrong, times[3], {times[4]})) == []
-        right = PacketIndex(30, times, [times[0]], True, True, of_one_rate(30))
+        right = PacketIndex(
+            30, times, [times[0]], True, True, **of_one_rate(30)
+        )
         found = reader._decode_until(right, times[0], {times[4]})
         assert [time for time, _ in found] == [times[0], times[4]]
