@@ -100,9 +100,9 @@ class DecodeFrames(BaseTransform):
                     f"Video '{results.get('video_id')}': {err}"
                 ) from err
             self._tell_odd_rate(reader, results)
+            results['frame_times'] = clock_times(reader, results)
+            results['pixel_aspect'] = reader.pixel_aspect
         results['frames'] = frames
-        results['frame_times'] = clock_times(reader, results)
-        results['pixel_aspect'] = reader.pixel_aspect
         results['num_frames_found'] = len(frames)
         return results
 

@@ -156,6 +156,11 @@ def index_packets(
                 bool(stream.codec_context.has_b_frames)
                 and times == known
                 and len(known) > 2
+                # FFmpeg makes up the times of decoding of Matroska
+                and (
+                    'matroska' in header.container
+                    or all(dts in (None, pts) for pts, dts in shown)
+                )
             )
         ),
     )

@@ -74,6 +74,7 @@ class PyAVReader(VideoReader):
         try:
             self.header = header_of(self._container)
             self.fps = self.header.fps
+            self._first_clock = clock_of(self._container, self.header)
             self.num_frames = (
                 self.header.num_frames or self._packets().num_packets
             )
@@ -223,9 +224,7 @@ class PyAVReader(VideoReader):
 
     def _clock(self) -> Clock:
         """What its time stamps mean, as far as known."""
-        if self._index is not None:
-            return self._index.clock
-        return clock_of(self._container, self.header)
+        return self._first_clock if self._index is None else self._index.clock
 
     def _step(self) -> None:
         """Count for who waits for this reader, or for one that uses it."""

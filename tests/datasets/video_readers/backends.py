@@ -21,9 +21,13 @@ def usable(backend: str) -> bool:
     if backend != 'torchcodec' or find_spec('torchcodec') is None:
         return backend != 'torchcodec'
     try:
-        import torchcodec.decoders  # noqa: F401
-    except (ImportError, RuntimeError, OSError):
-        return False
+        from torchcodec.decoders import VideoDecoder
+
+        VideoDecoder(b'no video')  # loads the libraries
+    except ValueError:
+        return True
+    except (ImportError, RuntimeError, OSError) as err:
+        return 'input buffer' in str(err)
     return True
 
 

@@ -29,6 +29,8 @@ class Decoder:
         type(self).options = options
         if self.broken == 'open':
             raise RuntimeError('no stream')
+        if self.broken == 'library':
+            raise RuntimeError('Could not load libtorchcodec. FFmpeg is not')
         self._reader = PyAVReader(source)
 
     def __len__(self) -> int:
@@ -64,6 +66,17 @@ def test_frames(
             assert frame_numbers(reader.get_batch([29, 3, 3])) == [29, 3, 3]
     assert decoder.options['num_ffmpeg_threads'] == 3
     assert decoder.options['seek_mode'] == 'exact'
+
+
+def test_the_libraries_of_ffmpeg_are_missing(
+    write_clip: Callable[..., Path],
+    decoder: type[Decoder],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That is no fault of a video: no set may lose all of its videos."""
+    monkeypatch.setattr(decoder, 'broken', 'library')
+    with pytest.raises(ImportError, match='the libraries of FFmpeg'):
+        open_video(str(write_clip()), backend='torchcodec')
 
 
 @pytest.mark.parametrize('broken', ['open', 'decode'])
