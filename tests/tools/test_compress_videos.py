@@ -46,7 +46,8 @@ def test_copies_resumes_and_tells_failures(call, tmp_path):
     assert '1 copies made, 0 were there, 0 failed' in output.out
     with av.open(str(target / 'sub' / 'a.avi')) as container:
         frames = list(container.decode(video=0))
-    assert len(frames) == 5
+    # a second, begun one frame late, as FFmpeg writes B frames into AVI
+    assert len(frames) == 6
     assert (frames[0].width, frames[0].height) == (42, 32)
     odd = os.fsdecode(b'\xff.txt')
     (source / odd).write_text('no video')

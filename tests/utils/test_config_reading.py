@@ -162,7 +162,7 @@ def test_mmengine_finds_them_however_installed(tmp_path, repository, kind):
 def test_a_variable_that_nothing_reads_is_refused():
     with pytest.raises(ValueError, match='vocabulary') as info:
         open_config('eaglenet_toy', {'vocabulary': ['a']})
-    where = 'dataset.pipeline.4.tokenizer.vocabulary'
+    where = 'dataset.pipeline.3.tokenizer.vocabulary'
     for loader in ('train_dataloader.dataset', 'val_dataloader'):
         assert f'{loader}.{where}' in str(info.value)
 
@@ -243,8 +243,8 @@ def test_knobs_of_a_child_config(child):
     assert cfg.test_dataloader.dataset.ann_file == 't.json'
     for pipeline in (train.dataset.dataset.pipeline, cfg.pipeline):
         assert pipeline[1].num_frames == 3
-        assert pipeline[3].size == 64
-        assert pipeline[4].max_words == 8
+        assert pipeline[2].resize.size == 64
+        assert pipeline[3].max_words == 8
 
 
 def test_what_the_child_says_itself_wins(child):
@@ -296,7 +296,7 @@ def test_knobs_reach_what_a_child_wraps(child, loader, wrapper, places):
         dataset = found[f'{loader}.{place}']
         assert dataset.data_root == 'q/'
         assert dataset.pipeline[1].num_frames == 3
-        assert dataset.pipeline[3].size == 64
+        assert dataset.pipeline[2].resize.size == 64
         split = 'z' if loader.startswith('train') else 'test'
         assert dataset.ann_file == f'{split}.json'
 
@@ -429,7 +429,7 @@ def test_a_variable_outlives_the_settings_it_was_copied_to():
     }
     cfg = open_config('eaglenet_toy', options)
     assert cfg.data_root == 'data/toy/'
-    assert len(cfg.pipeline) == 6
+    assert len(cfg.pipeline) == 5
 
 
 def test_a_child_over_a_dumped_config(child, tmp_path):

@@ -72,6 +72,7 @@ class StrictResumeHook(Hook):
 
     def __init__(self, stretch_schedule: bool = False) -> None:
         self.stretch_schedule = stretch_schedule
+        self._resumed = ''  # path
 
     def before_train(self, runner: Runner) -> None:
         """Refuse wrong rules, and say if a resumed training is at its end.
@@ -80,8 +81,11 @@ class StrictResumeHook(Hook):
             runner (Runner): The runner of the training.
 
         Raises:
-            ValueError: If what watches a metric takes the worst for the best.
+            ValueError: If what watches a metric takes the worst for the best,
+                or moments that were resumed do not fit the parameters.
         """
+        if self._resumed:  # weights that do not fit were refused before
+            _check_shapes(self._resumed, runner.optim_wrapper)
         if runner.val_loop is not None:
             # here, since every training of the tools has this hook
             check_other_rules(
@@ -116,7 +120,7 @@ class StrictResumeHook(Hook):
         built = not isinstance(runner.optim_wrapper, dict | None)
         if not runner._resume or not built:
             return
-        path = _resumed_path(runner)
+        path = self._resumed = _resumed_path(runner)
         self._check_presence(runner, checkpoint, path)
         for name, saved, wrapper in _optimizers(runner, checkpoint):
             every = getattr(wrapper, '_accumulative_counts', 1)
@@ -245,7 +249,6 @@ def _check_optimizer(
         )
     else:
         differences += _different_settings(groups, own, kind)
-        differences += _different_shapes(saved, own)
     if differences:
         raise ValueError(
             f'{path} cannot be resumed: {name} is another one; '
@@ -255,21 +258,21 @@ def _check_optimizer(
         )
 
 
-def _different_shapes(saved: Mapping, own: list[dict]) -> list[str]:
-    """Name a parameter that has grown or shrunk, such as resized positions."""
-    for theirs, ours in zip(saved['param_groups'], own, strict=True):
-        for number, parameter in zip(
-            theirs['params'], ours['params'], strict=False
-        ):
-            state = saved['state'].get(number, {})
+def _check_shapes(path: str, wrapper: Any) -> None:
+    """Compare moments with parameters that have grown since, as positions."""
+    is_dict = isinstance(wrapper, OptimWrapperDict)
+    for inner in wrapper.values() if is_dict else [wrapper]:
+        for parameter, state in inner.optimizer.state.items():
             # of torch's optimisers; others may keep them factored or packed
             moment = state.get('exp_avg', state.get('momentum_buffer'))
             if moment is not None and moment.shape != parameter.shape:
-                return [
-                    f'its moments have the shape {tuple(moment.shape)} where '
-                    f'the model has {tuple(parameter.shape)}'
-                ]
-    return []
+                raise ValueError(
+                    f'{path} cannot be resumed: the moments of its optimiser '
+                    f'have the shape {tuple(moment.shape)} where the model '
+                    f'has {tuple(parameter.shape)}, as after resizing '
+                    'positions. Begin a new training from its weights: leave '
+                    f'--resume out and give --cfg-options load_from={path}'
+                )
 
 
 def _different_settings(

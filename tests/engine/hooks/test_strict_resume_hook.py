@@ -91,14 +91,19 @@ def test_an_optimizer_without_its_moments():
 def test_a_parameter_of_another_shape():
     """As positions are that were resized since."""
     runner = make_runner(wrap())
+    runner.val_loop = None
+    runner.train_loop = SimpleNamespace(iter=0)
     content = checkpoint_of(runner)
-    grown = wrap(optimizer=lambda _, lr: torch.optim.Adam(
-        nn.Linear(3, 2).parameters(), lr=lr))  # fmt: skip
-    runner.optim_wrapper = grown
+    hook = StrictResumeHook()
+    hook.after_load_checkpoint(runner, content)
+    runner.optim_wrapper.load_state_dict(content['optimizer'])
+    hook.before_train(runner)
+    for parameter in runner.optim_wrapper.optimizer.param_groups[0]['params']:
+        parameter.data = parameter.new_zeros(2, 3)
     with pytest.raises(
         ValueError, match=r'shape \(2, 2\) where the model has \(2, 3\)'
     ):
-        check(runner, content)
+        hook.before_train(runner)
 
 
 @pytest.mark.parametrize('scaled', [True, False])
