@@ -206,8 +206,7 @@ def _decode(container: Any, stream: Any, source: str) -> Iterator[Any]:
     except (av.FFmpegError, ValueError) as err:
         raise VideoReadError(
             f'{source}: decoding failed after {number} frames ({err}). '
-            'Download or encode the file again, or leave it out of the '
-            'annotation.'
+            'Download or encode the file again, or leave it out.'
         ) from err
 
 
