@@ -13,8 +13,13 @@ import sys
 
 from eaglenet_mm.apis import find_config
 from eaglenet_mm.apis.feature_extraction import extract_features
-from eaglenet_mm.apis.feature_items import list_items, read_texts
+from eaglenet_mm.apis.feature_items import (
+    count_passed_over,
+    list_items,
+    read_texts,
+)
 from eaglenet_mm.apis.retriever_encoding import RetrieverEncoder
+from eaglenet_mm.search.video_files import tell_passed_over
 from eaglenet_mm.utils.launch import add_config_arguments, read_config
 from eaglenet_mm.utils.printable import printable
 
@@ -44,21 +49,30 @@ def main() -> None:
     args = parse_args()
     cfg = find_config(read_config(args))
     items, texts = list_items(args.source, args.videos)
+    passed_over = count_passed_over(args.source)
     if args.texts is not None:
         texts += read_texts(args.texts)
     encoder = RetrieverEncoder(
         cfg, args.checkpoint, args.device, untrained=args.untrained
     )
     found = extract_features(
-        encoder, items, texts, args.out, num_workers=args.workers
+        encoder,
+        items,
+        texts,
+        args.out,
+        num_workers=args.workers,
+        passed_over=passed_over,
     )
-    lost = found.about['unreadable']
     print(
         f'{args.out}: {len(found.about["videos"])} of {len(items)} videos, '
         f'{len(texts)} texts'
     )
-    for name, reason in lost.items():
+    for name, reason in found.about['unreadable'].items():
         print(printable(f'  left out: {name}: {reason}'))
+    for name, note in found.about['notes'].items():
+        print(printable(f'  in part: {name}: {note}'))
+    if passed_over:
+        print(tell_passed_over(passed_over))
 
 
 if __name__ == '__main__':

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -24,13 +24,15 @@ def extract_features(
     out: str | os.PathLike,
     *,
     num_workers: int = 2,
+    passed_over: Mapping[str, int] | None = None,
 ) -> FeatureFile:
     """Encode videos and texts into one file.
 
     What is finished is kept beside the file until all is, so that the same
     call goes on after an interruption; where a video has changed since, or
     what is kept is damaged, it is encoded again. Videos that cannot be read
-    are left out and listed in ``about['unreadable']``.
+    are left out and listed in ``about['unreadable']``; what is odd about
+    others is in ``about['notes']``.
 
     Args:
         encoder (RetrieverEncoder): The model.
@@ -38,6 +40,8 @@ def extract_features(
         texts (Sequence[dict]): Of :func:`list_items` or :func:`read_texts`.
         out (str | PathLike): The file, ``.safetensors``.
         num_workers (int): Processes that read videos.
+        passed_over (Mapping[str, int], optional): Of
+            :func:`count_passed_over`, for ``about``. Defaults to None.
 
     Returns:
         FeatureFile: What was written.
@@ -65,6 +69,7 @@ def extract_features(
                 f'None of {len(items)} videos could be read; the first: '
                 f'{next(iter(joined.about["unreadable"].items()))}.'
             )
+        joined.about['passed_over'] = dict(passed_over or {})
         joined.about['model'] = dict(
             fingerprint=encoder.identity.fingerprint,
             checkpoint=encoder.identity.checkpoint,

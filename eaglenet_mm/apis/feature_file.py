@@ -37,7 +37,9 @@ class FeatureFile:
         about (dict[str, Any]): ``videos`` (for each row ``video_id``,
             ``path``, ``start``, ``end``), ``texts`` (for each row ``text``
             and, for captions, ``video``, the place of its video or None),
-            ``unreadable`` (path to reason) and ``model``.
+            ``unreadable`` (path to reason), ``notes`` (id of a video to what
+            is odd about it, such as that it ends early), ``passed_over``
+            (files not looked at, by ending) and ``model``.
     """
 
     videos: VideoFeatures | None = None
@@ -148,11 +150,13 @@ class FeatureFile:
         joined.about['videos'] = [
             row for part in parts for row in part.about['videos']
         ]
-        joined.about['unreadable'] = {
-            path: reason
-            for part in parts
-            for path, reason in part.about['unreadable'].items()
-        }
+        for key in ('unreadable', 'notes'):
+            joined.about[key] = {
+                name: reason
+                for part in parts
+                # files of before have no notes
+                for name, reason in part.about.get(key, {}).items()
+            }
         if filled:
             joined.videos = VideoFeatures.cat(
                 [part.videos for part in filled if part.videos is not None]

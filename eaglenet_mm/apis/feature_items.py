@@ -62,6 +62,20 @@ def list_items(
     return items, texts
 
 
+def count_passed_over(source: str) -> dict[str, int]:
+    """Count the files of a folder that :func:`list_items` leaves out.
+
+    Args:
+        source (str): As for :func:`list_items`.
+
+    Returns:
+        dict[str, int]: By ending; empty for an annotation file.
+    """
+    if source.endswith('.json'):
+        return {}
+    return find_videos(source).passed_over
+
+
 def read_texts(path: str | os.PathLike) -> list[Item]:
     """Read further texts, one a line; blank lines are left out.
 

@@ -113,11 +113,14 @@ def _encode(
     ]
     read: dict[int, tuple[ReadMoments, VideoFeatures]] = {}
     unreadable: dict[str, str] = {}
+    notes: dict[str, str] = {}
     for number, found in reader.read_pieces(tasks):
         name = items[number]['path']
         if not found.frames:
             unreadable[items[number]['video_id']] = found.error
         else:
+            if found.error:
+                notes[items[number]['video_id']] = found.error
             features = encoder.encode_frames(
                 torch.from_numpy(found.frames[0]), name
             )
@@ -128,6 +131,7 @@ def _encode(
         about=dict(
             videos=[dict(items[number]) for number in order],
             unreadable=unreadable,
+            notes=notes,
         )
     )
     if order:

@@ -16,8 +16,8 @@ from eaglenet_mm.search.errors import VideoIndexError
 from eaglenet_mm.search.index_manifest import NAME
 from eaglenet_mm.search.video_files import (
     FoundVideos,
-    describe_passed_over,
     find_videos,
+    tell_passed_over,
 )
 from eaglenet_mm.search.video_index import VideoIndex
 from eaglenet_mm.utils.printable import printable
@@ -173,8 +173,7 @@ def report_lines(
             yield printable(f'  {path}: {error}')
         yield '  (--retry tries those that have not changed again)'
     if report.passed_over:
-        others = describe_passed_over(report.passed_over)
-        yield f'{others} were not looked at; name them to have them read'
+        yield tell_passed_over(report.passed_over)
     if report.gone:
         what = 'were taken out' if prune else 'are kept (--prune removes them)'
         yield f'{len(report.gone)} files no longer exist and {what}:'

@@ -280,7 +280,7 @@ class RetrieverEncoder:
         reader = MomentReader(self.pipeline, num_workers=num_workers)
         for path, found, _ in reader.read(list(dict.fromkeys(paths))):
             if not found.frames:
-                raise VideoReadError(found.error)
+                raise VideoReadError(f'{path}: {found.error}')
             frames = torch.from_numpy(found.frames[0])
             encoded[path] = self.encode_frames(frames, path)
         return VideoFeatures.cat([encoded[path] for path in paths])

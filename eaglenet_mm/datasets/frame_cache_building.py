@@ -15,6 +15,7 @@ from .frame_cache.layout import digest_file, fixed_transforms, item_key
 from .isolated_workers import run_isolated
 from .shared_records import identify
 from .text_video_dataset import TextVideoDataset
+from .transforms.open_video import closed_on_error
 from .video_readers import VideoReadError, reading_progress
 
 
@@ -143,8 +144,9 @@ def _decode(
     try:
         path = Path(item['video'])
         before = identify(item['video'])
-        for transform in transforms:
-            item = transform(item)
+        with closed_on_error(item):
+            for transform in transforms:
+                item = transform(item)
         digest = digest_file(path)
         if before != identify(item['video']):
             return f'{path}: the file changed while it was read.'

@@ -15,6 +15,7 @@ from .annotation import read_annotation, right_videos
 from .fetching import fetch
 from .frame_cache.reader import FrameCache
 from .shared_records import CurrentItems, LostVideos
+from .transforms.open_video import closed_on_error
 from .video_readers import VideoReadError
 
 
@@ -240,9 +241,16 @@ class TextVideoDataset(BaseDataset):
             return None
         self.current_items.begin(index)
         try:
-            return self._transform(item)
+            with closed_on_error(item):
+                return self._transform(item)
         except (VideoReadError, FileNotFoundError) as err:
             if self.on_missing == 'raise':
+                if isinstance(err, FileNotFoundError):
+                    raise FileNotFoundError(
+                        f"{err} If others are missing too, check 'data_root' "
+                        "and 'data_prefix' in the config, and that the "
+                        'download is complete.'
+                    ) from err
                 raise
             if self.lost_videos.add(index):
                 print_log(

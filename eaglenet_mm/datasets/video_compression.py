@@ -23,6 +23,7 @@ from .compression_stamp import (
 )
 from .isolated_workers import run_isolated
 from .video_encoding import CopySettings, check_pyav, encode_copy
+from .video_readers.base import VideoReadError
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -258,8 +259,7 @@ class _Outcome:
     def of_death(cls, detail: str) -> _Outcome:
         return cls(
             f'{detail}. Try again with fewer workers, in case memory was '
-            'short; else encode the file again, or leave it out of the '
-            'annotation.'
+            'short; else encode the file again, or leave it out.'
         )
 
 
@@ -272,5 +272,7 @@ def _try(
         compress_video(path, target / name, **vars(settings))
     except Exception as err:  # noqa: BLE001  one file must not end the run
         reason = str(err).removeprefix(f'{path}: ') or repr(err)
+        if not isinstance(err, VideoReadError | OSError):
+            reason = f'{type(err).__name__}: {reason}'
         return _Outcome(reason, getattr(err, 'errno', None) in _DISK_FULL)
     return _Outcome()

@@ -224,8 +224,7 @@ def _decode(
     except (av.FFmpegError, ValueError) as err:
         raise VideoReadError(
             f'{source}: decoding failed after {number} frames ({err}). '
-            'Download or encode the file again, or leave it out of the '
-            'annotation.'
+            'Download or encode the file again, or leave it out.'
         ) from err
 
 

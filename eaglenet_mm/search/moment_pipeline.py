@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
@@ -19,6 +20,7 @@ from eaglenet_mm.datasets.transforms import (
     TokenizeCaptions,
     clock_times,
 )
+from eaglenet_mm.datasets.transforms.open_video import closed_on_error
 from eaglenet_mm.datasets.video_readers import (
     VideoEndError,
     VideoReader,
@@ -31,12 +33,21 @@ from eaglenet_mm.registry import SCOPE, TRANSFORMS
 
 from .video_files import cut_segments
 
-#: Segments that are passed on together.
+#: Segments that are passed on together, and seconds of reading after which
+#: those that are there are passed on. A process that dies loses no more.
 _SEGMENTS_AT_ONCE = 8
+_SECONDS_AT_ONCE = 5
 #: Frames a second, of which some are chosen, where a config takes every one.
 _EVERY_FRAME = 30
 #: Times that a file may turn out to be of another length.
 _MOST_SURPRISES = 3
+#: How often all of a damaged file may be decoded to get past the damage.
+_MOST_PASSES = 10
+#: Frames that may be decoded to no avail without a second thought.
+_FEW_FRAMES = 500
+#: Lost parts of a file, and reasons, that are named.
+_NAMED_SPANS = 3
+_NAMED_REASONS = 2
 _THUMBNAIL_PIXELS = 160
 
 Span = tuple[float, float]
@@ -146,13 +157,14 @@ class MomentPipeline:
 
     def _read(self, path: str, span: Span | None, found: ReadMoments) -> None:
         results = _item(path, span)
-        for transform in self.transforms[: self._place]:
-            results = transform(results)
-        reader: VideoReader = results['video_reader']
-        thumbnail = _Thumbnail(results)
-        # before it is closed; decoding may put it right
-        found.duration = reader.timeline.duration
-        results = self.decode.decode(results, thumbnail)
+        with closed_on_error(results):
+            for transform in self.transforms[: self._place]:
+                results = transform(results)
+            reader: VideoReader = results['video_reader']
+            thumbnail = _Thumbnail(results)
+            # before it is closed; decoding may put it right
+            found.duration = reader.timeline.duration
+            results = self.decode.decode(results, thumbnail)
         found.duration = reader.timeline.duration
         found.error = reader.time_note
         start, end = span or (None, None)
@@ -182,15 +194,18 @@ class MomentPipeline:
         Returns:
             ReadMoments: The last ones, and why others could not be read.
         """
-        found = ReadMoments()
+        found, begun = ReadMoments(), time.monotonic()
         going = _SegmentPass(self, path, segment)
         with closing(going.moments()) as moments:
             for moment in moments:
-                if len(found.spans) == _SEGMENTS_AT_ONCE:
-                    yield found
-                    found = ReadMoments()
                 found.append(*moment)
                 found.duration = going.duration
+                if (
+                    len(found.spans) == _SEGMENTS_AT_ONCE
+                    or time.monotonic() - begun >= _SECONDS_AT_ONCE
+                ):
+                    yield found
+                    found, begun = ReadMoments(), time.monotonic()
         found.duration, found.error = going.duration, going.error
         return found
 
@@ -275,8 +290,10 @@ class _SegmentPass:
         self._pipeline = pipeline
         self._path = path
         self._segment = segment
-        self._begin = self._done = 0.0  # seconds
+        self._done = 0.0  # seconds
         self._num_finished = 0
+        self._last_frame = -1
+        self._lost = _LostSpans()
         self.duration = 0.0
         self.error = ''
 
@@ -291,7 +308,12 @@ class _SegmentPass:
         # also what a transform makes of an odd video: one file must not end
         # the indexing of all others
         except Exception as err:  # noqa: BLE001
-            self._note(_describe(err, self._path))
+            words = _describe(err, self._path)
+            if self._done:
+                self._lost.add(self._done, None, words)
+            else:
+                self.error = words
+        self.error = str(self._lost) or self.error
 
     def _read(
         self,
@@ -300,41 +322,64 @@ class _SegmentPass:
         choosing: Sequence[Callable],
     ) -> Iterator[tuple[Span, dict[str, Any], bytes]]:
         """Read to the end, anew where the file is not as it says."""
-        surprises, finished_before = 0, -1
-        while True:
-            timeline = reader.timeline
-            self._begin, self.duration = timeline.begin, timeline.duration
-            segments = self._choose(opened, choosing)
+        surprises, most_progress = 0, -1
+        segments = self._choose(reader, opened, choosing)
+        while segments:
             try:
                 yield from self._stream(reader, segments)
-                break
             except (VideoEndError, VideoTimelineError):
                 surprises += 1
                 if surprises > _MOST_SURPRISES:
                     raise
+                segments = self._choose(reader, opened, choosing)
             except VideoReadError as err:
                 if not segments:
                     raise
-                start, end = segments[0].span
-                words = _describe(err, self._path)
-                self._note(f'{start:g} to {end:g} s: {words}')
+                start, end = segments.popleft().span
                 # where readers seek, what lies behind damage can be read; in
-                # order, they come no further the second time
-                stuck = self._num_finished == finished_before
-                if stuck or isinstance(err, VideoTimeoutError):
+                # order, they would come no further
+                gives_up = isinstance(err, VideoTimeoutError)
+                if most_progress < 0 and segments and not gives_up:
+                    gives_up = not self._seeks(reader)
+                    passes = _MOST_PASSES * len(reader.timeline)
+                    most_progress = reader.progress + passes
+                gives_up = gives_up or reader.progress > most_progress
+                rest = gives_up and bool(segments)
+                words = _describe(err, self._path)
+                self._lost.add(start, None if rest else end, words)
+                if gives_up:
                     break
-                finished_before, self._done = self._num_finished, end
-        self._note(reader.time_note)
-        if not self._num_finished:
-            self._note('no frame of it is shown.')
+                self._done = end
+        self.error = reader.time_note
+        if not self._num_finished and not self.error:
+            self.error = 'no frame of it is shown.'
+
+    def _seeks(self, reader: VideoReader) -> bool:
+        """Whether frames are read without all those before them."""
+        if self._last_frame < _FEW_FRAMES:
+            return True  # or it costs little
+        before = reader.progress
+        frames: Any = reader.stream([self._last_frame])
+        try:
+            with closing(frames):
+                next(frames)
+        except VideoReadError:
+            return False
+        # from the key frame before it
+        return reader.progress - before < 0.75 * self._last_frame
 
     def _choose(
-        self, opened: dict[str, Any], choosing: Sequence[Callable]
+        self,
+        reader: VideoReader,
+        opened: dict[str, Any],
+        choosing: Sequence[Callable],
     ) -> deque[_Segment]:
         """Cut what is not done yet; segments without a frame are left out."""
         segments: deque[_Segment] = deque()
+        timeline = reader.timeline
+        self.duration = timeline.duration
         for start, end in cut_segments(
-            self.duration, self._segment, begin=self._begin
+            timeline.duration, self._segment, begin=timeline.begin
         ):
             if end <= self._done:
                 continue
@@ -361,6 +406,7 @@ class _SegmentPass:
         frames: Any = reader.stream(sorted(users))
         with closing(frames):
             for number, frame in frames:
+                self._last_frame = number
                 small = self._pipeline.decode.finish(frame, reader)
                 for segment in users.pop(number):
                     segment.take(number, frame, small)
@@ -371,9 +417,37 @@ class _SegmentPass:
                     results = self._pipeline.finish(segment.complete(reader))
                     yield segment.span, results, segment.thumbnail.jpeg
 
-    def _note(self, words: str) -> None:
-        """Keep the first trouble."""
-        self.error = self.error or words
+
+class _LostSpans:
+    """Parts of a video that could not be read, and why."""
+
+    def __init__(self) -> None:
+        self._spans: list[tuple[float, float | None]] = []
+        self._reasons: dict[str, None] = {}
+
+    def add(self, start: float, end: float | None, reason: str) -> None:
+        """Add a part behind those before; ``end`` is None for the rest."""
+        if self._spans and self._spans[-1][1] == start:
+            start = self._spans.pop()[0]
+        self._spans.append((start, end))
+        self._reasons[reason] = None
+
+    def __str__(self) -> str:
+        if not self._spans:
+            return ''
+        named = [
+            f'{start:g} to {end:g} s'
+            for start, end in self._spans
+            if end is not None
+        ]
+        more = len(named) - _NAMED_SPANS
+        if more > 0:
+            named[_NAMED_SPANS:] = [f'{more} more part{"s" * (more > 1)}']
+        start, end = self._spans[-1]
+        if end is None:
+            named.append(f'from {start:g} s on')
+        reasons = ' '.join(list(self._reasons)[:_NAMED_REASONS])
+        return f'{", ".join(named)}: {reasons}'
 
 
 def _by_the_clock(transform: Callable) -> Callable:
@@ -394,7 +468,8 @@ def _item(path: str, span: Span | None) -> dict[str, Any]:
 def _describe(err: Exception, path: str) -> str:
     """Say what is wrong, without the name of the file, which is known."""
     words = str(err).removeprefix(f"Video '{path}': ")
-    words = words.removeprefix(f'({path}): ').removeprefix(f'{path}: ')
+    words = words.removeprefix(f"Video '{path}' ({path}): ")
+    words = words.removeprefix(f'{path}: ')
     if isinstance(err, VideoReadError | FileNotFoundError):
         return words
     return f'{type(err).__name__}: {words}'

@@ -180,8 +180,14 @@ class VideoSearcher:
         nearness[times.isnan()] = -torch.inf
         best = times.gather(1, nearness.argmax(dim=1, keepdim=True))[:, 0]
         return [
-            SearchHit(*values)
-            for values in zip(
+            # times are rounded to float32, spans are not
+            SearchHit(
+                entry,
+                score,
+                similarity,
+                min(max(second, entry.start), entry.end),
+            )
+            for entry, score, similarity, second in zip(
                 self.index.entries(row_ids),
                 scores.tolist(),
                 similarities.tolist(),

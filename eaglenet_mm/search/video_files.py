@@ -130,6 +130,19 @@ def describe_passed_over(
     return f'{total} other file{"s" * (total > 1)} ({", ".join(named)})'
 
 
+def tell_passed_over(passed_over: Mapping[str, int]) -> str:
+    """Say in a line of text that files were not looked at.
+
+    Example:
+        >>> tell_passed_over({'.md': 1})
+        '1 other file (1 .md) was not looked at; name it to have it read'
+    """
+    others = describe_passed_over(passed_over)
+    if sum(passed_over.values()) == 1:
+        return f'{others} was not looked at; name it to have it read'
+    return f'{others} were not looked at; name them to have them read'
+
+
 def _below(folder: Path) -> Iterable[str]:
     """List the files below a folder that are not hidden."""
     for root, folders, files in os.walk(os.path.abspath(folder)):

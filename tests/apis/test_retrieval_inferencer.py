@@ -183,7 +183,7 @@ def test_broken_files_are_reported_and_left_out(
     inferencer.encode_videos(folder, index=index)
     assert inferencer.report.updated == [str(broken)]
     assert len(index) == 3
-    with pytest.raises(VideoReadError, match='cannot be opened'):
+    with pytest.raises(VideoReadError, match=f'{empty}: .*cannot be opened'):
         inferencer.scores(QUERY, [videos[0], empty])
     with pytest.raises(VideoReadError, match='cannot be opened'):
         inferencer.search_video(empty)

@@ -522,6 +522,15 @@ def test_failures_are_named_and_the_rest_is_made(tmp_path, videos):
     assert (again.num_made, again.num_kept) == (0, 2)
 
 
+def test_what_else_fails_is_named_with_its_kind(tmp_path, videos, monkeypatch):
+    def fail(*args):
+        raise ValueError('odd')
+
+    monkeypatch.setattr(video_compression, 'encode_copy', fail)
+    report = compress_folder(videos, tmp_path / 'out')
+    assert set(report.failures.values()) == {'ValueError: odd'}
+
+
 def test_links(tmp_path, videos):
     (videos / 'sub' / 'loop').symlink_to(videos)
     (videos / 'again').symlink_to(videos / 'sub')

@@ -23,8 +23,10 @@ from eaglenet_mm.datasets.video_readers import (
     VideoReader,
     VideoReadError,
     VideoTimelineError,
+    VideoTimeoutError,
     opening,
 )
+from eaglenet_mm.search import moment_pipeline
 from eaglenet_mm.search.moment_reading import MomentReader, ReadMoments
 
 #: Frames a second of the videos below.
@@ -47,6 +49,7 @@ class FakeReader(VideoReader):
         true_seconds (float): Length that decoding finds.
         wrong (dict[int, Callable]): What happens at a frame.
         can_seek (bool): Whether frames before the first wanted are passed by.
+        cost (int): Progress that it takes to find what is wrong.
         decoded (list[int]): Frames decoded, by all readers.
         passes (int): Calls of ``stream``, of all readers.
         pictures (list): Those delivered, by all readers, weakly.
@@ -55,6 +58,7 @@ class FakeReader(VideoReader):
     seconds = true_seconds = 60.0
     wrong: dict[int, Callable[[], None]]
     can_seek = False
+    cost = 0
     first_shown = 0.0
     decoded: list[int]
     passes = 0
@@ -86,6 +90,7 @@ class FakeReader(VideoReader):
                 self.time_note = f'the frames end at {self._seconds:g} s'
                 raise VideoEndError(f'{self.path}: it ends at {number}')
             if number in self.wrong:
+                self.progress += self.cost
                 self.wrong[number]()
             self.progress += 1
             self.decoded.append(number)
@@ -252,7 +257,7 @@ def test_nothing_is_shown(fake: type[FakeReader], path: str) -> None:
 
 
 def damage() -> None:
-    raise VideoReadError('clip.mp4: no picture')
+    raise VideoReadError('no picture')
 
 
 @pytest.mark.parametrize('can_seek', [False, True])
@@ -260,14 +265,53 @@ def test_damage_in_the_middle(
     fake: type[FakeReader], path: str, can_seek: bool
 ) -> None:
     fake.can_seek = can_seek
-    fake.wrong = {125: damage}
+    fake.seconds = fake.true_seconds = 300.0
+    fake.wrong = {1025: damage}
     found, _ = read(path)
-    before, behind = [(0.0, 10.0), (10.0, 20.0)], spans_to(60, 30)
+    before, behind = spans_to(200), spans_to(300, 210)
     assert found.spans == before + (behind if can_seek else [])
-    assert found.error == '20 to 30 s: clip.mp4: no picture'
-    assert found.duration == 60
-    # in order, a second pass shows that there is no way past it
-    assert fake.passes == 2
+    span = '200 to 210 s' if can_seek else 'from 200 s on'
+    assert found.error == f'{span}: no picture'
+    assert found.duration == 300
+    # the second pass, for one frame, tells whether there is a way past it
+    assert fake.passes == 2 + can_seek
+
+
+def test_all_damage_is_told(fake: type[FakeReader], path: str) -> None:
+    fake.can_seek = True
+    fake.seconds = fake.true_seconds = 300.0
+    fake.wrong = dict.fromkeys([125, 175, 425], damage)
+    found, _ = read(path)
+    assert found.spans == [
+        *spans_to(20), *spans_to(80, 40), *spans_to(300, 90)
+    ]  # fmt: skip
+    assert found.error == '20 to 40 s, 80 to 90 s: no picture'
+    fake.wrong = dict.fromkeys(range(125, 900, 100), damage)
+    assert read(path)[0].error == (
+        '20 to 30 s, 40 to 50 s, 60 to 70 s, 5 more parts: no picture'
+    )
+
+    def hang() -> None:
+        raise VideoTimeoutError('it hangs')
+
+    fake.wrong[925] = hang
+    found, _ = read(path)
+    assert found.spans[-1] == (170.0, 180.0)
+    assert found.error.endswith(
+        '60 to 70 s, 5 more parts, from 180 s on: no picture it hangs'
+    )
+
+
+def test_work_on_damage_is_bounded(fake: type[FakeReader], path: str) -> None:
+    """A reader that finds in order only how far a damaged file goes."""
+    fake.can_seek = True
+    fake.seconds = fake.true_seconds = 3600.0
+    fake.cost = 17_000
+    fake.wrong = dict.fromkeys(range(16_025, 18_000, 50), damage)
+    found, _ = read(path)
+    assert found.spans == spans_to(3200)
+    assert found.error == 'from 3200 s on: no picture'
+    assert 10 <= fake.passes <= 14
 
 
 def test_what_a_transform_raises_is_the_trouble_of_its_file(
@@ -312,7 +356,7 @@ def test_a_slow_decoder_that_moves_is_waited_for(
     fake.wrong = dict.fromkeys(range(30), lambda: time.sleep(0.1))
     found, sizes = read(path, num_workers=1, time_limit=1)
     assert not found.error
-    assert sizes == [6]
+    assert sum(sizes) == 6
 
 
 def test_a_hanging_decoder_keeps_what_came_before(
@@ -323,7 +367,7 @@ def test_a_hanging_decoder_keeps_what_came_before(
     fake.wrong = {125: lambda: time.sleep(5)}
     found, _ = read(path)
     assert found.spans == [(0.0, 10.0), (10.0, 20.0)]
-    assert found.error.startswith('20 to 30 s: the decoder stood still')
+    assert found.error.startswith('from 20 s on: the decoder stood still')
 
 
 def test_thumbnails_are_whole_pictures(
@@ -343,3 +387,33 @@ def test_thumbnails_are_whole_pictures(
 def test_a_pipeline_without_frames() -> None:
     with pytest.raises(ValueError, match=r'one DecodeFrames.* has 0'):
         MomentReader([dict(type='OpenVideo')])
+
+
+def test_segments_leave_a_slow_process_before_a_piece_is_full(
+    fake: type[FakeReader], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moment_pipeline, '_SECONDS_AT_ONCE', 0.2)
+    # a quarter of a second for a segment
+    fake.wrong = dict.fromkeys(range(25, 300, 50), lambda: time.sleep(0.25))
+    fake.wrong[225] = lambda: os.kill(os.getpid(), signal.SIGKILL)
+    found, sizes = read(path, num_workers=1)
+    assert found.spans == spans_to(40)
+    assert sizes == [1, 1, 1, 1, 0]
+    assert 'SIGKILL' in found.error
+
+
+@pytest.mark.parametrize('segment', [0.0, 10.0])
+def test_a_file_is_closed_whatever_happens(
+    fake: type[FakeReader],
+    path: str,
+    monkeypatch: pytest.MonkeyPatch,
+    segment: float,
+) -> None:
+    closed = []
+    monkeypatch.setattr(fake, 'close', lambda self: closed.append(self))
+    fake.seconds = fake.true_seconds = 0.0
+    found, _ = read(path, segment=segment)
+    assert not found.frames
+    assert len(closed) == 1
+    # the name of the file is known where this is told
+    assert path not in found.error

@@ -79,3 +79,14 @@ def test_the_best_moment_is_never_padding() -> None:
 def test_an_empty_index() -> None:
     searcher = make_searcher([])
     assert searcher.search(TextFeatures(torch.randn(1, WIDTH)), 3, 0) == []
+
+
+def test_the_best_moment_lies_in_its_segment() -> None:
+    """Times are float32, which is not always above a start in float64."""
+    moments = make_moments(1)
+    moments.spans = torch.tensor([[2.0999999999, 2.5]], dtype=torch.float64)
+    moments.frame_times[:] = 2.0999999999
+    (hit,) = make_searcher([moments]).search(
+        TextFeatures(torch.randn(1, WIDTH)), 1, 0
+    )
+    assert hit.best_time == hit.entry.start == 2.0999999999

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -87,6 +88,26 @@ def test_a_file_that_ends_before_its_header_says(tmp_path: Path) -> None:
     assert f'ends at {found.duration:.1f}' in found.error
     assert 'annotation' not in found.error
     assert read(video.path, 0).frames  # it can still be searched as a whole
+
+
+def test_damage_in_neighbouring_segments(tmp_path: Path) -> None:
+    video = made.write_constant(tmp_path / 'a.mp4', 400, options={'g': '20'})
+    with av.open(str(video.path)) as container:
+        packets = {
+            packet.pts * packet.time_base: (packet.pos, packet.is_keyframe)
+            for packet in container.demux(video=0)
+            if packet.pts is not None
+        }
+    content = bytearray(video.path.read_bytes())
+    for second in (9, 13, 25):
+        place, is_key = packets[second]
+        assert not is_key
+        content[place : place + 4] = b'\xff' * 4
+    video.path.write_bytes(content)
+    found = read(video.path, 4)
+    starts = [start for start, _ in found.spans]
+    assert starts == [0, 4, 16, 20, 28, 32, 36]
+    assert found.error.startswith('8 to 16 s, 24 to 28 s: decoding failed')
 
 
 @pytest.mark.parametrize('codec', ['libx264', 'libx265', 'libvpx-vp9'])

@@ -13,6 +13,7 @@ from eaglenet_mm.search.video_files import (
     cut_segments,
     describe_passed_over,
     find_videos,
+    tell_passed_over,
 )
 from tests.datasets.video_readers.made_videos import (
     read_numbers,
@@ -109,6 +110,10 @@ def test_other_files_are_counted(tmp_path: Path) -> None:
         '3 other files (2 .b, 1 with others)'
     )
     assert describe_passed_over({}) == ''
+    assert tell_passed_over({'.a': 1}).startswith(
+        '1 other file (1 .a) was not looked at'
+    )
+    assert 'files (2 .a) were not looked' in tell_passed_over({'.a': 2})
     (tmp_path / 'a.mp4').unlink()
     with pytest.raises(ValueError, match=r'There are 4 other files \(3 \.srt'):
         find_videos(tmp_path)

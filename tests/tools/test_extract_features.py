@@ -15,6 +15,7 @@ import torch
 from eaglenet_mm.apis import FeatureFile, feature_parts
 from eaglenet_mm.apis.retriever_encoding import RetrieverEncoder
 from eaglenet_mm.datasets.toy_writer import write_toy_dataset
+from tests.datasets.video_readers.made_videos import cut_off, write_constant
 
 CONFIG = ('--config', 'configs/eaglenet_toy.py', '--untrained')
 
@@ -79,6 +80,23 @@ def test_a_folder_with_a_broken_video(
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         'f.safetensors', 'videos',
     ]  # fmt: skip
+
+
+def test_what_is_odd_or_not_looked_at(
+    tool: Callable, toy: Path, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / 'videos', tmp_path / 'f.safetensors'
+    folder.mkdir()
+    whole = write_constant(tmp_path / 'whole.mkv', 100)
+    short = cut_off(whole).path.rename(folder / 'short.mkv')
+    shutil.copy(next((toy / 'videos').iterdir()), folder)
+    (folder / 'notes.md').touch()
+    told = tool(folder, *CONFIG, '--out', out).stdout
+    assert f'  in part: {short}: the header promises 10.0 seconds' in told
+    assert '1 other file (1 .md) was not looked at' in told
+    about = FeatureFile.load(out).about
+    assert list(about['notes']) == [str(short)]
+    assert about['passed_over'] == {'.md': 1}
 
 
 def test_an_interrupted_run(

@@ -90,7 +90,7 @@ def test_a_video_deleted_after_indexing(
     told = tool('index', copy, '--out', out).stdout
     assert '1 could not be read' in told
     assert str(broken) in told
-    assert '1 other file (1 .srt) were not looked at' in told
+    assert '1 other file (1 .srt) was not looked at' in told
     assert '1 files no longer exist and are kept (--prune' in told
     told = tool('index', copy, '--out', out, '--prune').stdout
     assert '1 files no longer exist and were taken out' in told

@@ -1,5 +1,7 @@
 """Open the video of an item."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from mmcv.transforms import BaseTransform
@@ -104,3 +106,21 @@ class OpenVideo(BaseTransform):
             f', backend_args={self.backend_args}' if self.backend_args else ''
         )
         return f'{type(self).__name__}(backend={self.backend!r}{elsewhere})'
+
+
+@contextmanager
+def closed_on_error(results: dict[str, Any]) -> Iterator[None]:
+    """Close the video of an item if its pipeline raises.
+
+    Args:
+        results (dict): What the pipeline is given; has ``video_reader`` from
+            :class:`OpenVideo` to :class:`DecodeFrames`.
+    """
+    try:
+        yield
+    except BaseException:
+        if 'video_reader' in results:
+            # what has been raised says more
+            with suppress(VideoReadError):
+                results.pop('video_reader').close()
+        raise

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from ..shared_records import identify
+from ..transforms.open_video import closed_on_error
 from ..video_readers import PyAVReader, VideoReadError, VideoSamplingError
 from ..video_readers.orientation import Orientation
 
@@ -128,8 +129,9 @@ def check_video(
     deadline = time.monotonic() + seconds
     check = VideoCheck.of_item(item)
     try:
-        for transform in transforms:
-            item = transform(item)
+        with closed_on_error(item):
+            for transform in transforms:
+                item = transform(item)
         check.frames_read = len(item['frames'])
     except FileNotFoundError as err:
         check.status, check.error = 'missing', str(err)
@@ -143,10 +145,16 @@ def check_video(
         check.error = f'{check.video}: {type(err).__name__}: {err}'
     try:
         _look_at_all(check, deadline)
-    except VideoReadError as err:
+    # one odd file must not end the check of all others
+    except Exception as err:  # noqa: BLE001
         if check.status == 'ok':
             check.notes.append('cut by an error')
             check.error = str(err)
+            if not isinstance(err, VideoReadError):
+                check.error = (
+                    f"{check.video}: decoding all of it with backend 'pyav' "
+                    f'failed ({type(err).__name__}: {err}).'
+                )
     if check.status != 'ok' and check.container and not check.frames_decoded:
         check.status = 'no frames'
     return check

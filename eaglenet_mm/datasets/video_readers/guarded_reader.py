@@ -26,6 +26,21 @@ class _OfReader:
         setattr(guard.reader, self._name, value)
 
 
+class _WatchedEach:
+    """What is done with frames, and the error that it raised."""
+
+    def __init__(self, each: EachFrame) -> None:
+        self._each = each
+        self.error: Exception | None = None
+
+    def __call__(self, number: int, frame: np.ndarray) -> np.ndarray:
+        try:
+            return self._each(number, frame)
+        except Exception as err:
+            self.error = err
+            raise
+
+
 class GuardedReader(VideoReader):
     """Another reader, whose errors all name the file, and which cannot hang.
 
@@ -111,9 +126,19 @@ class GuardedReader(VideoReader):
 
         Raises:
             VideoTimeoutError: If the decoder stands still.
+            Exception: What ``each`` raises, as it is: no fault of the file.
         """
         self._check_indices(indices)
-        return self._call(lambda: self.reader.get_batch(indices, each))
+        if each is None:
+            return self._call(lambda: self.reader.get_batch(indices))
+        watched = _WatchedEach(each)
+        try:
+            return self._call(lambda: self.reader.get_batch(indices, watched))
+        except Exception:
+            error = watched.error
+            if error is None:
+                raise
+        raise error
 
     def stream(
         self, indices: Sequence[int]
@@ -140,9 +165,11 @@ class GuardedReader(VideoReader):
 
     def close(self) -> None:
         """Release the file, unless a decoder is still busy with it."""
-        if not self._calls.gave_up:
-            self._call(self.reader.close)
-        self._calls.end()
+        try:
+            if not self._calls.gave_up:
+                self._call(self.reader.close)
+        finally:
+            self._calls.end()
 
     def cancel(self) -> None:
         """Ask a read that goes on in another thread to stop soon."""

@@ -106,12 +106,16 @@ def _check_file(path: str) -> None:
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError) as err:
+        if os.path.islink(path):
+            raise FileNotFoundError(
+                f"Video file '{path}' is a link to '{os.readlink(path)}', "
+                'which does not exist. Mend the link, or put the file there.'
+            ) from err
         raise FileNotFoundError(
             f"Video file '{path}' does not exist."
             + (
                 near_match_hint(path)
-                or " Check 'data_root' and 'data_prefix' in the config, and "
-                'that the download is complete.'
+                or ' Correct the path, or put the file there.'
             )
         ) from err
     # ValueError: a NUL character in the name; OSError: a loop of links

@@ -26,6 +26,7 @@ from eaglenet_mm.datasets.video_checks import (
     clean_annotation,
     report_lines,
 )
+from eaglenet_mm.datasets.video_readers import PyAVReader
 
 PIPELINE = (
     dict(type='OpenVideo'),
@@ -365,3 +366,35 @@ def test_a_pipeline_without_frames(
     dataset = make_set(dict(a='a.mp4'), pipeline=PIPELINE[:1])
     with pytest.raises(ValueError, match='pipeline with DecodeFrames'):
         check_videos(dataset, tmp_path / 'report.json')
+
+
+def test_an_odd_file_does_not_end_the_check(
+    make_set: Callable[..., TextVideoDataset],
+    write_clip: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(self: PyAVReader) -> None:
+        raise ZeroDivisionError('no time base')
+
+    write_clip('a.mp4')
+    monkeypatch.setattr(PyAVReader, 'decode', fail)
+    dataset = make_set(dict(v='a.mp4'))
+    (check,) = check_videos(dataset, tmp_path / 'report.json')['checks']
+    assert check['status'] == 'ok'
+    assert 'cut by an error' in check['notes']
+    for word in ('a.mp4', "'pyav'", 'ZeroDivisionError: no time base'):
+        assert word in check['error']
+
+
+def test_a_resize_that_fails_is_no_fault_of_the_file(
+    make_set: Callable[..., TextVideoDataset],
+    write_clip: Callable[..., Path],
+    tmp_path: Path,
+) -> None:
+    write_clip('a.mp4')
+    dataset = make_set(dict(v='a.mp4'))
+    dataset.pipeline.transforms[2].resize = fail
+    (check,) = check_videos(dataset, tmp_path / 'report.json')['checks']
+    assert check['status'] == 'failure'
+    assert "a.mp4: KeyError: 'no such thing'" in check['error']

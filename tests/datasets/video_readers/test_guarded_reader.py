@@ -303,3 +303,64 @@ def make_set(ann_file: str, time_limit: float) -> TextVideoDataset:
         ],
         on_missing='skip',
     )
+
+
+@pytest.mark.parametrize('time_limit', [0, 60])
+def test_what_is_done_with_frames_is_no_fault_of_the_file(
+    write_clip: Callable[..., Path], time_limit: float
+) -> None:
+    error = KeyError('a bug')
+
+    def each(number: int, frame: np.ndarray) -> np.ndarray:
+        raise error
+
+    with open_video(str(write_clip()), time_limit=time_limit) as reader:
+        with pytest.raises(KeyError) as caught:
+            reader.get_batch([3], each)
+        assert caught.value is error
+        assert reader.get_batch([3], lambda number, frame: frame).shape[0] == 1
+
+
+def test_the_thread_ends_where_closing_fails(
+    write_clip: Callable[..., Path],
+    new_threads: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader = open_video(str(write_clip()), time_limit=60)
+    (thread,) = new_threads()
+    monkeypatch.setattr(reader.reader, 'close', lambda: 1 / 0)
+    with pytest.raises(VideoReadError, match='ZeroDivisionError'):
+        reader.close()
+    thread.join(20)
+    assert not thread.is_alive()
+
+
+def test_a_bug_of_a_transform_is_not_skipped(
+    ann_file: str, clips: None
+) -> None:
+    dataset = make_set(ann_file, 0)
+
+    def fail(results: dict[str, Any]) -> None:
+        raise KeyError('a bug')
+
+    dataset.pipeline.transforms[2].resize = fail
+    with pytest.raises(KeyError, match='a bug'):
+        dataset[0]
+    assert not len(dataset.lost_videos)
+
+
+def test_a_video_that_cannot_be_sampled_is_closed(
+    ann_file: str, clips: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = []
+    close = PyAVReader.close
+
+    def counted(self: PyAVReader) -> None:
+        closed.append(self.path)
+        close(self)
+
+    dataset = make_set(ann_file, 60)
+    item = {**dataset.get_data_info(0), 'start': 900.0, 'end': 901.0}
+    monkeypatch.setattr(PyAVReader, 'close', counted)
+    assert dataset.process(item) is None
+    assert closed == [item['video']]

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import pytest
 
-from eaglenet_mm.datasets import VideoReadError
+from eaglenet_mm.datasets import TextVideoDataset, VideoReadError
 from eaglenet_mm.datasets.transforms import SampleFrames
 from eaglenet_mm.datasets.video_readers import (
     DecordReader,
@@ -220,3 +220,24 @@ def test_real_clips_are_sampled_as_by_the_release(video_dir: Path) -> None:
         assert frames == expected['selected_12'], name
         checked += 1
     assert checked == 8
+
+
+def test_a_link_to_nowhere(tmp_path: Path) -> None:
+    (tmp_path / 'a.mp4').symlink_to('gone.mp4')
+    with pytest.raises(FileNotFoundError, match=r"a link to 'gone\.mp4'"):
+        open_video(str(tmp_path / 'a.mp4'))
+
+
+def test_only_a_data_set_speaks_of_its_root(
+    ann_file: str, tmp_path: Path
+) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        open_video(str(tmp_path / 'a.mp4'))
+    assert 'config' not in str(caught.value)
+    dataset = TextVideoDataset(
+        ann_file,
+        data_prefix=dict(video=str(tmp_path)),
+        pipeline=[dict(type='OpenVideo')],
+    )
+    with pytest.raises(FileNotFoundError, match=r"exist.*check 'data_root'"):
+        dataset[0]
