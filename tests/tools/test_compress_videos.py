@@ -93,7 +93,11 @@ def test_stops_on_interrupt(environment, repository, tmp_path):
     write_clip(source / 'slow.mp4', [0, 35_000])
     tool = repository / 'tools' / 'compress_videos.py'
     with subprocess.Popen(
-        [sys.executable, AS_USER, tool, source, target, '--fps', '200'],
+        # one worker: it begins the second when the first is noted
+        [
+            *(sys.executable, AS_USER, tool, source, target),
+            *('--fps', '200', '--workers', '1'),
+        ],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

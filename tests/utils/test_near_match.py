@@ -58,5 +58,5 @@ def test_nothing_like_it(tmp_path: Path) -> None:
     for name in ('b.mp4', 'a.mkv', 'a.mp4/c', 'sub/a.mp4', ''):
         assert near_match(os.path.join(tmp_path, name) + 'x') is None
         assert near_match_hint(os.path.join(tmp_path, name) + 'x') == ''
-    with pytest.raises(FileNotFoundError, match='download is complete'):
+    with pytest.raises(FileNotFoundError, match='put the file there'):
         open_video(str(tmp_path / 'b.mp4'))
