@@ -165,7 +165,7 @@ class VideoReader(ABC):
     @property
     def has_variable_rate(self) -> bool:
         """bool: Whether the steps between frames differ, as far as known."""
-        return False
+        return bool(self.fps) and self.timeline.is_variable
 
     @abstractmethod
     def close(self) -> None:

@@ -73,11 +73,6 @@ class DecordReader(VideoReader):
         """Timeline: When frames are shown, by PyAV."""
         return self._timeline
 
-    @property
-    def has_variable_rate(self) -> bool:
-        """bool: Whether the steps between frames differ."""
-        return self._timeline.is_variable
-
     def get_batch(
         self, indices: Sequence[int], each: EachFrame | None = None
     ) -> np.ndarray:

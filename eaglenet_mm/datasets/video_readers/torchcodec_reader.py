@@ -69,11 +69,6 @@ class TorchCodecReader(VideoReader):
         """Timeline: When frames are shown, by PyAV."""
         return self._timeline
 
-    @property
-    def has_variable_rate(self) -> bool:
-        """bool: Whether the steps between frames differ."""
-        return self._timeline.is_variable
-
     def get_batch(
         self, indices: Sequence[int], each: EachFrame | None = None
     ) -> np.ndarray:
