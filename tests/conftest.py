@@ -33,6 +33,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help='where golden tests and those marked gpu compute; default: the '
         'former on the CPU, the latter on CUDA if there is some',
     )
+    parser.addoption(
+        '--all',
+        action='store_true',
+        help='run the tests marked nightly too',
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,6 +52,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> None:
+    if not config.getoption('--all'):
+        nightly = [x for x in items if x.get_closest_marker('nightly')]
+        items[:] = [x for x in items if not x.get_closest_marker('nightly')]
+        if nightly:
+            config.hook.pytest_deselected(items=nightly)
     if config.getoption('--device') or torch.cuda.is_available():
         return
     skip = pytest.mark.skip(

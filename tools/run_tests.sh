@@ -3,7 +3,8 @@
 #
 #   bash tools/run_tests.sh [options of pytest]
 #
-# Without options all tests run, two at a time. Works from any directory.
+# Two tests run at a time; --all adds those marked nightly. Works from any
+# directory.
 # Variables: EAGLENET_MM_VENV (instead of .venv), BASE_PYTHON.
 set -euo pipefail
 

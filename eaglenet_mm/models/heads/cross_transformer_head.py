@@ -14,16 +14,13 @@ from eaglenet_mm.models.heads.head_checks import (
 )
 from eaglenet_mm.models.heads.seeded_head import PairDropoutHead
 from eaglenet_mm.models.layers import PairRandom
-from eaglenet_mm.models.layers.graph_attention import (
-    at_least_float32,
-    check_dropout,
-)
+from eaglenet_mm.models.layers.graph_attention import check_dropout
 from eaglenet_mm.models.layers.temporal import (
     ResidualBlock,
     check_heads,
-    norm_wide,
     quick_gelu,
 )
+from eaglenet_mm.models.precision import at_least_float32, float32_layer_norm
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
 
@@ -157,7 +154,9 @@ class CrossTransformerHead(PairDropoutHead):
             last = place == len(self.blocks) - 1
             x = block(x, mask, qkv, num_queries=1 if last else None)
             qkv = None
-        pooled = quick_gelu(self.pooler(norm_wide(self.norm, x[:, 0])))
+        pooled = quick_gelu(
+            self.pooler(float32_layer_norm(self.norm, x[:, 0]))
+        )
         scores = self.similarity(pooled).view(num_videos, num_texts)
         return at_least_float32(scores).T
 

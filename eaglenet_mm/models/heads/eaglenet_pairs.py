@@ -14,7 +14,7 @@ from eaglenet_mm.models.heads.eaglenet_state import (
     EagleNetVideoState,
 )
 from eaglenet_mm.models.layers import KeyedRandom, PairRandom, Workspace
-from eaglenet_mm.models.layers.graph_attention import at_least_float32
+from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.utils.dist import sum_with_grad
 from eaglenet_mm.utils.heap import release_free_heap
 

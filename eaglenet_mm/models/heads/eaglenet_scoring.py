@@ -27,7 +27,7 @@ from eaglenet_mm.models.layers import (
     StochasticText,
     Workspace,
 )
-from eaglenet_mm.models.layers.graph_attention import at_least_float32
+from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
 

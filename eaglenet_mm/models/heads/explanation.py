@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eaglenet_mm.models.layers import FramePooling
-from eaglenet_mm.models.layers.graph_attention import at_least_float32
+from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
 

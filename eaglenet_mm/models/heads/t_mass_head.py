@@ -26,8 +26,8 @@ from eaglenet_mm.models.layers import (
     PooledFramesState,
     StochasticText,
 )
-from eaglenet_mm.models.layers.graph_attention import at_least_float32
 from eaglenet_mm.models.layers.stochastic_text import stochastic_cosines
+from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
 

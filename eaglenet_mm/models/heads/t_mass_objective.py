@@ -20,8 +20,8 @@ from eaglenet_mm.models.layers import (
     PooledFramesState,
     StochasticText,
 )
-from eaglenet_mm.models.layers.graph_attention import at_least_float32
 from eaglenet_mm.models.layers.stochastic_text import row_cosines
+from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
 from eaglenet_mm.utils.dist import gather_features, sum_with_grad
 

@@ -22,16 +22,13 @@ from eaglenet_mm.models.heads.shortlist import (
     unit_sentences,
 )
 from eaglenet_mm.models.layers import PairRandom
-from eaglenet_mm.models.layers.graph_attention import (
-    at_least_float32,
-    check_dropout,
-)
+from eaglenet_mm.models.layers.graph_attention import check_dropout
 from eaglenet_mm.models.layers.text_director import (
     DirectorLayer,
     ProxyVideoState,
-    norm_in_float,
 )
 from eaglenet_mm.models.losses import Share
+from eaglenet_mm.models.precision import at_least_float32, float32_layer_norm
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from eaglenet_mm.utils.dist import gather_features
@@ -195,7 +192,7 @@ class TextProxyHead(PairDropoutHead):
         """Make proxies of texts ``(1, Bt, D)``, or own ones ``(Bv, 1, D)``."""
         x = self.layer1(text, video_state.layer1, random, 'one')
         x = self.layer2(x, video_state.layer2, random, 'two')
-        directed = norm_in_float(self.norm, x)
+        directed = float32_layer_norm(self.norm, x)
         with torch.autocast(text.device.type, enabled=False):
             direction = F.normalize(
                 self.delta * text - self.eta * directed, dim=-1

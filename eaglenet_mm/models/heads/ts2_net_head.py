@@ -17,9 +17,9 @@ from eaglenet_mm.models.heads.head_checks import (
 from eaglenet_mm.models.heads.mean_pooling_head import UnitVectors
 from eaglenet_mm.models.heads.seeded_head import SeededHead
 from eaglenet_mm.models.heads.shortlist import unit_sentences
-from eaglenet_mm.models.layers.graph_attention import at_least_float32
 from eaglenet_mm.models.layers.temporal import TemporalTransformer
 from eaglenet_mm.models.layers.token_selection import TokenSelector
+from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
 from eaglenet_mm.utils.dist import gather_features

@@ -19,7 +19,7 @@ from eaglenet_mm.models.heads.shortlist import (
     mean_of_unit_frames,
     unit_sentences,
 )
-from eaglenet_mm.models.layers.graph_attention import at_least_float32
+from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
 from eaglenet_mm.utils.dist import gather_features

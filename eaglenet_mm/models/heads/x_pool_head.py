@@ -22,7 +22,7 @@ from eaglenet_mm.models.layers import (
     PairRandom,
     PooledFramesState,
 )
-from eaglenet_mm.models.layers.graph_attention import at_least_float32
+from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
 

@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from eaglenet_mm.models.layers.graph_attention import (
-    at_least_float32,
-    check_dropout,
-)
+from eaglenet_mm.models.layers.graph_attention import check_dropout
 from eaglenet_mm.models.layers.keyed_random import PairRandom
+from eaglenet_mm.models.precision import at_least_float32, float32_layer_norm
 from eaglenet_mm.structures import Features
 
 
@@ -100,7 +98,7 @@ class FramePooling(nn.Module):
         """
         num_videos, num_frames, width = frames.shape
         heads, head_width = self.num_heads, width // self.num_heads
-        normed = self._norm(self.norm1, frames).to(frames.dtype)
+        normed = float32_layer_norm(self.norm1, frames).to(frames.dtype)
         split = (num_videos, num_frames, heads, head_width)
         keys = self.key(normed).view(split) / math.sqrt(head_width)
         values = self.value(normed).view(split)
@@ -140,7 +138,7 @@ class FramePooling(nn.Module):
             Tensor: Pooled videos, shape ``(Bv, Bt, D)``.
         """
         # intermediates without names: evaluation frees them at once
-        a = self._norm(
+        a = float32_layer_norm(
             self.norm2, self._attend(text, state) + self.output.bias
         )
         change = self.linear(a.to(self.linear.weight.dtype))  # (Bv, Bt, D)
@@ -149,7 +147,7 @@ class FramePooling(nn.Module):
                 'pooling', a.shape[-1], rate=self.dropout, like=a
             )
             change = change if mask is None else change * mask
-        return self._norm(self.norm3, a + change)
+        return float32_layer_norm(self.norm3, a + change)
 
     def attention(self, text: Tensor, state: PooledFramesState) -> Tensor:
         """Tell how much each frame counts in :meth:`forward`.
@@ -171,7 +169,7 @@ class FramePooling(nn.Module):
 
     def _weights(self, text: Tensor, state: PooledFramesState) -> Tensor:
         """Attend to the frames, shape ``(Bv, Bt, H, F)``."""
-        normed = self._norm(self.norm1, text).to(state.keys.dtype)
+        normed = float32_layer_norm(self.norm1, text).to(state.keys.dtype)
         if normed.dim() == 2:
             normed = normed.expand(len(state.keys), -1, -1)
         logits = torch.baddbmm(
@@ -181,16 +179,3 @@ class FramePooling(nn.Module):
         )  # (Bv, Bt, H * F)
         logits = at_least_float32(logits).unflatten(-1, (self.num_heads, -1))
         return logits.softmax(dim=-1)
-
-    @staticmethod
-    def _norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-        """Normalise in float32 or wider, whatever autocast says."""
-        x = at_least_float32(x)
-        with torch.autocast(x.device.type, enabled=False):
-            return nn.functional.layer_norm(
-                x,
-                norm.normalized_shape,
-                norm.weight.to(x.dtype),
-                norm.bias.to(x.dtype),
-                norm.eps,
-            )

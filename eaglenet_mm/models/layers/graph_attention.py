@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from eaglenet_mm.models.precision import at_least_float32
+
 
 class AttentionProjection(nn.Module):
     """Projection of nodes with the two attention vectors of a relation.
@@ -152,11 +154,6 @@ def product_type(x: Tensor) -> torch.dtype:
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Lift half-precision numbers; sums, softmax and norms need float32."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def pad_sentence(nodes: Tensor) -> Tensor:

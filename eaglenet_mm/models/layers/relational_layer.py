@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from eaglenet_mm.models.layers.graph_attention import (
     AttentionProjection,
-    at_least_float32,
     masked_softmax,
     pair_logits,
     product_type,
 )
 from eaglenet_mm.models.layers.message_products import MessageOptions
 from eaglenet_mm.models.layers.relational_messages import RelationalMessages
+from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.structures import Features
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eaglenet_mm.models.layers.graph_attention import at_least_float32
+from eaglenet_mm.models.precision import at_least_float32
 
 
 class StochasticText(nn.Module):

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from eaglenet_mm.models.layers.graph_attention import at_least_float32
+from eaglenet_mm.models.precision import float32_layer_norm
 from eaglenet_mm.registry import MODELS
 
 #: What the releases add to the logits of keys that are masked.
@@ -17,18 +17,6 @@ MASKED = -1e6
 def quick_gelu(x: Tensor) -> Tensor:
     """Approximate GELU as CLIP does."""
     return x * torch.sigmoid(1.702 * x)
-
-
-def norm_wide(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """Normalise in float32 or wider: 1e-12 is nothing in half precision."""
-    with torch.autocast(x.device.type, enabled=False):
-        return F.layer_norm(
-            at_least_float32(x),
-            norm.normalized_shape,
-            at_least_float32(norm.weight),
-            at_least_float32(norm.bias),
-            norm.eps,
-        )
 
 
 class ResidualBlock(nn.Module):
@@ -59,7 +47,7 @@ class ResidualBlock(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """Compute queries, keys and values, shape ``(..., 3 D)``."""
-        return self.qkv(norm_wide(self.norm1, x))
+        return self.qkv(float32_layer_norm(self.norm1, x))
 
     def forward(
         self,
@@ -96,7 +84,7 @@ class ResidualBlock(nn.Module):
             attn_mask=bias.expand(-1, -1, query.shape[2], -1),
         )
         x = x + self.output(attended.transpose(1, 2).flatten(-2))
-        hidden = self.hidden(norm_wide(self.norm2, x))
+        hidden = self.hidden(float32_layer_norm(self.norm2, x))
         return x + self.shrink(quick_gelu(hidden))
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eaglenet_mm.models.layers.graph_attention import at_least_float32
 from eaglenet_mm.models.layers.keyed_random import PairRandom
+from eaglenet_mm.models.precision import at_least_float32, float32_layer_norm
 from eaglenet_mm.structures import Features
 
 
@@ -87,7 +86,7 @@ class DirectorLayer(nn.Module):
         width = tokens.shape[-1]
         query_w, key_w, value_w = self.qkv.weight.chunk(3)
         query_b, key_b, value_b = self.qkv.bias.chunk(3)
-        normed = norm_in_float(self.norm2, tokens).to(tokens.dtype)
+        normed = float32_layer_norm(self.norm2, tokens).to(tokens.dtype)
         keys = F.linear(normed, key_w, key_b) / math.sqrt(width)
         bias = keys @ query_b
         if token_mask is not None:
@@ -127,27 +126,14 @@ class DirectorLayer(nn.Module):
             )
             return values if mask is None else values * mask
 
-        query = norm_in_float(self.norm1, x)
+        query = float32_layer_norm(self.norm1, x)
         logits = query.to(state.keys.dtype) @ state.keys.transpose(1, 2)
         logits = at_least_float32(logits + state.key_bias.unsqueeze(1))
         weights = drop(logits.softmax(dim=-1), 'attention')
         # the bias of the output is added once, behind weights of any sum
         attended = weights.to(state.values.dtype) @ state.values
         x = query + drop(attended + self.output.bias, 'attended')
-        x = norm_in_float(self.norm3, x)
+        x = float32_layer_norm(self.norm3, x)
         hidden = self.linear1(x.to(self.linear1.weight.dtype)).relu()
         x = x + drop(self.linear2(drop(hidden, 'hidden')), 'output')
-        return norm_in_float(self.norm4, x)
-
-
-def norm_in_float(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """Normalise in float32 or wider, whatever autocast says."""
-    x = at_least_float32(x)
-    with torch.autocast(x.device.type, enabled=False):
-        return F.layer_norm(
-            x,
-            norm.normalized_shape,
-            norm.weight.to(x.dtype),
-            norm.bias.to(x.dtype),
-            norm.eps,
-        )
+        return float32_layer_norm(self.norm4, x)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from eaglenet_mm.models.layers.text_director import norm_in_float
+from eaglenet_mm.models.precision import float32_layer_norm
 
 
 class _SoftTopK(Function):
@@ -88,7 +88,9 @@ class TokenSelector(nn.Module):
         Returns:
             Tensor: In [-1, 1], shape ``(N, T)``.
         """
-        normed = norm_in_float(self.norm, tokens).to(self.inner.weight.dtype)
+        normed = float32_layer_norm(self.norm, tokens).to(
+            self.inner.weight.dtype
+        )
         hidden = F.gelu(self.inner(normed))
         first = hidden[:, :1].expand_as(hidden)
         hidden = F.gelu(self.outer(torch.cat([hidden, first], dim=-1)))

@@ -164,8 +164,3 @@ def row_blocks(scores: Tensor) -> Iterator[slice]:
     step = max(1, numbers // max(1, scores.shape[1]))
     for start in range(0, len(scores), step):
         yield slice(start, min(start + step, len(scores)))
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Lift half-precision numbers, whose range a loss can exceed."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -14,10 +14,10 @@ from torch.autograd.function import once_differentiable
 from eaglenet_mm.models.losses.joint_batch import (
     PairLabels,
     Share,
-    at_least_float32,
     check_same_video,
     row_blocks,
 )
+from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.registry import MODELS
 
 

@@ -1,0 +1,65 @@
+"""Files that are replaced whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+#: Ends the name of a file that is not complete yet; it begins with a dot.
+PARTIAL_SUFFIX = '.part'
+
+
+@contextmanager
+def replace_durably(path: str | Path) -> Iterator[Path]:
+    """Replace a file at once: after a power loss it is the old or the new one.
+
+    Args:
+        path (str | Path): File to write or replace; its folder is made.
+
+    Yields:
+        Path: An empty hidden file beside it to write to. It takes the name
+        when the block ends and is removed when the block raises.
+
+    Raises:
+        OSError: If the folder or the file cannot be written.
+
+    Example:
+        >>> with replace_durably('metrics.json') as part:
+        ...     part.write_text('{}')
+        2
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f'.{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}')
+    try:
+        part.touch(exist_ok=False)
+        mode = part.stat().st_mode
+        yield part
+        os.chmod(part, mode)  # safetensors writes files that are private
+        with part.open('rb+') as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_text_durably(path: str | Path, text: str) -> None:
+    """Replace a UTF-8 text file by :func:`replace_durably`."""
+    with replace_durably(path) as part:
+        part.write_text(text, encoding='utf-8', newline='\n')
+
+
+def sync_folder(folder: Path) -> None:
+    """Make new and removed names in a folder survive a power loss."""
+    if os.name == 'nt':  # keeps a journal of names and opens no folders
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
