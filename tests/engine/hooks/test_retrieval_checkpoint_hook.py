@@ -28,7 +28,7 @@ VALUES = {
     'Rsum': [40.0, 30.0, 20.0, 10.0],
     't2v_dsl/MnR': [3.0, 2.0, 1.0, 4.0],
     'parts/msvd/t2v/MnR': [2.0, 4.0, 1.0, 5.0],
-    't2v/mAP@10': [1.0, 2.0, 4.0, 3.0],
+    't2v/mAP10': [1.0, 2.0, 4.0, 3.0],
 }
 BEST = {
     't2v/R1': 3,
@@ -38,7 +38,7 @@ BEST = {
     'Rsum': 1,
     't2v_dsl/MnR': 3,
     'parts/msvd/t2v/MnR': 3,
-    't2v/mAP@10': 3,
+    't2v/mAP10': 3,
 }
 
 
@@ -99,7 +99,7 @@ def test_ours_answers_to_the_names_of_mmengine():
 @pytest.mark.parametrize('key', VALUES)
 @pytest.mark.parametrize('given', [False, True])
 def test_each_key_keeps_its_best(tmp_path, key, given):
-    rules = {'R1': 'greater', 'm': 'greater', '@10': 'greater'}
+    rules = {'R1': 'greater', 'm': 'greater', 'P10': 'greater'}
     rule = next((r for end, r in rules.items() if key.endswith(end)), 'less')
     build(tmp_path, dict(save_best=key, rule=rule if given else None)).train()
     name = key.replace('/', '_')
