@@ -76,26 +76,7 @@ class Found:
 
 
 class CanonicalOrder:
-    """Rows and columns of the score matrix, whoever found them.
-
-    Args:
-        videos (Sequence): :attr:`Found.videos` of all processes.
-        captions (Sequence): :attr:`Found.captions` of all processes.
-        parts (Sequence[Part]): Of a joined set, or none.
-
-    Attributes:
-        videos (list[int]): Canonical ids, ascending: the columns.
-        video_ids (list[str]): Their names.
-        video_places (list[int]): Where each stands in ``videos`` as given.
-        captions (list[int]): Canonical ids, ascending: the rows.
-        caption_places (list[int]): Likewise.
-        columns (list[int]): See :class:`RetrievalEvaluation`.
-        positives (list[list[int]], optional): Likewise.
-
-    Raises:
-        ValueError: If there is no video or no caption, or two videos have one
-            index.
-    """
+    """Rows and columns of the score matrix, whoever found them."""
 
     def __init__(
         self,
@@ -133,6 +114,7 @@ class CanonicalOrder:
                     'data sets by ConcatDataset, whose parts are told apart.'
                 )
         bounds = self._bounds(keys, 0)
+        # the columns: canonical ids, ascending, names, and first places
         self.videos: list[int] = []
         self.video_ids: list[str] = []
         self.video_places: list[int] = []
@@ -158,6 +140,7 @@ class CanonicalOrder:
             [key for key, _, _ in captions]
         )
         bounds = self._bounds(keys, 1)
+        # the rows: canonical ids, ascending
         self.captions = [bounds[part] + index for part, index in keys]
         self._part_of_row = [part for part, _ in keys]
         # of each caption the videos it stands with, and what they say

@@ -90,18 +90,7 @@ class RetrievalEvaluation:
         self._token_ids: list[Tensor] = []
 
     def add_batch(self, data_batch: dict) -> list[BaseDataElement]:
-        """Encode the videos of a batch and keep its captions.
-
-        Args:
-            data_batch (dict): Of the dataloader: videos that carry their
-                captions.
-
-        Returns:
-            list[BaseDataElement]: The samples of the batch.
-
-        Raises:
-            ValueError: If the numbers of token rows and captions differ.
-        """
+        """Encode the videos of a batch and keep its captions."""
         with autocast(enabled=self.fp16):
             data = self.model.data_preprocessor(data_batch, False)
             inputs, samples = data['inputs'], data['data_samples']
@@ -145,12 +134,6 @@ class RetrievalEvaluation:
 
         Samplers deal items out in turn and may repeat some: order and
         duplicates are settled by the canonical indices alone.
-
-        Raises:
-            ValueError: If there is no video, there are fewer than the
-                shortlist holds, a feature is not finite, captions have token
-                rows of different lengths, or two videos or two captions have
-                one index.
         """
         if self._pending:
             with autocast(enabled=self.fp16):
@@ -190,15 +173,10 @@ class RetrievalEvaluation:
         ]
 
     def encode_texts(self) -> Iterator[tuple[range, TextFeatures]]:
-        """Encode this process's captions, in blocks of canonical order.
+        """Encode this process's captions: rows of the matrix and features.
 
-        Yields:
-            tuple[range, TextFeatures]: Rows of the score matrix and their
-            features. Block k belongs to rank k modulo the number of
-            processes, and is the same block whatever that number.
-
-        Raises:
-            ValueError: If a feature is not finite.
+        Block k, in canonical order, belongs to rank k modulo the number of
+        processes, and is the same block whatever that number.
         """
         total = len(self.caption_indices)
         size = TEXT_BLOCK
@@ -229,10 +207,7 @@ class RetrievalEvaluation:
         return 0 < self.shortlist < len(self.video_indices)
 
     def announcement(self, head: BasePairHead) -> dict[str, Any]:
-        """Tell the evaluator what it will get, after :meth:`gather`.
-
-        See ``data_batch`` of :meth:`RetrievalRankMetric.process`.
-        """
+        """What :meth:`RetrievalRankMetric.process` is told of the whole."""
         found = {
             'num_captions': len(self.caption_indices),
             'num_videos': len(self.video_indices),
@@ -251,18 +226,11 @@ class RetrievalEvaluation:
     ) -> Iterator[list[dict[str, Any]]]:
         """Score blocks of captions against all videos, or their shortlists.
 
-        Args:
-            head (BasePairHead): The head to score with.
-            blocks (Iterable[tuple[range, TextFeatures]]): Of
-                :meth:`encode_texts`.
-
-        Yields:
-            list[dict]: One row for each caption: ``caption_index``,
-            ``video_index`` and ``video_id`` of its video, ``column`` of that
-            video (-1, '' and -1 if none is right), and ``scores``, on the
-            CPU, shape ``(Bv,)``. If captions have several right videos or
-            none, also ``positives``, the columns of all of them; of a joined
-            set also ``part``, the name of the caption's part.
+        Gives a row for each caption: ``caption_index``, ``video_index`` and
+        ``video_id`` of its video, ``column`` of that video (-1, '' and -1 if
+        none is right), and ``scores``, on the CPU, shape ``(Bv,)``. If
+        captions have several right videos or none, also ``positives``, the
+        columns of all of them; of a joined set also ``part``, its name.
         """
         score = (
             TwoStageScorer(head, self.videos, self.shortlist)

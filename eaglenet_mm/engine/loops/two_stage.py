@@ -39,14 +39,7 @@ def first_stage_name(head: BasePairHead) -> str:
 
 
 class TwoStageScorer:
-    """Scores captions against their shortlists.
-
-    Args:
-        head (BasePairHead): Scores the shortlisted pairs, and gives the
-            vectors whose inner product makes the shortlists.
-        videos (VideoFeatures): The gallery, ``Bv`` videos.
-        shortlist (int): Videos on the shortlist of a caption, 1 to ``Bv``.
-    """
+    """Scores blocks of captions against their shortlists."""
 
     def __init__(
         self, head: BasePairHead, videos: VideoFeatures, shortlist: int

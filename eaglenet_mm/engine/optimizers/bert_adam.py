@@ -66,19 +66,16 @@ class BertAdam(Optimizer):
         max_grad_norm: float | None = 1.0,
     ) -> None:
         betas = (betas[0], betas[1])
-        for name, value in [('lr', lr), ('weight_decay', weight_decay)]:
-            if value < 0:
+        for name, value, wanted, fits in (
+            ('lr', lr, 'be at least 0', lr >= 0),
+            ('weight_decay', weight_decay, 'be at least 0', weight_decay >= 0),
+            ('eps', eps, 'be above 0', eps > 0),
+            ('betas', betas, 'lie in [0, 1)', all(0 <= b < 1 for b in betas)),
+        ):
+            if not fits:
                 raise ValueError(
-                    f"BertAdam's '{name}' must be at least 0, but got {value}."
+                    f"BertAdam's '{name}' must {wanted}, but got {value}."
                 )
-        if not eps > 0:
-            raise ValueError(
-                f"BertAdam's 'eps' must be above 0, but got {eps}."
-            )
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(
-                f"BertAdam's 'betas' must lie in [0, 1), but got {betas}."
-            )
         defaults = dict(lr=lr, betas=betas, eps=eps)
         defaults |= dict(
             weight_decay=weight_decay, max_grad_norm=max_grad_norm

@@ -12,7 +12,6 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from eaglenet_mm.evaluation.functional import (
-    RankResult,
     RightPairs,
     bootstrap_recall,
     on_shortlist,
@@ -31,8 +30,11 @@ _KEY = re.compile(
     r'(?:parts/.+/)?(?P<own>[tv]2[tv]\w*/\w+?|Rsum\w*?)(?P<noise>_mean|_std)?'
 )
 _LOWER_IS_BETTER = ('MdR', 'MnR', 'ties')
-# reported of several right answers alone
-_SEVERAL = [f'{name}{k}' for k in PRECISION_AT for name in ('mAP', 'nDCG')]
+# the first of two stages alone, the others of several right answers
+_OCCASIONAL = (
+    'shortlist_recall',
+    *(f'{name}{k}' for k in PRECISION_AT for name in ('mAP', 'nDCG')),
+)
 
 
 @METRICS.register_module()
@@ -136,18 +138,7 @@ class RetrievalRankMetric(ScoreMatrixMetric):
         self.bootstrap = None if bootstrap is None else dict(bootstrap)
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        """Compute all metrics from the rows of all processes.
-
-        Args:
-            results (list[dict]): Blocks of rows, in any order.
-
-        Returns:
-            dict[str, float]: Metrics by key; see the class.
-
-        Raises:
-            ValueError: If rows are missing, differ in length, or hold a
-                non-finite score.
-        """
+        """Compute all metrics from the rows of all processes."""
         scores, right, announced = self._assemble(results)
         metrics = self._measure(scores, right, announced)
         pairs = _as_pairs(right)
@@ -230,7 +221,9 @@ class RetrievalRankMetric(ScoreMatrixMetric):
                 summary['ties'] = float(result.num_tied_queries)
                 if self.bootstrap is not None:
                     groups = _groups(right) if way == 't2v' else None
-                    summary.update(self._interval(result, groups))
+                    summary['R1_low'], summary['R1_high'] = bootstrap_recall(
+                        result.ranks, groups, **self.bootstrap
+                    )
                 if not suffix and recalls:
                     summary['shortlist_recall'] = recalls[way]
                 if not suffix and unanswerable[way]:
@@ -241,14 +234,6 @@ class RetrievalRankMetric(ScoreMatrixMetric):
             if len(ranked) == 2:
                 metrics[f'Rsum{suffix}'] = total
         return {**metrics, **incomplete}
-
-    def _interval(
-        self, result: RankResult, groups: Tensor | None
-    ) -> dict[str, float]:
-        """Bootstrap interval of R1."""
-        options = self.bootstrap or {}
-        low, high = bootstrap_recall(result.ranks, groups, **options)
-        return {'R1_low': low, 'R1_high': high}
 
     def better_when(self, key: str) -> str | None:
         """Tell which way is up, for hooks that keep the best checkpoint.
@@ -271,7 +256,7 @@ class RetrievalRankMetric(ScoreMatrixMetric):
         if match is None or not key.startswith(prefix):
             return None
         own = match['own']
-        if own not in self._keys(['shortlist_recall'], _SEVERAL):
+        if own not in self._keys():
             return None
         lower = own.endswith(_LOWER_IS_BETTER) or match['noise'] == '_std'
         return 'less' if lower else 'greater'
@@ -284,27 +269,28 @@ class RetrievalRankMetric(ScoreMatrixMetric):
             several parts and loops with noise seeds add to their beginning
             (``parts/<name>/``) and end (``_mean``, ``_std``).
         """
+        prefix = f'{self.prefix}/' if self.prefix else ''
         return [
-            f'{self.prefix}/{key}' if self.prefix else key
+            f'{prefix}{key}'
             for key in self._keys()
+            if not key.endswith(_OCCASIONAL)
         ]
 
-    def _keys(
-        self, raw: Sequence[str] = (), every: Sequence[str] = ()
-    ) -> list[str]:
-        """Keys that are always reported, and more names of measures."""
-        names = [f'R{k}' for k in RECALL_AT] + [*_LOWER_IS_BETTER, *every]
+    def _keys(self) -> list[str]:
+        """All keys of a measure with these options, the occasional too."""
+        names = [*(f'R{k}' for k in RECALL_AT), *_LOWER_IS_BETTER]
         if self.bootstrap is not None:
             names += ['R1_low', 'R1_high']
-        keys = [f'{way}/{name}' for way in ('t2v', 'v2t') for name in raw]
+        keys = []
         for suffix, one_way in [
             ('', False),
             *((f'_{x.name}', x.is_one_way) for x in self.post_processing),
         ]:
+            occasional = _OCCASIONAL if not suffix else _OCCASIONAL[1:]
             keys += [
                 f'{way}{suffix}/{name}'
                 for way in (('t2v',) if one_way else ('t2v', 'v2t'))
-                for name in names
+                for name in (*names, *occasional)
             ]
             if not one_way:
                 keys.append(f'Rsum{suffix}')

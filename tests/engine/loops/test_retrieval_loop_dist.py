@@ -71,7 +71,9 @@ def rows_of(path: Path) -> list[dict]:
     return sorted(load(path), key=lambda row: row['caption_index'])
 
 
-@pytest.mark.parametrize('world', [2, 4])
+@pytest.mark.parametrize(
+    'world', [2, pytest.param(4, marks=pytest.mark.nightly)]
+)
 def test_processes_equal_one(world, tmp_path, monkeypatch, repository):
     monkeypatch.syspath_prepend(str(repository))
     spawn(
@@ -100,7 +102,14 @@ def test_processes_equal_one(world, tmp_path, monkeypatch, repository):
             assert torch.equal(ours['scores'], theirs['scores'])
 
 
-@pytest.mark.parametrize('how', ['encoding-die', 'rows-die', 'rows-raise'])
+@pytest.mark.parametrize(
+    'how',
+    [
+        pytest.param('encoding-die', marks=pytest.mark.nightly),
+        pytest.param('rows-die', marks=pytest.mark.nightly),
+        'rows-raise',
+    ],
+)
 def test_a_rank_that_fails_ends_the_others(
     how, tmp_path, monkeypatch, repository
 ):
