@@ -23,7 +23,6 @@ from eaglenet_mm.engine.loops.canonical_order import CanonicalOrder, Found
 from eaglenet_mm.engine.loops.two_stage import (
     SHORTLIST_BLOCK,
     TwoStageScorer,
-    check_shortlist,
     first_stage_name,
 )
 from eaglenet_mm.models.heads import BasePairHead
@@ -267,6 +266,16 @@ class RetrievalEvaluation:
         texts = self._encode_texts(range(num_videos))
         order = torch.tensor(columns).argsort().to(texts.embeds.device)
         return texts.index_select(order)
+
+
+def check_shortlist(shortlist: int, num_videos: int) -> None:
+    """Refuse a shortlist longer than the gallery."""
+    if shortlist > num_videos:
+        raise ValueError(
+            f"'shortlist' is {shortlist}, but the evaluation set has "
+            f'{num_videos} videos at most. Make it smaller, or set it to 0 '
+            'to score all pairs.'
+        )
 
 
 def gather_rows(rows: Tensor | None, device: torch.device) -> Tensor:

@@ -15,8 +15,10 @@ from mmengine.runner import BaseLoop, Runner, TestLoop, ValLoop
 from torch.utils.data import DataLoader
 
 from eaglenet_mm.datasets.joined_parts import joined_metainfo, mark_parts
-from eaglenet_mm.engine.loops.retrieval_evaluation import RetrievalEvaluation
-from eaglenet_mm.engine.loops.two_stage import check_shortlist
+from eaglenet_mm.engine.loops.retrieval_evaluation import (
+    RetrievalEvaluation,
+    check_shortlist,
+)
 from eaglenet_mm.evaluation import KeptScores
 from eaglenet_mm.models.heads import BasePairHead
 from eaglenet_mm.registry import LOOPS

@@ -20,16 +20,6 @@ SHORTLIST_BLOCK = {'cpu': 512, 'cuda': 2048}
 _ROUNDING = 1e-3  # by which a cheap score may leave [-1, 1]
 
 
-def check_shortlist(shortlist: int, num_videos: int) -> None:
-    """Refuse a shortlist longer than the gallery."""
-    if shortlist > num_videos:
-        raise ValueError(
-            f"'shortlist' is {shortlist}, but the evaluation set has "
-            f'{num_videos} videos at most. Make it smaller, or set it to 0 '
-            'to score all pairs.'
-        )
-
-
 def first_stage_name(head: BasePairHead) -> str:
     """Say in a result line what the shortlist was made by."""
     own = type(head).shortlist_video
