@@ -42,6 +42,8 @@ SETTINGS = [
         ),
         batch_size=3,
     ),
+    # calls of the encoder that are filled up by repetition
+    dict(dataset=dict(num_videos=7), loop=dict(video_batch=3)),
     # several right videos, and texts without one
     dict(
         dataset=dict(
@@ -127,7 +129,7 @@ def test_a_rank_that_fails_ends_the_others(
         process.start()
     try:
         for process in processes:
-            process.join(60)
+            process.join(240)
         # neither well nor still running; gloo may abort on the way out
         assert all(p.exitcode not in (0, None) for p in processes)
     finally:
