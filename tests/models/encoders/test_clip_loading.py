@@ -1,16 +1,16 @@
 import pytest
 import torch
 
-from eaglenet_mm.models.encoders.clip_loading import (
-    load_tower,
-    select_tower,
-)
 from eaglenet_mm.models.encoders.clip_tower import (
     build_text_tower,
     build_vision_tower,
     resolve_arch,
 )
-from eaglenet_mm.models.encoders.clip_weights import CLIPWeights
+from eaglenet_mm.models.encoders.clip_weights import (
+    CLIPWeights,
+    load_tower,
+    select_tower,
+)
 from tests.models.encoders.tiny_clip import reference_clip, tiny_arch
 
 

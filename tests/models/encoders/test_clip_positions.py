@@ -16,7 +16,7 @@ from eaglenet_mm.models.encoders import (
     CLIPVideoEncoder,
     RegisteredTextEncoder,
 )
-from eaglenet_mm.models.encoders.clip_positions import (
+from eaglenet_mm.models.encoders.clip_weights import (
     resize_grid,
     stretch_rows,
 )

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from eaglenet_mm.models.encoders import CLIPTextEncoder, CLIPVideoEncoder
-from eaglenet_mm.models.encoders.clip_block import CLIPAttention
 from eaglenet_mm.models.encoders.clip_encoder import CLIPEncoder
+from eaglenet_mm.models.encoders.clip_tower import CLIPAttention
 from tests.models.encoders.tiny_clip import pixels, tiny_arch, token_ids
 
 KINDS = ['video', 'text']

@@ -5,7 +5,7 @@ import zipfile
 import pytest
 import torch
 
-from eaglenet_mm.models.encoders.torchscript_archive import (
+from eaglenet_mm.models.encoders.clip_weights import (
     is_torchscript_archive,
     read_torchscript_tensors,
 )
