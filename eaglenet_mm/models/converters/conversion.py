@@ -15,9 +15,8 @@ from eaglenet_mm.utils.name_lists import name_some
 from .model_fit import (
     check_encoders,
     check_model_fit,
-    cut_tables,
+    fit_tables,
     read_model_options,
-    resize_tables,
 )
 from .release_names import (
     BLOCK,
@@ -495,7 +494,7 @@ def _fit(
 ) -> None:
     """Cut tables to a model, take from it what only it has, and check."""
     expected = model.state_dict()
-    report.notes += cut_tables(ours, expected) + resize_tables(ours, model)
+    report.notes += fit_tables(ours, model)
     if LOG_SCALE in ours and LOG_SCALE not in expected:
         del ours[LOG_SCALE]
         report.filled.pop(LOG_SCALE, None)

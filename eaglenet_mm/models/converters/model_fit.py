@@ -135,33 +135,27 @@ def check_encoders(
     return notes
 
 
-def cut_tables(
-    ours: dict[str, Tensor], expected: Mapping[str, Tensor]
-) -> list[str]:
-    """Cut tables of positions to the rows of a model; say what was done."""
+def fit_tables(ours: dict[str, Tensor], model: nn.Module) -> list[str]:
+    """Bring tables of positions to a model's rows; say what was done.
+
+    They are cut; those of encoders with ``resize_positions`` are resized.
+    """
     notes = []
+    expected = model.state_dict()
     for name in TABLES:
-        if name in ours and name in expected:
-            rows, needed = len(ours[name]), len(expected[name])
-            if rows > needed:
-                ours[name] = ours[name][:needed].clone()
-                notes.append(
-                    f'{name}: the first {needed} of {rows} rows, as many as '
-                    'the config has'
-                )
-    return notes
-
-
-def resize_tables(ours: dict[str, Tensor], model: nn.Module) -> list[str]:
-    """Bring positions to the size of encoders with ``resize_positions``."""
-    notes = []
+        rows, needed = len(ours.get(name, ())), len(expected.get(name, ()))
+        if 0 < needed < rows:
+            ours[name] = ours[name][:needed].clone()
+            notes.append(
+                f'{name}: the first {needed} of {rows} rows, as many as the '
+                'config has'
+            )
     for side in SIDES:
         encoder = getattr(model, side)
         name = f'{side}.tower.{TABLE}'
-        if not encoder.resize_positions or name not in ours:
-            continue
         rows = len(ours[name])
-        ours[name] = fit_positions(encoder.tower, ours[name]).clone()
+        if encoder.resize_positions:
+            ours[name] = fit_positions(encoder.tower, ours[name]).clone()
         if len(ours[name]) != rows:
             notes.append(
                 f'{name}: resized from {rows} to {len(ours[name])} rows'

@@ -107,11 +107,11 @@ def describe(kind: str) -> str:
 # -- tables: a released name and ours ---------------------------------------
 
 
-def layers(pairs: dict[str, str]) -> dict[str, str]:
-    """Weight and bias of some layers."""
+def layers(table: str) -> dict[str, str]:
+    """Weight and bias of some layers; a line has a released name and ours."""
     return {
         f'{theirs}.{kind}': f'{ours}.{kind}'
-        for theirs, ours in pairs.items()
+        for theirs, ours in map(str.split, table.strip().splitlines())
         for kind in ('weight', 'bias')
     }
 
@@ -120,65 +120,47 @@ def layers(pairs: dict[str, str]) -> dict[str, str]:
 BLOCK = {
     'attn.in_proj_weight': 'qkv.weight',
     'attn.in_proj_bias': 'qkv.bias',
-    **layers(
-        {
-            'attn.out_proj': 'output',
-            'ln_1': 'norm1',
-            'ln_2': 'norm2',
-            'mlp.c_fc': 'hidden',
-            'mlp.c_proj': 'shrink',
-        }
-    ),
+    **layers("""
+        attn.out_proj  output
+        ln_1           norm1
+        ln_2           norm2
+        mlp.c_fc       hidden
+        mlp.c_proj     shrink
+    """),
 }
 #: Parameters of CLIP's towers outside of the blocks.
 TEXT_TOWER = (
-    'positional_embedding',
-    'text_projection',
-    'token_embedding.weight',
-    'ln_final.weight',
-    'ln_final.bias',
+    *('positional_embedding', 'text_projection', 'token_embedding.weight'),
+    *('ln_final.weight', 'ln_final.bias'),
 )
 IMAGE_TOWER = (
-    'class_embedding',
-    'positional_embedding',
-    'proj',
-    'conv1.weight',
-    *(
-        f'ln_{place}.{k}'
-        for place in ('pre', 'post')
-        for k in ('weight', 'bias')
-    ),
+    *('positional_embedding', 'class_embedding', 'conv1.weight', 'proj'),
+    *('ln_pre.weight', 'ln_pre.bias', 'ln_post.weight', 'ln_post.bias'),
 )
 POSITIONS = 'frame_position_embeddings.weight'
 TEMPORAL = 'transformerClip'
 CROSS_POSITIONS = 'cross.embeddings.position_embeddings.weight'
 CROSS = 'cross.transformer'
-_POOLING = layers(
-    {
-        'pool_frames.cross_attn.q_proj': 'pooling.query',
-        'pool_frames.cross_attn.k_proj': 'pooling.key',
-        'pool_frames.cross_attn.v_proj': 'pooling.value',
-        'pool_frames.cross_attn.out_proj': 'pooling.output',
-        'pool_frames.linear_proj': 'pooling.linear',
-        'pool_frames.layer_norm1': 'pooling.norm1',
-        'pool_frames.layer_norm2': 'pooling.norm2',
-        'pool_frames.layer_norm3': 'pooling.norm3',
-    }
-)
-_RADIUS = layers(
-    {'stochastic.std_branch.linear_proj': 'stochastic_text.radius'}
-)
+_POOLING = layers("""
+    pool_frames.cross_attn.q_proj    pooling.query
+    pool_frames.cross_attn.k_proj    pooling.key
+    pool_frames.cross_attn.v_proj    pooling.value
+    pool_frames.cross_attn.out_proj  pooling.output
+    pool_frames.linear_proj          pooling.linear
+    pool_frames.layer_norm1          pooling.norm1
+    pool_frames.layer_norm2          pooling.norm2
+    pool_frames.layer_norm3          pooling.norm3
+""")
+_RADIUS = layers('stochastic.std_branch.linear_proj stochastic_text.radius')
 _LSTM = {
     f'lstm_visual.{name}': f'temporal.lstm.{name}'
     for name in ('weight_ih_l0', 'weight_hh_l0', 'bias_ih_l0', 'bias_hh_l0')
 }
-_TIGHT = layers(
-    {
-        'cross.pooler.ln_pool': 'norm',
-        'cross.pooler.dense': 'pooler',
-        'similarity_dense': 'similarity',
-    }
-)
+_TIGHT = layers("""
+    cross.pooler.ln_pool  norm
+    cross.pooler.dense    pooler
+    similarity_dense      similarity
+""")
 _SELECTOR = {
     f'visual_token_selector.score_predictor.{theirs}': f'selector.{ours}'
     for theirs, ours in {
@@ -190,13 +172,11 @@ _SELECTOR = {
     }.items()
 }
 _ENERGY = {
-    'mlp': layers(
-        {
-            'ebm.energy_net.0': 'loss_energy.energy.hidden',
-            'ebm.energy_net.2': 'loss_energy.energy.output',
-        }
-    ),
-    'bilinear': layers({'ebm.energy_net': 'loss_energy.energy.transform'}),
+    'mlp': layers("""
+        ebm.energy_net.0  loss_energy.energy.hidden
+        ebm.energy_net.2  loss_energy.energy.output
+    """),
+    'bilinear': layers('ebm.energy_net loss_energy.energy.transform'),
 }
 #: Parts of EagleNet that a release may have or not.
 _OPTIONAL = {
@@ -287,11 +267,11 @@ def _word_weights(names: Collection[str]) -> dict[str, str]:
     if None in found:  # a single layer has no number there
         places[''] = 0
     return layers(
-        {
-            f'{side}_weight_fc{theirs}': f'{side}_weight.{ours}'
+        '\n'.join(
+            f'{side}_weight_fc{theirs} {side}_weight.{ours}'
             for side in ('text', 'video')
             for theirs, ours in places.items()
-        }
+        )
     )
 
 
@@ -397,26 +377,17 @@ _UNUSED = {
         'never read by the release'
     ),
 }
-_UNUSED_TRANSFORMER = {
-    r'frame_position_embeddings\.weight': (
-        'position table of a temporal transformer that the release never runs'
-    ),
-    r'transformerClip\..+': 'temporal transformer that the release never runs',
-}
 
 
 def reason_unused(
     method: str, name: str, names: Collection[str]
 ) -> str | None:
     """Why a parameter is left out; None if it is used, or unknown."""
+    if method == 'eaglenet' and re.match(f'{TEMPORAL}\\.|{POSITIONS}$', name):
+        return 'of a temporal transformer that the release never runs'
     if name == POSITIONS and has_lstm(names):
         return 'position table that seqLSTM makes and never reads'
     if name == CLIP_SCALE and method == 'clip4clip_tight':
         return "CLIP's temperature, which tightTransf does not use"
-    reasons = _UNUSED
-    if method == 'eaglenet':
-        reasons = _UNUSED | _UNUSED_TRANSFORMER
-    for pattern, reason in reasons.items():
-        if re.fullmatch(pattern, name):
-            return reason
-    return None
+    matching = (k for k in _UNUSED if re.fullmatch(k, name))
+    return _UNUSED.get(next(matching, ''))

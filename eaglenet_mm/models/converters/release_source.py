@@ -38,23 +38,20 @@ HUGGING_FACE = {
     'vision_model.embeddings.position_embedding.weight': (
         'visual.positional_embedding'
     ),
-    **layers(
-        {
-            'text_model.final_layer_norm': 'ln_final',
-            'vision_model.pre_layrnorm': 'visual.ln_pre',  # spelt so there
-            'vision_model.post_layernorm': 'visual.ln_post',
-        }
-    ),
+    # the second is spelt so there
+    **layers("""
+        text_model.final_layer_norm  ln_final
+        vision_model.pre_layrnorm    visual.ln_pre
+        vision_model.post_layernorm  visual.ln_post
+    """),
 }
-HUGGING_FACE_BLOCK = layers(
-    {
-        'self_attn.out_proj': 'attn.out_proj',
-        'layer_norm1': 'ln_1',
-        'layer_norm2': 'ln_2',
-        'mlp.fc1': 'mlp.c_fc',
-        'mlp.fc2': 'mlp.c_proj',
-    }
-)
+HUGGING_FACE_BLOCK = layers("""
+    self_attn.out_proj  attn.out_proj
+    layer_norm1         ln_1
+    layer_norm2         ln_2
+    mlp.fc1             mlp.c_fc
+    mlp.fc2             mlp.c_proj
+""")
 #: A Linear there, a matrix from the right with OpenAI.
 TRANSPOSED = ('text_projection', 'visual.proj')
 

@@ -18,13 +18,7 @@ from eaglenet_mm.utils.name_lists import name_some
 from eaglenet_mm.utils.type_name import named_class, scoped_name
 
 from .clip_tower import build_tower, pixel_statistics, resolve_arch
-from .clip_weights import (
-    find_start_weights,
-    load_clip_weights,
-    load_tower,
-    name_misfits,
-    read_state_dict,
-)
+from .clip_weights import load_start_weights, name_misfits, read_state_dict
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -129,17 +123,9 @@ def build_open_clip_tower(
             f'..., vision_cfg=dict(...)), but got the name {name!r} and '
             f'arch={config.get("arch")!r}. Give one of them.'
         )
-    resolved = resolve_arch(arch)
-    tower = build_tower(resolved, side, context_length=max_words)
-    pretrained = find_start_weights(config.get('pretrained'), arch)
-    if pretrained is not None:
-        load_tower(
-            tower,
-            load_clip_weights(pretrained, arch),
-            side,
-            quick_gelu=resolved['quick_gelu'],
-            resize_positions=config.get('resize_positions', False),
-        )
+    tower = build_tower(resolve_arch(arch), side, context_length=max_words)
+    resizes = config.get('resize_positions', False)
+    load_start_weights(tower, side, arch, config.get('pretrained'), resizes)
     return tower, arch
 
 

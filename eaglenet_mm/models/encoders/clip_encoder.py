@@ -29,10 +29,8 @@ from .clip_tower import (
 from .clip_weights import (
     TABLE,
     describe_misfit,
-    find_start_weights,
     fit_positions,
-    load_clip_weights,
-    load_tower,
+    load_start_weights,
 )
 
 PRECISIONS = {'fp32': None, 'fp16': torch.float16}
@@ -59,7 +57,7 @@ class CLIPEncoder(BaseModule):
             ``'openai'``; a local file (OpenAI's TorchScript archive, a state
             dict, safetensors); None for the weights of a model folder and
             for random ones otherwise, which is logged as a warning; or False
-            for random weights in any case. Default: None.
+            for random weights in any case, without a word. Default: None.
         frozen (str, optional): ``'release'`` freezes what EagleNet's release
             freezes: the embeddings of tokens, patches, class and positions,
             and the norm before the blocks. Default: None; freezing belongs
@@ -96,7 +94,7 @@ class CLIPEncoder(BaseModule):
         >>> arch = dict(
         ...     embed_dim=16, text_cfg=dict(width=64, heads=1, layers=2)
         ... )
-        >>> isinstance(CLIPTextEncoder(arch), CLIPEncoder)
+        >>> isinstance(CLIPTextEncoder(arch, pretrained=False), CLIPEncoder)
         True
     """
 
@@ -147,7 +145,19 @@ class CLIPEncoder(BaseModule):
                 f'num_frozen_layers={num_frozen_layers} has no effect '
                 "without frozen='release'. Set both or none."
             )
-        self._load(arch, pretrained, config['quick_gelu'])
+        loaded = load_start_weights(
+            self.tower, self.side, arch, pretrained, resize_positions
+        )
+        name = type(self).__name__
+        if loaded:
+            print_log(f'{name}: {loaded}.', logger='current')
+        elif pretrained is None:
+            print_log(
+                f'{name}: random weights (pretrained=None). Give pretrained, '
+                'or load a checkpoint before using its features.',
+                logger='current',
+                level=logging.WARNING,
+            )
         if precision == 'fp16':
             convert_weights_to_lp(self.tower, torch.float16)
         #: Names of the tower's tensors before LoRA, and those since.
@@ -168,45 +178,8 @@ class CLIPEncoder(BaseModule):
         self._freeze()
         return self
 
-    def _load(
-        self,
-        arch: str | Mapping[str, Any],
-        pretrained: str | bool | None,
-        quick_gelu: bool,
-    ) -> None:
-        """Load pretrained weights, or say that there are none."""
-        name = type(self).__name__
-        source = find_start_weights(pretrained, arch)
-        if source is None:
-            print_log(
-                f'{name}: random weights (pretrained={pretrained}). Give '
-                'pretrained, or load a checkpoint before using its features.',
-                logger='current',
-                level=logging.WARNING,
-            )
-            return
-        weights = load_clip_weights(source, arch)
-        count = load_tower(
-            self.tower,
-            weights,
-            self.side,
-            quick_gelu=quick_gelu,
-            resize_positions=self.resize_positions,
-        )
-        print_log(
-            f'{name}: {count} tensors loaded from {weights.path}.',
-            logger='current',
-        )
-
     def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        missing_keys: list[str],
-        unexpected_keys: list[str],
-        error_msgs: list[str],
+        self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
         """Fit what a checkpoint has to this tower; torch loads it then."""
         tower = f'{prefix}tower.'
@@ -221,16 +194,9 @@ class CLIPEncoder(BaseModule):
                 state_dict[tower + TABLE] = table
             misfit = describe_misfit(self.tower, table)
             if misfit is not None:
+                error_msgs: list[str] = args[-1]
                 error_msgs.append(f'{prefix}tower: {misfit}')
-        super()._load_from_state_dict(
-            state_dict,
-            prefix,
-            local_metadata,
-            strict,
-            missing_keys,
-            unexpected_keys,
-            error_msgs,
-        )
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _freeze(self) -> None:
         """Stop the gradients of the frozen parameters."""
@@ -266,11 +232,9 @@ class CLIPTextEncoder(CLIPEncoder):
     has no influence, and shorter inputs give the same features.
 
     Args:
-        arch (str or dict): Name of an open_clip model, a model folder, or a
-            dict with ``embed_dim``, ``text_cfg`` and ``quick_gelu``, see
-            :class:`CLIPEncoder`.
+        arch (str or dict): See :class:`CLIPEncoder`; a dict needs
+            ``text_cfg``.
         pretrained (str or bool, optional): See :class:`CLIPEncoder`.
-            Default: None, the weights of a model folder, else random ones.
         max_words (int, optional): Rows of the positional table, the most
             tokens a sentence may have; the first rows of a longer
             pretrained table are taken, a shorter one needs
@@ -285,7 +249,7 @@ class CLIPTextEncoder(CLIPEncoder):
         ValueError: See :class:`CLIPEncoder`.
 
     Example:
-        >>> encoder = CLIPTextEncoder('ViT-B-32-quickgelu', max_words=32)
+        >>> encoder = CLIPTextEncoder('ViT-B-32-quickgelu', pretrained=False)
         >>> encoder(torch.tensor([[49406, 320, 49407]])).embeds.shape
         torch.Size([1, 512])
     """
@@ -376,11 +340,9 @@ class CLIPVideoEncoder(CLIPEncoder):
     real frame.
 
     Args:
-        arch (str or dict): Name of an open_clip model, a model folder, or a
-            dict with ``embed_dim``, ``vision_cfg`` and ``quick_gelu``, see
-            :class:`CLIPEncoder`.
+        arch (str or dict): See :class:`CLIPEncoder`; a dict needs
+            ``vision_cfg``.
         pretrained (str or bool, optional): See :class:`CLIPEncoder`.
-            Default: None, the weights of a model folder, else random ones.
         image_size (int or tuple, optional): Height and width of the frames,
             pixels, multiples of the patch size. Weights of another size need
             ``resize_positions=True``. Default: the architecture's.
@@ -397,9 +359,9 @@ class CLIPVideoEncoder(CLIPEncoder):
             exist or there are fewer than 7 tokens to shift.
 
     Example:
-        >>> encoder = CLIPVideoEncoder('ViT-B-32-quickgelu')
-        >>> encoder(torch.zeros(2, 12, 3, 224, 224)).frames.shape
-        torch.Size([2, 12, 512])
+        >>> encoder = CLIPVideoEncoder('ViT-B-32-quickgelu', pretrained=False)
+        >>> encoder(torch.zeros(1, 2, 3, 224, 224)).frames.shape
+        torch.Size([1, 2, 512])
     """
 
     tower: VisionTransformer

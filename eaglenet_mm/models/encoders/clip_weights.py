@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from eaglenet_mm.utils.name_lists import name_some
 from eaglenet_mm.utils.safe_checkpoint import load_checkpoint_file
 
-from .clip_tower import is_model_folder
+from .clip_tower import is_model_folder, resolve_arch
 
 #: Name of the table of position embeddings in a tower of either side.
 TABLE = 'positional_embedding'
@@ -71,7 +71,32 @@ class CLIPWeights:
     is_openai: bool
 
 
-def find_start_weights(
+def load_start_weights(
+    tower: VisionTransformer | TextTransformer,
+    side: str,
+    arch: str | Mapping[str, Any],
+    pretrained: str | bool | None,
+    resize_positions: bool,
+) -> str:
+    """Load ``pretrained``, or the weights of a model folder, into a tower.
+
+    Returns what was loaded in words; '' if weights stay random.
+    """
+    source = _find_start_weights(pretrained, arch)
+    if source is None:
+        return ''
+    weights = load_clip_weights(source, arch)
+    count = load_tower(
+        tower,
+        weights,
+        side,
+        quick_gelu=resolve_arch(arch)['quick_gelu'],
+        resize_positions=resize_positions,
+    )
+    return f'{count} tensors loaded from {weights.path}'
+
+
+def _find_start_weights(
     pretrained: str | bool | None, arch: str | Mapping[str, Any]
 ) -> str | None:
     """``pretrained``, or the file of a model folder; None: random weights."""
@@ -183,17 +208,13 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
 
 
 STORAGE_DTYPES = {
-    'FloatStorage': torch.float32,
-    'HalfStorage': torch.float16,
-    'BFloat16Storage': torch.bfloat16,
-    'DoubleStorage': torch.float64,
-    'LongStorage': torch.int64,
-    'IntStorage': torch.int32,
-    'ShortStorage': torch.int16,
-    'CharStorage': torch.int8,
-    'ByteStorage': torch.uint8,
-    'BoolStorage': torch.bool,
-}
+    f'{kind}Storage': dtype
+    for kind, dtype in dict(
+        Float=torch.float32, Half=torch.float16, BFloat16=torch.bfloat16,
+        Double=torch.float64, Long=torch.int64, Int=torch.int32,
+        Short=torch.int16, Char=torch.int8, Byte=torch.uint8, Bool=torch.bool,
+    ).items()
+}  # fmt: skip
 
 
 class _Inert:
@@ -294,8 +315,7 @@ def read_torchscript_tensors(path: str) -> dict[str, Tensor]:
         zipfile.BadZipFile,
         AttributeError,
         EOFError,
-        IndexError,
-        KeyError,
+        LookupError,
         RuntimeError,
         StopIteration,
         TypeError,

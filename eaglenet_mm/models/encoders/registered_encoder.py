@@ -294,8 +294,8 @@ class RegisteredTextEncoder(BaseModule):
 
     Example:
         >>> encoder = RegisteredTextEncoder(dict(type='open_clip.ViT-S-32'))
-        >>> encoder(torch.tensor([[49406, 320, 49407]])).embeds.shape
-        torch.Size([1, 384])
+        >>> encoder(torch.zeros(2, 77, dtype=torch.int64)).embeds.shape
+        torch.Size([2, 384])
     """
 
     #: Towers pool in ways of their own, and tell nothing but the result.

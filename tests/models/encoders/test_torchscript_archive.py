@@ -14,7 +14,9 @@ from tests.models.encoders.tiny_clip import openai_archive
 pytestmark = pytest.mark.filterwarnings('ignore:.*torch.jit')
 
 
-@pytest.mark.parametrize('half', [True, False])
+@pytest.mark.parametrize(
+    'half', [True, pytest.param(False, marks=pytest.mark.nightly)]
+)
 def test_equals_what_torch_reads(tmp_path, half):
     path = str(tmp_path / 'clip.pt')
     weights = openai_archive(path, half=half)
