@@ -44,6 +44,7 @@ class Mixed(torch.nn.Module):
         self.tied = torch.nn.Linear(2, 3)
         self.tied.weight = self.layers[0].weight
         self.register_buffer('turned', torch.arange(6.0).view(2, 3).t())
+        self.register_buffer('tail', torch.arange(6.0)[2:])  # an offset
         self.register_buffer('empty', torch.zeros(0, 4))
         self.register_buffer('flag', torch.tensor(True))
 
