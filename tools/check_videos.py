@@ -10,19 +10,19 @@ would stop at a video, with 2 if the check could not be made.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
+from eaglenet_mm.config.datasets import (
+    add_dataset_arguments,
+    load_annotation,
+    load_datasets,
+)
 from eaglenet_mm.datasets.video_checks import (
     check_videos,
     clean_annotation,
     report_lines,
 )
-from eaglenet_mm.utils.config_datasets import (
-    add_dataset_arguments,
-    load_annotation,
-    load_datasets,
-)
+from eaglenet_mm.launching import run_script
 
 
 def parse_args() -> argparse.Namespace:
@@ -52,8 +52,9 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(args: argparse.Namespace) -> bool:
-    """Check and report; return whether training would be safe."""
+def main() -> int:
+    """Check and report; 1 if training would not be safe."""
+    args = parse_args()
     if args.videos is not None:
         datasets = {'given': load_annotation(args.config, args.videos)}
     else:
@@ -80,15 +81,8 @@ def run(args: argparse.Namespace) -> bool:
                 if report['safe']
                 else f'Reduced: {clean_annotation(annotation, report)}'
             )
-    return safe
+    return int(not safe)
 
 
 if __name__ == '__main__':
-    try:
-        sys.exit(0 if run(parse_args()) else 1)
-    except KeyboardInterrupt:
-        print('\ncheck_videos.py: interrupted; the same command goes on.')
-        sys.exit(130)
-    except Exception as err:  # noqa: BLE001 - 1 would mean something else
-        print(f'check_videos.py: {type(err).__name__}: {err}', file=sys.stderr)
-        sys.exit(2)
+    run_script(main, goes_on=True)

@@ -6,12 +6,15 @@ was stopped; after a change of the code, give another --work-dir.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from eaglenet_mm.apis.comparison import Comparison, table_of
-from eaglenet_mm.utils.config_reading import config_path
-from eaglenet_mm.utils.launch import add_config_arguments, read_config
+from eaglenet_mm.config import config_path
+from eaglenet_mm.launching import (
+    add_config_arguments,
+    read_config,
+    run_script,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -68,4 +71,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_script(main, goes_on=True)

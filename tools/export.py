@@ -14,7 +14,7 @@ from rich.table import Table
 from eaglenet_mm.apis import load_retriever
 from eaglenet_mm.export import PARTS, export_retriever
 from eaglenet_mm.export.exported_file import hash_file
-from eaglenet_mm.utils.launch import (
+from eaglenet_mm.launching import (
     add_config_arguments,
     check_checkpoint,
     read_config,

@@ -2,14 +2,14 @@
 
 import argparse
 
-from eaglenet_mm.utils.cpu_processes import leave_processes
-from eaglenet_mm.utils.launch import (
+from eaglenet_mm.launching import (
     add_launch_arguments,
     build_runner,
     load_config,
     merge_train_arguments,
 )
-from eaglenet_mm.utils.lost_workers import name_lost_workers
+from eaglenet_mm.launching.lost_workers import name_lost_workers
+from eaglenet_mm.launching.processes import leave_processes
 
 
 def parse_args() -> argparse.Namespace:

@@ -10,9 +10,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from eaglenet_mm.config.knobs import KNOBS, Request
+from eaglenet_mm.config.reading import open_config
 from eaglenet_mm.registry import MODELS, TRANSFORMS
-from eaglenet_mm.utils.config_knobs import KNOBS, Request
-from eaglenet_mm.utils.config_reading import open_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 #: Each of them inherits a full name and says nothing itself.

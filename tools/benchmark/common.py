@@ -1,7 +1,7 @@
 """What the benchmarks share: options, heads, features, timing.
 
 The benchmarks run from a checkout, since they compare with the brute-force
-reference in ``tests/reference``, which is not installed. Importing this
+reference in ``reference``, which is not installed. Importing this
 module makes the checkout importable, so it has to be imported first.
 """
 

@@ -50,10 +50,10 @@ from reporting import (
 from torch import Tensor
 from training_batches import arch_config, loaded_batches, random_batches
 
+from eaglenet_mm.config.reading import open_config
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
-from eaglenet_mm.utils.config_reading import open_config
-from tests.reference.brute_force_training import BruteForceObjective
+from tools.benchmark.reference.brute_force_training import BruteForceObjective
 
 PARTS = (
     'data',

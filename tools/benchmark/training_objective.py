@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eaglenet_mm.models.heads import EagleNetHead
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
-from tests.reference.brute_force_training import BruteForceObjective
+from tools.benchmark.reference.brute_force_training import BruteForceObjective
 
 
 def add_objective_options(parser: argparse.ArgumentParser) -> None:

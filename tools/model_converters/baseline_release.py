@@ -7,6 +7,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from eaglenet_mm import __version__
+from eaglenet_mm.config import open_config, skip_pretrained
 from eaglenet_mm.models.converters import (
     METHODS,
     convert_baseline_release,
@@ -14,8 +15,6 @@ from eaglenet_mm.models.converters import (
     write_converted,
 )
 from eaglenet_mm.registry import MODELS
-from eaglenet_mm.utils.config_reading import open_config
-from eaglenet_mm.utils.launch import skip_pretrained
 
 
 def parse_args() -> argparse.Namespace:

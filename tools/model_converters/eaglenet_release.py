@@ -8,6 +8,7 @@ import torch
 from mmengine.registry import init_default_scope
 
 from eaglenet_mm import __version__
+from eaglenet_mm.config import open_config, skip_pretrained
 from eaglenet_mm.models.converters import (
     check_model_fit,
     convert_eaglenet_release,
@@ -15,8 +16,6 @@ from eaglenet_mm.models.converters import (
     write_converted,
 )
 from eaglenet_mm.registry import MODELS
-from eaglenet_mm.utils.config_reading import open_config
-from eaglenet_mm.utils.launch import skip_pretrained
 from eaglenet_mm.utils.safe_checkpoint import load_checkpoint_file
 
 

@@ -13,9 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eaglenet_mm.models.heads import EagleNetHead
-from tests.reference.brute_force import Weights, score_pairs
-from tests.reference.brute_force_energy import BruteForceEnergy, LangevinNoise
-from tests.reference.release_weights import (
+from tools.benchmark.reference.brute_force import Weights, score_pairs
+from tools.benchmark.reference.brute_force_energy import (
+    BruteForceEnergy,
+    LangevinNoise,
+)
+from tools.benchmark.reference.release_weights import (
     graph_layers,
     is_relational,
     release_names,

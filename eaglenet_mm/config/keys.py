@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmengine.runner._flexible_runner import FlexibleRunner
 
-from eaglenet_mm.utils.config_knobs import KNOBS
+from eaglenet_mm.config.knobs import KNOBS
 
 #: Keys that only we or MMEngine's ``Config`` and launchers read.
 _OTHER_KEYS = {'custom_imports', 'runner_type'}
@@ -26,9 +26,6 @@ def runner_keys() -> frozenset[str]:
     They are the arguments of MMEngine's two runners, and what these read of
     their config beside them, such as ``sync_bn``, which stands nowhere but in
     their code.
-
-    Returns:
-        frozenset[str]: Names of keys.
     """
     found = set(_OTHER_KEYS)
     for runner in (Runner, FlexibleRunner):
@@ -55,14 +52,7 @@ def _key_read_by(node: ast.AST) -> set[str]:
 
 
 def variable_names(cfg: Config) -> set[str]:
-    """Collect the top-level keys that only the config's own files read.
-
-    Args:
-        cfg (Config): A whole config.
-
-    Returns:
-        set[str]: Its variables, without what a pure Python config imports.
-    """
+    """Collect the top-level keys that only the config's own files read."""
     imported: set[str] = getattr(cfg, '_imported_names', set())
     return set(cfg) - runner_keys() - imported
 
@@ -72,12 +62,6 @@ def check_config_keys(cfg: Config) -> None:
 
     A config may hold variables of any name, so only names very close to a key
     with a meaning, which is itself not set, are refused.
-
-    Args:
-        cfg (Config): A whole config.
-
-    Raises:
-        KeyError: If there is such a key.
     """
     known = runner_keys()
     for key in variable_names(cfg) - set(KNOBS):
@@ -95,14 +79,6 @@ def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
 
     Only the first part of the dotted name is checked; what lies below is
     checked by the class that gets it.
-
-    Args:
-        cfg (Config): The config that will be changed.
-        options (Mapping[str, Any]): Dotted name to value, of
-            ``--cfg-options``.
-
-    Raises:
-        KeyError: If the config has no such key and no tool reads it.
     """
     known = runner_keys() | set(KNOBS) | set(cfg)
     for name in options:

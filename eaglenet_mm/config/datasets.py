@@ -8,13 +8,12 @@ from typing import Any
 from mmengine.config import DictAction
 from mmengine.dataset import BaseDataset
 
+from eaglenet_mm.config.knobs import KNOBS, SPLITS
+from eaglenet_mm.config.reading import open_config
 from eaglenet_mm.datasets import TextVideoDataset
 from eaglenet_mm.datasets.fetching import as_source
 from eaglenet_mm.datasets.shared_records import inner_datasets
 from eaglenet_mm.registry import DATASETS, SCOPE
-
-from .config_knobs import KNOBS, SPLITS
-from .config_reading import open_config
 
 _PIPELINE = (
     dict(type='OpenVideo'),
@@ -24,12 +23,7 @@ _PIPELINE = (
 
 
 def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of every tool that reads the videos of a config.
-
-    Args:
-        parser (ArgumentParser): Gets ``config``, ``--split``, ``--workers``
-            and ``--cfg-options``.
-    """
+    """Add the options of every tool that reads the videos of a config."""
     parser.add_argument('config', help='config file, or the name of one')
     parser.add_argument(
         '--split',
@@ -58,27 +52,7 @@ def load_datasets(
     splits: list[str] | None = None,
     options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Build the data sets of a config, without its model.
-
-    Args:
-        config (str): Config file, or the name of a shipped one.
-        splits (list[str], optional): Which of ``'train'``, ``'val'`` and
-            ``'test'``. Defaults to all that the config has.
-        options (dict, optional): Settings to override.
-
-    Returns:
-        dict[str, Any]: The innermost data sets by split:
-        :class:`TextVideoDataset` or others with an ``ann_file``, a
-        ``pipeline`` and items with the same keys. Of splits that read the
-        same file with the same pipeline, the first.
-
-    Raises:
-        FileNotFoundError: If the config or an annotation file is missing.
-        KeyError: If a split or a setting does not exist.
-        ValueError: If the config has no data set, or a setting changes
-            nothing.
-        TypeError: If a data set has no ``ann_file`` or ``pipeline``.
-    """
+    """Build the data sets of a config, without its model."""
     cfg = open_config(config, options)
     found: dict[str, Any] = {}
     known: set[tuple] = set()
@@ -128,20 +102,7 @@ def _check_dataset(dataset: Any, where: str) -> None:
 
 
 def load_annotation(annotation: str, videos: str) -> TextVideoDataset:
-    """Make a data set of an annotation file, without a config.
-
-    Args:
-        annotation (str): Annotation file.
-        videos (str): Folder of its videos.
-
-    Returns:
-        TextVideoDataset: Sampled as most configs do: up to 12 frames at one a
-        second, as in the authors' release.
-
-    Raises:
-        FileNotFoundError, ValueError, KeyError, TypeError: See
-            :func:`~eaglenet_mm.datasets.read_annotation`.
-    """
+    """Make a data set of an annotation file, without a config."""
     return TextVideoDataset(
         annotation,
         data_prefix=dict(video=videos),

@@ -6,7 +6,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.runner import FlexibleRunner, Runner
 
-from eaglenet_mm.utils.config_keys import (
+from eaglenet_mm.config.keys import (
     check_config_keys,
     check_options,
     runner_keys,

@@ -27,15 +27,7 @@ _NAMES = {  # variables of the launchers for rank, number and local rank
 
 
 def prepare_processes(cfg: Config) -> None:
-    """Make a distributed config work on CPU; leave any other alone.
-
-    Args:
-        cfg (Config): Its ``launcher`` says how the processes were started.
-            Gets a ``model_wrapper_cfg`` without device ids.
-
-    Raises:
-        KeyError: If the launcher's environment variables are missing.
-    """
+    """Make a distributed config work on CPU; leave any other alone."""
     if cfg.get('launcher', 'none') == 'none' or get_device() != 'cpu':
         return
     wrapper = dict(cfg.get('model_wrapper_cfg') or {})

@@ -8,7 +8,8 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
-from eaglenet_mm.utils import launch
+from eaglenet_mm.config import skip_pretrained
+from eaglenet_mm.launching import runs
 from eaglenet_mm.utils.type_name import type_name
 
 
@@ -37,7 +38,7 @@ def parse(config, monkeypatch):
             parser.add_argument(f'--{flag}', action='store_true')
         for flag in ('diff-rank-seed', 'deterministic'):
             parser.add_argument(f'--{flag}', action='store_true')
-        launch.add_launch_arguments(parser)
+        runs.add_launch_arguments(parser)
         return parser.parse_args([str(config), *map(str, options)])
 
     return parse_options
@@ -47,8 +48,8 @@ def parse(config, monkeypatch):
 def merged(parse):
     def merge(*options):
         args = parse(*options)
-        cfg = launch.load_config(args)
-        launch.merge_train_arguments(cfg, args)
+        cfg = runs.load_config(args)
+        runs.merge_train_arguments(cfg, args)
         return cfg
 
     return merge
@@ -82,17 +83,17 @@ def test_cfg_options_and_launcher(merged):
 def test_local_rank_is_handed_on_but_not_over_the_launchers(
     parse, monkeypatch
 ):
-    launch.load_config(parse('--local-rank', 3))
+    runs.load_config(parse('--local-rank', 3))
     assert os.environ['LOCAL_RANK'] == '0'
     monkeypatch.delenv('LOCAL_RANK')
-    launch.load_config(parse('--local_rank', 3))
+    runs.load_config(parse('--local_rank', 3))
     assert os.environ['LOCAL_RANK'] == '3'
 
 
 def test_trust_is_off_unless_asked_for(parse):
-    launch.load_config(parse())
+    runs.load_config(parse())
     assert os.environ['EAGLENET_MM_TRUST_CHECKPOINTS'] == '0'
-    launch.load_config(parse('--trust-checkpoint'))
+    runs.load_config(parse('--trust-checkpoint'))
     assert os.environ['EAGLENET_MM_TRUST_CHECKPOINTS'] == '1'
 
 
@@ -100,16 +101,16 @@ def test_missing_config(parse, config):
     args = parse()
     config.unlink()
     with pytest.raises(FileNotFoundError, match=r'some_config\.py'):
-        launch.load_config(args)
+        runs.load_config(args)
 
 
 def test_a_config_by_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     parser = argparse.ArgumentParser()
     parser.add_argument('config')
-    launch.add_launch_arguments(parser)
+    runs.add_launch_arguments(parser)
     args = ['eaglenet_toy', '--cfg-options', 'num_frames=3', 'sync_bn=torch']
-    cfg = launch.load_config(parser.parse_args(args))
+    cfg = runs.load_config(parser.parse_args(args))
     assert cfg.work_dir == os.path.join('work_dirs', 'eaglenet_toy')
     assert cfg.model.head.num_frames == 3
     assert cfg.sync_bn == 'torch'
@@ -118,7 +119,7 @@ def test_a_config_by_name(tmp_path, monkeypatch):
 def test_mistyped_key_of_the_file(parse, config):
     config.write_text(config.read_text() + 'custom_hook = []\n')
     with pytest.raises(KeyError, match="'custom_hook'"):
-        launch.load_config(parse())
+        runs.load_config(parse())
 
 
 def test_no_validate(merged):
@@ -159,8 +160,8 @@ def test_resume_before_the_first_checkpoint(merged, tmp_path):
 def test_missing_checkpoint_lists_those_there(tmp_path):
     (tmp_path / 'epoch_3.pth').touch()
     with pytest.raises(FileNotFoundError, match=r'epoch_4.*epoch_3\.pth'):
-        launch.check_checkpoint(str(tmp_path / 'epoch_4.pth'))
-    launch.check_checkpoint('https://example.org/a.pth')
+        runs.check_checkpoint(str(tmp_path / 'epoch_4.pth'))
+    runs.check_checkpoint('https://example.org/a.pth')
 
 
 @pytest.mark.parametrize(
@@ -207,12 +208,12 @@ def test_amp_with_types_that_are_no_bare_names(
         f'{head}optim_wrapper = dict(type={name}, optimizer=dict(lr=1.0))\n'
     )
     args = parse('--amp')
-    cfg = launch.load_config(args)
+    cfg = runs.load_config(args)
     if expected is None:
         with pytest.raises(ValueError, match="is 'ApexOptimWrapper'"):
-            launch.merge_train_arguments(cfg, args)
+            runs.merge_train_arguments(cfg, args)
         return
-    launch.merge_train_arguments(cfg, args)
+    runs.merge_train_arguments(cfg, args)
     assert type_name(cfg.optim_wrapper) == expected
 
 
@@ -245,34 +246,34 @@ class OwnRunner:
 
 @pytest.mark.parametrize('strict', [True, False])
 def test_build_runner_of_another_type(monkeypatch, strict):
-    monkeypatch.setattr(launch.RUNNERS, 'build', OwnRunner)
+    monkeypatch.setattr(runs.RUNNERS, 'build', OwnRunner)
     cfg = Config(dict(runner_type='OwnRunner', launcher='none'))
-    runner = launch.build_runner(cfg, strict=strict)
+    runner = runs.build_runner(cfg, strict=strict)
     assert isinstance(runner, OwnRunner)
     assert runner.load_checkpoint('a')['strict'] is strict
 
 
 def test_build_the_default_runner(monkeypatch):
-    monkeypatch.setattr(launch, 'Runner', OwnRunner)
-    assert isinstance(launch.build_runner(Config(), False), OwnRunner)
+    monkeypatch.setattr(runs, 'Runner', OwnRunner)
+    assert isinstance(runs.build_runner(Config(), False), OwnRunner)
 
 
 @pytest.mark.parametrize('deterministic', [True, False])
 def test_deterministic_products_of_cublas(monkeypatch, deterministic):
     """Torch refuses them on a GPU without this variable."""
-    monkeypatch.setattr(launch, 'Runner', OwnRunner)
+    monkeypatch.setattr(runs, 'Runner', OwnRunner)
     name = 'CUBLAS_WORKSPACE_CONFIG'
     monkeypatch.setenv(name, 'restored after the test')
     monkeypatch.delenv(name)
     randomness = dict(seed=1, deterministic=deterministic)
-    launch.build_runner(Config(dict(randomness=randomness)), False)
+    runs.build_runner(Config(dict(randomness=randomness)), False)
     assert os.environ.get(name) == (':4096:8' if deterministic else None)
 
 
 def test_pretrained_weights_are_skipped(repository):
     cfg = Config.fromfile(repository / 'configs/eaglenet_msrvtt.py')
     assert cfg.model.text_encoder.pretrained == 'openai'
-    launch.skip_pretrained(cfg)
+    skip_pretrained(cfg)
     for side in ('text_encoder', 'video_encoder'):
         assert 'pretrained' not in cfg.model[side]
-    launch.skip_pretrained(Config(dict(model=dict(type='MiniModel'))))
+    skip_pretrained(Config(dict(model=dict(type='MiniModel'))))

@@ -1,7 +1,6 @@
 """What a test leaves behind: its metrics as JSON, on demand its scores."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -9,19 +8,11 @@ from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.logging import print_log
 
+from eaglenet_mm.utils.durable_file import write_text_durably
+
 
 def dump_scores(cfg: Config, path: str) -> None:
-    """Add MMEngine's ``DumpResults`` to the test evaluator, in place.
-
-    Args:
-        cfg (Config): Gets a second metric, which writes what the first one
-            receives.
-        path (str): File to write, ``.pkl`` or ``.pickle``.
-
-    Raises:
-        ValueError: If the file is to have another ending, or if the config
-            has no test evaluator.
-    """
+    """Add MMEngine's ``DumpResults`` to the test evaluator, in place."""
     if not path.endswith(('.pkl', '.pickle')):
         raise ValueError(
             f'--dump writes a pickle, so its file must end with .pkl or '
@@ -43,12 +34,6 @@ def start_metrics(cfg: Config) -> Path:
 
     A test that is stopped then leaves none, rather than numbers of another
     checkpoint.
-
-    Args:
-        cfg (Config): Its ``work_dir`` will hold the file.
-
-    Returns:
-        Path: ``metrics.json`` in the work directory.
     """
     path = Path(cfg.work_dir) / 'metrics.json'
     path.unlink(missing_ok=True)
@@ -57,17 +42,8 @@ def start_metrics(cfg: Config) -> Path:
 
 @master_only
 def write_metrics(path: Path, metrics: dict[str, float], **about: Any) -> None:
-    """Write metrics as JSON, complete or not at all.
-
-    Args:
-        path (Path): File to write; its folder is made.
-        metrics (dict[str, float]): Of ``runner.test()``.
-        **about (Any): Written beside the metrics: config, checkpoint.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write metrics as JSON, complete or not at all."""
     values = {key: float(value) for key, value in metrics.items()}
     text = json.dumps({**about, 'metrics': values}, indent=2)
-    part = path.with_name(f'{path.name}.part')
-    part.write_text(f'{text}\n', encoding='utf-8')
-    os.replace(part, path)
+    write_text_durably(path, f'{text}\n')
     print_log(f'Metrics written to {path}', logger='current')

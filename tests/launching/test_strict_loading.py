@@ -6,7 +6,7 @@ from mmengine.model import BaseModel
 from mmengine.runner import FlexibleRunner, Runner
 from torch import nn
 
-from eaglenet_mm.utils.strict_loading import require_matching_weights
+from eaglenet_mm.launching.strict_loading import require_matching_weights
 
 
 class Model(BaseModel):
@@ -141,7 +141,7 @@ def test_long_lists_are_cut(runner, tmp_path):
 
 
 def test_many_lines_are_cut():
-    from eaglenet_mm.utils.strict_loading import _shortened
+    from eaglenet_mm.launching.strict_loading import _shortened
 
     assert _shortened('a\n' * 40).endswith('... (10 more lines)')
 

@@ -32,17 +32,7 @@ Places = dict[str, Any]
 
 @dataclass
 class Request:
-    """A knob and its new value, for a config.
-
-    Attributes:
-        cfg (Config): A whole config, which is not changed.
-        name (str): One of :data:`KNOBS`.
-        value (Any): The new value.
-        declared (Any): The value that the variable of this name had: of data
-            sets and loaders, those follow that have it. Default: None, all.
-        is_own (Callable): Whether a setting, by its dotted name, was set by
-            itself, which wins over the knob. Default: none was.
-    """
+    """A knob and its new value, for a config."""
 
     cfg: Config
     name: str
@@ -51,16 +41,7 @@ class Request:
     is_own: Callable[[str], bool] = lambda place: False
 
     def settings(self) -> Places:
-        """Find the settings that the knob stands for.
-
-        Returns:
-            dict[str, Any]: Dotted names and their new values.
-
-        Raises:
-            TypeError, ValueError: If the value is none of this knob.
-            ValueError: If the config cannot honour it; the message says why,
-                and which settings there are.
-        """
+        """Find the settings that the knob stands for."""
         places = KNOBS[self.name](self)
         return {
             place: value
@@ -123,16 +104,7 @@ class Request:
 
 
 def knob_places(cfg: Config, name: str) -> Places:
-    """Find the main settings of a knob and the values they have.
-
-    Args:
-        cfg (Config): A whole config.
-        name (str): One of :data:`KNOBS`.
-
-    Returns:
-        dict[str, Any]: Dotted names and present values; empty if there are
-        none. Of ``ann_file``, those of all splits.
-    """
+    """Find the main settings of a knob and the values they have."""
     if name in ('data_root', 'ann_file'):
         return _in_datasets(cfg, name, SPLITS)
     if name == 'batch_size':
@@ -322,16 +294,7 @@ KNOBS: dict[str, Callable[[Request], Places]] = {
 
 
 def walk(settings: Any, path: str = '') -> Iterator[tuple[str, Any]]:
-    """Go through settings at every depth.
-
-    Args:
-        settings (Any): Of a config.
-        path (str): Dotted name of the settings. Default: of the whole.
-
-    Yields:
-        tuple[str, Any]: Dotted name, with places in lists as numbers, and
-        what is there.
-    """
+    """Go through settings at every depth."""
     yield path, settings
     if isinstance(settings, Mapping | Config):
         parts: Any = settings.items()
@@ -344,28 +307,13 @@ def walk(settings: Any, path: str = '') -> Iterator[tuple[str, Any]]:
 
 
 def listed(names: Collection[str], most: int = 6) -> str:
-    """Name settings in a message, not too many of them.
-
-    Args:
-        names (Collection[str]): Of settings.
-        most (int): How many are named. Default: 6.
-
-    Returns:
-        str: Names with commas, and how many more there are.
-    """
+    """Name settings in a message, not too many of them."""
     more = f' and {len(names) - most} more' if len(names) > most else ''
     return ', '.join(list(names)[:most]) + more
 
 
 def same_path(value: Any) -> Any:
-    """Give values a form in which ``data/toy`` and ``data/toy/`` are equal.
-
-    Args:
-        value (Any): Of a setting.
-
-    Returns:
-        Any: The value; of a path, without what makes no difference.
-    """
+    """Give values a form in which ``data/toy`` and ``data/toy/`` are equal."""
     return osp.normpath(value) if isinstance(value, str) and value else value
 
 

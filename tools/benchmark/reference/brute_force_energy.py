@@ -7,7 +7,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from tests.reference.brute_force import Weights, energy_pairs, frame_energies
+from tools.benchmark.reference.brute_force import (
+    Weights,
+    energy_pairs,
+    frame_energies,
+)
 
 
 class LangevinNoise(Protocol):

@@ -11,13 +11,10 @@ from typing import Any
 
 from mmengine.config import Config
 
-from eaglenet_mm.utils.config_keys import (
-    check_config_keys,
-    check_options,
-)
-from eaglenet_mm.utils.config_sources import read_sources
-from eaglenet_mm.utils.config_variables import (
+from eaglenet_mm.config.keys import check_config_keys, check_options
+from eaglenet_mm.config.variables import (
     apply_options,
+    read_sources,
     resolve_variables,
 )
 
@@ -38,7 +35,7 @@ def open_config(
         name (str | PathLike): A file, or the name of a shipped config, see
             :func:`config_path`.
         options (Mapping[str, Any], optional): Dotted name to value, of
-            ``--cfg-options``. Defaults to None.
+            ``--cfg-options``. Default: None.
 
     Returns:
         Config: With what a child config says of ``num_frames`` and its like,

@@ -12,9 +12,9 @@ import torch
 from mmengine.config import Config
 
 from eaglenet_mm.apis.retriever_loading import load_retriever
+from eaglenet_mm.config import skip_pretrained
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.search.stored_config import without_weights
-from eaglenet_mm.utils.launch import skip_pretrained
 from tests.models.tiny import TEXT_ENCODER, VIDEO_ENCODER, WIDTH
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'

@@ -14,25 +14,20 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from eaglenet_mm.config.knobs import KNOBS
+from eaglenet_mm.config.reading import open_config
+from eaglenet_mm.launching.processes import prepare_processes
+from eaglenet_mm.launching.strict_loading import require_matching_weights
 from eaglenet_mm.registry import SCOPE
-from eaglenet_mm.utils.config_knobs import KNOBS
-from eaglenet_mm.utils.config_reading import open_config
-from eaglenet_mm.utils.cpu_processes import prepare_processes
 from eaglenet_mm.utils.safe_checkpoint import (
     TRUST_VARIABLE,
     find_latest_checkpoint,
 )
-from eaglenet_mm.utils.strict_loading import require_matching_weights
 from eaglenet_mm.utils.type_name import type_name
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of every tool that takes a config and a checkpoint.
-
-    Args:
-        parser (ArgumentParser): Gets ``--cfg-options`` and
-            ``--trust-checkpoint``.
-    """
+    """Add the options of every tool that takes a config and a checkpoint."""
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -50,12 +45,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options that training and testing share.
-
-    Args:
-        parser (ArgumentParser): Gets ``--work-dir``, ``--launcher``,
-            ``--local_rank`` and those of :func:`add_config_arguments`.
-    """
+    """Add the options that training and testing share."""
     parser.add_argument(
         '--work-dir',
         help='folder of logs, checkpoints and metrics; default: work_dir of '
@@ -72,38 +62,14 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def read_config(args: argparse.Namespace) -> Config:
-    """Read the config and apply the options of every tool.
-
-    Args:
-        args (Namespace): Of :func:`add_config_arguments`, and ``config``.
-
-    Returns:
-        Config: As it is to be used.
-
-    Raises:
-        FileNotFoundError, KeyError, ValueError, TypeError: See
-            :func:`~eaglenet_mm.utils.config_reading.open_config`.
-    """
+    """Read the config and apply the options of every tool."""
     if args.trust_checkpoint:
         os.environ[TRUST_VARIABLE] = '1'
     return open_config(args.config, args.cfg_options)
 
 
 def read_optional_config(args: argparse.Namespace) -> Config | None:
-    """Read the config of a tool that can do without one.
-
-    Args:
-        args (Namespace): Of :func:`add_config_arguments`, and ``config``,
-            which may be None.
-
-    Returns:
-        Config: As it is to be used, or None.
-
-    Raises:
-        FileNotFoundError, KeyError, TypeError: See :func:`read_config`.
-        ValueError: See there; also if there are ``--cfg-options``, but no
-            config.
-    """
+    """Read the config of a tool that can do without one."""
     if args.config is not None:
         return read_config(args)
     if args.cfg_options:
@@ -116,18 +82,7 @@ def read_optional_config(args: argparse.Namespace) -> Config | None:
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """Read the config and apply the options of training and testing.
-
-    Args:
-        args (Namespace): Of :func:`add_launch_arguments`, and ``config``.
-
-    Returns:
-        Config: With ``launcher`` and ``work_dir`` set.
-
-    Raises:
-        FileNotFoundError, KeyError, ValueError, TypeError: See
-            :func:`read_config`.
-    """
+    """Read the config and apply the options of training and testing."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args)
     cfg.launcher = args.launcher
@@ -137,70 +92,6 @@ def load_config(args: argparse.Namespace) -> Config:
         name = osp.splitext(osp.basename(cfg.filename))[0]
         cfg.work_dir = osp.join('work_dirs', name)
     return cfg
-
-
-def skip_pretrained(cfg: Config) -> None:
-    """Let no part of the model read weights to start from.
-
-    For a model whose weights all come from a checkpoint: those to start from
-    may not be at hand, and would be overwritten.
-
-    Args:
-        cfg (Config): Its ``model`` loses, at every depth, ``pretrained``,
-            ``checkpoint`` and ``checkpoint_path``, initialisation of type
-            ``Pretrained``, and other wishes for pretrained weights. Model
-            folders, of open_clip and of Hugging Face, still tell what to
-            build.
-    """
-    _skip_weights(cfg.model)
-
-
-#: Settings that name a file of weights, or ask for one.
-_START_WEIGHTS = ('pretrained', 'checkpoint', 'checkpoint_path')
-#: Models of open_clip that come with weights by themselves.
-_MODEL_FOLDERS = ('local-dir:', 'hf-hub:')
-
-
-def _skip_weights(settings: Any) -> None:
-    """Remove what names weights from settings, in place."""
-    from eaglenet_mm.models.encoders.open_clip_towers import (
-        keep_pixel_statistics,
-    )
-
-    if isinstance(settings, list | tuple):
-        for part in settings:
-            _skip_weights(part)
-    if not isinstance(settings, dict):
-        return
-    keep_pixel_statistics(settings)
-    for name in _START_WEIGHTS:
-        if name == 'pretrained' or isinstance(settings.get(name), str):
-            settings.pop(name, None)
-    for name, value in settings.items():
-        # timm_model_pretrained of open_clip, clip_pretrained of mmaction
-        if name.endswith('_pretrained') and value:
-            settings[name] = False
-        elif name == 'init_cfg':
-            settings[name] = _without_weights(value)
-    names = (settings.get('arch'), str(settings.get('type')).partition('.')[2])
-    if any(str(name).startswith(_MODEL_FOLDERS) for name in names) or (
-        type_name(settings) == 'HuggingFaceTextEncoder'
-        and isinstance(settings.get('model'), str)
-    ):
-        settings['pretrained'] = False
-    for value in settings.values():
-        _skip_weights(value)
-
-
-def _without_weights(init: Any) -> Any:
-    """Leave out initialisation from a file."""
-    if isinstance(init, list | tuple):
-        kept = [part for part in init if _without_weights(part) is not None]
-        return kept or None
-    if not isinstance(init, dict):
-        return init
-    is_file = type_name(init) in ('Pretrained', 'PretrainedInit')
-    return None if is_file else init
 
 
 def check_checkpoint(path: str) -> None:
@@ -223,20 +114,7 @@ def check_checkpoint(path: str) -> None:
 
 
 def merge_train_arguments(cfg: Config, args: argparse.Namespace) -> None:
-    """Apply the options of training to the config, in place.
-
-    Args:
-        cfg (Config): Of :func:`load_config`.
-        args (Namespace): ``no_validate``, ``resume``, ``amp``,
-            ``auto_scale_lr``, ``seed``, ``diff_rank_seed`` and
-            ``deterministic``.
-
-    Raises:
-        FileNotFoundError: If the checkpoint to resume from does not exist.
-        KeyError: If ``--auto-scale-lr`` is given and the config does not
-            state the batch size it was made for.
-        ValueError: If ``--amp`` meets an optimizer wrapper it cannot replace.
-    """
+    """Apply the options of training to the config, in place."""
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.resume == 'auto':
@@ -305,17 +183,7 @@ _MMENGINE_HOOKS = (
 
 
 def build_runner(cfg: Config, strict: bool) -> Runner:
-    """Start the processes if there are several, and build the Runner.
-
-    Args:
-        cfg (Config): Of :func:`load_config`.
-        strict (bool): Whether a checkpoint must fit the model exactly. Off,
-            what it lacks starts from random numbers, as fine-tuning from a
-            part of a model wants; its shapes must fit all the same.
-
-    Returns:
-        Runner: Ready to train or test.
-    """
+    """Start the processes if there are several, and build the Runner."""
     from eaglenet_mm.engine.hooks import StrictResumeHook
 
     prepare_processes(cfg)

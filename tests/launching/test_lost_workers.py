@@ -13,7 +13,7 @@ from mmengine.dataset import pseudo_collate
 from torch.utils.data import ConcatDataset, DataLoader
 
 from eaglenet_mm.datasets import TextVideoDataset, write_annotation
-from eaglenet_mm.utils.lost_workers import name_lost_workers
+from eaglenet_mm.launching.lost_workers import name_lost_workers
 
 
 def die_of_b(results: dict[str, Any]) -> dict[str, Any]:

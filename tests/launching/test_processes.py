@@ -8,12 +8,12 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from eaglenet_mm.utils import cpu_processes
+from eaglenet_mm.launching import processes
 
 
 @pytest.fixture(autouse=True)
 def clean(monkeypatch):
-    for names in cpu_processes._NAMES.values():
+    for names in processes._NAMES.values():
         for name in names:
             monkeypatch.delenv(name, raising=False)
     for name in ('MASTER_ADDR', 'MASTER_PORT', 'SLURM_NODELIST'):
@@ -22,9 +22,9 @@ def clean(monkeypatch):
     for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR'):
         monkeypatch.setenv(name, '')
         monkeypatch.delenv(name)
-    monkeypatch.setattr(cpu_processes, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr(processes, 'get_device', lambda: 'cpu')
     yield
-    cpu_processes.leave_processes()
+    processes.leave_processes()
     for name in ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR'):
         os.environ.pop(name, None)
 
@@ -40,9 +40,9 @@ def free_port(monkeypatch):
     ('launcher', 'device'), [('none', 'cpu'), ('pytorch', 'cuda')]
 )
 def test_other_cases_are_left_alone(monkeypatch, launcher, device):
-    monkeypatch.setattr(cpu_processes, 'get_device', lambda: device)
+    monkeypatch.setattr(processes, 'get_device', lambda: device)
     cfg = Config(dict(launcher=launcher))
-    cpu_processes.prepare_processes(cfg)
+    processes.prepare_processes(cfg)
     assert 'model_wrapper_cfg' not in cfg
     assert not torch.distributed.is_initialized()
 
@@ -50,7 +50,7 @@ def test_other_cases_are_left_alone(monkeypatch, launcher, device):
 @pytest.mark.parametrize('launcher', ['pytorch', 'slurm', 'mpi'])
 def test_one_process_of_every_launcher(monkeypatch, free_port, launcher):
     for name, value in zip(
-        cpu_processes._NAMES[launcher], ('0', '1', '0'), strict=True
+        processes._NAMES[launcher], ('0', '1', '0'), strict=True
     ):
         monkeypatch.setenv(name, value)
     cfg = Config(
@@ -61,7 +61,7 @@ def test_one_process_of_every_launcher(monkeypatch, free_port, launcher):
             env_cfg=dict(dist_cfg=dict(backend='nccl', timeout=30)),
         )
     )
-    cpu_processes.prepare_processes(cfg)
+    processes.prepare_processes(cfg)
     assert torch.distributed.get_backend() == 'gloo'
     assert torch.distributed.get_world_size() == 1
     assert cfg.model_wrapper_cfg == dict(
@@ -71,10 +71,10 @@ def test_one_process_of_every_launcher(monkeypatch, free_port, launcher):
         find_unused_parameters=True,
         bucket_cap_mb=7,
     )
-    cpu_processes.prepare_processes(cfg)  # a running group is kept
-    cpu_processes.leave_processes()
+    processes.prepare_processes(cfg)  # a running group is kept
+    processes.leave_processes()
     assert not torch.distributed.is_initialized()
-    cpu_processes.leave_processes()
+    processes.leave_processes()
 
 
 @pytest.mark.parametrize(
@@ -87,7 +87,7 @@ def test_one_process_of_every_launcher(monkeypatch, free_port, launcher):
 )
 def test_missing_variables_are_named(launcher, name):
     with pytest.raises(KeyError, match=f'{name}.* is not set'):
-        cpu_processes.prepare_processes(Config(dict(launcher=launcher)))
+        processes.prepare_processes(Config(dict(launcher=launcher)))
 
 
 def test_slurm_finds_the_first_host(monkeypatch):
@@ -97,6 +97,6 @@ def test_slurm_finds_the_first_host(monkeypatch):
         assert command == ['scontrol', 'show', 'hostnames', 'node[3-4]']
         return subprocess.CompletedProcess(command, 0, 'node3\nnode4\n')
 
-    monkeypatch.setattr(cpu_processes.subprocess, 'run', run)
-    assert cpu_processes._first_host('slurm') == 'node3'
-    assert cpu_processes._first_host('mpi') == '127.0.0.1'
+    monkeypatch.setattr(processes.subprocess, 'run', run)
+    assert processes._first_host('slurm') == 'node3'
+    assert processes._first_host('mpi') == '127.0.0.1'

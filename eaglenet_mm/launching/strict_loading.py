@@ -12,14 +12,6 @@ def require_matching_weights(runner: Any, partial: bool = False) -> None:
 
     MMEngine loads what fits, warns, and leaves the rest random. The order of
     its hooks (EMA weights are exchanged between reading and loading) stays.
-
-    Args:
-        runner (Runner or FlexibleRunner): Its ``load_checkpoint`` (that of
-            its strategy, where it has one), which testing and resuming use as
-            well, is replaced by one that raises a ValueError.
-        partial (bool): Allow missing and surplus keys, as fine-tuning from a
-            part of a model needs, but neither another shape nor a checkpoint
-            without any key of the model. Defaults to False.
     """
     # FlexibleRunner.load_checkpoint returns nothing, and its resume goes past
     # it to the strategy, which takes the weights out of what it returns

@@ -15,13 +15,14 @@ from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
 from eaglenet_mm.apis import find_config
+from eaglenet_mm.config import reading
+from eaglenet_mm.config.datasets import load_datasets
+from eaglenet_mm.config.knobs import walk
+from eaglenet_mm.config.reading import config_path, open_config
+from eaglenet_mm.config.variables import read_sources
 from eaglenet_mm.datasets import write_annotation
 from eaglenet_mm.models import TextVideoRetriever
-from eaglenet_mm.utils import config_reading, register_all_modules
-from eaglenet_mm.utils.config_datasets import load_datasets
-from eaglenet_mm.utils.config_knobs import walk
-from eaglenet_mm.utils.config_reading import config_path, open_config
-from eaglenet_mm.utils.config_sources import read_sources
+from eaglenet_mm.utils import register_all_modules
 
 FULL = 'eaglenet_vit-tiny-p8-res32_1xb64-u6-16e_toy-rgb'
 PIPELINE = 'pipeline.1.num_frames'
@@ -83,7 +84,7 @@ def test_no_such_config(name, near):
 
 def test_a_checkout_without_links(monkeypatch, repository):
     folders = (repository / 'missing', repository / 'configs')
-    monkeypatch.setattr(config_reading, '_FOLDERS', folders)
+    monkeypatch.setattr(reading, '_FOLDERS', folders)
     assert config_path(FULL).startswith(str(repository / 'configs'))
 
 
@@ -142,7 +143,7 @@ def test_mmengine_finds_them_however_installed(tmp_path, repository, kind):
         'print(eaglenet_mm.__file__)\n'
         'print(hub.get_config(name).model.head.type)\n'
         'print(type(hub.get_model(name)).__name__)\n'
-        'from eaglenet_mm.utils.config_reading import open_config\n'
+        'from eaglenet_mm.config.reading import open_config\n'
         'print(open_config("eaglenet_toy").num_frames)\n'
     )
     done = subprocess.run(

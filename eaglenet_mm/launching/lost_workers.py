@@ -16,13 +16,6 @@ def name_lost_workers(runner: Runner) -> Iterator[None]:
 
     A worker that a decoder brings down, or that the system kills for its
     memory, cannot say what it was reading, and torch names its process only.
-
-    Args:
-        runner (Runner): Its loaders are looked at.
-
-    Raises:
-        RuntimeError: In place of torch's, with the videos that the worker may
-            have died of.
     """
     try:
         yield
