@@ -11,10 +11,7 @@ some could not be read, with 2 if it could not be made.
 import argparse
 from pathlib import Path
 
-from eaglenet_mm.config.datasets import (
-    add_dataset_arguments,
-    load_datasets,
-)
+from eaglenet_mm.config.datasets import add_dataset_arguments, load_datasets
 from eaglenet_mm.datasets import TextVideoDataset
 from eaglenet_mm.datasets.frame_cache_building import build_frame_cache
 from eaglenet_mm.launching import run_script

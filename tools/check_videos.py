@@ -67,10 +67,7 @@ def main() -> int:
         path = annotation.with_name(f'{annotation.stem}_videos.json')
         print(f'{split}: {len(dataset)} videos of {annotation}')
         report = check_videos(
-            dataset,
-            path,
-            num_workers=args.workers,
-            time_limit=args.time_limit,
+            dataset, path, num_workers=args.workers, time_limit=args.time_limit
         )
         safe = safe and report['safe']
         print('\n'.join(report_lines(report)))

@@ -10,11 +10,7 @@ from pathlib import Path
 
 from eaglenet_mm.apis.comparison import Comparison, table_of
 from eaglenet_mm.config import config_path
-from eaglenet_mm.launching import (
-    add_config_arguments,
-    read_config,
-    run_script,
-)
+from eaglenet_mm.launching import add_config_arguments, read_config, run_script
 
 
 def parse_args() -> argparse.Namespace:

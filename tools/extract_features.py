@@ -18,11 +18,7 @@ from eaglenet_mm.apis.feature_items import (
     read_texts,
 )
 from eaglenet_mm.apis.retriever_encoding import RetrieverEncoder
-from eaglenet_mm.launching import (
-    add_config_arguments,
-    read_config,
-    run_script,
-)
+from eaglenet_mm.launching import add_config_arguments, read_config, run_script
 from eaglenet_mm.search.video_files import tell_passed_over
 from eaglenet_mm.utils.printable import printable
 

@@ -23,7 +23,7 @@ _TOLD = (
 def run_script(
     main: Callable[[], int | None], *, goes_on: bool = False
 ) -> None:
-    """Run the main function of a tool and end the process.
+    """Run the main function of a tool, and end the process if it failed.
 
     Args:
         main (Callable): Returns the exit code; None counts as 0.
@@ -31,16 +31,16 @@ def run_script(
             interruption, which Ctrl-C then says. Default: False.
 
     Raises:
-        SystemExit: Always, with the code of ``main``; 130 after Ctrl-C; 2
-            after an error, which is told in one line, or with its traceback
-            where it is not one of settings, files or packages.
+        SystemExit: With the code of ``main`` unless that is 0; 130 after
+            Ctrl-C; 2 after an error, which is told in one line, or with its
+            traceback where it is not one of settings, files or packages.
     """
     name = Path(sys.argv[0]).name
     try:
         code = main()
     except KeyboardInterrupt:
-        more = '; the same command goes on' if goes_on else ''
-        print(f'\n{name}: interrupted{more}.', file=sys.stderr)  # noqa: T201
+        if goes_on:
+            print(f'\n{name}: interrupted; the same command goes on.')  # noqa: T201
         code = 130
     except _TOLD as err:
         words = ' '.join(f'{name}: {type(err).__name__}: {err}'.split())
@@ -49,4 +49,5 @@ def run_script(
     except Exception:  # noqa: BLE001 - 1 would be an answer of the tool
         traceback.print_exc()
         code = 2
-    sys.exit(code)
+    if code:
+        sys.exit(code)

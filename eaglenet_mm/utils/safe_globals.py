@@ -55,7 +55,7 @@ class _Array(_StandIn):
     def __setstate__(self, state: tuple) -> None:
         _, shape, kind, is_fortran, data = state
         array = np.frombuffer(data, _dtype_of(kind), math.prod(shape))
-        order = 'F' if is_fortran else 'C'
+        order: Any = 'F' if is_fortran else 'C'
         self.value = array.reshape(shape, order=order).copy(order)
 
 

@@ -16,6 +16,7 @@ from eaglenet_mm.config import skip_pretrained
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.search.stored_config import without_weights
 from tests.models.tiny import TEXT_ENCODER, VIDEO_ENCODER, WIDTH
+from tests.some_cases import mostly_nightly
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 ALL = sorted(
@@ -71,7 +72,9 @@ def test_pixel_statistics_of_a_tag_stay() -> None:
     assert 'pretrained' not in stored['backbone']
 
 
-@pytest.mark.parametrize('path', one_of_each(), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    'path', mostly_nightly(one_of_each()), ids=lambda path: path.stem
+)
 def test_every_config_is_built_without_network(
     path: Path, no_network: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,6 +14,7 @@ from torch.utils.data import ConcatDataset, DataLoader
 
 from eaglenet_mm.datasets import TextVideoDataset, write_annotation
 from eaglenet_mm.launching.lost_workers import name_lost_workers
+from tests.some_cases import mostly_nightly
 
 
 def die_of_b(results: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def runner_with(loader: Any) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize('wrap', [lambda x: x, lambda x: ConcatDataset([x])])
-@pytest.mark.parametrize('context', ['fork', 'spawn'])
+@pytest.mark.parametrize('context', mostly_nightly(['fork', 'spawn']))
 def test_the_video_is_named(dataset, wrap, context) -> None:
     loader = DataLoader(
         wrap(dataset),

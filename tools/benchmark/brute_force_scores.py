@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import common  # noqa: F401  makes the checkout importable
+import harness  # noqa: F401  makes the checkout importable
 import torch
 from torch import Tensor
 

@@ -10,12 +10,7 @@ from eaglenet_mm.datasets.official import ConvertedSplit, write_splits
 
 
 def make_parser(description: str, dataset: str) -> argparse.ArgumentParser:
-    """Make a parser with the options of every converter.
-
-    Args:
-        description (str): Docstring of the tool.
-        dataset (str): Name of the set.
-    """
+    """Make a parser with the options of every converter."""
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -39,12 +34,7 @@ def make_parser(description: str, dataset: str) -> argparse.ArgumentParser:
 def run_converter(
     args: argparse.Namespace, convert: Callable[[], list[ConvertedSplit]]
 ) -> None:
-    """Convert, write and report.
-
-    Raises:
-        SystemExit: With a sentence if the files cannot be converted, or
-            ``--strict`` finds a difference.
-    """
+    """Convert, write and report."""
     name = f'{args.dataset}.py'
     try:
         splits = convert()
