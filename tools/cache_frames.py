@@ -24,14 +24,15 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_dataset_arguments(parser)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         '--out',
         default='frame_cache',
         metavar='FOLDER',
         help='of the cache, below the data_root of each data set; default: '
         '%(default)s',
     )
-    parser.add_argument(
+    add(
         '--time-limit',
         type=float,
         default=120,

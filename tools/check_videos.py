@@ -32,10 +32,9 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_dataset_arguments(parser)
-    parser.add_argument(
-        '--videos', help='folder, if an annotation file is given as CONFIG'
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('--videos', help='folder, if an annotation file is given as CONFIG')
+    add(
         '--time-limit',
         type=float,
         default=120,
@@ -43,7 +42,7 @@ def parse_args() -> argparse.Namespace:
         help='that opening or reading a video may stand still, as in '
         'training; 0 for none; default: %(default)s',
     )
-    parser.add_argument(
+    add(
         '--write-clean',
         action='store_true',
         help='write NAME_clean.json without the videos that training would '

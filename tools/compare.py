@@ -18,17 +18,16 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Train and test several configs under the same budget'
     )
-    parser.add_argument('configs', nargs='+', help='files or names')
-    parser.add_argument(
-        '--seeds', type=int, default=3, help='runs a config; default: 3'
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('configs', nargs='+', help='files or names')
+    add('--seeds', type=int, default=3, help='runs a config; default: 3')
+    add(
         '--epochs',
         type=int,
         help='epochs of every training; default: the epochs or iterations of '
         'the configs, which must agree',
     )
-    parser.add_argument(
+    add(
         '--work-dir',
         default='work_dirs/comparison',
         help='folder of all runs, where finished ones are found again, and '

@@ -20,24 +20,23 @@ def parse_args() -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('source', type=Path, help='folder of videos')
-    parser.add_argument('target', type=Path, help='folder of copies to write')
-    parser.add_argument(
-        '--fps', type=float, default=3, help='frames a second; default: 3'
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('source', type=Path, help='folder of videos')
+    add('target', type=Path, help='folder of copies to write')
+    add('--fps', type=float, default=3, help='frames a second; default: 3')
+    add(
         '--short-side',
         type=int,
         default=224,
         help='pixels, even; smaller videos keep their size; default: 224',
     )
-    parser.add_argument(
+    add(
         '--workers',
         type=int,
         default=2,
         help='processes, of one thread each; default: 2',
     )
-    parser.add_argument(
+    add(
         '--crf',
         type=int,
         default=23,

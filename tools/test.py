@@ -26,13 +26,14 @@ from eaglenet_mm.launching.processes import leave_processes
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Test a checkpoint')
-    parser.add_argument('config', help='config file, or the name of one')
-    parser.add_argument(
+    add = parser.add_argument
+    add('config', help='config file, or the name of one')
+    add(
         'checkpoint',
         help="checkpoint file or URL; the word 'none' tests the model as it "
         'is initialised, for comparison',
     )
-    parser.add_argument(
+    add(
         '--dump',
         metavar='OUT.pkl',
         help='write the scores of every caption against all videos',

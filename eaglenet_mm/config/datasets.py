@@ -24,20 +24,21 @@ _PIPELINE = (
 
 def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of every tool that reads the videos of a config."""
-    parser.add_argument('config', help='config file, or the name of one')
-    parser.add_argument(
+    add = parser.add_argument
+    add('config', help='config file, or the name of one')
+    add(
         '--split',
         nargs='+',
         choices=SPLITS,
         help='data sets of the config to read; default: all it has',
     )
-    parser.add_argument(
+    add(
         '--workers',
         type=int,
         default=2,
         help='processes that read; default: %(default)s',
     )
-    parser.add_argument(
+    add(
         '--cfg-options',
         nargs='+',
         action=DictAction,

@@ -44,8 +44,7 @@ def prepare_processes(cfg: Config) -> None:
     options = dict((cfg.get('env_cfg') or {}).get('dist_cfg') or {})
     seconds = options.get('timeout')
     torch.distributed.init_process_group(
-        'gloo',
-        timeout=timedelta(seconds=seconds) if seconds else None,
+        'gloo', timeout=timedelta(seconds=seconds) if seconds else None
     )
 
 

@@ -28,7 +28,8 @@ from eaglenet_mm.utils.type_name import type_name
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of every tool that takes a config and a checkpoint."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         '--cfg-options',
         nargs='+',
         action=DictAction,
@@ -36,7 +37,7 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         'train_cfg.max_epochs=8; lists as key="[a,b]". '
         f'{", ".join(KNOBS)} are put wherever they matter',
     )
-    parser.add_argument(
+    add(
         '--trust-checkpoint',
         action='store_true',
         help='read checkpoints as plain pickles, which can run code; only '
@@ -46,19 +47,20 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options that training and testing share."""
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         '--work-dir',
         help='folder of logs, checkpoints and metrics; default: work_dir of '
         "the config, else work_dirs/ and the config's name",
     )
     add_config_arguments(parser)
-    parser.add_argument(
+    add(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],
         default='none',
         help='what started the processes; default: none, a single one',
     )
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+    add('--local_rank', '--local-rank', type=int, default=0)
 
 
 def read_config(args: argparse.Namespace) -> Config:

@@ -10,14 +10,7 @@ from pathlib import Path
 from eaglenet_mm.utils.printable import printable
 
 #: What settings, files and packages raise; anything else is a fault of ours.
-_TOLD = (
-    ImportError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+_TOLD = (ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 
 
 def run_script(

@@ -17,10 +17,7 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 
-from eaglenet_mm.utils.safe_globals import (
-    allowed_in_checkpoints,
-    real_objects,
-)
+from eaglenet_mm.utils.safe_globals import allowed_in_checkpoints, real_objects
 
 #: Set this environment variable to 1 to read every checkpoint as a plain
 #: pickle. ``--trust-checkpoint`` of the tools sets it.

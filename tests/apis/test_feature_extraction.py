@@ -353,7 +353,7 @@ def test_a_lock_that_another_run_took_away(
     extract_features(
         inferencer.encoder, items[0][:1], [], tmp_path / 'f', num_workers=0
     )
-    assert taken == [True, True]
+    assert taken[:2] == [True, True]  # the third lets it go
     assert [path.name for path in tmp_path.iterdir()] == ['f']
 
 

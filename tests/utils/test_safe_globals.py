@@ -82,11 +82,19 @@ def test_reads_the_allowed_values(read, value):
 
 
 @pytest.mark.parametrize('dtype', ['<f8', '>f4', '<i8', '|b1', '<U5', '|u1'])
-def test_reads_arrays_of_every_plain_type(read, dtype):
-    array = np.ones((2, 3)).astype(dtype)
+@pytest.mark.parametrize('order', ['C', 'F'])
+def test_reads_arrays_of_every_plain_type(read, dtype, order):
+    array = np.array([[0, 1, 2], [3, 4, 5]]).astype(dtype, order=order)
     result = read(pickle.dumps(array, 2))
     np.testing.assert_array_equal(result, array)
-    assert result.dtype.kind == array.dtype.kind
+    assert result.dtype == array.dtype
+    assert result.flags.writeable
+
+
+def test_reads_an_empty_history_buffer(read):
+    result = read(pickle.dumps(HistoryBuffer(), 2))
+    result.update(2.0)
+    assert result.mean() == 2.0
 
 
 @pytest.mark.parametrize('name', ['numpy.core', 'numpy._core'])

@@ -268,9 +268,10 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('out_dir', type=Path, help='of gpu.sh')
-    parser.add_argument('--check', action='store_true', help='write nothing')
-    parser.add_argument('--root', type=Path, default=REPOSITORY)
+    add = parser.add_argument
+    add('out_dir', type=Path, help='of gpu.sh')
+    add('--check', action='store_true', help='write nothing')
+    add('--root', type=Path, default=REPOSITORY)
     args = parser.parse_args()
     if not args.out_dir.is_dir():
         parser.error(f'{args.out_dir} is no folder.')

@@ -15,13 +15,14 @@ def make_parser(description: str, dataset: str) -> argparse.ArgumentParser:
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         '--out',
         type=Path,
         default=Path('data') / dataset,
         help='folder to write; default: %(default)s',
     )
-    parser.add_argument(
+    add(
         '--strict',
         action='store_true',
         help='exit with 1, and write nothing, unless every number is the '

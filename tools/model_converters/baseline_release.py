@@ -20,20 +20,21 @@ from eaglenet_mm.registry import MODELS
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         'method',
         choices=list(METHODS),
         help="what it is of; mmaction2's CLIP4Clip is clip4clip_mean",
     )
-    parser.add_argument('input', help="the authors' checkpoint")
-    parser.add_argument('output', help='where ours is written')
-    parser.add_argument('--config', help='config whose model it must fit')
-    parser.add_argument(
+    add('input', help="the authors' checkpoint")
+    add('output', help='where ours is written')
+    add('--config', help='config whose model it must fit')
+    add(
         '--initialise-from-clip',
         action='store_true',
         help="start missing positions and blocks as CLIP's text tower",
     )
-    parser.add_argument(
+    add(
         '--trust-checkpoint',
         action='store_true',
         help='read the input as a plain pickle, which can run code',

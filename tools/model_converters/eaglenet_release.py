@@ -22,10 +22,11 @@ from eaglenet_mm.utils.safe_checkpoint import load_checkpoint_file
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('input', help="the authors' checkpoint")
-    parser.add_argument('output', help='where ours is written')
-    parser.add_argument('--config', help='config whose model it must fit')
-    parser.add_argument(
+    add = parser.add_argument
+    add('input', help="the authors' checkpoint")
+    add('output', help='where ours is written')
+    add('--config', help='config whose model it must fit')
+    add(
         '--trust-checkpoint',
         action='store_true',
         help='read the input as a plain pickle, which can run code',
