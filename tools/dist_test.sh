@@ -3,35 +3,10 @@
 #
 #   bash tools/dist_test.sh CONFIG CHECKPOINT PROCESSES [options of tools/test.py]
 #
-# One process per GPU; without a GPU they run on the CPU (gloo). Variables:
-# NNODES, NODE_RANK, MASTER_ADDR, PORT as in OpenMMLab (without any of them a
-# free port of this machine is taken), PYTHON.
+# One process per GPU; variables as of tools/dist_train.sh.
 set -euo pipefail
 
-if [ $# -lt 3 ]; then
-    sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
-    exit 2
-fi
-config=$1
-checkpoint=$2
-processes=$3
-shift 3
-tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-
 # shellcheck source=tools/environment.sh
-source "$tools/environment.sh"
-
-if [ -z "${NNODES:-}${NODE_RANK:-}${MASTER_ADDR:-}${PORT:-}" ]; then
-    meeting=(--standalone)
-else
-    meeting=(
-        "--nnodes=${NNODES:-1}"
-        "--node_rank=${NODE_RANK:-0}"
-        "--master_addr=${MASTER_ADDR:-127.0.0.1}"
-        "--master_port=${PORT:-29500}"
-    )
-fi
-
-exec "$(find_python)" -m torch.distributed.run \
-    "${meeting[@]}" --nproc_per_node="$processes" \
-    "$tools/test.py" "$config" "$checkpoint" --launcher pytorch "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+[ $# -ge 3 ] || show_usage
+launch_processes "$3" test.py "$1" "$2" --launcher pytorch "${@:4}"

@@ -21,6 +21,41 @@ find_python() {
     fi
 }
 
+# Print the head of the script that is running, and end it.
+show_usage() {
+    sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$repository/tools/${0##*/}" >&2
+    exit 2
+}
+
+# launch_processes NUMBER SCRIPT [ARGUMENTS]: on this machine or $NNODES.
+launch_processes() {
+    local meeting=(--standalone)
+    if [ -n "${NNODES:-}${NODE_RANK:-}${MASTER_ADDR:-}${PORT:-}" ]; then
+        meeting=(
+            "--nnodes=${NNODES:-1}"
+            "--node_rank=${NODE_RANK:-0}"
+            "--master_addr=${MASTER_ADDR:-127.0.0.1}"
+            "--master_port=${PORT:-29500}"
+        )
+    fi
+    exec "$(find_python)" -m torch.distributed.run "${meeting[@]}" \
+        --nproc_per_node="$1" "$repository/tools/$2" "${@:3}"
+}
+
+# launch_slurm PARTITION JOB_NAME SCRIPT [ARGUMENTS]
+launch_slurm() {
+    local gpus=${GPUS:-8} gpus_per_node=${GPUS_PER_NODE:-8} more
+    if [ "$gpus" -lt "$gpus_per_node" ]; then
+        gpus_per_node=$gpus
+    fi
+    read -r -a more <<<"${SRUN_ARGS:-}"
+    MASTER_PORT=${PORT:-29500} exec srun -p "$1" --job-name="$2" \
+        --gres="gpu:$gpus_per_node" --ntasks="$gpus" \
+        --ntasks-per-node="$gpus_per_node" \
+        --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 \
+        "${more[@]}" "$(find_python)" -u "$repository/tools/$3" "${@:4}"
+}
+
 # Make the virtual environment (.venv, or $EAGLENET_MM_VENV) if there is none,
 # and install the package with its pins if they changed since the last time.
 # Sets $python. $BASE_PYTHON chooses the Python it is made with.

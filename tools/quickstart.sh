@@ -19,10 +19,7 @@ query=${QUERY:-a red square moves up on a grey background}
 case ${1:-} in
     --fresh) rm -rf "$out" ;;
     '') ;;
-    *)
-        sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
-        exit 2
-        ;;
+    *) show_usage ;;
 esac
 trap 'echo "Stopped. The same command goes on from the last checkpoint." >&2
 exit 130' INT TERM

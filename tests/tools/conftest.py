@@ -32,6 +32,8 @@ def call_tool(monkeypatch):
         for kind in (DefaultScope, MessageHub, MMLogger, Visualizer):
             # MMEngine names them by the second, and two runs may share one
             kind._instance_dict.clear()
+        # as Python does for a script
+        monkeypatch.syspath_prepend(str((TOOLS / name).parent))
         monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
         runpy.run_path(str(TOOLS / name), run_name='__main__')
 

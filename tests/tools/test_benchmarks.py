@@ -29,21 +29,16 @@ from eaglenet_mm.structures import (
 
 TINY = ('--dim', 16, '--candidates', 4, '--threads', 1, '--repeats', 1)
 PEAK = ('--peak-size', 32)
-RATES = {
-    'seconds', 'pairs', 'pairs_per_second', 'gflop', 'mflop_per_pair',
-    'written_bytes_per_pair', 'moved_bytes_per_pair', 'gflop_per_second',
-    'peak_fraction', 'seconds_at_peak', 'gbyte_per_second',
-    'seconds_at_bandwidth',
-}  # fmt: skip
 Run = Callable[..., dict[str, Any]]
 
 
 def command(
     repository: Path, name: str, *options: object, as_user: bool = False
 ) -> list[str]:
-    script = repository / 'tools' / 'benchmark' / f'{name}.py'
+    script, *mode = name.split()
+    file = repository / 'tools' / 'benchmark' / f'{script}.py'
     before = [Path(__file__).with_name('as_user.py')] if as_user else []
-    return [sys.executable, *map(str, (*before, script, *options))]
+    return [sys.executable, *map(str, (*before, file, *mode, *options))]
 
 
 @pytest.fixture
@@ -78,40 +73,35 @@ def assert_finite(value: Any) -> None:
         assert math.isfinite(value)
 
 
-def assert_rates(found: dict[str, float]) -> None:
-    assert set(found) >= RATES
-    assert all(found[key] > 0 for key in RATES)
-    assert found['pairs_per_second'] == pytest.approx(
-        found['pairs'] / found['seconds']
-    )
-    assert found['seconds_at_peak'] == pytest.approx(
-        found['seconds'] * found['peak_fraction']
-    )
-
-
 @pytest.mark.slow
 def test_pair_scoring(benchmark: Run) -> None:
     sizes = ('--texts', 7, '--videos', 5, '--frames', 3)
     report = benchmark(
         'pair_scoring', *TINY, *PEAK, *sizes, '--reference-texts', 5
     )
-    (case,) = report['cases']
-    assert (case['texts'], case['videos'], case['frames']) == (7, 5, 3)
-    for name, texts in (('ours', 7), ('reference', 5)):
-        assert_rates(case[name])
-        assert case[name]['pairs'] == texts * 5
-        # what is computed once a side comes on top
-        least = case['formula_mflop_per_pair'][name]
-        assert least <= case[name]['mflop_per_pair'] <= 1.5 * least
-    assert case['ratio'] > 0
-    assert case['flop_ratio'] > 3
-    assert case['largest_difference'] <= 1e-6
-    assert case['error_float64']['ours'] <= 1e-6
-    assert case['error_float64']['reference'] <= 1e-6
+    (row,) = report['rows']
+    assert row['texts x videos x frames'] == '7x5x3'
+    assert row['ours pairs/s'] == pytest.approx(7 * 5 / row['ours s'])
+    assert row['ratio'] == pytest.approx(
+        row['ours pairs/s'] / row['reference pairs/s']
+    )
+    assert row['s at that peak'] == pytest.approx(
+        row['ours s'] * row['of peak']
+    )
+    found, other = row['ours'], row['reference']
+    assert other['seconds'] * other['pairs_per_second'] == pytest.approx(25)
+    assert found['gflop'] == pytest.approx(row['MFLOP/pair'] * 35 / 1e3)
+    assert other['gflop'] == pytest.approx(
+        row['reference MFLOP/pair'] * 25 / 1e3
+    )
+    assert row['FLOP ratio'] > 3
+    assert row['difference'] <= 1e-6
+    assert row['to float64'] <= 1e-6
+    assert row['reference to float64'] <= 1e-6
     # the embedding alone, and the unit frames alone
-    assert case['bytes_per_text'] >= 4 * 16
-    assert case['bytes_per_video'] >= 4 * 3 * 16
-    assert case['bytes_per_pair'] >= 4 * 4 * 16
+    assert row['bytes of a prepared text'] >= 4 * 16
+    assert row['bytes of a prepared video'] >= 4 * 3 * 16
+    assert row['bytes of a pair in a chunk'] >= 4 * 4 * 16
 
 
 STEP = (*TINY, *PEAK, '--batch', 4, '--frames', 3)
@@ -119,82 +109,86 @@ STEP = (*TINY, *PEAK, '--batch', 4, '--frames', 3)
 
 @pytest.mark.nightly
 @pytest.mark.slow
-def test_indexing_time(benchmark: Run) -> None:
+def test_reading_segments(benchmark: Run) -> None:
     report = benchmark(
-        'indexing_time', '--lengths', 4, 8, '--piece', 2, '--segment', 2,
-        '--size', 64, 48, '--repeats', 1,
+        'video_loading segments', '--lengths', 4, 8, '--piece', 2, '--segment',
+        2, '--size', 64, 48, '--repeats', 1,
     )  # fmt: skip
     kinds = ['hevc', 'h264', 'vp9', 'av1', 'ts']
-    cases = report['cases']
-    assert [(case['kind'], case['seconds']) for case in cases] == [
-        (kind, seconds) for kind in kinds for seconds in (4, 8)
+    rows = report['rows']
+    assert [(row['kind'], row['length']) for row in rows] == [
+        (kind, length) for kind in kinds for length in (4, 8)
     ]
-    for case in cases:
+    for row in rows:
         # a file is the piece, repeated without a gap
-        assert case['frames'] == 25 * case['seconds']
-        assert case['segments'] == case['seconds'] / 2
-        assert case['to_decoding'] == pytest.approx(
-            case['reading'] / case['decoding']
+        assert row['frames'] == 25 * row['length']
+        assert row['segments'] == row['length'] / 2
+        assert row['to decoding'] == pytest.approx(
+            row['reading'] / row['decoding']
         )
     assert [growth['lengths'] for growth in report['growths']] == ['8/4'] * 5
 
 
 @pytest.mark.nightly
 @pytest.mark.slow
-def test_reader_speed(benchmark: Run) -> None:
+def test_readers(benchmark: Run) -> None:
     report = benchmark(
-        'reader_speed', '--kinds', 'h264', 'ts', '--seconds', 2, '--frames', 3,
-        '--size', 64, 48, '--repeats', 1,
+        'video_loading readers', '--kinds', 'h264', 'ts', '--length', 2,
+        '--frames', 3, '--size', 64, 48, '--repeats', 1,
     )  # fmt: skip
-    cases = report['cases']
-    assert [(case['kind'], case['way']) for case in cases] == [
+    assert [(row['kind'], row['way']) for row in report['rows']] == [
         (kind, way)
         for kind in ('h264', 'ts')
         for way in ('spread', 'in order')
     ]
-    for case in cases:
-        assert case['pyav'] > 0
-        assert case['opencv'] > 0
+    for row in report['rows']:
+        assert row['pyav'] > 0
+        assert row['opencv'] > 0
         # MPEG-TS, which decord reads wrongly, is refused
-        assert (case['decord'] is None) == (case['kind'] == 'ts')
+        assert (row['decord'] is None) == (row['kind'] == 'ts')
 
 
 @pytest.mark.nightly
 @pytest.mark.slow
 def test_training_step(benchmark: Run) -> None:
-    (case,) = benchmark('training_step', *STEP)['cases']
+    (row,) = benchmark('training step', *STEP)['rows']
     for name in ('ours', 'reference'):
-        assert_rates(case[name])
-        assert case[name]['pairs'] == 16
-        assert set(case['losses'][name]) == {
+        assert row[f'{name} s'] > 0
+        assert set(row['losses'][name]) == {
             'loss_match', 'loss_support', 'loss_energy', 'loss_energy_support',
         }  # fmt: skip
-    assert case['losses_finite'] is True
-    assert case['ratio'] > 0
-    assert case['flop_ratio'] > 1
+    assert row['losses finite'] is True
+    assert row['ratio'] == pytest.approx(row['reference s'] / row['ours s'])
+    assert row['FLOP ratio'] > 1
+    assert row['GFLOP/s'] == pytest.approx(row['GFLOP'] / row['ours s'])
 
 
 @pytest.mark.nightly
 @pytest.mark.slow
 def test_training_memory(benchmark: Run) -> None:
     report = benchmark(
-        'training_memory', *TINY, '--frames', 3, '--batches', 8, 24,
+        'training memory', *TINY, '--frames', 3, '--batches', 8, 24,
         '--reference-up-to', 8,
     )  # fmt: skip
-    small, large = report['cases']
+    small, large = report['rows']
     assert (small['batch'], large['batch']) == (8, 24)
     # three times the batch, nine times the pairs
-    assert large['ours'] > small['ours'] > 0
-    assert large['batch_growth'] == 3
-    assert large['growth'] == pytest.approx(large['ours'] / small['ours'])
-    assert small['ratio'] == pytest.approx(small['reference'] / small['ours'])
+    assert large['ours MiB'] > small['ours MiB'] > 0
+    assert large['batch grew by'] == 3
+    assert large['ours grew by'] == pytest.approx(
+        large['ours MiB'] / small['ours MiB']
+    )
+    assert small['ratio'] == pytest.approx(
+        small['reference MiB'] / small['ours MiB']
+    )
     if small['exact']:
         assert small['ratio'] > 1
     # nodes of all pairs, at the least
-    assert small['kept_per_pair']['reference'] > 4 * 16 * (3 + 5)
-    assert small['kept_per_pair']['ours'] > 0
-    assert large['kept_per_pair']['reference'] is None
-    assert large['reference'] is None
+    kept = small['reference kept KiB a pair']
+    assert kept > 4 * 16 * (3 + 5) / 1024
+    assert 0 < small['ours kept KiB a pair'] < kept
+    assert large['reference kept KiB a pair'] is None
+    assert large['reference MiB'] is None
     assert large['ratio'] is None
 
 
@@ -207,28 +201,27 @@ def test_multi_caption(benchmark: Run) -> None:
     report = benchmark(
         'multi_caption', *TINY, *CAPTIONS, '--shortlist', 4, '--noise', 2
     )
-    exact = report['stages']['all_pairs']
-    short = report['stages']['two_stage']
+    reference, exact, short = report['rows']
     for stage in (exact, short):
         assert stage['captions'] == 40
+        assert stage['pairs/s'] == pytest.approx(40 * 12 / stage['s'])
         assert stage['interrupted'] is False
-        assert stage['peak_extra_bytes'] >= 0
+        assert stage['peak extra MiB'] >= 0
+        assert stage['scores MiB'] == 4 * 40 * 12 / 2**20
         assert {'t2v/R1', 'v2t/R1', 'Rsum'} <= set(stage['metrics'])
-        assert 0 < stage['metrics']['t2v/R1'] < 100
-    recall = short['metrics']['t2v/shortlist_recall']
-    assert short['metrics']['t2v/R1'] <= recall < 100
+        assert 0 < stage['t2v R1'] < 100
+    assert short['t2v R1'] <= short['recall at k'] < 100
     comparison = report['comparison']
-    assert comparison['shortlist_recall'] == recall
     assert comparison['t2v_R1_change'] == pytest.approx(
-        short['metrics']['t2v/R1'] - exact['metrics']['t2v/R1']
+        short['t2v R1'] - exact['t2v R1']
+    )
+    assert comparison['ratio_to_reference'] == pytest.approx(
+        exact['pairs/s'] / reference['pairs/s']
     )
     assert comparison['two_stage_ratio'] > 0
-    reference = report['reference']
-    assert reference['sample_pairs'] == 9
-    assert reference['largest_difference'] <= 1e-6
-    assert reference['extrapolated_seconds'] == pytest.approx(
-        40 * 12 / reference['pairs_per_second']
-    )
+    assert reference['stage'] == 'reference (by 9 pairs)'
+    assert reference['difference'] <= 1e-6
+    assert reference['s'] == pytest.approx(40 * 12 / reference['pairs/s'])
 
 
 @pytest.mark.nightly
@@ -258,11 +251,11 @@ def test_an_interrupted_evaluation_keeps_what_it_has(
         process.kill()
     assert process.returncode == 130, (seen + rest).decode()
     report = json.loads(file.read_text())
-    assert list(report['stages']) == ['all_pairs']
-    stage = report['stages']['all_pairs']
+    _, stage = report['rows']
+    assert stage['stage'].startswith('all_pairs')
     assert stage['interrupted'] is True
     assert 0 < stage['captions'] < 300000
-    assert stage['pairs_per_second'] > 0
+    assert stage['pairs/s'] > 0
     assert 0 <= stage['metrics']['t2v/R1'] <= 100
 
 
@@ -275,25 +268,29 @@ def test_training_iteration(benchmark: Run, tmp_path: Path) -> None:
         '--data-root', f'{tmp_path / "toy"}/', '--checkpointing', 'off', 'on',
     )  # fmt: skip
     assert report['sizes']['batch'] == 4
-    plain, recomputing = report['cases']
-    assert plain['dtype'] == 'float32'
-    assert (plain['checkpointing'], recomputing['checkpointing']) == (
-        'off', 'on',
-    )  # fmt: skip
-    for case in report['cases']:
-        assert case['losses_finite'] is True
-        for name in ('ours', 'reference'):
-            spent = case['seconds'][name]
-            assert len(spent) == 8
-            assert all(value > 0 for value in spent.values())
-            total = case['total_seconds'][name]
-            assert total == pytest.approx(sum(spent.values()))
-            head = spent['head forward'] + spent['head backward']
-            assert case['head_percent'][name] == pytest.approx(
-                100 * head / total
-            )
-        assert case['ratio'] > 0
-        assert case['head_ratio'] > 0
+    rows = report['rows']
+    assert [(row['checkpointing'], row['head']) for row in rows] == [
+        (checkpointing, head)
+        for checkpointing in ('off', 'on')
+        for head in ('ours', 'reference')
+    ]
+    for row in rows:
+        assert row['type'] == 'float32'
+        assert row['loss finite'] is True
+        spent = {k: v / 1e3 for k, v in row.items() if k.endswith(' ms')}
+        assert len(spent) == 8
+        assert all(value > 0 for value in spent.values())
+        assert row['s'] == pytest.approx(sum(spent.values()))
+        head = spent['head forward ms'] + spent['head backward ms']
+        assert row['head %'] == pytest.approx(100 * head / row['s'])
+    for ours, reference in (rows[:2], rows[2:]):
+        assert ours['to ours'] == ours['head to ours'] == pytest.approx(1)
+        assert reference['to ours'] == pytest.approx(
+            reference['s'] / ours['s']
+        )
+        assert reference['head to ours'] == pytest.approx(
+            reference['s'] * reference['head %'] / ours['s'] / ours['head %']
+        )
 
 
 @pytest.mark.nightly
@@ -302,18 +299,18 @@ def test_training_iteration(benchmark: Run, tmp_path: Path) -> None:
 @pytest.mark.timeout(120)
 def test_scaling(benchmark: Run) -> None:
     report = benchmark(
-        'scaling', *TINY, '--frames', 3, '--batch', 8, '--processes', 2, 4
-    )
-    alone, *others = report['cases']
-    assert [case['processes'] for case in report['cases']] == [1, 2, 4]
-    assert alone['gradient_difference'] == 0
-    for case in others:
-        assert case['gradient_difference'] <= 1e-4
-        assert len(set(case['flops_per_process'])) == 1
+        'training scaling', '--dim', 16, '--candidates', 4, '--threads', 1,
+        '--repeats', 1, '--frames', 3, '--batch', 8, '--processes', 2, 4,
+    )  # fmt: skip
+    alone, *others = report['rows']
+    assert [row['processes'] for row in report['rows']] == [1, 2, 4]
+    assert alone['gradient difference'] == 0
+    for row in others:
+        assert row['gradient difference'] <= 1e-4
+        assert row['least GFLOP'] == row['GFLOP of a process']
         # operations do not depend on the machine
-        share = case['flop_share_times_processes']
-        assert share == pytest.approx(1, abs=0.1)
-        assert case['speed_up'] > 0
+        assert row['share x W'] == pytest.approx(1, abs=0.1)
+        assert row['speed-up'] > 0
 
 
 @pytest.fixture
@@ -338,12 +335,12 @@ def test_formulas_are_what_the_counters_count(
     in_process: Path, frames: int, layers: int, brute_force: bool
 ) -> None:
     """The terms of a pair, apart from what is computed once a side."""
-    arithmetic, harness, rates, scores = (
+    harness, rates, scores = (
         importlib.import_module(name)
-        for name in ('arithmetic', 'harness', 'rates', 'brute_force_scores')
+        for name in ('harness', 'rates', 'pair_scoring')
     )
     options = ('--dim', '64', '--candidates', '5', '--layers', str(layers))
-    args = harness.make_parser('').parse_args(options)
+    args = harness.make_parser('', 'head').parse_args(options)
     head = harness.build_head(args, frames).eval()
 
     @torch.no_grad()
@@ -364,9 +361,7 @@ def test_formulas_are_what_the_counters_count(
     # what is computed once, once a text or once a video cancels
     pairs = count(4, 6) - count(4, 3) - count(2, 6) + count(2, 3)
     terms = (
-        arithmetic.brute_force_terms
-        if brute_force
-        else arithmetic.factorised_terms
+        scores.brute_force_terms if brute_force else scores.factorised_terms
     )(64, frames, 5, 4, layers)
     assert all(value >= 0 for value in terms.values())
     assert pairs == 6 * sum(terms.values())
@@ -376,8 +371,16 @@ def test_formulas_are_what_the_counters_count(
     ('name', 'options', 'message'),
     [
         ('multi_caption', ('--captions', 3), 'fewer than --videos'),
-        ('scaling', ('--batch', 6, '--processes', 4), 'cannot be dealt'),
-        ('scaling', ('--device', 'cuda'), 'compute on the CPU'),
+        (
+            'training',
+            ('scaling', '--batch', 6, '--processes', 4),
+            'cannot be dealt',
+        ),
+        (
+            'video_loading',
+            ('segments', '--lengths', 30, '--piece', 20),
+            'multiples of --piece 20',
+        ),
         ('wide_gallery', ('no/seed0',), 'no/seed0 is no folder of a run'),
     ],
 )
@@ -398,7 +401,10 @@ def test_what_cannot_be_measured_is_refused(
 @pytest.mark.nightly
 @pytest.mark.parametrize(
     ('name', 'sizes', 'bound'),
-    [('training_step', STEP, None), ('pair_scoring', (*TINY, *PEAK), 0.05)],
+    [
+        ('training', ('step', *STEP), None),
+        ('pair_scoring', (*TINY, *PEAK), 0.05),
+    ],
 )
 def test_half_precision(
     in_process: Path, call_tool: Any, tmp_path: Path, name: str,
@@ -413,13 +419,13 @@ def test_half_precision(
         call_tool(f'benchmark/{name}.py', *options)
     finally:
         torch.set_num_threads(threads)
-    (case,) = json.loads(file.read_text())['cases']
+    (row,) = json.loads(file.read_text())['rows']
     if bound:
         # the reference it is compared with is not of half precision
-        assert 1e-5 < case['largest_difference'] < bound
-        assert case['error_float64']['reference'] <= 1e-6
+        assert 1e-5 < row['difference'] < bound
+        assert row['reference to float64'] <= 1e-6
     else:
-        assert case['losses_finite'] is True
+        assert row['losses finite'] is True
 
 
 def test_scoring_in_several_precisions_and_compiled(
@@ -443,19 +449,17 @@ def test_scoring_in_several_precisions_and_compiled(
         )  # fmt: skip
     finally:
         torch.set_num_threads(threads)
-    assert [case['dtype'] for case in report['cases']] == [
+    assert [row['type'] for row in report['rows']] == [
         'float32',
         'tf32',
         'bfloat16',
     ]
     assert torch.get_float32_matmul_precision() == 'highest'
-    (compiled,) = json.loads(file.read_text())['cases']
-    assert compiled['failed'] is False
-    assert compiled['largest_difference'] <= 1e-6
-    assert compiled['seconds_without'] > 0
-    assert compiled['pairs_per_second'] == pytest.approx(
-        12 / compiled['seconds']
-    )
+    (compiled,) = json.loads(file.read_text())['rows']
+    assert compiled['compiled'] == 'yes'
+    assert compiled['difference'] <= 1e-6
+    assert compiled['s without'] > 0
+    assert compiled['ours pairs/s'] == pytest.approx(12 / compiled['ours s'])
 
 
 def test_products_in_place_are_counted(in_process: Path) -> None:
@@ -495,41 +499,43 @@ def test_results_are_counted_and_views_are_not(in_process: Path) -> None:
 @pytest.mark.slow
 def test_video_loading(benchmark: Run) -> None:
     report = benchmark(
-        'video_loading', '--clips', 1, '--repeats', 1, '--reads', 4,
+        'video_loading ways', '--clips', 1, '--repeats', 1, '--reads', 4,
         '--size', 32, '--threads', 1,
     )  # fmt: skip
     rows = {row['way']: row for row in report['rows']}
     assert set(rows) == {'release', 'mmaction2', 'decoding', 'cache'}
-    assert all(row['frames_per_second'] > 0 for row in rows.values())
-    assert rows['release']['to_release'] == 1
+    assert all(row['frames/s'] > 0 for row in rows.values())
+    assert rows['release']['to release'] == 1
     # the very pixels of the release
-    assert report['largest_difference'] == 0
+    assert report['difference'] == 0
     assert report['cache_bytes'] == 10 * 3 * 32 * 32
-    assert len(report['memory']['resident_mib']) == 4
+    assert len(report['resident']) == 4
 
 
 @pytest.mark.nightly
 @pytest.mark.slow
 def test_loader_throughput(benchmark: Run) -> None:
     report = benchmark(
-        'loader_throughput', '--clips', 2, '--items', 6, '--batch', 4,
+        'video_loading loader', '--clips', 2, '--items', 6, '--batch', 4,
         '--size', 32, '--workers', 1, '--repeats', 1, '--threads', 1,
     )  # fmt: skip
     assert {'pyav', 'frame cache'} <= {row['way'] for row in report['rows']}
     # one frame a second of clips of 10 and 20 seconds, 12 at most
     assert {row['frames'] for row in report['rows']} == {3 * (10 + 12)}
-    assert all(row['frames_per_second'] > 0 for row in report['rows'])
+    assert all(row['frames/s'] > 0 for row in report['rows'])
 
 
 @pytest.mark.nightly
 def test_video_search(benchmark: Run, tmp_path: Path) -> None:
     report = benchmark(
-        'video_search', '--config', 'eaglenet_toy', '--rows', 700,
+        'video_search speed', '--config', 'eaglenet_toy', '--rows', 700,
         '--queries', 3, '--threads', 1, '--folder', tmp_path / 'index',
     )  # fmt: skip
     assert len(VideoIndex.load(tmp_path / 'index')) == 700
-    assert report['bytes']['on the disk'] > 700 * 6 * 96 * 2
-    assert report['seconds']['one query, median'] > 0
+    rows = {row['stage']: row for row in report['rows']}
+    size = rows['on the disk, 700 rows']['MiB']
+    assert size > 700 * 6 * 96 * 2 / 2**20
+    assert rows['one query, median, 700 rows']['s'] > 0
 
 
 @pytest.mark.nightly
@@ -542,15 +548,15 @@ def test_search_recall(
     weights = tmp_path / 'weights.pth'
     torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), weights)
     report = benchmark(
-        'search_recall', 'x_pool_toy', weights, '--data-root',
+        'video_search recall', 'x_pool_toy', weights, '--data-root',
         f'{tmp_path}/toy/', '--shortlists', 3, 6, '--threads', 1,
     )  # fmt: skip
-    assert [row['index'] for row in report['precision']] == [
+    assert [row['index'] for row in report['rows']] == [
         'float32',
         'float16',
         'int8',
     ]
-    half, all_of_them = report['shortlist']
+    half, all_of_them = report['shortlists']
     assert 0 < half['of the ten best'] <= 100
     # all six are on the shortlist, which has ten places at least
     assert all_of_them['of the ten best'] == 100
@@ -574,17 +580,15 @@ def test_wide_gallery(
     report = benchmark(
         'wide_gallery', *runs, '--data-root', data, '--threads', 1
     )
-    assert [row['run'] for row in report['runs']] == ['seed0', 'seed1']
-    (mean,) = report['means']
-    for row in (*report['runs'], mean):
+    *found, mean = report['rows']
+    assert [row['run'] for row in found] == ['seed0', 'seed1']
+    for row in (*found, mean):
         assert row['config'] == 'mean-1234'
         assert row['videos'] == 3 * 3
         assert 0 <= row['R1'] <= row['R5'] <= row['R10'] == 100
         assert row['times chance'] == 1
     for key in ('R1', 'R5'):
-        assert mean[key] == pytest.approx(
-            sum(row[key] for row in report['runs']) / 2
-        )
+        assert mean[key] == pytest.approx(sum(row[key] for row in found) / 2)
 
 
 def test_captions_are_ranked_among_all_videos(in_process: Path) -> None:

@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import torch
 
+from eaglenet_mm.models.heads import EagleNetHead
+
 STAGES = (
     'tests', 'golden', 'scoring', 'step', 'iteration', 'evaluation', 'loading',
 )  # fmt: skip
@@ -50,7 +52,6 @@ def chain(
         stages = [
             gpu.Stage(
                 f'stage{number}', seconds, [], [(program,)],
-                lambda report: f'measured {report["value"]}',
             )
             for number, program in enumerate(programs)
         ]  # fmt: skip
@@ -65,7 +66,8 @@ def chain(
     return run
 
 
-WRITE = 'import sys; open(sys.argv[1], "w").write(\'{"value": 7}\');'
+REPORT = {'rows': [{'measured': 7}]}
+WRITE = f'import sys; open(sys.argv[1], "w").write({json.dumps(REPORT)!r});'
 
 
 def test_a_stage_costs_itself_alone(
@@ -93,7 +95,7 @@ def test_a_stage_costs_itself_alone(
         assert lines[number].endswith('measured 7')
     (raised,) = results[1]['parts']
     assert 'no such kernel' in raised['output']
-    assert raised['report'] == {'value': 7}
+    assert raised['report'] == REPORT
 
 
 @pytest.mark.nightly
@@ -111,7 +113,7 @@ def test_a_stage_that_hangs_is_ended_with_its_children(
     code, results = chain(hanging, WRITE, seconds=10)
     assert code == 1
     assert results[0]['status'].startswith('stopped after ')
-    assert results[0]['parts'][0]['report'] == {'value': 7}
+    assert results[0]['parts'][0]['report'] == REPORT
     assert results[1]['status'] == 'done'
     child = Path('/proc') / note.read_text() / 'stat'
     # gone, or a zombie that its new parent has not collected yet
@@ -153,8 +155,8 @@ def test_what_pytest_says_is_read(
     )  # fmt: skip
     assert part['status'] == 'failed with exit code 1'
     found = part['report']
-    assert [found[x] for x in ('passed', 'failed', 'skipped')] == [1, 2, 1]
-    line = gpu.tests_line(found)
+    assert found['rows'] == [dict(passed=1, failed=2, skipped=1)]
+    line = gpu.line_of(found)
     assert 'test_bad' in line
     assert 'test_set_up' in line
     assert 'test_good' not in line
@@ -190,31 +192,40 @@ def test_what_does_not_fit_is_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
 ) -> None:  # fmt: skip
     """The largest batch runs out of memory; the others are measured."""
-    step = benchmarks('training_objective').TrainingStep
-    run = step.__call__
+    benchmarks('harness')
 
-    def out_of_memory(self: Any, text: Any, frames: Any) -> Any:
-        if len(text) > 3 or (self.brute_force and len(text) > 2):
-            raise torch.cuda.OutOfMemoryError('Tried to allocate 80 GiB.')
-        return run(self, text, frames)
+    def limit(kind: type, name: str, most: int) -> None:
+        run = getattr(kind, name)
 
-    monkeypatch.setattr(step, '__call__', out_of_memory)
+        def call(self: Any, text: Any, *others: Any) -> Any:
+            if len(text) > most:
+                raise torch.cuda.OutOfMemoryError('Tried to allocate 80 GiB.')
+            return run(self, text, *others)
+
+        monkeypatch.setattr(kind, name, call)
+
+    limit(EagleNetHead, 'loss', 3)
+    training = importlib.import_module(
+        'tools.benchmark.reference.brute_force_training'
+    )
+    limit(training.BruteForceObjective, 'forward', 2)
     file = tmp_path / 'step.json'
     threads = torch.get_num_threads()
     try:
         call_tool(
-            'benchmark/training_step.py', '--dim', 16, '--candidates', 4,
+            'benchmark/training.py', 'step', '--dim', 16, '--candidates', 4,
             '--threads', 1, '--repeats', 1, '--peak-size', 32, '--frames', 3,
             '--batch', 2, 3, 4, '--json', file,
         )  # fmt: skip
     finally:
         torch.set_num_threads(threads)
     report = json.loads(file.read_text())
-    two, three = report['cases']
+    two, three = report['rows']
     assert (two['batch'], three['batch']) == (2, 3)
     assert two['ratio'] > 0
     # the reference does not fit: no fault of ours
-    assert 'reference' not in three
+    assert three['reference s'] is None
+    assert len(report['notes']) == 1
     assert three['ratio'] is None
     (note,) = report['skipped']
     assert note.startswith('batch 4 at 3 frames in float32 does not fit')
@@ -263,10 +274,11 @@ def test_every_stage_runs_in_small(smoke: tuple[Path, str]) -> None:
         assert all(part['report'] for part in result['parts'])
     for name in ('tests', 'golden'):
         (part,) = results[name]['parts']
-        assert part['report']['failed'] == 0
-        assert part['report']['passed'] > 20
+        (row,) = part['report']['rows']
+        assert row['failed'] == 0
+        assert row['passed'] > 20
     (part,) = results['step']['parts']
-    small, large = part['report']['cases'][:2]
+    small, large = part['report']['rows'][:2]
     assert small['ratio'] > 0
     assert large['ratio'] is None
 
@@ -289,11 +301,9 @@ def test_figures_come_into_the_pages(
         result['smoke'] = False
         for part in result['parts']:
             part['report'].get('machine', {}).update(gpu='Card 1', cuda='13.0')
-            for case in part['report'].get('cases', []):
-                if 'peak_bytes' in case:
-                    case['peak_bytes'] = dict.fromkeys(
-                        case['peak_bytes'], 3 * 2**30
-                    )
+            for row in part['report']['rows']:
+                if 'peak GiB' in row:
+                    row['peak GiB'] = 3.0
         (tmp_path / file.name).write_text(json.dumps(result))
     (tmp_path / 'loading.json').unlink()
 
@@ -355,8 +365,7 @@ def test_an_interrupt_keeps_what_is_measured(
         'gpu.command_line = lambda command, file, _: '
         '[sys.executable, "-c", command[0], str(file)]\n'
         f'programs = [{WRITE!r}, {working!r}, {WRITE!r}]\n'
-        'sys.exit(gpu.main([gpu.Stage(f"stage{n}", 60, [], [(p,), (p,)],'
-        ' lambda report: f"measured {report[\'value\']}")'
+        'sys.exit(gpu.main([gpu.Stage(f"stage{n}", 60, [], [(p,), (p,)])'
         ' for n, p in enumerate(programs)]))\n'
     )
     out = tmp_path / 'out'
@@ -381,7 +390,7 @@ def test_an_interrupt_keeps_what_is_measured(
     )
     assert done['status'] == 'done'
     (part,) = stopped['parts']
-    assert part['report'] == {'value': 7}
+    assert part['report'] == REPORT
     assert not (out / 'stage2.json').exists()
     assert not Path('/proc', note.read_text()).exists()
 
@@ -406,9 +415,9 @@ def test_what_is_not_installed_is_named(
 def test_towers_come_with_the_head_of_their_recipe(
     benchmarks: Callable, arch: str, energy: str
 ) -> None:
-    options = benchmarks('harness').make_parser('').parse_args([])
+    options = benchmarks('harness').make_parser('', 'head').parse_args([])
     options.arch = arch
-    config = benchmarks('training_batches').arch_config(options)
+    config = benchmarks('training_iteration').arch_config(options)
     assert config.model.head.loss_energy.energy.type == energy
     arch = arch.removesuffix('-quickgelu') + '-quickgelu'
     assert config.model.video_encoder.arch == arch

@@ -4,15 +4,16 @@ FOLDER is the --out of tools/export.py with all --parts, for the CPU and
 normalised frames. What is compared runs in turn; times are medians.
 """
 
-import argparse
+from __future__ import annotations
+
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import harness
 import onnxruntime
 import torch
-from harness import interleaved_medians, plain_parser, set_up
 
 from eaglenet_mm.apis import load_retriever
 from eaglenet_mm.config.reading import open_config
@@ -20,20 +21,6 @@ from eaglenet_mm.export.encoder_programs import text_program, video_program
 from eaglenet_mm.export.program import flatten
 from eaglenet_mm.export.scoring_programs import scoring_programs
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
-
-
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
-    parser = plain_parser(__doc__, threads=1)
-    add = parser.add_argument
-    add('config', help='config file')
-    add('checkpoint', help='checkpoint file')
-    add('folder', type=Path, help='folder of exported files')
-    add('--texts', type=int, default=16)
-    add('--videos', type=int, default=4)
-    add('--pairs', type=int, default=64, help='a side')
-    add('--repeats', type=int, default=9)
-    return parser.parse_args()
 
 
 def onnx_file(path: Path, threads: int) -> Callable[..., list[torch.Tensor]]:
@@ -52,27 +39,30 @@ def onnx_file(path: Path, threads: int) -> Callable[..., list[torch.Tensor]]:
     return run
 
 
-def report(
-    name: str, arguments: tuple, repeats: int, **runs: Callable
-) -> None:
-    """Print the times of functions, and how far apart their results are."""
-    eager, *others = runs.values()
-    wanted = flatten(eager(*arguments))[0]
-    for key, run in zip(list(runs)[1:], others, strict=True):
-        distance = (flatten(run(*arguments))[0] - wanted).abs().max()
-        print(f'{name}: {key} differs by {float(distance):.1e}')
-    medians = interleaved_medians(
-        {key: partial(run, *arguments) for key, run in runs.items()}, repeats
-    )
-    found = [f'{k} {1000 * v:.1f} ms' for k, v in medians.items()]
-    print(name, *found, sep=' | ')
-
-
 @torch.no_grad()
 def main() -> None:
     """Compare encoders and scoring."""
-    args = parse_args()
-    set_up(args)
+    parser = harness.make_parser(__doc__, threads=1, repeats=9)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('folder', type=Path, help='folder of exported files')
+    harness.add_options(
+        parser, texts=(16, 'texts'), videos=(4, 'videos'), pairs=(64, 'a side')
+    )
+    args = parser.parse_args()
+    bench = harness.Bench(args)
+
+    def compare(name: str, arguments: tuple, **runs: Callable) -> None:
+        wanted = flatten(runs['eager'](*arguments))[0]
+        times = harness.interleaved_medians(
+            {key: partial(run, *arguments) for key, run in runs.items()},
+            args.repeats,
+        )
+        for key, run in runs.items():
+            distance = (flatten(run(*arguments))[0] - wanted).abs().max()
+            row = {'what': name, 'by': key, 'ms': 1000 * times[key]}
+            bench.add({**row, 'difference': float(distance)})
+
     model = load_retriever(open_config(args.config), args.checkpoint).cpu()
     frames = model.data_preprocessor.num_frames
     text = text_program(model.text_encoder).fix_optional()
@@ -83,10 +73,9 @@ def main() -> None:
         (video, dict(videos=args.videos, frames=frames)),
     ):
         path = args.folder / f'{program.name}.onnx'
-        report(
+        compare(
             program.name,
             program.draw(**sizes),
-            args.repeats,
             eager=program.module,
             onnxruntime=onnx_file(path, args.threads),
         )
@@ -95,15 +84,14 @@ def main() -> None:
     scoring = scoring_programs(
         model.head, TextFeatures(*texts), VideoFeatures(*videos)
     )[2]
-    count = args.pairs
-    report(
-        f'scoring of {count} x {count}',
-        scoring.draw(texts=count, videos=count),
-        args.repeats,
+    compare(
+        f'scoring of {args.pairs} x {args.pairs}',
+        scoring.draw(texts=args.pairs, videos=args.pairs),
         eager=scoring.module,
         torch_export=torch.export.load(args.folder / 'scoring.pt2').module(),
         onnxruntime=onnx_file(args.folder / 'scoring.onnx', args.threads),
     )
+    bench.print_table('Exported files beside the model')
 
 
 if __name__ == '__main__':

@@ -27,12 +27,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
-from gpu_tables import ROWS, notes_of, skipped_in
+from gpu_tables import notes_of
 from tables import cell
 
 HERE = Path(__file__).resolve().parent
@@ -60,33 +60,6 @@ class Stage(NamedTuple):
     seconds: float
     full: Sequence[Sequence[object]]
     smoke: Sequence[Sequence[object]]
-    line: Callable[[Report], str]
-
-
-# What a stage says ---------------------------------------------------------
-
-
-def tests_line(report: Report) -> str:
-    """Say how many tests passed, and name those that did not."""
-    line = ', '.join(
-        f'{report[key]} {key}' for key in ('passed', 'failed', 'skipped')
-    )
-    names = [failure['test'] for failure in report['failures']]
-    more = f' and {len(names) - 5} more' if len(names) > 5 else ''
-    return line + (f': {", ".join(names[:5])}{more}' if names else '')
-
-
-def rows_line(report: Report) -> str:
-    """Say in a line what the rows of a table tell."""
-    rows = ROWS[report['benchmark']](report)
-    return '; '.join(
-        ', '.join(
-            f'{key} {cell(value)}'
-            for key, value in row.items()
-            if value is not None
-        )
-        for row in rows
-    )
 
 
 # The chain -----------------------------------------------------------------
@@ -109,7 +82,6 @@ STAGES = (
             ('pytest', '-m', 'gpu and not slow', '--device', 'cpu',
              'tests/gpu'),
         ],
-        line=tests_line,
     ),
     Stage(
         'golden',
@@ -119,7 +91,6 @@ STAGES = (
             ('pytest', '--device', 'cpu', 'tests/golden/test_layers.py',
              'tests/golden/test_losses.py'),
         ],
-        line=tests_line,
     ),
     Stage(
         'scoring',
@@ -135,21 +106,19 @@ STAGES = (
             ('pair_scoring', *TINY, '--texts', 7, '--videos', 5, '--frames', 3,
              '--reference-texts', 3),
         ],
-        line=rows_line,
     ),
     Stage(
         'step',
         50,
         full=[
-            ('training_step', '--device', 'cuda', '--frames', 12, '--batch',
+            ('training step', '--device', 'cuda', '--frames', 12, '--batch',
              64, 128, 256, 1024, '--dtype', 'bfloat16', 'float32',
              '--reference-up-to', 128, '--count-up-to', 64, '--repeats', 1),
         ],
         smoke=[
-            ('training_step', *TINY, '--frames', 3, '--batch', 3, 6,
+            ('training step', *TINY, '--frames', 3, '--batch', 3, 6,
              '--reference-up-to', 3, '--count-up-to', 3),
         ],
-        line=rows_line,
     ),
     Stage(
         'iteration',
@@ -164,7 +133,6 @@ STAGES = (
              '--frames', 1, '--repeats', 1, '--dtype', 'bfloat16',
              '--checkpointing', 'on'),
         ],
-        line=rows_line,
     ),
     Stage(
         'evaluation',
@@ -172,7 +140,7 @@ STAGES = (
         full=[
             ('multi_caption', '--device', 'cuda', '--videos', 1000,
              '--captions', 1000, '--stages', 'all_pairs'),
-            ('video_search', '--device', 'cuda', '--rows', 100_000,
+            ('video_search speed', '--device', 'cuda', '--rows', 100_000,
              '--queries', 20, '--folder', '{scratch}/index'),
             ('multi_caption', '--device', 'cuda'),
         ],
@@ -180,24 +148,22 @@ STAGES = (
             ('multi_caption', '--dim', 16, '--candidates', 4, '--repeats', 1,
              '--frames', 3, '--videos', 12, '--captions', 40, '--sample', 9,
              '--shortlist', 4),
-            ('video_search', '--config', 'eaglenet_toy', '--rows', 600,
+            ('video_search speed', '--config', 'eaglenet_toy', '--rows', 600,
              '--queries', 3, '--folder', '{scratch}/index'),
         ],
-        line=rows_line,
     ),
     Stage(
         'loading',
         30,
         full=[
             # small batches: workers keep two each in shared memory
-            ('loader_throughput', '--device', 'cuda', '--batch', 4,
+            ('video_loading loader', '--device', 'cuda', '--batch', 4,
              '--clips', 6),
         ],
         smoke=[
-            ('loader_throughput', '--clips', 2, '--items', 6, '--batch', 3,
+            ('video_loading loader', '--clips', 2, '--items', 6, '--batch', 3,
              '--size', 32, '--workers', 1, '--repeats', 1),
         ],
-        line=rows_line,
     ),
 )  # fmt: skip
 
@@ -254,8 +220,9 @@ def command_line(
         ]  # fmt: skip
     if args.smoke:
         options += ['--threads', '1']
+    script, *mode = name.split()
     return [
-        sys.executable, str(HERE / f'{name}.py'), *options,
+        sys.executable, str(HERE / f'{script}.py'), *mode, *options,
         '--json', str(file),
     ]  # fmt: skip
 
@@ -268,27 +235,23 @@ def read_report(file: Path) -> Report | None:
     if not text.startswith('<'):
         return json.loads(text)
     cases = list(ElementTree.fromstring(text).iter('testcase'))
-    failures = [
-        dict(
-            test=case.get('name'),
-            file=case.get('classname'),
-            message=(problem.get('message') or '')[:2000],
-        )
+    failures = {
+        (case.get('classname'), case.get('name')): problem.get('message', '')
         for case in cases
         for problem in case
         if problem.tag in ('failure', 'error')
-    ]
-    skipped = [case for case in cases if case.find('skipped') is not None]
-    failed = {(x['file'], x['test']) for x in failures}
-    slowest = sorted(cases, key=lambda x: -float(x.get('time', 0)))[:5]
-    return dict(
-        benchmark='pytest',
-        passed=len(cases) - len(skipped) - len(failed),
-        failed=len(failed),
-        skipped=len(skipped),
-        failures=failures,
-        slowest={x.get('name'): float(x.get('time', 0)) for x in slowest},
+    }
+    skipped = sum(case.find('skipped') is not None for case in cases)
+    row = dict(
+        passed=len(cases) - skipped - len(failures),
+        failed=len(failures),
+        skipped=skipped,
     )
+    notes = [
+        f'{file} {name}: {message:.300}'
+        for (file, name), message in failures.items()
+    ]
+    return dict(benchmark='pytest', rows=[row], notes=notes)
 
 
 def run_command(
@@ -335,7 +298,7 @@ def run_command(
         report, status = None, f'{status}, unreadable report: {error}'
     if status == 'done' and report is None:
         status = 'left no report'
-    if status == 'done' and skipped_in(report):
+    if report is not None and status == 'done' and report.get('skipped'):
         status = 'measured in part'
     return dict(
         status=status,
@@ -379,25 +342,26 @@ def run_stage(
             )
             file.write_text(json.dumps(result, indent=1) + '\n')
     troubles = [part['status'] for part in parts if part['status'] != 'done']
-    lines = [_line(stage, part['report']) for part in parts]
     result.update(
         status='; '.join(troubles) or 'done',
         seconds=time.perf_counter() - begin,
-        line='; '.join(filter(None, lines)),
+        line='; '.join(line_of(x['report']) for x in parts if x['report']),
     )
     file.write_text(json.dumps(result, indent=1) + '\n')
     return result
 
 
-def _line(stage: Stage, report: Report | None) -> str:
-    if report is None:
-        return ''
-    try:
-        line = stage.line(report)
-    except (KeyError, TypeError, ValueError) as error:
-        # of a process that was stopped before it had all figures
-        line = f'unfinished report ({type(error).__name__}: {error})'
-    return '; '.join([line, *notes_of(report)])
+def line_of(report: Report) -> str:
+    """Say in a line what the rows of a table tell."""
+    rows = [
+        ', '.join(
+            f'{key} {cell(value)}'
+            for key, value in row.items()
+            if value is not None and not isinstance(value, dict)
+        )
+        for row in report['rows']
+    ]
+    return '; '.join([*rows, *notes_of(report)])
 
 
 def main(stages: Sequence[Stage] = STAGES) -> int:

@@ -15,152 +15,23 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tables import markdown_table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-GIB = 2**30
 UNKNOWN = 'Not measured yet: no GPU was at hand.'
 #: Page, and the name in its markers.
 PAGES = {'docs/performance.md': 'gpu', 'README.md': 'gpu-iteration'}
 
 Stage = dict[str, Any]
 Report = dict[str, Any]
-Rows = list[dict[str, Any]]
-
-
-def pytest_rows(report: Report) -> Rows:
-    """Count tests."""
-    return [{key: report[key] for key in ('passed', 'failed', 'skipped')}]
-
-
-def scoring_rows(report: Report) -> Rows:
-    """Give the time of all pairs, and what bounds it."""
-    rows = []
-    for case in report['cases']:
-        # of a run under torch.compile, seconds alone
-        ours, reference = case.get('ours', case), case.get('reference', {})
-        row = {
-            'texts x videos x frames': 'x'.join(
-                str(case[x]) for x in ('texts', 'videos', 'frames')
-            ),
-            'type': case['dtype'],
-            'compiled': 'failed' if case.get('failed') else 'ours' not in case,
-            's': ours['seconds'],
-            'pairs/s': ours['pairs_per_second'],
-            'of the matrix peak': ours.get('peak_fraction'),
-            's at that peak': ours.get('seconds_at_peak'),
-            's to move its bytes': ours.get('seconds_at_bandwidth'),
-            'reference pairs/s': reference.get('pairs_per_second'),
-            'ratio': case.get('ratio'),
-            'difference': case['largest_difference'],
-        }
-        rows.append(row)
-    return rows
-
-
-def step_rows(report: Report) -> Rows:
-    """Give time and memory of a step of the head."""
-    rows = []
-    for case in report['cases']:
-        ours, reference = case['ours'], case.get('reference', {})
-        row = {
-            'batch': case['batch'],
-            'frames': case['frames'],
-            'type': case['dtype'],
-            's': ours['seconds'],
-            'peak GiB': gib(ours['peak_bytes']),
-            'reference s': reference.get('seconds'),
-            'reference peak GiB': gib(reference.get('peak_bytes')),
-            'ratio': case['ratio'],
-        }
-        rows.append(row)
-    return rows
-
-
-def iteration_rows(report: Report) -> Rows:
-    """Give the parts of an iteration, ours and with the reference."""
-    return [
-        {
-            'type': case['dtype'],
-            'checkpointing': case['checkpointing'],
-            'head': name,
-            's': case['total_seconds'][name],
-            **{f'{part} ms': 1000 * s for part, s in parts.items()},
-            'head %': case['head_percent'][name],
-            'peak GiB': gib(case['peak_bytes'][name]),
-        }
-        for case in report['cases']
-        for name, parts in case['seconds'].items()
-    ]
-
-
-def evaluation_rows(report: Report) -> Rows:
-    """Give the time of evaluations."""
-    options = report['options']
-    return [
-        {
-            'what': f'{options["videos"]} videos, {found["captions"]} '
-            f'captions, {name.replace("_", " ")}',
-            's': found['seconds'],
-            'pairs/s': found['pairs_per_second'],
-            'peak GiB': gib(found.get('cuda_peak_bytes')),
-        }
-        for name, found in report['stages'].items()
-    ]
-
-
-def search_rows(report: Report) -> Rows:
-    """Give the time of a query."""
-    row = {
-        'what': f'a query in {report["options"]["rows"]} rows',
-        's': report['seconds']['one query, median'],
-    }
-    return [{**row, 'pairs/s': None, 'peak GiB': None}]
-
-
-def loading_rows(report: Report) -> Rows:
-    """Give the frames a second of each reader."""
-    keys = ('way', 'workers', 'frames_per_second', 'videos_per_second')
-    return [
-        {key.replace('_', ' '): row[key] for key in keys}
-        for row in report['rows']
-    ]
-
-
-#: By benchmark, the rows of its table.
-ROWS: dict[str, Callable[[Report], Rows]] = {
-    'pytest': pytest_rows,
-    'pair_scoring': scoring_rows,
-    'training_step': step_rows,
-    'training_iteration': iteration_rows,
-    'multi_caption': evaluation_rows,
-    'video_search': search_rows,
-    'loader_throughput': loading_rows,
-}
-
-
-def skipped_in(report: Report | None) -> list[str]:
-    """List what a benchmark could not measure; of pytest it is a number."""
-    skipped = (report or {}).get('skipped')
-    return skipped if isinstance(skipped, list) else []
 
 
 def notes_of(report: Report) -> list[str]:
-    """List what did not fit or could not be measured, and why."""
-    notes = [*skipped_in(report)]
-    for case in report.get('cases', []):
-        what = f'{case.get("batch", "")} {case["dtype"]}'.strip()
-        notes += [f'{what}: {x}' for x in case.get('reference_note', [])]
-    return notes
-
-
-def gib(size: int | None) -> float | None:
-    """Bytes in GiB, where they were measured."""
-    return None if size is None else size / GIB
+    """List what did not fit or failed, and why."""
+    return [*report.get('skipped', []), *report.get('notes', [])]
 
 
 #: By stage, the title of its table.
@@ -217,7 +88,7 @@ def section(stages: dict[str, Stage]) -> str:
     for name, title in TABLES.items():
         stage = stages.get(name)
         found = reports(stage)
-        rows = [row for x in found for row in ROWS[x['benchmark']](x)]
+        rows = [row for report in found for row in report['rows']]
         text = markdown_table(rows) if rows else UNKNOWN
         if stage and stage['status'] != 'done':
             text += f'\n\nThis stage: {stage["status"]}.'
@@ -229,19 +100,20 @@ def section(stages: dict[str, Stage]) -> str:
 
 def iteration_sentence(stages: dict[str, Stage]) -> str:
     """Say in README.md what a training iteration costs."""
-    stage = stages.get('iteration')
     cases = [
-        (report, case) for report in reports(stage) for case in report['cases']
+        (row['s'], row, report)
+        for report in reports(stages.get('iteration'))
+        for row in report['rows']
+        if row['head'] == 'ours'
     ]
     if not cases:
         return 'not measured on a GPU yet'
     # the fastest is what one would train with
-    report, case = min(cases, key=lambda x: x[1]['total_seconds']['ours'])
-    memory = gib(case['peak_bytes']['ours'])
+    took, row, report = min(cases, key=lambda case: case[0])
     return (
-        f'{case["total_seconds"]["ours"]:.2f} s and {memory:.0f} GiB on one '
-        f'{report["machine"]["gpu"]} in {case["dtype"]}, '
-        f'{case["head_percent"]["ours"]:.1f} % of it in the head'
+        f'{took:.2f} s and {row["peak GiB"]:.0f} GiB on one '
+        f'{report["machine"]["gpu"]} in {row["type"]}, '
+        f'{row["head %"]:.1f} % of it in the head'
     )
 
 

@@ -10,20 +10,18 @@ from __future__ import annotations
 import argparse
 import gc
 import json
-import multiprocessing
 import os
 import platform
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from tables import markdown_table
-from torch import Tensor
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 if str(REPOSITORY) not in sys.path:
@@ -42,83 +40,142 @@ DTYPES = {
     'float16': torch.float16,
 }
 MIB = 2**20
+#: Options by group; see ``add_options``.
+OPTIONS: dict[str, dict[str, tuple]] = {
+    'device': dict(
+        device=('cpu', "'cpu', or for example 'cuda'"),
+        seed=(0, 'of weights and features'),
+    ),
+    'head': dict(
+        dim=(512, 'width D of the features'),
+        frames=(int, 'frames F of a video'),
+        candidates=(20, 'text candidates S'),
+        heads=(4, 'heads H of the graph'),
+        layers=(2, 'layers of the graph'),
+    ),
+    'dtype': dict(
+        dtype=(
+            ['float32'],
+            'half precision runs under autocast; weights stay float32',
+            DTYPES,
+        ),
+    ),
+    'cores': dict(cores=(1, 'of the process; 0 for all')),
+}
 
 
-def plain_parser(description: str, **defaults: Any) -> argparse.ArgumentParser:
-    """Make a parser with the options of every benchmark."""
+def add_options(parser: argparse.ArgumentParser, **options: tuple) -> None:
+    """Add options by default and help; a type instead means no default."""
+    for name, (default, about, *choices) in options.items():
+        flag = f'--{name.replace("_", "-")}'
+        if default is False:
+            parser.add_argument(flag, action='store_true', help=about)
+            continue
+        one = default[0] if isinstance(default, list) else default
+        is_type = isinstance(one, type)
+        parser.add_argument(
+            flag,
+            type=one if is_type else type(one),
+            default=None if is_type else default,
+            nargs='+' if isinstance(default, list) else None,
+            choices=choices[0] if choices else None,
+            help=about if is_type else f'{about}; default: %(default)s',
+        )
+
+
+def make_parser(
+    description: str | None, *groups: str, **defaults: Any
+) -> argparse.ArgumentParser:
+    """Make a parser with the options of every benchmark, and of groups."""
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
-    add('--threads', type=int, help='of one process; default: all cores')
-    add('--json', type=Path, metavar='FILE', help='where to write the result')
-    parser.set_defaults(device='cpu', seed=0, **defaults)
-    return parser
-
-
-def reader_parser(
-    description: str, **defaults: Any
-) -> argparse.ArgumentParser:
-    """Make a parser for benchmarks that read videos on some cores."""
-    parser = plain_parser(description, threads=1)
-    add = parser.add_argument
-    add('--cores', type=int, default=1, help='of the process; 0 for all')
-    add('--repeats', type=int, default=5, help='passes, for the median')
-    parser.set_defaults(**defaults)
-    return parser
-
-
-def make_parser(
-    description: str, *, several_dtypes: bool = False, **defaults: Any
-) -> argparse.ArgumentParser:
-    """Make a parser with the options of a head on a device."""
-    parser = plain_parser(description)
-    add = parser.add_argument
-    add('--dim', type=int, default=512, help='width D of the features')
-    add('--frames', type=int, help='frames F of a video')
-    add('--candidates', type=int, default=20, help='text candidates S')
-    add('--heads', type=int, default=4, help='heads H of the graph')
-    add('--layers', type=int, default=2, help='layers of the graph')
-    add('--repeats', type=int, default=5, help='timed runs, for the median')
-    add(
-        '--dtype',
-        choices=DTYPES,
-        nargs='+' if several_dtypes else None,
-        default=['float32'] if several_dtypes else 'float32',
-        help='half precision runs under autocast; weights stay float32',
+    parser.set_defaults(device='cpu', seed=0)
+    add_options(
+        parser,
+        threads=(int, 'of one process; default: all cores'),
+        repeats=(5, 'timed runs, for the median'),
+        json=(Path, 'where to write the result'),
     )
-    add('--device', default='cpu', help="'cpu', or for example 'cuda'")
-    add('--seed', type=int, default=0, help='of weights and features')
+    for group in groups:
+        add_options(parser, **OPTIONS[group])
     parser.set_defaults(**defaults)
     return parser
+
+
+def run_mode(modes: Mapping[str, Callable[[], None]]) -> None:
+    """Run what the first argument names; it reads the other arguments."""
+    parser = argparse.ArgumentParser(
+        description=sys.modules['__main__'].__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('mode', choices=modes, help='MODE --help says more')
+    parser.add_argument('options', nargs=argparse.REMAINDER)
+    mode = parser.parse_args().mode
+    sys.argv[:2] = [f'{sys.argv[0]} {mode}']
+    modes[mode]()
 
 
 class Bench:
-    """A started benchmark: its device, and its report."""
+    """A started benchmark: its device, and its report, always on disk."""
 
-    def __init__(self, args: argparse.Namespace, device: torch.device) -> None:
+    def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
-        self.device = device
-        self.machine = _describe_machine(device)
-        self.about: dict[str, Any] = {}  # goes into every report
+        self.device = set_up(args)
+        machine = _describe_machine(self.device)
+        self.rows: list[dict[str, Any]] = []
+        #: What a case could not be measured for, and what beside a case.
+        self.skipped: list[str] = []
+        self.notes: list[str] = []
+        self.report = dict(
+            benchmark=Path(sys.argv[0]).name.replace('.py', ''),
+            machine=machine,
+            options={
+                key: str(value) if isinstance(value, Path) else value
+                for key, value in vars(args).items()
+            },
+            rows=self.rows,
+            skipped=self.skipped,
+            notes=self.notes,
+        )
+        print(', '.join(f'{key} {value}' for key, value in machine.items()))
 
     def write(self, **results: Any) -> None:
-        """Write options and what was measured as JSON, if a file was named."""
-        if self.args.json is None:
-            return
-        options = {
-            key: str(value) if isinstance(value, Path) else value
-            for key, value in vars(self.args).items()
-        }
-        report = dict(
-            benchmark=Path(sys.argv[0]).stem,
-            machine=self.machine,
-            options=options,
-            **results,
-        )
-        self.args.json.parent.mkdir(parents=True, exist_ok=True)
-        self.args.json.write_text(json.dumps(report, indent=2) + '\n')
+        """Write all that was measured as JSON, if a file was named."""
+        self.report.update(results)
+        if self.args.json is not None:
+            self.args.json.parent.mkdir(parents=True, exist_ok=True)
+            self.args.json.write_text(json.dumps(self.report, indent=2) + '\n')
+
+    def add(self, row: dict[str, Any], **results: Any) -> None:
+        """Keep a row of the table."""
+        self.rows.append(row)
+        self.write(**results)
+
+    def print_table(self, title: str) -> None:
+        """Print the rows."""
+        if self.rows:
+            print_table(title, self.rows)
+
+    def measure(
+        self,
+        cases: Iterable[Any],
+        measure: Callable[[Any, argparse.Namespace], list[dict]],
+        name: str = '{}',
+    ) -> None:
+        """Measure all cases in each ``--dtype``, as far as they fit."""
+        cases = list(cases)
+        for dtype in self.args.dtype:
+            options = argparse.Namespace(**{**vars(self.args), 'dtype': dtype})
+            for case in cases:
+                found = unless_out_of_memory(
+                    f'{name.format(case)} in {dtype}',
+                    lambda: measure(case, options),  # noqa: B023
+                    self.skipped,
+                )
+                self.rows += found or []
+                self.write()
 
 
 def set_up(args: argparse.Namespace) -> torch.device:
@@ -136,13 +193,6 @@ def set_up(args: argparse.Namespace) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False
     torch.manual_seed(args.seed)
     return device
-
-
-def start(args: argparse.Namespace) -> Bench:
-    """Apply the options, and print on what is measured."""
-    bench = Bench(args, set_up(args))
-    print(', '.join(f'{key} {value}' for key, value in bench.machine.items()))
-    return bench
 
 
 def _describe_machine(device: torch.device) -> dict[str, Any]:
@@ -164,17 +214,12 @@ def _describe_machine(device: torch.device) -> dict[str, Any]:
     return about
 
 
-def print_table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows with equal keys as a table in Markdown."""
+def print_table(title: str, rows: list[dict[str, Any]]) -> None:
+    """Print rows as a table in Markdown."""
     print(f'\n{title}\n\n{markdown_table(rows)}', flush=True)
 
 
-def fork_server() -> Any:
-    """Give the context of processes that have run nothing but imports."""
-    context = multiprocessing.get_context('forkserver')
-    # imported once, in the process that all others are forked from
-    context.set_forkserver_preload(['torch', 'eaglenet_mm.models'])
-    return context
+# What is measured -----------------------------------------------------------
 
 
 def build_head(
@@ -226,10 +271,7 @@ def _tf32() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def each_dtype(args: argparse.Namespace) -> Iterator[argparse.Namespace]:
-    """Give the options once for each of several ``--dtype``."""
-    for dtype in args.dtype:
-        yield argparse.Namespace(**{**vars(args), 'dtype': dtype})
+# Time and memory ------------------------------------------------------------
 
 
 def synchronize(device: torch.device) -> None:
@@ -238,8 +280,11 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def seconds(run: Callable[[], Any], device: torch.device) -> float:
+def seconds(
+    run: Callable[[], Any], device: torch.device | str = 'cpu'
+) -> float:
     """Time one run."""
+    device = torch.device(device)
     synchronize(device)
     begin = time.perf_counter()
     run()
@@ -261,14 +306,14 @@ def interleaved_medians(
     for _ in range(max(1, repeats)):
         for name, run in runs.items():
             for _ in range((counts or {}).get(name, 1)):
-                times[name].append(seconds(run, torch.device(device)))
+                times[name].append(seconds(run, device))
     return {name: statistics.median(values) for name, values in times.items()}
 
 
 def unless_out_of_memory(
-    what: str, run: Callable[[], Any], skipped: list[str]
+    what: str, run: Callable[[], Any], notes: list[str]
 ) -> Any:
-    """Run something that may not fit on the card; ``skipped`` gets a note."""
+    """Run something that may not fit on the card; ``notes`` gets a note."""
     try:
         return run()
     except torch.cuda.OutOfMemoryError as error:
@@ -277,30 +322,8 @@ def unless_out_of_memory(
     gc.collect()
     torch.cuda.empty_cache()
     print(note, flush=True)
-    skipped.append(note)
+    notes.append(note)
     return None
-
-
-def measure_cases(
-    bench: Bench,
-    cases: Iterable[Any],
-    measure: Callable[[Any, argparse.Namespace], dict],
-    name: str = '{}',
-) -> list[dict]:
-    """Measure all cases in each ``--dtype``, every one on disk at once."""
-    results: list[dict] = []
-    skipped: list[str] = []
-    cases = list(cases)
-    for options in each_dtype(bench.args):
-        for case in cases:
-            found = unless_out_of_memory(
-                f'{name.format(case)} in {options.dtype}',
-                lambda: measure(case, options),  # noqa: B023
-                skipped,
-            )
-            results += [found] if found else []
-            bench.write(cases=results, skipped=skipped, **bench.about)
-    return results
 
 
 def quotient(upper: float | None, lower: float | None) -> float | None:
@@ -309,7 +332,7 @@ def quotient(upper: float | None, lower: float | None) -> float | None:
 
 
 def cuda_peak(run: Callable[[], Any], device: torch.device) -> int | None:
-    """Bytes that a run takes beside what was there, on a GPU."""
+    """Bytes that a run takes beside what was there, on a GPU alone."""
     if device.type != 'cuda':
         return None
     torch.cuda.reset_peak_memory_stats(device)
@@ -318,9 +341,24 @@ def cuda_peak(run: Callable[[], Any], device: torch.device) -> int | None:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def tensor_bytes(tensors: Iterable[Tensor]) -> int:
-    """Add up the bytes of tensors."""
-    return sum(x.numel() * x.element_size() for x in tensors)
+def extra_memory(
+    run: Callable[[], Any], device: torch.device
+) -> tuple[int, bool]:
+    """Bytes that a run takes, of the process on a CPU; and if that is exact.
+
+    Where the peak cannot be set back an earlier one may hide that of the run.
+    """
+    if device.type == 'cuda':
+        return cuda_peak(run, device) or 0, True
+    gc.collect()
+    exact = True
+    try:
+        Path('/proc/self/clear_refs').write_text('5')
+    except OSError:
+        exact = False
+    before = status('VmRSS')
+    run()
+    return status('VmHWM') - before, exact
 
 
 def status(key: str) -> int:
@@ -329,12 +367,3 @@ def status(key: str) -> int:
         if line.startswith(f'{key}:'):
             return int(line.split()[1]) * 1024
     raise KeyError(f"/proc/self/status has no '{key}'.")
-
-
-def reset_peak() -> bool:
-    """Set the peak resident set back to the present one, where permitted."""
-    try:
-        Path('/proc/self/clear_refs').write_text('5')
-    except OSError:
-        return False
-    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -118,48 +119,35 @@ def count_work(run: Callable[[], Any]) -> Work:
     return Work(flops, moved.written, moved.read)
 
 
-_PEAKS: dict[str, Peaks] = {}
-
-
-def measure_peaks(args: argparse.Namespace) -> Peaks:
-    """Find the best rates of the device, once in each precision."""
-    if args.dtype not in _PEAKS:
-        device = torch.device(args.device)
-        with precision(args):
-            peaks = Peaks(
-                matmul_peak(device, DTYPES[args.dtype], args.peak_size),
-                copy_peak(device, args.peak_size),
-            )
-        _PEAKS[args.dtype] = peaks
-        print(
-            f'peak of torch.mm in {args.dtype}: {peaks.flops / GIGA:.1f} '
-            f'GFLOP/s; a copy moves {peaks.bandwidth / GIGA:.1f} GB/s'
-        )
-    return _PEAKS[args.dtype]
-
-
-def copy_peak(device: torch.device, size: int | None = None) -> float:
-    """Find the rate of a large copy, in bytes read and written a second."""
-    source = torch.ones(size or COPY_BYTES[device.type] // 4, device=device)
-    target = torch.empty_like(source)
-    best = min(seconds(lambda: target.copy_(source), device) for _ in range(9))
-    return 2 * source.nbytes / best
-
-
-def matmul_peak(
-    device: torch.device, dtype: torch.dtype, size: int | None = None
-) -> float:
-    """Find the best rate of a large product, in operations a second."""
+@functools.cache
+def _peaks(device: str, dtype: str, size: int | None) -> Peaks:
+    """Find the best rates of a large product and of a large copy."""
+    kind = torch.device(device).type
     best = 0.0
-    for side in (size,) if size else PEAK_SIZES[device.type]:
+    for side in (size,) if size else PEAK_SIZES[kind]:
         left, right = (
-            torch.randn(side, side, device=device).to(dtype) for _ in range(2)
+            torch.randn(side, side, device=device).to(DTYPES[dtype])
+            for _ in range(2)
         )
         out = torch.empty_like(left)
         for _ in range(10):
             took = seconds(lambda: torch.mm(left, right, out=out), device)  # noqa: B023
             best = max(best, 2 * side**3 / took)
-    return best
+    source = torch.ones(size or COPY_BYTES[kind] // 4, device=device)
+    target = torch.empty_like(source)
+    took = min(seconds(lambda: target.copy_(source), device) for _ in range(9))
+    peaks = Peaks(best, 2 * source.nbytes / took)
+    print(
+        f'peak of torch.mm in {dtype}: {peaks.flops / GIGA:.1f} GFLOP/s; '
+        f'a copy moves {peaks.bandwidth / GIGA:.1f} GB/s'
+    )
+    return peaks
+
+
+def measure_peaks(args: argparse.Namespace) -> Peaks:
+    """Find the best rates of the device, once in each precision."""
+    with precision(args):
+        return _peaks(args.device, args.dtype, args.peak_size)
 
 
 def rate(
@@ -169,15 +157,13 @@ def rate(
     moved = work.written + work.read
     return dict(
         seconds=took,
-        pairs=pairs,
         pairs_per_second=pairs / took,
         gflop=work.flops / GIGA,
         mflop_per_pair=work.flops / pairs / 1e6,
         written_bytes_per_pair=work.written / pairs,
-        moved_bytes_per_pair=moved / pairs,
         gflop_per_second=work.flops / took / GIGA,
+        peak_gflop_per_second=peaks.flops / GIGA,
         peak_fraction=work.flops / took / peaks.flops,
         seconds_at_peak=work.flops / peaks.flops,
-        gbyte_per_second=moved / took / GIGA,
         seconds_at_bandwidth=moved / peaks.bandwidth,
     )

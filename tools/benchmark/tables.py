@@ -1,19 +1,19 @@
 """Tables in Markdown, without torch."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 
 def markdown_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Write rows with equal keys as a table in Markdown."""
-    names = list(rows[0])
-    cells = [names, *([cell(row[name]) for name in names] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    """Write rows as a table in Markdown; nested figures are left out."""
+    nested = {k for x in rows for k, v in x.items() if isinstance(v, dict)}
+    names = dict.fromkeys(k for x in rows for k in x if k not in nested)
+    cells = [[cell(row.get(name)) for name in names] for row in rows]
+    columns = list(zip(names, *cells, strict=True))
+    widths = [max(map(len, column)) for column in columns]
     lines = [
         ' | '.join(x.rjust(w) for x, w in zip(row, widths, strict=True))
-        for row in cells
+        for row in zip(*columns, strict=True)
     ]
     lines.insert(1, ' | '.join('-' * (w - 1) + ':' for w in widths))
     return '\n'.join(f'| {line} |' for line in lines)

@@ -1,26 +1,25 @@
-"""An index of made videos: building, loading, and one query from end to end.
+"""Search in an index of videos: its speed, and what it loses.
 
-    python tools/benchmark/video_search.py --rows 100000 --folder /tmp/index
-
-Rows are prepared by the head of a config from random features, as if videos
-had been read; everything after that is what tools/index.py and
-tools/search.py do, the text encoder included. A query shortlists by the first
-stage and ranks the shortlist with the head. States times, sizes and memory.
+python tools/benchmark/video_search.py speed --rows 100000 --folder INDEX
+python tools/benchmark/video_search.py recall CONFIG CHECKPOINT
 """
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import harness
 import torch
 import torch.nn.functional as F
-from harness import plain_parser, print_table, seconds, start, status
+from harness import MIB
+from mmengine.dataset import pseudo_collate
+from torch import Tensor
 
 from eaglenet_mm.apis import (
     IndexedFile,
@@ -28,6 +27,8 @@ from eaglenet_mm.apis import (
     VideoIndex,
     find_config,
 )
+from eaglenet_mm.engine.loops.retrieval_evaluation import RetrievalEvaluation
+from eaglenet_mm.registry import DATASETS
 from eaglenet_mm.search.precision import PRECISIONS
 from eaglenet_mm.search.records import Moments
 from eaglenet_mm.search.state_rows import flatten_state
@@ -37,28 +38,19 @@ BLOCK = 500
 WORDS = ('a', 'man', 'dog', 'red', 'car', 'runs', 'near', 'the', 'sea')
 
 
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
-    parser = plain_parser(__doc__)
-    add = parser.add_argument
-    add('--config', default='eaglenet_msrvtt_vit-b32', help='config or name')
-    add('--rows', type=int, default=100_000, help='videos of the index')
-    add('--precision', choices=PRECISIONS, default='float16')
-    add('--shortlist', type=int, default=100, help='rows that are ranked')
-    add('--first-stage', default='auto', help='torch, faiss or milvus')
-    add('--queries', type=int, default=50, help='timed, for the median')
-    add('--folder', type=Path, default=Path('work_dirs/benchmark_index'))
-    add('--reuse', action='store_true', help='take the index that is there')
-    add('--device', default='cpu')
-    return parser.parse_args()
+def timed(function: Callable[[], Any]) -> tuple[float, Any]:
+    """Call a function; return seconds and its result."""
+    begin = time.perf_counter()
+    result = function()
+    return time.perf_counter() - begin, result
 
 
 def make_rows(
-    head: Any, device: torch.device, count: int, seed: int
-) -> list[Moments]:
+    head: Any, device: torch.device, count: int, first: int
+) -> list[tuple[IndexedFile, Moments]]:
     """Prepare rows of random features on the device of the head."""
     frames = head.num_frames
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(first)
     shape = (count, frames, head.embed_dim)
     # frames of one video resemble each other
     features = torch.randn(count, 1, head.embed_dim, generator=generator)
@@ -73,123 +65,196 @@ def make_rows(
         vectors = head.shortlist_video(video).cpu()
     unit = F.normalize(features, dim=-1)
     return [
-        Moments(
-            spans=torch.tensor([[0.0, 30.0]], dtype=torch.float64),
-            vectors=vectors[row : row + 1],
-            frames=unit[row : row + 1],
-            frame_times=torch.arange(frames).float()[None],
-            state={name: part[row : row + 1] for name, part in state.items()},
-            thumbnails=[bytes(4000)],
+        (
+            IndexedFile(f'/videos/{first + row}.mp4', 1, 1, 30.0),
+            Moments(
+                spans=torch.tensor([[0.0, 30.0]], dtype=torch.float64),
+                vectors=vectors[row : row + 1],
+                frames=unit[row : row + 1],
+                frame_times=torch.arange(frames).float()[None],
+                state={k: part[row : row + 1] for k, part in state.items()},
+                thumbnails=[bytes(4000)],
+            ),
         )
         for row in range(count)
     ]
 
 
-def timed(function: Callable[[], Any]) -> tuple[float, Any]:
-    """Call a function; return seconds and its result."""
-    begin = time.perf_counter()
-    result = function()
-    return time.perf_counter() - begin, result
+def speed() -> None:
+    """Building and loading an index, and one query from end to end.
 
-
-def build(inferencer: RetrievalInferencer, args: argparse.Namespace) -> dict:
-    """Build the index; return times of its parts."""
-    head, device = inferencer.encoder.head, torch.device(args.device)
-    preparing = writing = 0.0
-    shutil.rmtree(args.folder, ignore_errors=True)
-    with inferencer.new_index(args.folder, precision=args.precision) as index:
-        for first in range(0, args.rows, BLOCK):
-            count = min(BLOCK, args.rows - first)
-            took, rows = timed(
-                lambda: make_rows(head, device, count, first)  # noqa: B023
-            )
-            preparing += took
-            files = [
-                (IndexedFile(f'/videos/{first + n}.mp4', 1, 1, 30.0), row)
-                for n, row in enumerate(rows)
-            ]
-            writing += timed(lambda: index.add_many(files))[0]  # noqa: B023
-        writing += timed(index.compact)[0]
-    return dict(preparing=preparing, writing=writing)
-
-
-def percentile(values: list[float], share: float) -> float:
-    """Give the value below which a share lies, of sorted values."""
-    return sorted(values)[min(int(share * len(values)), len(values) - 1)]
-
-
-def main() -> None:
-    """Build, load, search, add, remove, and report."""
-    args = parse_args()
-    bench = start(args)
-    device = bench.device
+    Rows are prepared by the head of a config from random features, as if
+    videos had been read; everything after that is what tools/index.py and
+    tools/search.py do, the text encoder included.
+    """
+    parser = harness.make_parser(speed.__doc__, 'device')
+    harness.add_options(
+        parser,
+        config=('eaglenet_msrvtt_vit-b32', 'config or name'),
+        rows=(100_000, 'videos of the index'),
+        precision=('float16', 'of the index', PRECISIONS),
+        shortlist=(100, 'rows that are ranked'),
+        first_stage=('auto', 'torch, faiss or milvus'),
+        queries=(50, 'timed, for the median'),
+        folder=(Path('work_dirs/benchmark_index'), 'of the index'),
+        reuse=(False, 'take the index that is there'),
+    )
+    args = parser.parse_args()
+    bench = harness.Bench(args)
     cfg = find_config(args.config)
     for side in ('text_encoder', 'video_encoder'):
         cfg.model[side].pop('pretrained', None)
     inferencer = RetrievalInferencer(
         cfg, device=args.device, untrained=True, first_stage=args.first_stage
     )
-    measured: dict[str, Any] = {}
+    head = inferencer.encoder.head
+
+    def add(what: str, took: float) -> None:
+        bench.add({'stage': f'{what}, {args.rows} rows', 's': took})
+
     if not args.reuse:
-        measured = build(inferencer, args)
-    bench.write(seconds=measured)
-    size = sum(path.stat().st_size for path in args.folder.iterdir())
-    before = status('VmRSS')
-    measured['loading'], index = timed(lambda: VideoIndex.load(args.folder))
+        preparing = writing = 0.0
+        shutil.rmtree(args.folder, ignore_errors=True)
+        with inferencer.new_index(
+            args.folder, precision=args.precision
+        ) as index:
+            for first in range(0, args.rows, BLOCK):
+                count = min(BLOCK, args.rows - first)
+                took, rows = timed(
+                    lambda: make_rows(head, bench.device, count, first)  # noqa: B023
+                )
+                preparing += took
+                writing += timed(lambda: index.add_many(rows))[0]  # noqa: B023
+            writing += timed(index.compact)[0]
+        add('preparing', preparing)
+        add('writing', writing)
+    sizes = {
+        'on the disk': sum(x.stat().st_size for x in args.folder.iterdir()),
+        'resident before loading': harness.status('VmRSS'),
+    }
+    took, index = timed(lambda: VideoIndex.load(args.folder))
+    add('loading', took)
     inferencer.use(index)
-    measured['first stage'] = timed(inferencer.searcher)[0]
-    queries = [
-        ' '.join(WORDS[(n * 7 + k * 5) % len(WORDS)] for k in range(8))
-        for n in range(args.queries)
-    ]
+    add('first stage', timed(inferencer.searcher)[0])
 
     def search(text: str) -> Any:
         return inferencer.search(text, 10, shortlist=args.shortlist)
 
-    measured['first query'] = timed(lambda: search('a warm up'))[0]
-    times = [timed(lambda t=text: search(t))[0] for text in queries]
-    texts = [
-        seconds(lambda t=text: inferencer.encode_texts(t), device)
-        for text in queries
+    add('first query', timed(lambda: search('a warm up'))[0])
+    queries = [
+        ' '.join(WORDS[(n * 7 + k * 5) % len(WORDS)] for k in range(8))
+        for n in range(args.queries)
     ]
-    measured['one query, median'] = statistics.median(times)
-    measured['one query, 95 %'] = percentile(times, 0.95)
-    measured['of it the text'] = statistics.median(texts)
-    bench.write(seconds=measured)
+    times = sorted(timed(lambda x=x: search(x))[0] for x in queries)
+    texts = [
+        harness.seconds(lambda x=x: inferencer.encode_texts(x), bench.device)
+        for x in queries
+    ]
+    add('one query, median', statistics.median(times))
+    add('one query, 95 %', times[min(int(0.95 * len(times)), len(times) - 1)])
+    add('of it the text', statistics.median(texts))
     with VideoIndex.load(args.folder, writable=True) as writer:
         inferencer.use(writer)
         inferencer.searcher()
-        head = inferencer.encoder.head
-        new = make_rows(head, device, 1, args.rows)[0]
-        file = IndexedFile('/videos/new.mp4', 1, 1, 30.0)
-        measured['adding one'] = timed(lambda: writer.add(file, new))[0]
-        measured['search after it'] = timed(lambda: search('a dog'))[0]
-        measured['removing one'] = timed(
-            lambda: writer.remove(['/videos/new.mp4'])
-        )[0]
-        measured['search after that'] = timed(lambda: search('a dog'))[0]
-    sizes = {
-        'on the disk': size,
-        'a row on the disk': size / args.rows,
-        'resident before loading': before,
-        'resident, own': status('RssAnon'),
-        'resident, pages of the index too': status('VmRSS'),
-    }
-    print_table(
-        f'{args.rows} rows, {args.precision}, {args.config}',
-        [
-            *(
-                {'what': name, 'measured': f'{1000 * value:.1f} ms'}
-                for name, value in measured.items()
-            ),
-            *(
-                {'what': name, 'measured': f'{value / 2**20:.3f} MiB'}
-                for name, value in sizes.items()
-            ),
-        ],
+        ((file, row),) = make_rows(head, bench.device, 1, args.rows)
+        add('adding one', timed(lambda: writer.add(file, row))[0])
+        add('search after it', timed(lambda: search('a dog'))[0])
+        add('removing one', timed(lambda: writer.remove([file.path]))[0])
+        add('search after that', timed(lambda: search('a dog'))[0])
+    sizes['resident, own'] = harness.status('RssAnon')
+    sizes['resident, pages of the index too'] = harness.status('VmRSS')
+    for what, size in sizes.items():
+        bench.add({'stage': f'{what}, {args.rows} rows', 'MiB': size / MIB})
+    bench.print_table(f'{args.precision}, {args.config}')
+
+
+def evaluate(
+    inferencer: RetrievalInferencer, dataset: Any
+) -> tuple[list[str], Tensor, list[str], Tensor]:
+    """Test as tools/test.py does: captions, their columns, videos, scores."""
+    evaluation = RetrievalEvaluation(inferencer.encoder.model)
+    captions, videos = [], []
+    with torch.no_grad():
+        for item in dataset:
+            (sample,) = evaluation.add_batch(pseudo_collate([item]))
+            captions += sample.captions
+            videos.append(str(Path(sample.video).absolute()))
+        evaluation.gather()
+        blocks = evaluation.encode_texts()
+        rows = [
+            row
+            for block in evaluation.score(inferencer.encoder.head, blocks)
+            for row in block
+        ]
+    columns = torch.tensor([row['column'] for row in rows])
+    scores = torch.stack([row['scores'] for row in rows])
+    return captions, columns, videos, scores
+
+
+def recall() -> None:
+    """What a search loses by its shortlist, and by its index's precision.
+
+    Indexes the videos of the config's test set and searches every caption.
+    Tells how many rankings of the whole gallery equal those of a test, R@1 and
+    R@10 by precision of the index, and the share of the ten best videos that
+    the first stage lets through, by length of the shortlist. For sets of some
+    thousand videos at most: every caption is scored against all of them.
+    """
+    parser = harness.make_parser(recall.__doc__, 'device')
+    parser.add_argument('config', help='config file or name')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    harness.add_options(
+        parser,
+        data_root=(str, 'folder of the test set, if not the config says'),
+        shortlists=([10, 20, 50], 'rows that are ranked'),
     )
-    bench.write(seconds=measured, bytes=sizes)
+    args = parser.parse_args()
+    bench = harness.Bench(args)
+    cfg = find_config(args.config)
+    if args.data_root is not None:
+        cfg.test_dataloader.dataset.data_root = args.data_root
+    inferencer = RetrievalInferencer(cfg, args.checkpoint, args.device)
+    dataset = DATASETS.build(cfg.test_dataloader.dataset)
+    captions, columns, videos, scores = evaluate(inferencer, dataset)
+    number = {path: place for place, path in enumerate(videos)}
+    index = inferencer.encode_videos(videos)
+    with tempfile.TemporaryDirectory() as folder:
+        for precision in PRECISIONS:
+            index.save(Path(folder) / precision, precision=precision)
+            inferencer.use(VideoIndex.load(Path(folder) / precision))
+            found = torch.tensor(
+                [
+                    [
+                        number[hit.entry.file.path]
+                        for hit in inferencer.search(
+                            text, len(videos), shortlist=0
+                        )
+                    ]
+                    for text in captions
+                ]
+            )
+            expected = scores.argsort(dim=1, descending=True, stable=True)
+            hits = 100 * (found == columns[:, None]).float()
+            row = {
+                'index': precision,
+                't2v R@1': hits[:, :1].sum(1).mean().item(),
+                't2v R@10': hits[:, :10].sum(1).mean().item(),
+                'rankings of the test': int(
+                    (found == expected).all(dim=1).sum()
+                ),
+                'captions': len(captions),
+            }
+            bench.add(row)
+    inferencer.use(index)
+    shortlists = []
+    for size in args.shortlists:
+        shares = [inferencer.check_shortlist(x, 10, size) for x in captions]
+        share = 100 * statistics.fmean(shares)
+        shortlists.append({'shortlist': size, 'of the ten best': share})
+        bench.write(shortlists=shortlists)
+    bench.print_table(f'All {len(videos)} videos ranked, percent')
+    harness.print_table('Let through by the first stage, percent', shortlists)
 
 
 if __name__ == '__main__':
-    main()
+    harness.run_mode({x.__name__: x for x in (speed, recall)})

@@ -1,27 +1,25 @@
-"""Rank the captions of the toy test set among many more videos.
+r"""Rank the captions of the toy test set among many more videos.
 
     python tools/benchmark/wide_gallery.py work_dirs/toy_comparison/*/seed* \
         --data-root data/toy
 
-Takes run folders of ``tools/compare.py`` and tests the checkpoint of each
-again, among the videos of the test set and distractors: those of the
-validation set, and the first rendering of every combination of the training
-set. With the whole toy set these are 120 and 280 videos, so that R@10 by
-chance is 2.5 % instead of 8.3 %. Splits share no combination: a test caption
-still fits one video only. Distractors of the training set were seen in
-training, with captions of their own.
+Takes run folders of tools/compare.py and tests the checkpoint of each again,
+among the videos of the test set and distractors: those of the validation set,
+and the first rendering of every combination of the training set. With the
+whole toy set these are 120 and 280 videos, so that R@10 by chance is 2.5 %
+instead of 8.3 %. Splits share no combination: a test caption still fits one
+video only. Distractors of the training set were seen in training, with
+captions of their own.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import harness
 import torch
-from harness import plain_parser, print_table, start
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import Tensor
@@ -38,22 +36,6 @@ from eaglenet_mm.registry import DATASETS, SCOPE
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
 METRICS = ('R1', 'R5', 'R10')
-
-
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
-    parser = plain_parser(__doc__, threads=1)
-    add = parser.add_argument
-    add('runs', nargs='+', help='folders of runs, as .../x_pool_toy-*/seed0')
-    add('--data-root', default='data/toy', help='folder of the toy set')
-    args = parser.parse_args()
-    for run in args.runs:
-        if not (Path(run) / 'config.py').is_file():
-            parser.error(
-                f'{run} is no folder of a run of tools/compare.py: it has no '
-                'config.py. Name the folders seed0, seed1 and so on.'
-            )
-    return args
 
 
 def videos_of(config: Config, data_root: str, split: str) -> list[dict]:
@@ -104,70 +86,54 @@ def measure(run: Path, data_root: str) -> dict[str, Any]:
     """Test one run; give the metrics in percent."""
     config = Config.fromfile(run / 'config.py')
     model = load_retriever(config, str(chosen_checkpoint(run / 'train')))
-    test = videos_of(config, data_root, 'test')
-    others = [
-        item
-        for split in ('val', 'train')
-        for item in videos_of(config, data_root, split)
-    ]
-    found = summarize_ranks(rank(model, test, others))
-    return dict(
-        config=run.parent.name,
-        run=run.name,
-        videos=len(test) + len(others),
-        **{key: found[key] for key in METRICS},
+    test, *others = (
+        videos_of(config, data_root, split)
+        for split in ('test', 'val', 'train')
     )
-
-
-def with_ratio(row: dict[str, Any]) -> dict[str, Any]:
-    """Add R@10 by chance, and how many times that it is."""
-    chance = min(100.0, 100 * 10 / row['videos'])
-    ratio = row['R10'] / chance
-    return {**row, 'R10 by chance': chance, 'times chance': ratio}
-
-
-def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Average the runs of each config."""
-    by_config = defaultdict(list)
-    for row in rows:
-        by_config[row['config'], row['videos']].append(row)
-    return [
-        with_ratio(
-            dict(
-                config=config,
-                run=f'mean of {len(runs)}',
-                videos=videos,
-                **{
-                    key: statistics.fmean(row[key] for row in runs)
-                    for key in METRICS
-                },
-            )
-        )
-        for (config, videos), runs in by_config.items()
-    ]
+    distractors = [video for videos in others for video in videos]
+    found = summarize_ranks(rank(model, test, distractors))
+    videos = len(test) + len(distractors)
+    chance = min(100.0, 100 * 10 / videos)
+    return {
+        'config': run.parent.name,
+        'run': run.name,
+        'videos': videos,
+        **{key: found[key] for key in METRICS},
+        'R10 by chance': chance,
+        'times chance': found['R10'] / chance,
+    }
 
 
 def main() -> None:
     """Measure, print and write."""
-    args = parse_args()
-    args.device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    bench = start(args)
-    rows: list[dict[str, Any]] = []
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    parser = harness.make_parser(__doc__, threads=1, device=device)
+    parser.add_argument('runs', nargs='+', help='as .../x_pool_toy-*/seed0')
+    harness.add_options(parser, data_root=('data/toy', 'of the toy set'))
+    args = parser.parse_args()
+    for run in args.runs:
+        if not (Path(run) / 'config.py').is_file():
+            parser.error(
+                f'{run} is no folder of a run of tools/compare.py: it has no '
+                'config.py. Name the folders seed0, seed1 and so on.'
+            )
+    bench = harness.Bench(args)
     for run in args.runs:
         try:
-            rows.append(
-                with_ratio(measure(Path(run).resolve(), args.data_root))
-            )
+            bench.add(measure(Path(run).resolve(), args.data_root))
         except RunError as err:
             raise SystemExit(f'wide_gallery.py: {err}') from err
-        print(
-            '{config} {run}: R@1 {R1:.1f}, R@10 {R10:.1f} among {videos} '
-            'videos, {times chance:.1f} times chance'.format(**rows[-1]),
-            flush=True,
-        )
-        averages = means(rows)
-        bench.write(runs=rows, means=averages)
-    print_table('Test captions among all videos, percent', rows + averages)
+        print(bench.rows[-1], flush=True)
+    by_config: dict[tuple, list[dict]] = {}
+    for row in bench.rows:
+        by_config.setdefault((row['config'], row['videos']), []).append(row)
+    for runs in by_config.values():
+        mean = {
+            key: statistics.fmean(row[key] for row in runs)
+            for key in (*METRICS, 'times chance')
+        }
+        bench.add({**runs[0], 'run': f'mean of {len(runs)}', **mean})
+    bench.print_table('Test captions among all videos, percent')
 
 
 if __name__ == '__main__':

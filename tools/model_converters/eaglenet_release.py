@@ -1,66 +1,22 @@
 """Turn a checkpoint of the EagleNet release into one for tools/test.py."""
 
-import argparse
-import os.path as osp
 from dataclasses import asdict
 
-from mmengine.registry import init_default_scope
-from torch import nn
+from converting import make_parser, parse_args, read_input, write_output
 
-from eaglenet_mm import __version__
-from eaglenet_mm.config import open_config, skip_pretrained
-from eaglenet_mm.models.converters import (
-    convert_eaglenet_release,
-    read_release_file,
-    write_converted,
-)
-from eaglenet_mm.registry import MODELS
-
-
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    add = parser.add_argument
-    add('input', help="the authors' checkpoint")
-    add('output', help='where ours is written')
-    add('--config', help='config whose model it must fit')
-    add(
-        '--trust-checkpoint',
-        action='store_true',
-        help='read the input as a plain pickle, which can run code',
-    )
-    args = parser.parse_args()
-    if osp.realpath(args.input) == osp.realpath(args.output):
-        parser.error(f'the output {args.output} is the input; name another')
-    return args
-
-
-def build_model(path: str) -> nn.Module:
-    """Build the model of a config without fetching pretrained weights."""
-    config = open_config(path)
-    init_default_scope(config.get('default_scope', 'eaglenet_mm'))
-    skip_pretrained(config)
-    return MODELS.build(config.model)
+from eaglenet_mm.models.converters import convert_eaglenet_release
 
 
 def main() -> None:
     """Convert, check, write and report."""
-    args = parse_args()
-    ours, report = convert_eaglenet_release(
-        read_release_file(args.input, trusted=args.trust_checkpoint),
-        model=build_model(args.config) if args.config else None,
-    )
-    meta = dict(
-        converted_from=osp.basename(args.input),
-        eaglenet_mm_version=__version__,
-        options=asdict(report.options),
-    )
-    write_converted(args.output, ours, meta)
+    args = parse_args(make_parser(__doc__))
+    weights, model = read_input(args)
+    ours, report = convert_eaglenet_release(weights, model=model)
+    options = asdict(report.options)
     print('The checkpoint is of a model with')
-    for name, value in meta['options'].items():
+    for name, value in options.items():
         print(f'  {name}: {value}')
-    print(*report.lines(), sep='\n')
-    print(f'{len(ours)} tensors written: {args.output}')
+    write_output(args, ours, report, options=options)
 
 
 if __name__ == '__main__':
