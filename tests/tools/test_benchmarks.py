@@ -126,7 +126,12 @@ def test_reading_segments(benchmark: Run) -> None:
         assert row['to decoding'] == pytest.approx(
             row['reading'] / row['decoding']
         )
-    assert [growth['lengths'] for growth in report['growths']] == ['8/4'] * 5
+    for short, long in zip(rows[::2], rows[1::2], strict=True):
+        assert short['reading grew by'] is None
+        assert long['length grew by'] == 2
+        assert long['reading grew by'] == pytest.approx(
+            long['reading'] / short['reading']
+        )
 
 
 @pytest.mark.nightly
@@ -551,15 +556,16 @@ def test_search_recall(
         'video_search recall', 'x_pool_toy', weights, '--data-root',
         f'{tmp_path}/toy/', '--shortlists', 3, 6, '--threads', 1,
     )  # fmt: skip
-    assert [row['index'] for row in report['rows']] == [
+    *precisions, half, all_of_them = report['rows']
+    assert [row['index'] for row in precisions] == [
         'float32',
         'float16',
         'int8',
     ]
-    half, all_of_them = report['shortlists']
-    assert 0 < half['of the ten best'] <= 100
+    assert precisions[0]['rankings of the test'] == precisions[0]['captions']
+    assert 0 < half['of the ten best let through'] <= 100
     # all six are on the shortlist, which has ten places at least
-    assert all_of_them['of the ten best'] == 100
+    assert all_of_them['of the ten best let through'] == 100
 
 
 @pytest.mark.nightly

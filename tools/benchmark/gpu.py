@@ -22,6 +22,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -54,118 +55,100 @@ INTERRUPTED = 'interrupted'
 
 
 class Stage(NamedTuple):
-    """A link of the chain."""
+    """A link of the chain: its time, and its commands in full and in small."""
 
     name: str
     seconds: float
-    full: Sequence[Sequence[object]]
-    smoke: Sequence[Sequence[object]]
+    full: Sequence[str]
+    smoke: Sequence[str]
 
-
-# The chain -----------------------------------------------------------------
 
 TINY = (
-    '--dim', 16, '--candidates', 4, '--repeats', 1, '--peak-size', 32,
-    '--dtype', 'float32', 'bfloat16',
-)  # fmt: skip
+    '--dim 16 --candidates 4 --repeats 1 --frames 3 --peak-size 32 '
+    '--dtype float32 bfloat16'
+)
 SCORING = (
-    'pair_scoring', '--device', 'cuda', '--texts', 1000, '--videos', 1000,
-    '--reference-texts', 8, '--repeats', 3,
-    '--dtype', 'float32', 'tf32', 'bfloat16',
-)  # fmt: skip
+    'pair_scoring --device cuda --texts 1000 --videos 1000 '
+    '--reference-texts 8 --repeats 3 --dtype float32 tf32 bfloat16'
+)
 STAGES = (
     Stage(
         'tests',
         100,
-        full=[('pytest', '-m', 'gpu', '--device', 'cuda', 'tests/gpu')],
-        smoke=[
-            ('pytest', '-m', 'gpu and not slow', '--device', 'cpu',
-             'tests/gpu'),
-        ],
+        ['pytest -m gpu --device cuda tests/gpu'],
+        ['pytest -m "gpu and not slow" --device cpu tests/gpu'],
     ),
     Stage(
         'golden',
         50,
-        full=[('pytest', '--device', 'cuda', 'tests/golden')],
-        smoke=[
-            ('pytest', '--device', 'cpu', 'tests/golden/test_layers.py',
-             'tests/golden/test_losses.py'),
-        ],
+        ['pytest --device cuda tests/golden'],
+        ['pytest tests/golden/test_layers.py tests/golden/test_losses.py'],
     ),
     Stage(
         'scoring',
         80,
-        full=[
-            (*SCORING, '--frames', 12),
-            (*SCORING, '--frames', 64),
+        [
+            f'{SCORING} --frames 12',
+            f'{SCORING} --frames 64',
             # last, since the compiler takes longest
-            (*SCORING, '--frames', 12, '--dtype', 'bfloat16', 'float32',
-             '--compiled'),
+            f'{SCORING} --frames 12 --dtype bfloat16 float32 --compiled',
         ],
-        smoke=[
-            ('pair_scoring', *TINY, '--texts', 7, '--videos', 5, '--frames', 3,
-             '--reference-texts', 3),
-        ],
+        [f'pair_scoring {TINY} --texts 7 --videos 5 --reference-texts 3'],
     ),
     Stage(
         'step',
         50,
-        full=[
-            ('training step', '--device', 'cuda', '--frames', 12, '--batch',
-             64, 128, 256, 1024, '--dtype', 'bfloat16', 'float32',
-             '--reference-up-to', 128, '--count-up-to', 64, '--repeats', 1),
+        [
+            'training step --device cuda --frames 12 --batch 64 128 256 1024 '
+            '--dtype bfloat16 float32 --reference-up-to 128 --count-up-to 64 '
+            '--repeats 1'
         ],
-        smoke=[
-            ('training step', *TINY, '--frames', 3, '--batch', 3, 6,
-             '--reference-up-to', 3, '--count-up-to', 3),
+        [
+            f'training step {TINY} --batch 3 6 --reference-up-to 3 '
+            '--count-up-to 3'
         ],
     ),
     Stage(
         'iteration',
         60,
-        full=[
-            ('training_iteration', '--device', 'cuda', '--arch', 'ViT-B-16',
-             '--batch', 64, '--frames', 12, '--dtype', 'bfloat16', 'float16',
-             'float32', '--checkpointing', 'off', 'on'),
+        [
+            'training_iteration --device cuda --arch ViT-B-16 --batch 64 '
+            '--frames 12 --dtype bfloat16 float16 float32 '
+            '--checkpointing off on'
         ],
-        smoke=[
-            ('training_iteration', '--arch', 'ViT-B-32', '--batch', 2,
-             '--frames', 1, '--repeats', 1, '--dtype', 'bfloat16',
-             '--checkpointing', 'on'),
+        [
+            'training_iteration --arch ViT-B-32 --batch 2 --frames 1 '
+            '--repeats 1 --dtype bfloat16 --checkpointing on'
         ],
     ),
     Stage(
         'evaluation',
         110,
-        full=[
-            ('multi_caption', '--device', 'cuda', '--videos', 1000,
-             '--captions', 1000, '--stages', 'all_pairs'),
-            ('video_search speed', '--device', 'cuda', '--rows', 100_000,
-             '--queries', 20, '--folder', '{scratch}/index'),
-            ('multi_caption', '--device', 'cuda'),
+        [
+            'multi_caption --device cuda --videos 1000 --captions 1000 '
+            '--stages all_pairs',
+            'video_search speed --device cuda --rows 100000 --queries 20 '
+            '--folder {scratch}/index',
+            'multi_caption --device cuda',
         ],
-        smoke=[
-            ('multi_caption', '--dim', 16, '--candidates', 4, '--repeats', 1,
-             '--frames', 3, '--videos', 12, '--captions', 40, '--sample', 9,
-             '--shortlist', 4),
-            ('video_search speed', '--config', 'eaglenet_toy', '--rows', 600,
-             '--queries', 3, '--folder', '{scratch}/index'),
+        [
+            'multi_caption --dim 16 --candidates 4 --repeats 1 --frames 3 '
+            '--videos 12 --captions 40 --sample 9 --shortlist 4',
+            'video_search speed --config eaglenet_toy --rows 600 --queries 3 '
+            '--folder {scratch}/index',
         ],
     ),
     Stage(
         'loading',
         30,
-        full=[
-            # small batches: workers keep two each in shared memory
-            ('video_loading loader', '--device', 'cuda', '--batch', 4,
-             '--clips', 6),
-        ],
-        smoke=[
-            ('video_loading loader', '--clips', 2, '--items', 6, '--batch', 3,
-             '--size', 32, '--workers', 1, '--repeats', 1),
+        # small batches: workers keep two each in shared memory
+        ['video_loading loader --device cuda --batch 4 --clips 6'],
+        [
+            'video_loading loader --clips 2 --items 6 --batch 3 --size 32 '
+            '--workers 1 --repeats 1'
         ],
     ),
-)  # fmt: skip
+)
 
 
 def parse_args(stages: Sequence[Stage]) -> argparse.Namespace:
@@ -207,24 +190,19 @@ def _names(stages: Sequence[Stage]) -> str:
 
 
 def command_line(
-    command: Sequence[object], file: Path, args: argparse.Namespace
+    command: str, file: Path, args: argparse.Namespace
 ) -> list[str]:
     """Write out a command."""
-    name, *options = (str(x).format(scratch=file.parent) for x in command)
+    name, *options = shlex.split(command.format(scratch=file.parent))
     if name == 'pytest':
+        options = ['-m', name, '-v', '-p', 'no:cacheprovider', *options]
         if args.golden_dir:
             options += ['--golden-dir', str(args.golden_dir.resolve())]
-        return [
-            sys.executable, '-m', 'pytest', '-v', '-p', 'no:cacheprovider',
-            f'--junitxml={file}', *options,
-        ]  # fmt: skip
+        return [sys.executable, *options, f'--junitxml={file}']
     if args.smoke:
         options += ['--threads', '1']
-    script, *mode = name.split()
-    return [
-        sys.executable, str(HERE / f'{script}.py'), *mode, *options,
-        '--json', str(file),
-    ]  # fmt: skip
+    script = str(HERE / f'{name}.py')
+    return [sys.executable, script, *options, '--json', str(file)]
 
 
 def read_report(file: Path) -> Report | None:

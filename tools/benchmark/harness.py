@@ -58,7 +58,7 @@ OPTIONS: dict[str, dict[str, tuple]] = {
             ['float32'],
             'half precision runs under autocast; weights stay float32',
             DTYPES,
-        ),
+        )
     ),
     'cores': dict(cores=(1, 'of the process; 0 for all')),
 }
@@ -154,9 +154,9 @@ class Bench:
         self.write(**results)
 
     def print_table(self, title: str) -> None:
-        """Print the rows."""
+        """Print the rows as a table in Markdown."""
         if self.rows:
-            print_table(title, self.rows)
+            print(f'\n{title}\n\n{markdown_table(self.rows)}', flush=True)
 
     def measure(
         self,
@@ -212,11 +212,6 @@ def _describe_machine(device: torch.device) -> dict[str, Any]:
         name = torch.cuda.get_device_name(device)
         about.update(gpu=name, cuda=torch.version.cuda)
     return about
-
-
-def print_table(title: str, rows: list[dict[str, Any]]) -> None:
-    """Print rows as a table in Markdown."""
-    print(f'\n{title}\n\n{markdown_table(rows)}', flush=True)
 
 
 # What is measured -----------------------------------------------------------
@@ -296,17 +291,12 @@ def interleaved_medians(
     runs: Mapping[str, Callable[[], Any]],
     repeats: int,
     device: torch.device | str = 'cpu',
-    counts: Mapping[str, int] | None = None,
 ) -> dict[str, float]:
-    """Time several things in turn, so that all meet the same disturbances.
-
-    ``counts`` says how often each runs in a round, of those not once.
-    """
+    """Time several things in turn, so that all meet the same disturbances."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(max(1, repeats)):
         for name, run in runs.items():
-            for _ in range((counts or {}).get(name, 1)):
-                times[name].append(seconds(run, device))
+            times[name].append(seconds(run, device))
     return {name: statistics.median(values) for name, values in times.items()}
 
 

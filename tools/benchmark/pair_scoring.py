@@ -158,7 +158,6 @@ def measure(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
         {'ours': ours, 'reference': lambda: reference(len(scored), rows)},
         args.repeats,
         device,
-        dict(ours=3),
     )
     found = rate(works[0], case.texts * case.videos, times['ours'], peaks)
     other = rate(

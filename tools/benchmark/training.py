@@ -37,10 +37,10 @@ from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from tools.benchmark.reference.brute_force_training import BruteForceObjective
 
 
-def parse_args(
+def make_parser(
     description: str | None, *groups: str, **options: Any
-) -> argparse.Namespace:
-    """Read the options of a mode, and those that say what is trained."""
+) -> argparse.ArgumentParser:
+    """Make a parser of a mode, with the options that say what is trained."""
     parser = harness.make_parser(description, 'head', *groups)
     harness.add_options(
         parser,
@@ -53,7 +53,7 @@ def parse_args(
         memory_budget=(int, 'bytes of chunks that are kept'),
         **options,
     )
-    return parser.parse_args()
+    return parser
 
 
 def title(name: str, args: argparse.Namespace) -> str:
@@ -165,7 +165,7 @@ def step() -> None:
     Without --batch and --frames it measures 32 pairs at 12 frames and 8 pairs
     at 64 frames, the size of DiDeMo.
     """
-    args = parse_args(
+    parser = make_parser(
         step.__doc__,
         'device',
         'dtype',
@@ -174,6 +174,7 @@ def step() -> None:
         reference_up_to=(math.inf, 'largest batch of the reference'),
         count_up_to=(math.inf, 'largest batch whose operations are counted'),
     )
+    args = parser.parse_args()
     bench = harness.Bench(args)
     cases = [(32, 12), (8, 64)]
     if args.batch or args.frames:
@@ -202,9 +203,7 @@ def measure_step(
     if batch <= args.reference_up_to:
         what = f'the reference at batch {batch} in {args.dtype}'
         harness.unless_out_of_memory(what, lambda: add('reference'), notes)
-    times = harness.interleaved_medians(
-        ways, args.repeats, device, dict(ours=2)
-    )
+    times = harness.interleaved_medians(ways, args.repeats, device)
     found: dict[str, dict[str, float]] = {name: {} for name in ways}
     if batch <= args.count_up_to:
         for name, way in ways.items():
@@ -249,13 +248,14 @@ def memory() -> None:
     GPU that of torch's peak of allocated memory. It also counts what autograd
     keeps between forward and backward.
     """
-    args = parse_args(
+    parser = make_parser(
         memory.__doc__,
         'device',
         'dtype',
         batches=([8, 16, 32, 64, 128, 256], 'batches B, ascending'),
         reference_up_to=(32, 'largest batch of the reference'),
     )
+    args = parser.parse_args()
     bench = harness.Bench(args)
 
     def measure(batch: int, options: argparse.Namespace) -> list[dict]:
@@ -334,17 +334,16 @@ def scaling() -> None:
     a step, and how far gradients are from those of one process. Where there
     are fewer cores than processes, times say little.
     """
-    args = parse_args(
+    parser = make_parser(
         scaling.__doc__,
         batch=(32, 'pairs B of the joint batch'),
         processes=([1, 2, 4], 'numbers W; each must divide the batch'),
     )
+    args = parser.parse_args()
     args.dtype, args.threads = 'float32', args.threads or 1
     uneven = [world for world in args.processes if args.batch % world]
     if uneven:
-        raise SystemExit(
-            f'--batch {args.batch} cannot be dealt to {uneven} processes.'
-        )
+        parser.error(f'--batch {args.batch} cannot be dealt to {uneven}.')
     bench = harness.Bench(args)
     alone: dict[str, Any] = {}
     for world in sorted({1, *args.processes}):

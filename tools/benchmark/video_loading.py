@@ -14,7 +14,6 @@ says otherwise: a loader has workers on all of them.
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import tempfile
 import time
@@ -22,34 +21,28 @@ from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 import harness
-import mmaction.registry
 import numpy as np
 import torch
 from harness import MIB, REPOSITORY
-from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
-from PIL import Image
 from torch import Tensor
-from torchvision import transforms
 
 from eaglenet_mm.datasets import TextVideoDataset, write_annotation
 from eaglenet_mm.datasets.frame_cache_building import build_frame_cache
 from eaglenet_mm.datasets.video_readers import VideoReadError, open_video
-from eaglenet_mm.models.data_preprocessor import (
-    CLIP_MEAN,
-    CLIP_STD,
-    RetrievalDataPreprocessor,
-)
+from eaglenet_mm.models.data_preprocessor import RetrievalDataPreprocessor
 from eaglenet_mm.search.moment_reading import MomentReader
+from tools.benchmark.reference.video_loading import (
+    ReleaseLoading,
+    StockLoading,
+)
 
 #: Encoder, ending and options of each kind.
 KINDS: dict[str, tuple[str, str, dict[str, str]]] = {
@@ -156,97 +149,6 @@ def repeat_piece(piece: Path, path: Path, times: int) -> None:
 
 
 # From a file to normalised frames -------------------------------------------
-
-
-class ReleaseLoading:
-    """The way of the authors' release, written anew from its description.
-
-    OpenCV with one seek for each second, every frame through Pillow and
-    torchvision on its own, the chosen ones into a float64 batch.
-    """
-
-    def __init__(self, num_frames: int, size: int) -> None:
-        self.num_frames = num_frames
-        self.size = size
-        bicubic = transforms.InterpolationMode.BICUBIC
-        self._transform = transforms.Compose(
-            [
-                transforms.Resize(size, interpolation=bicubic),
-                transforms.CenterCrop(size),
-                lambda image: image.convert('RGB'),
-                transforms.ToTensor(),
-                transforms.Normalize(CLIP_MEAN, CLIP_STD),
-            ]
-        )
-
-    def __call__(self, path: str) -> Tensor:
-        """Load a video."""
-        frames = self._read(path)
-        if len(frames) > self.num_frames:
-            places = np.linspace(
-                0, len(frames) - 1, num=self.num_frames, dtype=int
-            )
-            frames = frames[places.tolist()]
-        batch = np.zeros((1, self.num_frames, 3, self.size, self.size))
-        batch[0, : len(frames)] = frames.numpy()
-        return torch.as_tensor(batch).float()
-
-    def _read(self, path: str) -> Tensor:
-        """Seek to every second until a frame cannot be read."""
-        capture = cv2.VideoCapture(path)
-        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        rate = int(capture.get(cv2.CAP_PROP_FPS))
-        images = []
-        for second in range(math.ceil(count / rate) + 1):
-            capture.set(cv2.CAP_PROP_POS_FRAMES, second * rate)
-            found, image = capture.read()
-            if not found:
-                break
-            image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-            images.append(self._transform(Image.fromarray(image)))
-        capture.release()
-        return torch.stack(images)
-
-
-class StockLoading:
-    """The stock transforms and preprocessor of mmaction2."""
-
-    def __init__(self, num_frames: int, size: int) -> None:
-        steps: list[dict[str, Any]] = [
-            dict(type='DecordInit'),
-            dict(
-                type='UniformSample',
-                clip_len=num_frames,
-                num_clips=1,
-                test_mode=True,
-            ),
-            dict(type='DecordDecode'),
-            dict(type='Resize', scale=(-1, size)),
-            dict(type='CenterCrop', crop_size=size),
-            dict(type='FormatShape', input_format='NCHW'),
-            dict(type='PackActionInputs'),
-        ]
-        registry = mmaction.registry
-        build = registry.TRANSFORMS.build
-        self._pipeline: Callable = Compose(
-            [build({**step, '_scope_': 'mmaction'}) for step in steps]
-        )
-        self._preprocessor = registry.MODELS.build(
-            dict(
-                type='ActionDataPreprocessor',
-                mean=[255 * value for value in CLIP_MEAN],
-                std=[255 * value for value in CLIP_STD],
-                format_shape='NCHW',
-                _scope_='mmaction',
-            )
-        )
-
-    def __call__(self, path: str) -> Tensor:
-        """Load a video."""
-        item = self._pipeline(
-            dict(filename=path, start_index=0, modality='RGB', label=0)
-        )
-        return self._preprocessor(pseudo_collate([item]))['inputs']
 
 
 def dataset_options(
@@ -550,38 +452,24 @@ def segments() -> None:
         num_workers=args.workers,
         time_limit=0,
     )
-    growths = []
     for kind in args.kinds:
+        earlier: dict[str, Any] = {}
         with tempfile.TemporaryDirectory() as name:
             ending = KINDS[kind][1]
             # MP4 keeps the times of decoding; MPEG-TS is cut from it
             piece = Path(name) / f'piece{ending.replace("ts", "mp4")}'
             write_kind(kind, piece, args.piece, tuple(args.size))
-            rows = []
             for length in args.lengths:
                 path = Path(name) / f'{length}{ending}'
                 repeat_piece(piece, path, length // args.piece)
-                rows.append(
-                    dict(
-                        kind=kind,
-                        length=length,
-                        **measure_segments(str(path), reader, args.repeats),
-                    )
-                )
-                bench.add(rows[-1])
-        growths += [
-            dict(
-                kind=kind,
-                lengths=f'{long["length"]}/{short["length"]}',
-                reading=long['reading'] / short['reading'],
-                decoding=long['decoding'] / short['decoding'],
-            )
-            for short, long in pairwise(rows)
-        ]
-    bench.write(growths=growths)
+                row = measure_segments(str(path), reader, args.repeats)
+                row = dict(kind=kind, length=length, **row)
+                for key in ('length', 'reading', 'decoding'):
+                    grown = harness.quotient(row[key], earlier.get(key))
+                    row[f'{key} grew by'] = grown
+                earlier = row
+                bench.add(row)
     bench.print_table(f'Seconds for files in segments of {args.segment:g} s')
-    if growths:
-        harness.print_table('Times of the longer over the shorter', growths)
 
 
 def measure_segments(

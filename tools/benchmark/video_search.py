@@ -246,14 +246,11 @@ def recall() -> None:
             }
             bench.add(row)
     inferencer.use(index)
-    shortlists = []
     for size in args.shortlists:
         shares = [inferencer.check_shortlist(x, 10, size) for x in captions]
         share = 100 * statistics.fmean(shares)
-        shortlists.append({'shortlist': size, 'of the ten best': share})
-        bench.write(shortlists=shortlists)
+        bench.add({'shortlist': size, 'of the ten best let through': share})
     bench.print_table(f'All {len(videos)} videos ranked, percent')
-    harness.print_table('Let through by the first stage, percent', shortlists)
 
 
 if __name__ == '__main__':

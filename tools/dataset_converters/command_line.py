@@ -1,21 +1,28 @@
 """What the command lines of the converters share."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from eaglenet_mm.datasets.official import ConvertedSplit, write_splits
 
 
-def make_parser(description: str, dataset: str) -> argparse.ArgumentParser:
-    """Make a parser with the options of every converter."""
+def run_converter(
+    description: str | None,
+    dataset: str,
+    convert: Callable[..., list[ConvertedSplit]],
+    **options: dict[str, Any],
+) -> None:
+    """Convert, write and report; options are the function's arguments."""
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
+    for name, about in options.items():
+        needed = dict(type=Path, required='default' not in about)
+        add(f'--{name.replace("_", "-")}', **{**needed, **about})
     add(
         '--out',
         type=Path,
@@ -28,17 +35,9 @@ def make_parser(description: str, dataset: str) -> argparse.ArgumentParser:
         help='exit with 1, and write nothing, unless every number is the '
         'published one and nothing is missing',
     )
-    parser.set_defaults(dataset=dataset)
-    return parser
-
-
-def run_converter(
-    args: argparse.Namespace, convert: Callable[[], list[ConvertedSplit]]
-) -> None:
-    """Convert, write and report."""
-    name = f'{args.dataset}.py'
+    args = parser.parse_args()
     try:
-        splits = convert()
+        splits = convert(**{name: getattr(args, name) for name in options})
         differing = [x.report for x in splits if not x.report.as_published]
         if args.strict and differing:
             for report in differing:
@@ -49,7 +48,7 @@ def run_converter(
             )
         lines = write_splits(args.out, splits)
     except (OSError, KeyError, TypeError, ValueError) as err:
-        raise SystemExit(f'{name}: {err}') from err
+        raise SystemExit(f'{dataset}.py: {err}') from err
     print('\n'.join(lines))
     written = sum(bool(split.records) for split in splits)
     print(f'Wrote {written} annotation files and a report to {args.out}.')

@@ -8,29 +8,21 @@ test_data.json. Without --lists every video of the JSON is taken, which are
 more than the protocol has.
 """
 
-from pathlib import Path
-
-from command_line import make_parser, run_converter
+from command_line import run_converter
 
 from eaglenet_mm.datasets.official import convert_didemo
 
-
-def main() -> None:
-    """Convert."""
-    parser = make_parser(__doc__, 'didemo')
-    add = parser.add_argument
-    add('--data', type=Path, required=True, help='folder with the JSON files')
-    add('--lists', type=Path, help='folder with train_list.txt and so on')
-    add(
-        '--video-suffix',
-        help='of the video files if they were written again, for example '
-        '.mp4; default: files are named as officially',
-    )
-    args = parser.parse_args()
-    run_converter(
-        args, lambda: convert_didemo(args.data, args.lists, args.video_suffix)
-    )
-
-
 if __name__ == '__main__':
-    main()
+    run_converter(
+        __doc__,
+        'didemo',
+        convert_didemo,
+        data=dict(help='folder with the JSON files'),
+        lists=dict(default=None, help='folder with train_list.txt and so on'),
+        video_suffix=dict(
+            type=str,
+            default=None,
+            help='of the video files if they were written again, for example '
+            '.mp4; default: files are named as officially',
+        ),
+    )

@@ -8,40 +8,22 @@ Captions may also be ref_captions.json, {id: [caption, ...]}. Converts the
 splits that the folder lists: train_list.txt, val_list.txt, test_list.txt.
 """
 
-from pathlib import Path
-
-from command_line import make_parser, run_converter
+from command_line import run_converter
 
 from eaglenet_mm.datasets.official import convert_vatex
 
-
-def main() -> None:
-    """Convert."""
-    parser = make_parser(__doc__, 'vatex')
-    add = parser.add_argument
-    add(
-        '--captions',
-        type=Path,
-        nargs='+',
-        required=True,
-        help='the files of captions',
-    )
-    add('--lists', type=Path, required=True, help='folder with the lists')
-    add(
-        '--language',
-        choices=('en', 'zh'),
-        default='en',
-        help='of the captions, where a file has both',
-    )
-    add('--video-suffix', default='.mp4', help='of the video files')
-    args = parser.parse_args()
-    run_converter(
-        args,
-        lambda: convert_vatex(
-            args.captions, args.lists, args.language, args.video_suffix
-        ),
-    )
-
-
 if __name__ == '__main__':
-    main()
+    run_converter(
+        __doc__,
+        'vatex',
+        convert_vatex,
+        captions=dict(nargs='+', help='the files of captions'),
+        lists=dict(help='folder with the lists'),
+        language=dict(
+            type=str,
+            choices=('en', 'zh'),
+            default='en',
+            help='of the captions, where a file has both',
+        ),
+        video_suffix=dict(type=str, default='.mp4', help='of the video files'),
+    )
