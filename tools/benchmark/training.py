@@ -171,8 +171,8 @@ def step() -> None:
         'dtype',
         batch=([int], 'pairs B of the batch; several'),
         peak_size=(int, 'side of the products of the peak'),
-        reference_up_to=(math.inf, 'largest batch of the reference'),
-        count_up_to=(math.inf, 'largest batch whose operations are counted'),
+        reference_up_to=(int, 'largest batch of the reference'),
+        count_up_to=(int, 'largest batch whose operations are counted'),
     )
     args = parser.parse_args()
     bench = harness.Bench(args)
@@ -200,12 +200,12 @@ def measure_step(
         ways[name] = way
 
     add('ours')
-    if batch <= args.reference_up_to:
+    if batch <= (args.reference_up_to or batch):
         what = f'the reference at batch {batch} in {args.dtype}'
         harness.unless_out_of_memory(what, lambda: add('reference'), notes)
     times = harness.interleaved_medians(ways, args.repeats, device)
     found: dict[str, dict[str, float]] = {name: {} for name in ways}
-    if batch <= args.count_up_to:
+    if batch <= (args.count_up_to or batch):
         for name, way in ways.items():
             found[name] = rate(count_work(way), batch**2, times[name], peaks)
     losses = {name: way() for name, way in ways.items()}
