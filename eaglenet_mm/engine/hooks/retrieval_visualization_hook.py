@@ -10,14 +10,17 @@ from eaglenet_mm.engine.loops import RetrievalValLoop
 from eaglenet_mm.evaluation.functional import text_to_video_ranks
 from eaglenet_mm.registry import HOOKS
 from eaglenet_mm.visualization.frame_strips import shown_frames
-from eaglenet_mm.visualization.query_selection import spread_evenly
 from eaglenet_mm.visualization.rank_pictures import (
     Answer,
     Answers,
     draw_answers,
     draw_ranks,
 )
-from eaglenet_mm.visualization.rankings import first_videos, ranks_of_all
+from eaglenet_mm.visualization.rankings import (
+    first_videos,
+    ranks_of_all,
+    spread_evenly,
+)
 from eaglenet_mm.visualization.set_catalogue import (
     SetCatalogue,
     check_dataset,

@@ -1,13 +1,9 @@
-"""The queries of a page: filters, order, cards, drawn in the browser.
-
-Whatever comes from data is set as text or as a number, never as markup.
-"""
-
-SCRIPT = r"""
 'use strict';
+// Whatever comes from data is set as text or as a number, never as markup.
 const data = JSON.parse(document.getElementById('data').textContent);
 const STEP = 25;
 const state = {filter: 0, sort: 0, text: '', weights: 0, shown: STEP};
+const weightNames = Object.keys(data.weights);
 const list = document.getElementById('queries');
 
 function make(name, cls, text) {
@@ -84,30 +80,36 @@ function shares(values, name) {
 }
 
 function score(value) {
-  if (value === null) return '';
-  return value < -1e18 ? 'first stage' : value.toFixed(4);
+  if (value === null) return 'score not kept';
+  return value < -1e18 ? 'not scored by the head' : value.toFixed(4);
 }
 
 function weightName(result) {
-  const names = Object.keys(result.f), wanted = data.weights[state.weights];
+  const names = Object.keys(result.f), wanted = weightNames[state.weights];
   return names.includes(wanted) ? wanted : names[0];
 }
 
 // several videos may be right, or none
 function rightOnes(query) { return query.a || [query.v]; }
 
+// wrong is what ranks above the right answer
+function kind(result, query, rank) {
+  if (rightOnes(query).includes(result.v)) return 'ok';
+  return result.r < rank ? 'no' : '';
+}
+
 function chip(rank) {
-  return make('span', 'chip ' + (rank === 1 ? 'ok' : 'no'),
+  return make('span', 'chip ' + (rank === 1 ? 'ok' : rank ? 'no' : ''),
     rank ? 'rank ' + rank : 'no right video');
 }
 
-function card(result, query, range) {
-  const right = rightOnes(query).includes(result.v);
+function card(result, query, rank, range) {
+  const sort = kind(result, query, rank);
   const known = data.videos[result.v] || {id: data.ids[result.v]};
-  const node = make('button', 'card ' + (right ? 'ok' : 'no'));
+  const node = make('button', ('card ' + sort).trim());
   node.type = 'button';
   const top = make('div', 'top');
-  top.append(make('span', 'rank', (right ? '✓ ' : '✗ ') + result.r),
+  top.append(make('span', 'rank', ({ok: '✓ ', no: '✗ '}[sort] || '') + result.r),
     make('span', 'id', known.id), make('span', 'score', score(result.s)));
   node.append(top, strip(result.v));
   const name = weightName(result);
@@ -121,18 +123,18 @@ function card(result, query, range) {
     bottom.append(text);
   }
   if (bottom.childNodes.length) node.append(bottom);
-  node.addEventListener('click', () => enlarge(result, query, known));
+  node.addEventListener('click', () => enlarge(result, query, rank, known));
   return node;
 }
 
-function enlarge(result, query, known) {
+function enlarge(result, query, rank, known) {
   const box = document.getElementById('large');
   box.textContent = '';
-  const right = rightOnes(query).includes(result.v);
+  const sort = kind(result, query, rank);
   box.append(make('h3', '', query.c));
   const line = make('p', 'note');
-  line.append(make('span', 'chip ' + (right ? 'ok' : 'no'),
-    (right ? 'right' : 'wrong') + ', rank ' + result.r),
+  const words = {ok: 'right, ', no: 'wrong, above the right one, '}[sort];
+  line.append(make('span', 'chip ' + sort, `${words || ''}rank ${result.r}`),
     `${known.id} · score ${score(result.s)}`);
   box.append(line, strip(result.v));
   const names = Object.keys(result.f);
@@ -163,7 +165,7 @@ function answers(query, model, single) {
   const cards = make('div', 'cards');
   const first = model.x.find(result => weightName(result));
   const range = first && scale(weightName(first), model.x);
-  for (const result of model.x) cards.append(card(result, query, range));
+  for (const result of model.x) cards.append(card(result, query, model.r, range));
   node.append(cards);
   return node;
 }
@@ -231,7 +233,18 @@ function options(id, names, change) {
 }
 
 options('sort', data.sorts, value => { state.sort = value; restart(); });
-options('weights', data.weights, value => { state.weights = value; show(); });
+function explain() {
+  const name = weightNames[state.weights];
+  document.getElementById('bars').textContent =
+    name ? `${name}, ${data.weights[name] || 'weights of the frames'}` : '';
+}
+
+options('weights', weightNames, value => {
+  state.weights = value;
+  explain();
+  show();
+});
+explain();
 document.getElementById('search').addEventListener('input', event => {
   state.text = event.target.value;
   restart();
@@ -244,4 +257,6 @@ document.getElementById('large').addEventListener('click', event => {
   if (event.target === event.currentTarget) event.currentTarget.close();
 });
 show();
-"""
+for (const box of document.querySelectorAll('.scroll'))
+  new ResizeObserver(() => box.classList.toggle('wide',
+    box.scrollWidth > box.clientWidth + 1)).observe(box);
