@@ -16,8 +16,13 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from eaglenet_mm.apis.comparison import Comparison, digest, table_of
-from eaglenet_mm.apis.comparison_table import mean_and_spread, rounded
+from eaglenet_mm.apis.comparison import (
+    Comparison,
+    digest,
+    mean_and_spread,
+    rounded,
+    table_of,
+)
 from eaglenet_mm.apis.model_cost import measure_cost
 from eaglenet_mm.apis.tool_process import run_tool
 
@@ -355,7 +360,7 @@ def test_the_tool_on_a_small_toy_set(toy, tmp_path, environment):
 
 
 def _wait_for(file):
-    for _ in range(600):
+    for _ in range(2400):
         if file.exists():
             return
         time.sleep(0.05)

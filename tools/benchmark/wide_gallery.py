@@ -32,8 +32,8 @@ from reporting import (
 )
 from torch import Tensor
 
+from eaglenet_mm.apis.comparison import chosen_checkpoint
 from eaglenet_mm.apis.retriever_loading import load_retriever
-from eaglenet_mm.apis.run_folder import chosen_checkpoint
 from eaglenet_mm.apis.tool_process import RunError
 from eaglenet_mm.evaluation.functional import (
     RightPairs,
