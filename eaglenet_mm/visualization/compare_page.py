@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from eaglenet_mm.visualization.charts import rank_histogram
@@ -44,44 +44,34 @@ def compare_page(
     first, total = results[0], len(results[0].answerable_ranks())
     groups = outcomes(results, names)
     shown = {query.row for part in results for query in part.queries}
-    facts = [stated_facts(part.about) for part in results]
-    shared = dict(set.intersection(*(set(own.items()) for own in facts)))
-    own_keys = ('config', 'checkpoint')  # are told of each model
+    by_name = dict(zip(names, results, strict=True))
+    facts = {name: stated_facts(by_name[name].about) for name in names}
+    shared = {
+        key: value
+        for key, value in facts[names[0]].items()
+        if key not in ('config', 'checkpoint')  # are told of each model
+        and all(own.get(key) == value for own in facts.values())
+    }
     return render(
         'compare.html.j2',
         title=f'{", ".join(names)} on '
         f'{first.about.get("dataset", "a data set")}',
-        num_captions=len(first.captions),
-        num_videos=len(first.video_ids),
-        num_shown=len(shown),
+        first=first,
         names=names,
-        shared={
-            key: value
-            for key, value in facts[0].items()
-            if key in shared and key not in own_keys
+        num_shown=len(shown),
+        shared=shared,
+        models={
+            name: {k: x for k, x in own.items() if k not in shared}
+            for name, own in facts.items()
         },
-        models=[
-            (
-                name,
-                {
-                    key: value
-                    for key, value in own.items()
-                    if key not in shared or key in own_keys
-                },
-            )
-            for name, own in zip(names, facts, strict=True)
-        ],
         warnings=[
             f'{name}: {incomplete(part)}'
-            for part, name in zip(results, names, strict=True)
+            for name, part in by_name.items()
             if incomplete(part)
         ],
         metrics=[
-            (
-                [direction, *_METRICS.values()],
-                _metric_rows(results, names, key),
-            )
-            for key, direction in DIRECTIONS.items()
+            ([said, *_METRICS.values()], _metric_rows(by_name, key))
+            for key, said in DIRECTIONS.items()
         ],
         groups=[
             (
@@ -93,10 +83,7 @@ def compare_page(
             for group in groups
         ],
         histogram=rank_histogram(
-            {
-                name: part.answerable_ranks()
-                for name, part in zip(names, results, strict=True)
-            }
+            {name: part.answerable_ranks() for name, part in by_name.items()}
         ),
         **query_cards(
             results,
@@ -113,21 +100,21 @@ def _gap(results: Sequence[RetrievalResults], row: int) -> int:
 
 
 def _metric_rows(
-    results: Sequence[RetrievalResults], names: Sequence[str], direction: str
+    results: Mapping[str, RetrievalResults], direction: str
 ) -> list[list[str | tuple[str, str]]]:
     """A row a model; the best of each column has a class."""
-    rows: list[list[str | tuple[str, str]]] = [[name] for name in names]
+    rows: list[list[str | tuple[str, str]]] = [[name] for name in results]
     for metric in _METRICS:
         values = [
-            part.metrics.get(f'{direction}/{metric}') for part in results
+            part.metrics.get(f'{direction}/{metric}')
+            for part in results.values()
         ]
         known = [value for value in values if value is not None]
-        best = min if metric in ('MdR', 'MnR') else max
+        choose = min if metric in ('MdR', 'MnR') else max
+        best = choose(known, default=None)
         for row, value in zip(rows, values, strict=True):
             text = '' if value is None else f'{value:.2f}'
-            row.append(
-                (text, 'best') if value == best(known, default=0) else text
-            )
+            row.append((text, 'best' if text and value == best else ''))
     return rows
 
 

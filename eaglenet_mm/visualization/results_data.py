@@ -218,17 +218,13 @@ class RetrievalResults:
         for video in self.videos:
             if not _BASE64.fullmatch(video.strip):
                 raise ValueError(f'Strip {video.column} is no base64.')
-        rows = [query.row for query in self.queries]
+        right = [self.targets] if self.right is None else self.right
         columns = [
-            *(
-                self.targets
-                if self.right is None
-                else (column for own in self.right for column in own)
-            ),
+            *(column for own in [*right, *self.top_columns] for column in own),
             *(video.column for video in self.videos),
             *(item.column for query in self.queries for item in query.results),
-            *(column for top in self.top_columns for column in top),
         ]
+        rows = [query.row for query in self.queries]
         for places, bound, kind in (
             (rows, num_texts, 'captions'),
             (columns, num_videos, 'videos'),

@@ -127,12 +127,9 @@ def read_results(folder: str | Path) -> RetrievalResults:
         )
     try:
         return RetrievalResults.from_dict(data)
-    except KeyError as err:
-        raise ValueError(
-            f"'{path}' is damaged: it lacks {err}. {again}."
-        ) from err
-    except (TypeError, ValueError, AttributeError) as err:
-        raise ValueError(f"'{path}' is damaged: {err} {again}.") from err
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        said = f'it lacks {err}.' if isinstance(err, KeyError) else err
+        raise ValueError(f"'{path}' is damaged: {said} {again}.") from err
 
 
 def _reason(err: OSError) -> str:
