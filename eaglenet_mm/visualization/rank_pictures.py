@@ -79,10 +79,7 @@ def _draw_answer(
     else:
         places = spread_evenly(len(answer.frames), _FRAMES)
         strip = join_frames(answer.frames[places], len(answer.frames[0]))
-        width = _CARD - 2 * _BORDER if len(places) == _FRAMES else (
-            len(places) * _SIDE
-        )  # fmt: skip
-        picture.paste(strip.resize((width, _SIDE)), inner)
+        picture.paste(strip.resize((len(places) * _SIDE, _SIDE)), inner)
     text = f'{answer.score:.3f}' if abs(answer.score) < 1e6 else ''
     _write(draw, text, x, bottom + 2, 50, _INK, 12)
     _write(draw, answer.video_id, x + 50, bottom + 2, _CARD - 50, _SOFT, 12)

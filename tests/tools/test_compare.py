@@ -164,7 +164,13 @@ def test_a_run_that_fails_ends_no_other(compare, tmp_path):
     assert len(compare(seeds=1, **configs)[2]) == 1
 
 
-@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    'how',
+    [
+        pytest.param(signal.SIGINT, marks=pytest.mark.nightly),
+        signal.SIGKILL,
+    ],
+)
 def test_an_interrupted_run_goes_on(how, compare, tools, tmp_path):
     config = settings(behaviour='wait')
     script = (
@@ -292,10 +298,14 @@ def toy_options(toy):
         ('mean_pooling', 96),
         # logits and sum of 6 frames, and the linear layer
         ('x_pool', 2 * 6 * 96 + 96 * 96),
-        # that; cosines and radius; three sums over 20 trials
-        ('t_mass', 2 * 6 * 96 + 96 * 96 + 2 * 6 * 96 + 3 * 20 * 96),
+        pytest.param(
+            't_mass',
+            # that; cosines and radius; three sums over 20 trials
+            2 * 6 * 96 + 96 * 96 + 2 * 6 * 96 + 3 * 20 * 96,
+            marks=pytest.mark.nightly,
+        ),
         # cosines of words and frames
-        ('wti', 24 * 6 * 96),
+        pytest.param('wti', 24 * 6 * 96, marks=pytest.mark.nightly),
     ],
 )
 def test_cost_of_a_pair(toy, name, products):
@@ -306,6 +316,7 @@ def test_cost_of_a_pair(toy, name, products):
     assert 0 < cost.head_parameters < cost.parameters
 
 
+@pytest.mark.nightly
 def test_cost_of_the_published_evaluation(toy):
     config = Config.fromfile(CONFIGS / 't_mass_toy.py')
     config.merge_from_dict(toy_options(toy))
@@ -315,6 +326,7 @@ def test_cost_of_the_published_evaluation(toy):
         assert measure_cost(config).flops_per_pair > cost.flops_per_pair
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_the_tool_on_a_small_toy_set(toy, tmp_path, environment):
     broken = tmp_path / 'broken.py'

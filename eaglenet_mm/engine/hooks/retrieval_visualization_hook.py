@@ -35,7 +35,7 @@ class RetrievalVisualizationHook(KeptResultsHook):
 
     ``retrieval_queries``: some captions, always the same and spread evenly
     over the set, with frames of their first videos, the right one in green,
-    others in red. ``retrieval_ranks``: the histogram of text-to-video ranks.
+    those above it in red. ``retrieval_ranks``: the histogram of text-to-video ranks.
     They go through ``runner.visualizer``, so every backend of MMEngine shows
     them: TensorBoard, WandB, or files in ``vis_data/vis_image``. Metrics stay
     as they are.
