@@ -147,7 +147,9 @@ class Comparison:
         title = f'{name}, seed {seed}'
         earlier = None
         if (folder / 'run.json').exists():
-            earlier = Run(**json.loads((folder / 'run.json').read_text()))
+            earlier = Run(
+                **json.loads((folder / 'run.json').read_text('utf-8'))
+            )
         if earlier is not None and earlier.status == 'finished':
             self.report(f'{title}: finished already in {folder}')
             return earlier

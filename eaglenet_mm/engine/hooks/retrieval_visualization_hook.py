@@ -35,10 +35,10 @@ class RetrievalVisualizationHook(KeptResultsHook):
 
     ``retrieval_queries``: some captions, always the same and spread evenly
     over the set, with frames of their first videos, the right one in green,
-    those above it in red. ``retrieval_ranks``: the histogram of text-to-video ranks.
-    They go through ``runner.visualizer``, so every backend of MMEngine shows
-    them: TensorBoard, WandB, or files in ``vis_data/vis_image``. Metrics stay
-    as they are.
+    those above it in red. ``retrieval_ranks``: the histogram of text-to-video
+    ranks. They go through ``runner.visualizer``, so every backend of MMEngine
+    shows them: TensorBoard, WandB, or files in ``vis_data/vis_image``.
+    Metrics stay as they are.
 
     Args:
         interval (int): Validations between pictures. Defaults to 1, after
