@@ -132,7 +132,8 @@ def query_cards(
     shown = [{x.row: x.results for x in part.queries} for part in results]
     rows = sorted({row for part in shown for row in part})
     by_caption = sorted(rows, key=lambda row: first.captions[row])
-    orders = {**orders, 'caption': by_caption.index}
+    places = {row: place for place, row in enumerate(by_caption)}
+    orders = {**orders, 'caption': places.__getitem__}
     videos: dict[int, ShownVideo] = {}
     for part in results:
         for video in part.videos:
