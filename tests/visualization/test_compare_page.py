@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from eaglenet_mm.visualization.compare_page import (
@@ -120,6 +122,14 @@ def test_the_page() -> None:
     ordered = sorted(data['queries'], key=lambda query: query['s'][0])
     assert ordered[0]['c'] == 'caption number 3'  # ranks 7 and 1
     assert html.count('class="best"') == 6  # equal ones are both best
+
+
+def test_low_ranks_and_high_recalls_are_best() -> None:
+    one, two = make_results(), other()
+    one.metrics = {'t2v/R1': 50.0, 't2v/MdR': 2.0}
+    two.metrics = {'t2v/R1': 40.0, 't2v/MdR': 1.0}
+    html = compare_page([one, two], ['A', 'B'])
+    assert re.findall('class="best">([^<]*)<', html) == ['50.00', '1.00']
 
 
 def test_frames_come_from_the_page_that_has_them() -> None:
