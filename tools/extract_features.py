@@ -12,9 +12,9 @@ import argparse
 import sys
 
 from eaglenet_mm.apis import find_config
-from eaglenet_mm.apis.feature_extraction import extract_features
-from eaglenet_mm.apis.feature_items import (
+from eaglenet_mm.apis.feature_extraction import (
     count_passed_over,
+    extract_features,
     list_items,
     read_texts,
 )

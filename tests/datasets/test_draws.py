@@ -78,8 +78,16 @@ def test_a_drawn_index_is_a_number() -> None:
     assert current_draw() is None
 
 
-@pytest.mark.parametrize('workers', [0, 1, 3])
-@pytest.mark.parametrize('persistent', [False, True])
+@pytest.mark.parametrize(
+    ('workers', 'persistent'),
+    [
+        (0, False),
+        (3, True),
+        pytest.param(1, False, marks=pytest.mark.nightly),
+        pytest.param(1, True, marks=pytest.mark.nightly),
+        pytest.param(3, False, marks=pytest.mark.nightly),
+    ],
+)
 def test_passes_of_an_ordinary_loader(workers: int, persistent: bool) -> None:
     loader = make_loader(
         drawn_captions(),
@@ -90,6 +98,7 @@ def test_passes_of_an_ordinary_loader(workers: int, persistent: bool) -> None:
         assert read(loader) == [expected(epoch, n) for n in range(VIDEOS)]
 
 
+@pytest.mark.nightly
 def test_workers_that_share_no_memory() -> None:
     loader = make_loader(
         drawn_captions(), num_workers=1, multiprocessing_context='spawn'
@@ -97,7 +106,9 @@ def test_workers_that_share_no_memory() -> None:
     assert read(loader) == [expected(0, n) for n in range(VIDEOS)]
 
 
-@pytest.mark.parametrize('workers', [0, 1, 3])
+@pytest.mark.parametrize(
+    'workers', [0, pytest.param(3, marks=pytest.mark.nightly)]
+)
 def test_a_sampler_without_end(workers: int) -> None:
     dataset = drawn_captions()
     sampler = InfiniteSampler(dataset, shuffle=True, seed=3)
@@ -144,7 +155,9 @@ def distinct(captions: list[str]) -> float:
     return len(set(captions)) / len({x.split('-')[0] for x in captions})
 
 
-@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize(
+    'workers', [pytest.param(0, marks=pytest.mark.nightly), 2]
+)
 def test_repeats_within_a_pass_are_other_draws(workers: int) -> None:
     inner = RandomCaption(OwnVideos([50] * 12, pipeline=[identity]))
     repeats = 4
@@ -173,7 +186,9 @@ class _Outer(RepeatDataset):
         self.full_init()
 
 
-@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize(
+    'workers', [0, pytest.param(2, marks=pytest.mark.nightly)]
+)
 @pytest.mark.parametrize('sampler', ['weighted', 'replacement'])
 def test_samplers_that_draw_again(workers: int, sampler: str) -> None:
     dataset = RandomCaption(OwnVideos([50] * 12, pipeline=[identity]))
@@ -313,7 +328,13 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures('_no_pause')
-@pytest.mark.parametrize('sampler', ['InfiniteSampler', 'DefaultSampler'])
+@pytest.mark.parametrize(
+    'sampler',
+    [
+        'InfiniteSampler',
+        pytest.param('DefaultSampler', marks=pytest.mark.nightly),
+    ],
+)
 def test_iterations_with_any_workers_and_a_resume(
     tmp_path: Path, sampler: str
 ) -> None:
@@ -347,7 +368,9 @@ def test_iterations_with_any_workers_and_a_resume(
     assert resumed == steps[5:]
 
 
-@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize(
+    'workers', [0, pytest.param(2, marks=pytest.mark.nightly)]
+)
 def test_epochs_give_the_captions_they_always_gave(
     tmp_path: Path, workers: int
 ) -> None:
@@ -366,6 +389,7 @@ def test_epochs_give_the_captions_they_always_gave(
         )
 
 
+@pytest.mark.nightly
 def test_repeated_set_of_a_config(tmp_path: Path) -> None:
     repeated = dict(type='RepeatDataset', times=4, dataset=RANDOM)
     steps = train(

@@ -67,7 +67,7 @@ def test_msrvtt(convert, annotations, tmp_path):
     assert 'nothing was written' in strict.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_didemo(convert, annotations, tmp_path):
     folder = annotations / 'didemo'
     result = convert('didemo', '--data', folder, '--lists', folder)
@@ -78,7 +78,7 @@ def test_didemo(convert, annotations, tmp_path):
     assert sum(x['video'].endswith('.') for x in records) == 27
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_msvd(convert, annotations, tmp_path):
     folder = annotations / 'msvd'
     captions = folder / 'derived/raw-captions.pkl'
@@ -98,7 +98,7 @@ def test_msvd(convert, annotations, tmp_path):
         ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_vatex(convert, annotations, tmp_path):
     folder = annotations / 'vatex'
     captions = folder / 'derived/ref_captions.json'

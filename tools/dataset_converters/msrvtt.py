@@ -17,7 +17,7 @@ from eaglenet_mm.datasets.official import convert_msrvtt
 
 def main() -> None:
     """Convert."""
-    parser = make_parser(__doc__, 'msrvtt')
+    parser = make_parser(__doc__, 'msrvtt', '.mp4')
     parser.add_argument(
         '--data',
         type=Path,
@@ -28,9 +28,6 @@ def main() -> None:
     )
     parser.add_argument(
         '--lists', type=Path, required=True, help='folder with the CSV files'
-    )
-    parser.add_argument(
-        '--video-suffix', default='.mp4', help='of the video files'
     )
     args = parser.parse_args()
     run_converter(
