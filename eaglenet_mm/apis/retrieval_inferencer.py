@@ -66,7 +66,7 @@ class RetrievalInferencer:
     Example:
         >>> inferencer = RetrievalInferencer('eaglenet_toy', untrained=True)
         >>> inferencer.encode_texts('a red ring moves left').embeds.shape
-        torch.Size([1, 64])
+        torch.Size([1, 96])
 
         With a trained model, ``inferencer.encode_videos('holidays')`` makes an
         index of a folder, and ``inferencer.search('a dog runs', k=3)`` gives

@@ -15,7 +15,7 @@ from typing import Any
 from mmengine.dataset import InfiniteSampler
 from torch.utils.data import DataLoader
 
-from .shared_records import all_datasets
+from eaglenet_mm.datasets.shared_records import all_datasets
 
 
 class DrawnIndex(int):

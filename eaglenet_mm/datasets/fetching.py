@@ -14,10 +14,10 @@ from mmengine.dataset import BaseDataset, ClassBalancedDataset, RepeatDataset
 from mmengine.logging import print_log
 from torch.utils.data import ConcatDataset
 
-from .shared_records import CurrentItems, LostVideos
+from eaglenet_mm.datasets.shared_records import CurrentItems, LostVideos
 
 if TYPE_CHECKING:
-    from .text_video_dataset import TextVideoDataset
+    from eaglenet_mm.datasets.text_video_dataset import TextVideoDataset
 
 #: What every item has before the pipeline; ``start`` and ``end`` are optional.
 ITEM_KEYS = (

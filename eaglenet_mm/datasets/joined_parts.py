@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .wrappers import RetrievalDatasetWrapper
+from eaglenet_mm.datasets.wrappers import RetrievalDatasetWrapper
 
 _STATED = ('dataset', 'split', 'protocol')
 

@@ -8,15 +8,14 @@ from typing import Any
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
+from eaglenet_mm.datasets.annotation import read_annotation, right_videos
+from eaglenet_mm.datasets.fetching import fetch
+from eaglenet_mm.datasets.frame_cache.reader import FrameCache
+from eaglenet_mm.datasets.shared_records import CurrentItems, LostVideos
+from eaglenet_mm.datasets.transforms.open_video import closed_on_error
+from eaglenet_mm.datasets.video_readers import VideoReadError
 from eaglenet_mm.registry import DATASETS, SCOPE, TRANSFORMS
 from eaglenet_mm.utils.near_match import near_match_hint
-
-from .annotation import read_annotation, right_videos
-from .fetching import fetch
-from .frame_cache.reader import FrameCache
-from .shared_records import CurrentItems, LostVideos
-from .transforms.open_video import closed_on_error
-from .video_readers import VideoReadError
 
 
 @DATASETS.register_module()
@@ -66,8 +65,8 @@ class TextVideoDataset(BaseDataset):
             ``data_root``, made by ``tools/cache_frames.py``. Frames are taken
             from it where they are what the pipeline would read, and decoded
             where not. Default: None: all are decoded.
-        max_refetch (int): Videos tried in the place of a lost one. Defaults
-            to 100.
+        max_refetch (int): Videos tried in the place of a lost one. Default:
+            100.
         **kwargs: Further arguments of MMEngine's ``BaseDataset``, such as
             ``metainfo``, ``indices``, ``serialize_data`` and ``lazy_init``.
 

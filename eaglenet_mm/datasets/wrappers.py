@@ -15,11 +15,10 @@ import numpy as np
 import torch
 from mmengine.logging import print_log
 
+from eaglenet_mm.datasets.draws import current_draw
+from eaglenet_mm.datasets.fetching import RearrangedItems, as_source, fetch
+from eaglenet_mm.datasets.shared_records import tell_epoch
 from eaglenet_mm.registry import DATASETS, SCOPE
-
-from .draws import current_draw
-from .fetching import RearrangedItems, as_source, fetch
-from .shared_records import tell_epoch
 
 
 class RetrievalDatasetWrapper(RearrangedItems):
@@ -57,6 +56,7 @@ class RetrievalDatasetWrapper(RearrangedItems):
             dataset = DATASETS.build({'_scope_': SCOPE, **dataset})
         self.dataset = dataset
         super().__init__(as_source(dataset, type(self).__name__))
+        self._numbers: Sequence[int] | np.ndarray | None = None
         self._is_numbered = False
         self.source.full_init()
         if self.needs_videos and not self.source.items_are_videos:

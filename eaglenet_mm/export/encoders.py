@@ -10,14 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eaglenet_mm.export.exported_file import ExportedFile, write_program
+from eaglenet_mm.export.program import Program
 from eaglenet_mm.models.data_preprocessor import (
     CLIP_MEAN,
     CLIP_STD,
     check_statistics,
 )
-
-from .exported_file import ExportedFile, write_program
-from .program import Program
 
 #: Share of the largest feature that onnxruntime may be off by default.
 TOLERANCE = 1e-4

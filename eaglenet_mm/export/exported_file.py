@@ -22,11 +22,16 @@ from mmengine.logging import print_log
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from eaglenet_mm.export.program import (
+    Parity,
+    Program,
+    check_parity,
+    flatten,
+    trace,
+)
 from eaglenet_mm.models.encoders.backbones import require_package
 from eaglenet_mm.utils.durable_file import replace_durably
 from eaglenet_mm.version import __version__
-
-from .program import Parity, Program, check_parity, flatten, trace
 
 EXTRA = 'eaglenet_mm[export]'
 #: Weights beyond this lie in a file of their own: an ONNX file ends at 2 GB,

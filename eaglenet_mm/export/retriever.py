@@ -10,18 +10,21 @@ from typing import Any
 
 import torch
 
-from eaglenet_mm.models.retrievers import TextVideoRetriever
-from eaglenet_mm.structures import TextFeatures, VideoFeatures
-from eaglenet_mm.version import __version__
-
-from .encoders import (
+from eaglenet_mm.export.encoders import (
     export_text_encoder,
     export_video_encoder,
     text_program,
     video_program,
 )
-from .exported_file import ExportedFile, staged
-from .scoring import export_scoring, export_scoring_onnx, refuse_head
+from eaglenet_mm.export.exported_file import ExportedFile, staged
+from eaglenet_mm.export.scoring import (
+    export_scoring,
+    export_scoring_onnx,
+    refuse_head,
+)
+from eaglenet_mm.models.retrievers import TextVideoRetriever
+from eaglenet_mm.structures import TextFeatures, VideoFeatures
+from eaglenet_mm.version import __version__
 
 #: What can be exported of a model.
 PARTS = ('text', 'video', 'scoring', 'scoring-onnx')

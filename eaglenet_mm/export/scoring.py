@@ -11,13 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from eaglenet_mm.export.encoders import TOLERANCE
+from eaglenet_mm.export.exported_file import (
+    ExportedFile,
+    staged,
+    write_program,
+)
+from eaglenet_mm.export.program import Program
 from eaglenet_mm.models.heads import BasePairHead
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from eaglenet_mm.structures.features import Features, FeaturesT
-
-from .encoders import TOLERANCE
-from .exported_file import ExportedFile, staged, write_program
-from .program import Program
 
 #: The same operations in the same order: what may differ is how they are cut
 #: among threads.

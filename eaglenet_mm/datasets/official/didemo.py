@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .reading import collect_captions, read_id_list, read_json
-from .splits import ConvertedSplit, SplitPlan, assemble_split
+from eaglenet_mm.datasets.official.reading import (
+    collect_captions,
+    read_id_list,
+    read_json,
+)
+from eaglenet_mm.datasets.official.splits import (
+    ConvertedSplit,
+    SplitPlan,
+    assemble_split,
+)
 
 PLANS = {
     'train': SplitPlan('train', 'didemo', 'train', 'paragraph', 8395),

@@ -5,8 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .reading import collect_captions, read_csv, read_json
-from .splits import ConvertedSplit, SplitPlan, assemble_split
+from eaglenet_mm.datasets.official.reading import (
+    collect_captions,
+    read_csv,
+    read_json,
+)
+from eaglenet_mm.datasets.official.splits import (
+    ConvertedSplit,
+    SplitPlan,
+    assemble_split,
+)
 
 _ON_TEST = (
     'there is no list to choose models on: they are chosen on the test list'

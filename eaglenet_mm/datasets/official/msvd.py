@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .reading import (
+from eaglenet_mm.datasets.official.reading import (
     captions_by_id,
     read_csv,
     read_json,
     read_plain_pickle,
     read_text,
 )
-from .splits import ConvertedSplit, SplitPlan, assemble_splits
+from eaglenet_mm.datasets.official.splits import (
+    ConvertedSplit,
+    SplitPlan,
+    assemble_splits,
+)
 
 PLANS = {
     'train': SplitPlan('train', 'msvd', 'train', 'all captions', 1200, 48774),

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eaglenet_mm.datasets.annotation import write_annotation
+from eaglenet_mm.datasets.official.reading import read_id_list
 from eaglenet_mm.utils.durable_file import write_text_durably
 from eaglenet_mm.utils.name_lists import name_some
-
-from .reading import read_id_list
 
 
 @dataclass(frozen=True)

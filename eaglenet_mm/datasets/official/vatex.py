@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .reading import captions_by_id, read_json
-from .splits import ConvertedSplit, SplitPlan, assemble_splits
+from eaglenet_mm.datasets.official.reading import captions_by_id, read_json
+from eaglenet_mm.datasets.official.splits import (
+    ConvertedSplit,
+    SplitPlan,
+    assemble_splits,
+)
 
 PLANS = {
     'train': SplitPlan('train', 'vatex', 'train', '1500/1500', 25991, 259910),

@@ -10,10 +10,9 @@ from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
 from mmengine.runner.runner import _SlicedDataset
 
+from eaglenet_mm.datasets.draws import DrawnIndex
+from eaglenet_mm.datasets.fetching import as_source
 from eaglenet_mm.registry import DATA_SAMPLERS
-
-from ..draws import DrawnIndex
-from ..fetching import as_source
 
 
 @DATA_SAMPLERS.register_module()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .content import MOTIONS, SHAPES, ToyCombination
+from eaglenet_mm.datasets.toy.content import MOTIONS, SHAPES, ToyCombination
 
 #: Frames a second of the files.
 VIDEO_FPS = 8

@@ -16,15 +16,14 @@ from mmengine.utils import track_parallel_progress, track_progress
 from numpy.typing import NDArray
 
 from eaglenet_mm.datasets.annotation import write_annotation
-
-from .content import (
+from eaglenet_mm.datasets.toy.content import (
     TOY_VERSION,
     ToyCombination,
     make_captions,
     order_blind_ceiling,
     split_combinations,
 )
-from .drawing import VIDEO_FPS, render_video
+from eaglenet_mm.datasets.toy.drawing import VIDEO_FPS, render_video
 
 #: Written last: a folder that has it was complete once.
 STAMP_NAME = 'stamp.json'
