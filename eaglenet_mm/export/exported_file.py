@@ -89,8 +89,8 @@ def write_program(
     save = _save_onnx if format == 'onnx' else _save_torch
     start = time.perf_counter()
     metadata = dict(eaglenet_mm_version=__version__, **metadata)
-    exported, program = trace(program)
     with staged(path.parent) as folder:
+        exported, program = trace(program)
         run = save(exported, program, folder / path.name, metadata)
         parity = run and check_parity(program, run, tolerance)
         files = sorted(folder.iterdir())
