@@ -1,7 +1,6 @@
 """Annotation, data sets, wrappers, readers and transforms."""
 
 from .annotation import check_annotation, read_annotation, write_annotation
-from .base_wrapper import RetrievalDatasetWrapper
 from .draws import current_draw, number_draws
 from .samplers import DistinctVideoBatchSampler
 from .text_video_dataset import TextVideoDataset
@@ -20,6 +19,7 @@ from .wrappers import (
     CaptionExpansion,
     ParagraphDataset,
     RandomCaption,
+    RetrievalDatasetWrapper,
     VideoSubset,
 )
 

@@ -9,20 +9,27 @@ from pathlib import Path
 from eaglenet_mm.datasets.official import ConvertedSplit, write_splits
 
 
-def make_parser(description: str, dataset: str) -> argparse.ArgumentParser:
+def make_parser(
+    description: str, dataset: str, video_suffix: str | None
+) -> argparse.ArgumentParser:
     """Make a parser with the options of every converter."""
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
-    add(
+    parser.add_argument(
         '--out',
         type=Path,
         default=Path('data') / dataset,
         help='folder to write; default: %(default)s',
     )
-    add(
+    parser.add_argument(
+        '--video-suffix',
+        default=video_suffix,
+        help='ending of the video files; default: '
+        f'{video_suffix or "their official names"}',
+    )
+    parser.add_argument(
         '--strict',
         action='store_true',
         help='exit with 1, and write nothing, unless every number is the '
@@ -35,8 +42,7 @@ def make_parser(description: str, dataset: str) -> argparse.ArgumentParser:
 def run_converter(
     args: argparse.Namespace, convert: Callable[[], list[ConvertedSplit]]
 ) -> None:
-    """Convert, write and report."""
-    name = f'{args.dataset}.py'
+    """Convert, write and report; what is wrong is said in one sentence."""
     try:
         splits = convert()
         differing = [x.report for x in splits if not x.report.as_published]
@@ -49,7 +55,7 @@ def run_converter(
             )
         lines = write_splits(args.out, splits)
     except (OSError, KeyError, TypeError, ValueError) as err:
-        raise SystemExit(f'{name}: {err}') from err
+        raise SystemExit(f'{args.dataset}.py: {err}') from err
     print('\n'.join(lines))
     written = sum(bool(split.records) for split in splits)
     print(f'Wrote {written} annotation files and a report to {args.out}.')

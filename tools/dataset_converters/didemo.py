@@ -17,15 +17,10 @@ from eaglenet_mm.datasets.official import convert_didemo
 
 def main() -> None:
     """Convert."""
-    parser = make_parser(__doc__, 'didemo')
+    parser = make_parser(__doc__, 'didemo', None)
     add = parser.add_argument
     add('--data', type=Path, required=True, help='folder with the JSON files')
     add('--lists', type=Path, help='folder with train_list.txt and so on')
-    add(
-        '--video-suffix',
-        help='of the video files if they were written again, for example '
-        '.mp4; default: files are named as officially',
-    )
     args = parser.parse_args()
     run_converter(
         args, lambda: convert_didemo(args.data, args.lists, args.video_suffix)

@@ -17,9 +17,8 @@ from eaglenet_mm.datasets.official import convert_msrvtt
 
 def main() -> None:
     """Convert."""
-    parser = make_parser(__doc__, 'msrvtt')
-    add = parser.add_argument
-    add(
+    parser = make_parser(__doc__, 'msrvtt', '.mp4')
+    parser.add_argument(
         '--data',
         type=Path,
         nargs='+',
@@ -27,8 +26,9 @@ def main() -> None:
         help='MSRVTT_data.json, or train_val_videodatainfo.json and '
         'test_videodatainfo.json',
     )
-    add('--lists', type=Path, required=True, help='folder with the CSV files')
-    add('--video-suffix', default='.mp4', help='of the video files')
+    parser.add_argument(
+        '--lists', type=Path, required=True, help='folder with the CSV files'
+    )
     args = parser.parse_args()
     run_converter(
         args, lambda: convert_msrvtt(args.data, args.lists, args.video_suffix)

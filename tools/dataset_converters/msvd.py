@@ -16,7 +16,7 @@ from eaglenet_mm.datasets.official import convert_msvd
 
 def main() -> None:
     """Convert."""
-    parser = make_parser(__doc__, 'msvd')
+    parser = make_parser(__doc__, 'msvd', '.avi')
     add = parser.add_argument
     add('--captions', type=Path, required=True, help='the file of captions')
     add(
@@ -26,14 +26,9 @@ def main() -> None:
         help='folder with train_list.txt, val_list.txt and test_list.txt',
     )
     add('--mapping', type=Path, help='youtube_mapping.txt; a table needs it')
-    add('--video-suffix', default='.avi', help='of the video files')
     args = parser.parse_args()
-    run_converter(
-        args,
-        lambda: convert_msvd(
-            args.captions, args.lists, args.mapping, args.video_suffix
-        ),
-    )
+    options = args.captions, args.lists, args.mapping, args.video_suffix
+    run_converter(args, lambda: convert_msvd(*options))
 
 
 if __name__ == '__main__':

@@ -17,7 +17,7 @@ from eaglenet_mm.datasets.official import convert_vatex
 
 def main() -> None:
     """Convert."""
-    parser = make_parser(__doc__, 'vatex')
+    parser = make_parser(__doc__, 'vatex', '.mp4')
     add = parser.add_argument
     add(
         '--captions',
@@ -33,14 +33,9 @@ def main() -> None:
         default='en',
         help='of the captions, where a file has both',
     )
-    add('--video-suffix', default='.mp4', help='of the video files')
     args = parser.parse_args()
-    run_converter(
-        args,
-        lambda: convert_vatex(
-            args.captions, args.lists, args.language, args.video_suffix
-        ),
-    )
+    options = args.captions, args.lists, args.language, args.video_suffix
+    run_converter(args, lambda: convert_vatex(*options))
 
 
 if __name__ == '__main__':

@@ -5,13 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .toy_combinations import (
-    BACKGROUNDS,
-    COLOURS,
-    REVERSED_MOTION,
-    SHAPES,
-    ToyCombination,
-)
+from eaglenet_mm.datasets.toy.content import MOTIONS, SHAPES, ToyCombination
 
 #: Frames a second of the files.
 VIDEO_FPS = 8
@@ -54,9 +48,9 @@ def render_video(
     """
     for value, known in (
         (combination.shape, SHAPES),
-        (combination.colour, COLOURS),
-        (combination.motion, REVERSED_MOTION),
-        (combination.background, BACKGROUNDS),
+        (combination.colour, _COLOURS),
+        (combination.motion, MOTIONS),
+        (combination.background, _BACKGROUNDS),
     ):
         if value not in known:
             raise ValueError(

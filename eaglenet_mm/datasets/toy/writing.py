@@ -15,15 +15,15 @@ import numpy as np
 from mmengine.utils import track_parallel_progress, track_progress
 from numpy.typing import NDArray
 
-from .annotation import write_annotation
-from .toy_captions import make_captions
-from .toy_combinations import (
+from eaglenet_mm.datasets.annotation import write_annotation
+from eaglenet_mm.datasets.toy.content import (
     TOY_VERSION,
     ToyCombination,
+    make_captions,
     order_blind_ceiling,
     split_combinations,
 )
-from .toy_shapes import VIDEO_FPS, render_video
+from eaglenet_mm.datasets.toy.drawing import VIDEO_FPS, render_video
 
 #: Written last: a folder that has it was complete once.
 STAMP_NAME = 'stamp.json'
@@ -61,14 +61,13 @@ def write_toy_dataset(
 
     Args:
         out (str or PathLike): The folder, for example ``data/toy``.
-        seed (int): Seed of split, videos and captions. Defaults to 0.
+        seed (int): Seed of split, videos and captions. Default: 0.
         renderings (int): Training videos of one combination; val and test
-            have one each, so that a caption fits one video only. Defaults
-            to 6.
-        num_captions (int): Captions of one video, 1 to 4. Defaults to 4.
+            have one each, so that a caption fits one video only. Default: 6.
+        num_captions (int): Captions of one video, 1 to 4. Default: 4.
         limit (int, optional): Combinations of a split that are made, for
-            tests. Defaults to None, all of them.
-        workers (int): Processes that draw videos. Defaults to 2.
+            tests. Default: None, all of them.
+        workers (int): Processes that draw videos. Default: 2.
 
     Returns:
         bool: True if the data were made, False if ``out`` held the data of
@@ -79,12 +78,9 @@ def write_toy_dataset(
         ValueError: If an option is out of its range.
         RuntimeError: If PyAV cannot write H.264.
     """
-    for name, value in (
-        ('renderings', renderings),
-        ('limit', limit if limit is not None else 1),
-        ('workers', workers),
-    ):
-        if value < 1:
+    least = dict(renderings=renderings, limit=limit, workers=workers)
+    for name, value in least.items():
+        if value is not None and value < 1:
             raise ValueError(
                 f"'{name}' must be at least 1, but got {value}. Leave it out "
                 'to get the default.'
@@ -106,7 +102,10 @@ def write_toy_dataset(
     (partial / 'videos').mkdir(parents=True)
     try:
         _fill(partial, options, workers)
-        _write_stamp(partial, options)
+        stamp = dict(options=options, files=_list_files(partial))
+        (partial / STAMP_NAME).write_text(
+            json.dumps(stamp, indent=1) + '\n', encoding='utf-8'
+        )
         _put_in_place(partial, out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -116,13 +115,7 @@ def write_toy_dataset(
 def is_complete(folder: Path, options: dict[str, Any]) -> bool:
     """Tell whether a folder holds the whole toy data of these options.
 
-    Args:
-        folder (Path): Folder of the data set.
-        options (dict): The options that the stamp must record.
-
-    Returns:
-        bool: True if the stamp records the same options and every file is
-        still there with its size, annotations with their content.
+    Every file must have its size, annotations their content.
     """
     try:
         stamp = json.loads((folder / STAMP_NAME).read_text(encoding='utf-8'))
@@ -134,17 +127,7 @@ def is_complete(folder: Path, options: dict[str, Any]) -> bool:
 
 
 def write_video(path: Path, frames: NDArray[np.uint8]) -> None:
-    """Write frames as an H.264 mp4 in which every frame is a key frame.
-
-    Args:
-        path (Path): The file.
-        frames (NDArray[np.uint8]): RGB, shape ``(N, H, W, 3)``, height and
-            width even.
-
-    Raises:
-        ValueError: If height or width is odd.
-        RuntimeError: If PyAV cannot write H.264.
-    """
+    """Write RGB frames (N, H, W, 3) as an H.264 mp4 of key frames alone."""
     import av
 
     height, width = frames.shape[1:3]
@@ -220,7 +203,7 @@ def _header(
 def _code_hash() -> str:
     """Change when the generator does, even without a new version."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob('toy_*.py')):
+    for path in sorted(Path(__file__).parent.glob('*.py')):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -256,13 +239,6 @@ def _list_files(folder: Path) -> dict[str, int | str]:
         content = (folder / f'{split}.json').read_bytes()
         files[f'{split}.json'] = hashlib.sha256(content).hexdigest()
     return files
-
-
-def _write_stamp(folder: Path, options: dict[str, Any]) -> None:
-    stamp = dict(options=options, files=_list_files(folder))
-    (folder / STAMP_NAME).write_text(
-        json.dumps(stamp, indent=1) + '\n', encoding='utf-8'
-    )
 
 
 def _refuse_foreign_folder(out: Path) -> None:

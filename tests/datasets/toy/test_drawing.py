@@ -1,13 +1,12 @@
 import numpy as np
 import pytest
 
-from eaglenet_mm.datasets.toy_combinations import (
-    REVERSED_MOTION,
-    SHAPES,
+from eaglenet_mm.datasets.toy import (
     ToyCombination,
+    render_video,
     split_combinations,
 )
-from eaglenet_mm.datasets.toy_shapes import render_video
+from eaglenet_mm.datasets.toy.content import REVERSED_MOTION, SHAPES
 
 
 def render(motion, seed=0, shape='square', colour='white', ground='grey'):
