@@ -94,6 +94,7 @@ setup(
         'decord>=0.6.0',
         'ftfy',
         'importlib_metadata',
+        'lmdb>=1.2',
         'mmaction2==1.2.0',
         'mmengine>=0.10.6,<0.11',
         'numpy',

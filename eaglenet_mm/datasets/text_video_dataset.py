@@ -13,7 +13,7 @@ from eaglenet_mm.utils.near_match import near_match_hint
 
 from .annotation import read_annotation, right_videos
 from .fetching import fetch
-from .frame_cache.reader import FrameCache
+from .frame_cache import FrameCache
 from .shared_records import CurrentItems, LostVideos
 from .transforms.open_video import closed_on_error
 from .video_readers import VideoReadError

@@ -28,7 +28,7 @@ from reporting import (
 from video_loading import make_clips
 
 from eaglenet_mm.datasets import TextVideoDataset, write_annotation
-from eaglenet_mm.datasets.frame_cache_building import build_frame_cache
+from eaglenet_mm.datasets.frame_cache import build_frame_cache
 from eaglenet_mm.models.data_preprocessor import RetrievalDataPreprocessor
 
 #: Package of each reader beside PyAV.

@@ -37,7 +37,7 @@ from reporting import (
 from resident_memory import status
 
 from eaglenet_mm.datasets import TextVideoDataset, write_annotation
-from eaglenet_mm.datasets.frame_cache_building import build_frame_cache
+from eaglenet_mm.datasets.frame_cache import build_frame_cache
 from eaglenet_mm.models.data_preprocessor import RetrievalDataPreprocessor
 
 

@@ -3,11 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from types import TracebackType
 
 import numpy as np
 
-from .timeline import Timeline
+from eaglenet_mm.datasets.video_readers.timeline import Timeline
 
 #: What becomes of a frame as it is read: number and picture in, picture out.
 EachFrame = Callable[[int, np.ndarray], np.ndarray]
@@ -52,12 +51,12 @@ class VideoReader(ABC):
 
     Args:
         source (str | bytes): Path of the file, or its content.
-        name (str): What messages call it. Defaults to the path, or to the
-            size of the content.
+        name (str): Name in messages. Default: the path, or the size of the
+            content.
 
     Attributes:
         source (str | bytes): As given.
-        path (str): What messages call it.
+        path (str): Name in messages.
         fps (Fraction): Mean frame rate in frames per second; 0 if the file
             does not say.
         num_frames (int): Frames that the file holds, as far as known before
@@ -76,11 +75,7 @@ class VideoReader(ABC):
 
     def __init__(self, source: str | bytes, *, name: str = '') -> None:
         self.source = source
-        self.path = name or (
-            source
-            if isinstance(source, str)
-            else f'<video of {len(source)} bytes in memory>'
-        )
+        self.path = name or name_of(source)
         self.fps = Fraction(0)
         self.num_frames = 0
         self.num_frames_reported = 0
@@ -140,7 +135,9 @@ class VideoReader(ABC):
         Raises:
             VideoReadError: As :meth:`get_batch`, before or between frames.
         """
-        for chunk in _chunks(indices):
+        ordered = sorted(set(indices))
+        for first in range(0, len(ordered), _CHUNK):
+            chunk = ordered[first : first + _CHUNK]
             self._step()
             yield from zip(chunk, self.get_batch(chunk), strict=True)
 
@@ -178,12 +175,7 @@ class VideoReader(ABC):
     def __enter__(self) -> 'VideoReader':
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _check_indices(self, indices: Sequence[int]) -> None:
@@ -210,27 +202,8 @@ class VideoReader(ABC):
         )
 
 
-def each_in_chunks(
-    reader: VideoReader, indices: Sequence[int], each: EachFrame
-) -> np.ndarray:
-    """Read a batch a few frames at a time, and keep what is made of them.
-
-    Args:
-        reader (VideoReader): Seeks to frames, at no great cost.
-        indices (Sequence[int]): See :meth:`VideoReader.get_batch`.
-        each (Callable): See :meth:`VideoReader.get_batch`.
-
-    Returns:
-        np.ndarray: What ``each`` gave, in the order of ``indices``.
-    """
-    kept = {
-        number: each(number, frame) for number, frame in reader.stream(indices)
-    }
-    return np.stack([kept[index] for index in indices])
-
-
-def _chunks(indices: Sequence[int]) -> Iterator[list[int]]:
-    """Cut ascending numbers, each once, into what is read in one go."""
-    ordered = sorted(set(indices))
-    for first in range(0, len(ordered), _CHUNK):
-        yield ordered[first : first + _CHUNK]
+def name_of(source: str | bytes) -> str:
+    """Name a video in messages."""
+    if isinstance(source, str):
+        return source
+    return f'<video of {len(source)} bytes in memory>'

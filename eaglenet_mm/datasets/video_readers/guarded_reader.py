@@ -1,16 +1,26 @@
 """What stands between a reader and everybody who reads with it."""
 
+import queue
+import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
-from .base import EachFrame, VideoReader, VideoReadError
-from .time_limit import LimitedCalls
-from .timeline import Timeline
+from eaglenet_mm.datasets.video_readers.base import (
+    EachFrame,
+    VideoReader,
+    VideoReadError,
+    VideoTimeoutError,
+)
+from eaglenet_mm.datasets.video_readers.timeline import Timeline
 
 Result = TypeVar('Result')
+
+# How often a call is looked at before it is given up.
+_LOOKS = 8
 
 
 class _OfReader:
@@ -52,8 +62,8 @@ class GuardedReader(VideoReader):
     Args:
         reader_class (type[VideoReader]): The reader.
         source (str | bytes): Path of the file, or its content.
-        name (str): What messages call it.
-        backend (str): What messages call the reader.
+        name (str): Name in messages.
+        backend (str): Name of the reader in messages.
         time_limit (float): Seconds that opening or reading may stand still;
             0 for no limit. Defaults to 0.
         **options: Of the reader.
@@ -90,8 +100,8 @@ class GuardedReader(VideoReader):
         self.backend = backend
         # there before it is open: its progress is looked at meanwhile
         reader = self.reader = reader_class.__new__(reader_class)
-        self._label = name
-        self._calls = LimitedCalls(
+        self._name = name
+        self._calls = _LimitedCalls(
             time_limit,
             name,
             progress=lambda: getattr(reader, 'progress', 0),
@@ -111,7 +121,7 @@ class GuardedReader(VideoReader):
 
     @property
     def timeline(self) -> Timeline:
-        """Timeline: When frames are shown; see :class:`VideoReader`."""
+        """Timeline: See :class:`VideoReader`."""
         return self._call(lambda: self.reader.timeline)
 
     @property
@@ -183,7 +193,7 @@ class GuardedReader(VideoReader):
             raise
         except Exception as err:
             raise VideoReadError(
-                f"{self._label}: reading it with backend '{self.backend}' "
+                f"{self._name}: reading it with backend '{self.backend}' "
                 f'failed ({type(err).__name__}: {str(err).strip()[:200]}). '
                 'Copy or encode the file again, or leave the video out.'
             ) from err
@@ -201,3 +211,96 @@ def reading_progress() -> tuple[int, int]:
     """
     reader = _opened_last and _opened_last()
     return id(reader), getattr(reader, 'progress', 0)
+
+
+class _LimitedCalls:
+    """Calls in a thread of its own, waited for while they get on.
+
+    A decoder that hangs cannot be interrupted: its thread is left behind, and
+    ends with the process at the latest. One thread serves all calls, since
+    starting one takes longer than decoding a small frame. ``gave_up`` says
+    that it may still be busy; no other call is made then.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        path: str,
+        progress: Callable[[], int],
+        give_up: Callable[[], Any],
+    ) -> None:
+        self.seconds = seconds
+        self.path = path
+        self.progress = progress
+        self.give_up = give_up
+        self.gave_up = False
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, function: Callable[[], Result]) -> Result:
+        """Make a call; VideoTimeoutError if ``progress`` stands still."""
+        if self.gave_up:
+            raise VideoTimeoutError(f'{self.path}: reading was given up.')
+        if not self.seconds or threading.current_thread() is self._thread:
+            return function()
+        answer: queue.SimpleQueue = queue.SimpleQueue()
+        if self._thread is None:
+            self._begin_thread()
+        self._calls.put((function, answer))
+        try:
+            result, error = self._wait(answer)
+        except BaseException:
+            self.gave_up = True
+            self.give_up()
+            raise
+        if error is not None:
+            raise error
+        return result
+
+    def end(self) -> None:
+        """End the thread, until the next call."""
+        if self._thread is not None:
+            self._end()
+            self._thread = None
+
+    def _begin_thread(self) -> None:
+        self._calls: queue.SimpleQueue = queue.SimpleQueue()
+        # also ends the thread of a reader that nobody closes
+        self._end = weakref.finalize(self, self._calls.put, None)
+        self._thread = threading.Thread(
+            target=_serve,
+            args=(self._calls,),
+            daemon=True,
+            name='video reader',
+        )
+        self._thread.start()
+
+    def _wait(self, answer: queue.SimpleQueue) -> tuple[Any, Any]:
+        """Wait for the answer while ``progress`` moves."""
+        seen, moved = self.progress(), time.monotonic()
+        while True:
+            try:
+                return answer.get(timeout=self.seconds / _LOOKS)
+            except queue.Empty:
+                pass
+            now = self.progress()
+            if now != seen:
+                seen, moved = now, time.monotonic()
+            elif time.monotonic() - moved >= self.seconds:
+                raise VideoTimeoutError(
+                    f'{self.path}: the decoder stood still for '
+                    f'{self.seconds:g} seconds. Copy or encode the file '
+                    "again, leave the video out, or raise 'time_limit' of "
+                    'OpenVideo.'
+                )
+
+
+def _serve(calls: queue.SimpleQueue) -> None:
+    """Answer calls until there is None."""
+    while (call := calls.get()) is not None:
+        function, answer = call
+        try:
+            answer.put((function(), None))
+        except BaseException as err:  # noqa: BLE001 - raised where it waits
+            answer.put((None, err))
+        # what is kept here would never be freed
+        del call, function, answer
