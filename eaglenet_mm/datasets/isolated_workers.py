@@ -23,13 +23,10 @@ _LOOKS = 8
 class Outcome:
     """What became of one task.
 
-    Args:
-        index (int): Number of the task.
-        kind (str): ``'part'`` (of a task that goes on), ``'done'``,
-            ``'hang'`` (stood still) or ``'crash'`` (its process died).
-        value (Any): What the function yielded, for ``'part'``, or returned,
-            for ``'done'``.
-        detail (str): Time limit or exit code in words, for the others.
+    ``kind`` is ``'part'`` (of a task that goes on), ``'done'``, ``'hang'``
+    (stood still) or ``'crash'`` (its process died); ``value`` is what the
+    function yielded or returned; ``detail`` says a time limit or an exit code
+    in words.
     """
 
     index: int

@@ -13,7 +13,6 @@ from eaglenet_mm.utils.near_match import near_match_hint
 
 from .annotation import read_annotation, right_videos
 from .fetching import fetch
-from .frame_cache import FrameCache
 from .shared_records import CurrentItems, LostVideos
 from .transforms.open_video import closed_on_error
 from .video_readers import VideoReadError
@@ -136,15 +135,15 @@ class TextVideoDataset(BaseDataset):
             max_refetch=max_refetch,
             **kwargs,
         )
-        self.frame_cache = (
-            None
-            if frame_cache is None
-            else FrameCache(
+        self.frame_cache: Any = None
+        if frame_cache is not None:
+            from .frame_cache import FrameCache
+
+            self.frame_cache = FrameCache(
                 osp.join(data_root, frame_cache),
                 self.pipeline.transforms,
                 data_root=data_root,
             )
-        )
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the annotation file into items.

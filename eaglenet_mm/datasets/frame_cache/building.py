@@ -6,7 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import lmdb
 
 from eaglenet_mm.datasets.frame_cache.frame_cache import (
     FrameCacheWriter,
@@ -17,15 +19,13 @@ from eaglenet_mm.datasets.frame_cache.frame_cache import (
 )
 from eaglenet_mm.datasets.isolated_workers import run_isolated
 from eaglenet_mm.datasets.shared_records import identify
+from eaglenet_mm.datasets.text_video_dataset import TextVideoDataset
 from eaglenet_mm.datasets.transforms.open_video import closed_on_error
 from eaglenet_mm.datasets.video_readers import (
     VideoReadError,
     reading_progress,
 )
 from eaglenet_mm.utils.progress import Progress
-
-if TYPE_CHECKING:  # it imports the cache
-    from eaglenet_mm.datasets.text_video_dataset import TextVideoDataset
 
 
 @dataclass
@@ -127,7 +127,7 @@ def _to_decode(
     for key, item in list(items.items()):
         try:
             found = writer.read(key)
-        except (ValueError, OSError):
+        except (ValueError, OSError, lmdb.Error):
             renewed.add(key)
             continue
         if found is None:

@@ -17,12 +17,14 @@ import logging
 import os
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import lmdb
 import numpy as np
 from mmengine.logging import print_log
 
@@ -55,12 +57,6 @@ class CacheEntry:
         size (int): Bytes of the video file.
         changed (int): Time of its last change in nanoseconds.
         digest (str): BLAKE2b of its content.
-
-    Example:
-        >>> facts = dict(frame_indices=[0], fps='25', num_frames_reported=1)
-        >>> file = dict(size=9, changed=0, digest='')
-        >>> CacheEntry('["a.mp4"]', [1, 2, 2, 3], **facts, **file).fps
-        '25'
     """
 
     key: str
@@ -78,12 +74,8 @@ class CacheEntry:
         """Whether the frames were made of this file as it is now.
 
         Where the time of change differs alone, as in a copy, the content
-        decides.
-
-        Args:
-            path (str): Video file; where it is gone, nothing can differ.
-            known (dict, optional): Size and time of files whose content was
-                compared, by key; filled here. Default: None.
+        decides; ``known`` remembers such copies by key. Where the file is
+        gone, nothing can differ.
         """
         known = {} if known is None else known
         try:
@@ -123,11 +115,6 @@ class FrameCache:
     Raises:
         FileNotFoundError: If there is no cache, or none of this pipeline.
         ValueError: If the pipeline does not begin with decoding frames.
-
-    Example:
-        >>> FrameCache('data/none', [])  # doctest: +IGNORE_EXCEPTION_DETAIL
-        Traceback (most recent call last):
-        ValueError: Caching frames needs a pipeline that begins with OpenVideo
     """
 
     def __init__(
@@ -149,9 +136,6 @@ class FrameCache:
     def fill(self, item: dict[str, Any]) -> dict[str, Any] | None:
         """Give an item what the cached transforms would.
 
-        Args:
-            item (dict): Item of the data set, before the pipeline.
-
         Returns:
             dict: With ``frames`` (RGB, uint8, shape ``(n, h, w, 3)``),
             ``frame_indices``, ``num_frames_found``, ``fps`` and
@@ -160,7 +144,7 @@ class FrameCache:
         """
         try:
             found = self.read(item_key(item, self.data_root))
-        except (ValueError, OSError) as err:
+        except (ValueError, OSError, lmdb.Error) as err:
             self._report(item, f'the frames are damaged ({err})')
             return None
         if found is None:
@@ -179,34 +163,22 @@ class FrameCache:
         }
 
     def read(self, key: str) -> tuple[CacheEntry, np.ndarray] | None:
-        """Read an item; None if it is not there.
-
-        Args:
-            key (str): Key of :class:`CacheEntry`.
-
-        Returns:
-            tuple[CacheEntry, np.ndarray]: Facts, and frames, RGB, uint8,
-            shape ``(n, h, w, 3)``, a copy.
+        """Read facts and frames (a copy) by key; None if they are not there.
 
         Raises:
-            OSError: If the database cannot be opened.
+            lmdb.Error: If the database cannot be opened.
             ValueError: If what it holds is damaged.
         """
-        import lmdb
-
-        try:
-            # open for one reading: an open one may not cross a fork, and
-            # would not notice a file that is replaced or cut off
-            with lmdb.open(
-                str(self.folder / _FRAMES),
-                subdir=False,
-                readonly=True,
-                create=False,
-                lock=False,
-            ) as database:
-                return _read(database, key)
-        except lmdb.Error as err:
-            raise OSError(str(err)) from err
+        # open for one reading: an open one may not cross a fork, and would
+        # not notice a file that is replaced or cut off
+        with lmdb.open(
+            str(self.folder / _FRAMES),
+            subdir=False,
+            readonly=True,
+            create=False,
+            lock=False,
+        ) as database:
+            return _read(database, key)
 
     def _report(self, item: dict[str, Any], reason: str) -> None:
         """Log a video once that is decoded although it is in the cache."""
@@ -246,89 +218,72 @@ class FrameCacheWriter:
     """
 
     def __init__(self, root: str | Path, recipe: Sequence[str]) -> None:
-        import lmdb
-
         self.folder = cache_folder(root, recipe)
         try:
             self._lock = take_lock(self.folder / _LOCK)
         except FolderInUseError as err:
             raise RuntimeError(
-                f'{self.folder}: expected nobody else to write to this frame '
-                f'cache, but {err.writer} does: another process is writing. '
-                'Wait until it has finished.'
+                f'{self.folder}: another process is writing to this frame '
+                f'cache ({err.writer}). Wait until it has finished.'
             ) from err
+        self._transaction: Any = None
+        self._begun, self._bytes = 0.0, 0
         try:
             content = dict(format=_FORMAT, transforms=list(recipe))
             write_text_durably(
                 self.folder / _RECIPE, json.dumps(content, indent=1)
             )
-            self._database = self._open()
-            self._transaction: Any = None
-            self._begun, self._bytes = 0.0, 0
-        except BaseException as err:
+            with _writing(self.folder):
+                self._database = self._open()
+        except BaseException:
             self._lock.close()
-            if isinstance(err, lmdb.Error):
-                raise _cannot_write(self.folder, err) from err
             raise
 
     def _open(self) -> Any:
         """Open the database, a new one in the place of one past use."""
-        import lmdb
-
         path = self.folder / _FRAMES
-        options = dict(subdir=False, map_size=_MAP_SIZE, metasync=False)
-        try:
-            # no locks of LMDB: ours tells who writes
-            database = lmdb.open(str(path), lock=False, **options)
+        # no locks of LMDB: ours tells who writes
+        options = dict(
+            subdir=False, map_size=_MAP_SIZE, metasync=False, lock=False
+        )
+        # of a file without its first page, as a full disk may leave it
+        with suppress(lmdb.InvalidError):
+            database = lmdb.open(str(path), **options)
             if not _is_cut_off(database):
                 return database
             database.close()
-        except lmdb.InvalidError:  # a full disk left a part of its first page
-            pass
         path.unlink()
-        return lmdb.open(str(path), lock=False, **options)
+        return lmdb.open(str(path), **options)
 
     def read(self, key: str) -> tuple[CacheEntry, np.ndarray] | None:
         """Read an item; see :meth:`FrameCache.read`."""
-        import lmdb
-
         self._commit()
-        try:
-            return _read(self._database, key)
-        except lmdb.Error as err:
-            raise OSError(str(err)) from err
+        return _read(self._database, key)
 
     def add(
         self, key: str, frames: np.ndarray, about: dict[str, Any]
     ) -> CacheEntry:
-        """Write the frames of an item.
+        """Write the frames of an item, in the place of earlier ones.
 
         Args:
-            key (str): Name of the item; an earlier one is superseded.
+            key (str): Name of the item.
             frames (np.ndarray): RGB, uint8, shape ``(n, h, w, 3)``.
             about (dict): The other values of :class:`CacheEntry`.
 
-        Returns:
-            CacheEntry: What was added.
-
         Raises:
             OSError: If it cannot be written, as on a full disk; what was
-                there before stays valid.
+                committed before stays valid.
         """
-        import lmdb
-
         frames = np.ascontiguousarray(frames)
         entry = CacheEntry(key=key, shape=list(frames.shape), **about)
         text = json.dumps(asdict(entry)).encode()
         body = b''.join([len(text).to_bytes(4, 'little'), text, frames.data])
-        try:
+        with _writing(self.folder):
             if self._transaction is None:
                 self._transaction = self._database.begin(write=True)
                 self._begun, self._bytes = time.monotonic(), 0
             checksum = zlib.crc32(body).to_bytes(4, 'little')
             self._transaction.put(_digest(key), checksum + body)
-        except lmdb.Error as err:
-            raise _cannot_write(self.folder, err) from err
         self._bytes += len(body)
         if (
             self._bytes >= _COMMIT_BYTES
@@ -339,21 +294,13 @@ class FrameCacheWriter:
 
     def _commit(self) -> None:
         """Make what was added valid."""
-        import lmdb
-
         transaction, self._transaction = self._transaction, None
         if transaction is not None:
-            try:
+            with _writing(self.folder):
                 transaction.commit()
-            except lmdb.Error as err:
-                raise _cannot_write(self.folder, err) from err
 
     def close(self) -> None:
-        """Bring all to the disk and let others write.
-
-        Raises:
-            OSError: As :meth:`add`.
-        """
+        """Bring all to the disk and let others write; OSError as in add()."""
         try:
             self._commit()
             self._database.sync(True)
@@ -400,12 +347,17 @@ def _digest(key: str) -> bytes:
     return hashlib.blake2b(key.encode(), digest_size=16).digest()
 
 
-def _cannot_write(folder: Path, err: Exception) -> OSError:
-    return OSError(
-        f'{folder}: expected to write frames, but got: {err}. Free some space '
-        'on the disk, or correct the rights of the folder, and start again; '
-        'what was written before stays.'
-    )
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turn errors of LMDB into errors of the system."""
+    try:
+        yield
+    except lmdb.Error as err:
+        raise OSError(
+            f'{folder}: expected to write frames, but got: {err}. Free some '
+            'space on the disk, or correct the rights of the folder, and '
+            'start again; what was committed before stays.'
+        ) from err
 
 
 def item_key(item: dict[str, Any], data_root: str) -> str:

@@ -82,11 +82,11 @@ def compress_video(
         source (str or PathLike): Any video that FFmpeg reads.
         target (str or PathLike): File to write, whatever its ending; complete
             or not at all. Missing folders are made.
-        fps (float or Fraction): Frames a second, at most 240. Defaults to 3.
+        fps (float or Fraction): Frames a second, at most 240. Default: 3.
         short_side (int): Pixels of the shorter side, even. A smaller video
             keeps its size. Both sides are rounded down to even numbers.
-            Defaults to 224.
-        crf (int): Quality of libx264, from 0 (no loss) to 51. Defaults to 23.
+            Default: 224.
+        crf (int): Quality of libx264, from 0 (no loss) to 51. Default: 23.
 
     Returns:
         int: Number of frames of the copy.
@@ -129,10 +129,10 @@ def compress_folder(
         source (str or PathLike): Folder of videos.
         target (str or PathLike): Folder of copies: absent, empty or of an
             earlier call with the same options.
-        fps (float or Fraction): See :func:`compress_video`. Defaults to 3.
-        short_side (int): See :func:`compress_video`. Defaults to 224.
-        crf (int): See :func:`compress_video`. Defaults to 23.
-        workers (int): Processes, each with one thread. Defaults to 2.
+        fps (float or Fraction): See :func:`compress_video`. Default: 3.
+        short_side (int): See :func:`compress_video`. Default: 224.
+        crf (int): See :func:`compress_video`. Default: 23.
+        workers (int): Processes, each with one thread. Default: 2.
 
     Returns:
         CompressionReport: A file that fails does not end the run.

@@ -80,19 +80,9 @@ def check_pyav() -> None:
 
 
 def encode_copy(source: str, settings: CopySettings) -> tuple[int, bytes]:
-    """Make a small copy of a video, one picture in memory at a time.
+    """Make an mp4 of H.264, one picture in memory at a time.
 
-    Args:
-        source (str): Path of the video.
-        settings (CopySettings): Rate, size and quality.
-
-    Returns:
-        tuple[int, bytes]: Number of frames, and an mp4 file of H.264, yuv420p,
-        without sound.
-
-    Raises:
-        VideoReadError: If the source is no video, or not all of it can be
-            decoded.
+    Returns the number of frames and the content of the file.
     """
     import av
 

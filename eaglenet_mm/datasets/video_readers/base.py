@@ -22,16 +22,15 @@ class VideoReadError(RuntimeError):
 class VideoEndError(VideoReadError):
     """A video ended before a frame that was asked for.
 
-    The reader that raises it has already lowered its ``num_frames`` to what
-    the file delivers, so the caller can sample again.
+    The reader has lowered its ``num_frames`` to what the file delivers: the
+    caller can sample again.
     """
 
 
 class VideoTimelineError(VideoReadError):
     """Frames of a video are shown at other times than its packets say.
 
-    The reader that raises it has already put its ``timeline`` right, so the
-    caller can sample again.
+    The reader has put its ``timeline`` right: the caller can sample again.
     """
 
 
@@ -67,7 +66,7 @@ class VideoReader(ABC):
             picture as it is delivered; known once a frame was read.
         follows_release (bool): Turn pictures as the authors' release does,
             by quarter turns alone, instead of by the whole display matrix.
-            Defaults to False.
+            Default: False.
         time_note (str): What is odd about the length of the video, known once
             its ``timeline`` is; empty for nothing.
         progress (int): Packets and frames handled so far, for who waits.
@@ -87,11 +86,7 @@ class VideoReader(ABC):
 
     @property
     def timeline(self) -> Timeline:
-        """Timeline: When frames are shown.
-
-        A reader that decodes in order compares it with what it decodes. This
-        one goes by the mean rate.
-        """
+        """Timeline: Display times, here by the mean rate alone."""
         return Timeline.at_rate(self.fps, self.num_frames)
 
     @abstractmethod
@@ -106,7 +101,7 @@ class VideoReader(ABC):
             each (Callable, optional): Called with number and picture of each
                 frame that is read, gives the one to keep, so that whole
                 pictures are never all in memory. Where a reader has doubts
-                and begins anew, a frame may come twice. Defaults to None.
+                and begins anew, a frame may come twice. Default: None.
 
         Returns:
             np.ndarray: RGB, turned as the file asks, uint8, shape
@@ -122,11 +117,7 @@ class VideoReader(ABC):
     def stream(
         self, indices: Sequence[int]
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Decode frames by the clock, in one pass.
-
-        Args:
-            indices (Sequence[int]): Numbers of frames of :attr:`timeline`, in
-                any order.
+        """Decode frames of :attr:`timeline`, in one pass.
 
         Yields:
             tuple[int, np.ndarray]: Number and picture, ``(h, w, 3)``, of each
@@ -142,15 +133,10 @@ class VideoReader(ABC):
             yield from zip(chunk, self.get_batch(chunk), strict=True)
 
     def frame_times(self, indices: Sequence[int]) -> list[float]:
-        """Say when frames are shown.
+        """Return the seconds at which frames are shown.
 
-        Args:
-            indices (Sequence[int]): Numbers of frames.
-
-        Returns:
-            list[float]: Seconds by the clock of :attr:`timeline`; by the mean
-            rate where the reader does not know better, and 0 where there is
-            none.
+        By the clock of :attr:`timeline`; by the mean rate where the reader
+        does not know better, and 0 where there is none.
         """
         timeline = self.timeline if self.fps else None
         if timeline is not None and max(indices) < len(timeline):

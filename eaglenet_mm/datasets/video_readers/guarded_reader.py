@@ -65,7 +65,7 @@ class GuardedReader(VideoReader):
         name (str): Name in messages.
         backend (str): Name of the reader in messages.
         time_limit (float): Seconds that opening or reading may stand still;
-            0 for no limit. Defaults to 0.
+            0 for no limit. Default: 0.
         **options: Of the reader.
 
     Attributes:
@@ -134,9 +134,7 @@ class GuardedReader(VideoReader):
     ) -> np.ndarray:
         """Decode frames; see :meth:`VideoReader.get_batch`.
 
-        Raises:
-            VideoTimeoutError: If the decoder stands still.
-            Exception: What ``each`` raises, as it is: no fault of the file.
+        What ``each`` raises comes as it is: that is no fault of the file.
         """
         self._check_indices(indices)
         if each is None:
@@ -153,11 +151,7 @@ class GuardedReader(VideoReader):
     def stream(
         self, indices: Sequence[int]
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Decode frames in one pass; see :meth:`VideoReader.stream`.
-
-        Raises:
-            VideoTimeoutError: If the decoder stands still.
-        """
+        """Decode frames in one pass; see :meth:`VideoReader.stream`."""
         self._check_indices(indices)
         frames: Any = self._call(lambda: self.reader.stream(indices))
         try:
@@ -203,11 +197,9 @@ _opened_last: weakref.ref[VideoReader] | None = None
 
 
 def reading_progress() -> tuple[int, int]:
-    """Tell one state of the reading in this process from the next.
+    """Return which reader this process opened last, and its ``progress``.
 
-    Returns:
-        tuple[int, int]: Which reader was opened last, and its ``progress``:
-        they change while decoding gets on.
+    They change while decoding gets on.
     """
     reader = _opened_last and _opened_last()
     return id(reader), getattr(reader, 'progress', 0)

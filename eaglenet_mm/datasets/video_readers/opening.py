@@ -46,11 +46,11 @@ def open_video(
     Args:
         source (str | bytes): Path of the file, or its content.
         backend (str): ``'auto'``, ``'decord'``, ``'pyav'``, ``'opencv'`` or
-            ``'torchcodec'``. Defaults to 'auto'.
+            ``'torchcodec'``. Default: 'auto'.
         num_threads (int): Threads of the decoder (not for OpenCV), 0 for all
-            cores. Defaults to 1.
+            cores. Default: 1.
         time_limit (float): Seconds that opening or reading may stand still.
-            Defaults to 0, no limit.
+            Default: 0, no limit.
         name (str): What messages call a video that is given by its content.
 
     Returns:
@@ -81,11 +81,7 @@ def open_video(
 
 
 def check_backend(backend: str) -> None:
-    """Refuse a backend that does not exist.
-
-    Raises:
-        ValueError: If ``backend`` is none of :data:`BACKENDS`.
-    """
+    """Refuse a backend that is none of :data:`BACKENDS`."""
     if backend not in BACKENDS:
         raise ValueError(
             f'Video backend must be one of {list(BACKENDS)}, but got '

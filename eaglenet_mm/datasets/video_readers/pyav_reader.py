@@ -112,11 +112,7 @@ class PyAVReader(VideoReader):
         return self._timeline
 
     def measure(self) -> None:
-        """Make the timeline certain; decodes all where packets do not tell.
-
-        Raises:
-            VideoReadError: If decoding fails before the end.
-        """
+        """Make the timeline certain; decodes all where packets do not tell."""
         if not self.packets().is_trusted:
             self._decoded = []
             self._measure(

@@ -77,15 +77,10 @@ class Timeline:
         return float(self.ticks[index] * self.time_base)
 
     def shown_at(self, seconds: Fraction | float) -> int | None:
-        """Say which frame is on display.
+        """Return the number of the frame on display; None before the first.
 
-        Args:
-            seconds (Fraction | float): When. Half a tick, at most half a
-                millisecond, is granted to the rounding of stored times.
-
-        Returns:
-            int | None: Number of the frame; None before the first one. Behind
-            the end it is the last one.
+        Half a tick, at most half a millisecond, is granted to the rounding of
+        stored times. Behind the end it is the last frame.
         """
         slack = min(self.time_base / 2, _MOST_ROUNDING)
         tick = (Fraction(seconds) + slack) / self.time_base
