@@ -20,6 +20,7 @@ from eaglenet_mm.datasets.video_compression import (
     copies,
 )
 from eaglenet_mm.datasets.video_readers import VideoReadError, open_video
+from tests.datasets.video_readers.backends import few
 
 STAMP = copies.STAMP_NAME
 # FFmpeg's filter that writes a turn into an H.264 stream
@@ -183,7 +184,7 @@ def test_slow_and_short_videos(tmp_path, write_clip, frame_numbers):
 
 
 @pytest.mark.parametrize('mirror', [1, -1])
-@pytest.mark.parametrize('turns', [0, 1, 2, 3])
+@pytest.mark.parametrize('turns', few([1, 0, 2, 3], 1))
 def test_orientation(tmp_path, set_matrix, turns, mirror):
     path = tmp_path / 'a.mp4'
     write_images(path, [four_levels()] * 3)
@@ -633,8 +634,9 @@ def test_resumes_after_a_kill(tmp_path, videos, write_clip, repository):
     write_images(videos / 'slow.mp4', images, [0, 3_500_000])
     script = textwrap.dedent("""
         import sys
-                compression_stamp._SECONDS_BETWEEN_SAVES = 0
-        video_compression.compress_folder(*sys.argv[1:], fps=200)
+        from eaglenet_mm.datasets.video_compression import copies
+        copies._SECONDS_BETWEEN_SAVES = 0
+        copies.compress_folder(*sys.argv[1:], fps=200)
     """)
     run = subprocess.Popen(
         [sys.executable, '-c', script, str(videos), str(target)],

@@ -23,32 +23,12 @@ Result = TypeVar('Result')
 _LOOKS = 8
 
 
-class _OfReader:
-    """An attribute that is the reader's."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, guard: Any, owner: type) -> Any:
-        return self if guard is None else getattr(guard.reader, self._name)
-
-    def __set__(self, guard: Any, value: Any) -> None:
-        setattr(guard.reader, self._name, value)
-
-
-class _WatchedEach:
-    """What is done with frames, and the error that it raised."""
-
-    def __init__(self, each: EachFrame) -> None:
-        self._each = each
-        self.error: Exception | None = None
-
-    def __call__(self, number: int, frame: np.ndarray) -> np.ndarray:
-        try:
-            return self._each(number, frame)
-        except Exception as err:
-            self.error = err
-            raise
+def _of_reader(name: str) -> Any:
+    """Make an attribute that is the reader's."""
+    return property(
+        lambda guard: getattr(guard.reader, name),
+        lambda guard, value: setattr(guard.reader, name, value),
+    )
 
 
 class GuardedReader(VideoReader):
@@ -60,9 +40,9 @@ class GuardedReader(VideoReader):
     one that takes long and gets on is waited for.
 
     Args:
-        reader_class (type[VideoReader]): The reader.
+        reader_class (type[VideoReader]): Class of the reader.
         source (str | bytes): Path of the file, or its content.
-        name (str): Name in messages.
+        name (str): Name of the video in messages.
         backend (str): Name of the reader in messages.
         time_limit (float): Seconds that opening or reading may stand still;
             0 for no limit. Default: 0.
@@ -77,15 +57,15 @@ class GuardedReader(VideoReader):
         VideoReadError: If the file cannot be opened as a video.
     """
 
-    source: Any = _OfReader()
-    path: Any = _OfReader()
-    fps: Any = _OfReader()
-    num_frames: Any = _OfReader()
-    num_frames_reported: Any = _OfReader()
-    pixel_aspect: Any = _OfReader()
-    follows_release: Any = _OfReader()
-    time_note: Any = _OfReader()
-    progress: Any = _OfReader()
+    source = _of_reader('source')
+    path = _of_reader('path')
+    fps = _of_reader('fps')
+    num_frames = _of_reader('num_frames')
+    num_frames_reported = _of_reader('num_frames_reported')
+    pixel_aspect = _of_reader('pixel_aspect')
+    follows_release = _of_reader('follows_release')
+    time_note = _of_reader('time_note')
+    progress = _of_reader('progress')
 
     def __init__(
         self,
@@ -139,14 +119,21 @@ class GuardedReader(VideoReader):
         self._check_indices(indices)
         if each is None:
             return self._call(lambda: self.reader.get_batch(indices))
-        watched = _WatchedEach(each)
+        failures: list[Exception] = []
+
+        def watched(number: int, frame: np.ndarray) -> np.ndarray:
+            try:
+                return each(number, frame)
+            except Exception as err:
+                failures.append(err)
+                raise
+
         try:
             return self._call(lambda: self.reader.get_batch(indices, watched))
         except Exception:
-            error = watched.error
-            if error is None:
+            if not failures:
                 raise
-        raise error
+        raise failures[-1]
 
     def stream(
         self, indices: Sequence[int]

@@ -112,7 +112,7 @@ def test_items_are_the_same(
     np.testing.assert_array_equal(again, before)
 
 
-@pytest.mark.parametrize('context', ['fork', 'spawn'])
+@pytest.mark.parametrize('context', few(['fork', 'spawn'], 1))
 def test_in_workers(
     make_set: Callable[..., TextVideoDataset], cached: Path, context: str
 ) -> None:
@@ -272,7 +272,7 @@ def test_damaged_frames_are_decoded_anew(
     assert len(logged) == 1
 
 
-@pytest.mark.parametrize('loss', ['page', 'half', 'all', 'file'])
+@pytest.mark.parametrize('loss', few(['page', 'file', 'half', 'all']))
 def test_lost_frames_are_decoded_anew(
     make_set: Callable[..., TextVideoDataset],
     cached: Path,
@@ -402,6 +402,7 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from eaglenet_mm.datasets import TextVideoDataset
+from tests.datasets.video_readers.backends import few
 from eaglenet_mm.datasets.frame_cache import build_frame_cache
 folder, limit = sys.argv[1], int(sys.argv[2])
 dataset = TextVideoDataset('test.json', data_root=folder, pipeline=[
