@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from eaglenet_mm.datasets.isolated_workers import run_isolated
+from tests.datasets.video_readers.backends import few
 
 
 def act(task: str) -> str:
@@ -106,7 +107,6 @@ def test_giving_up_ends_the_processes() -> None:
 
 PARENT = """
 import os, sys, time
-from tests.datasets.video_readers.backends import few
 from eaglenet_mm.datasets.isolated_workers import run_isolated
 def work(task):
     print(os.getpid(), flush=True)

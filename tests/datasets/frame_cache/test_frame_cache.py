@@ -31,6 +31,7 @@ from eaglenet_mm.datasets.frame_cache import (
 )
 from eaglenet_mm.datasets.isolated_workers import Outcome
 from eaglenet_mm.datasets.video_readers import PyAVReader
+from tests.datasets.video_readers.backends import few
 
 
 @pytest.fixture
@@ -402,7 +403,6 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from eaglenet_mm.datasets import TextVideoDataset
-from tests.datasets.video_readers.backends import few
 from eaglenet_mm.datasets.frame_cache import build_frame_cache
 folder, limit = sys.argv[1], int(sys.argv[2])
 dataset = TextVideoDataset('test.json', data_root=folder, pipeline=[
