@@ -243,7 +243,7 @@ class FrameCacheWriter:
         """Open the database, a new one in the place of one past use."""
         path = self.folder / _FRAMES
         # no locks of LMDB: ours tells who writes
-        options = dict(
+        options: Any = dict(
             subdir=False, map_size=_MAP_SIZE, metasync=False, lock=False
         )
         # of a file without its first page, as a full disk may leave it

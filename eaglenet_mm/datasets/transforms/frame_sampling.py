@@ -256,15 +256,14 @@ class SampleFrames(BaseTransform):
             decodable (int): Frames that can be read.
             start (float, optional): First second. Default: None, which is 0.
             end (float, optional): End in seconds. Default: None, the end.
-            timeline (Timeline, optional): Display times of the frames, for
-                ``mode='clean'``. Default: None, the constant ``video_fps``.
+            timeline (Timeline, optional): Display times, for ``mode='clean'``.
+                Default: None, the constant ``video_fps``.
 
         Returns:
             list[int]: At least 1, at most ``num_frames`` frame numbers.
 
         Raises:
-            ValueError: If the frame rate does not allow it, or the range
-                holds no frame.
+            ValueError: If the rate does not allow it, or no frame is in range.
         """
         if self.mode == 'release':
             seeks = release_seeks(

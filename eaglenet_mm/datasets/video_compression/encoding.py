@@ -13,10 +13,8 @@ from typing import Any
 
 from eaglenet_mm.datasets.video_readers import PyAVReader, VideoReadError
 from eaglenet_mm.datasets.video_readers.orientation import Orientation
-from eaglenet_mm.datasets.video_readers.timeline import Clock
+from eaglenet_mm.datasets.video_readers.timeline import MOST_ROUNDING, Clock
 
-# Seconds. Matroska and FLV round times to milliseconds.
-_MOST_ROUNDING = Fraction(1, 2000)
 # Demuxers of pictures (with all whose names end with '_pipe'), of texts drawn
 # as pictures, and of lists that name other files.
 _NO_VIDEOS = frozenset({'image2', 'tty', 'hls', 'dash', 'concat'})
@@ -146,7 +144,7 @@ def sample_by_time(
     for tick, frame in clock.pair(frames):
         begin = tick * clock.time_base
         if held is None:
-            first = max(math.floor((begin + _MOST_ROUNDING) * fps), 0)
+            first = max(math.floor((begin + MOST_ROUNDING) * fps), 0)
             number = first
         elif (stop := _count_until(begin, fps)) > number:
             yield held, range(number, stop)
@@ -158,14 +156,14 @@ def sample_by_time(
         duration = getattr(held, 'duration', None)
         end = clock.timeline(ticks, duration).end * clock.time_base
         # a duration is rounded as well
-        stop = max(_count_until(end - _MOST_ROUNDING, fps), first + 1)
+        stop = max(_count_until(end - MOST_ROUNDING, fps), first + 1)
         if stop > number:
             yield held, range(number, stop)
 
 
 def _count_until(time: Fraction, fps: Fraction) -> int:
     """Count the times 0, 1 / fps, ... before a time in seconds."""
-    return math.ceil((time - _MOST_ROUNDING) * fps)
+    return math.ceil((time - MOST_ROUNDING) * fps)
 
 
 class _Scaler:

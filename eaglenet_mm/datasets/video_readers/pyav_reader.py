@@ -60,7 +60,7 @@ class PyAVReader(VideoReader):
 
     Attributes:
         header (VideoHeader): What the container says.
-        decoder (av.VideoCodecContext): Of the frames of the last
+        decoder (av.VideoCodecContext): Codec context of the last
             :meth:`decode`; None before.
 
     Raises:

@@ -112,18 +112,8 @@ class DecordReader(_SeekingReader):
     Only for what decord reads rightly, see
     :meth:`PyAVReader.others_are_exact`; other files (every MSVD clip is one)
     are refused, since decord would deliver other frames than those asked for,
-    without an error.
-
-    Args:
-        source (str | bytes): Path of the file, or its content.
-        name (str): Name in messages. Default: the path.
-        num_threads (int): Threads of the decoder, 0 for all cores. Default:
-            1.
-
-    Raises:
-        ImportError: If decord, or PyAV, which looks at the file, is missing.
-        VideoReadError: If the file is no video, or one that decord cannot
-            open or does not read rightly.
+    without an error. Arguments and errors are those of
+    :func:`~eaglenet_mm.datasets.video_readers.open_video`.
     """
 
     library = 'decord'
@@ -162,19 +152,8 @@ class TorchCodecReader(_SeekingReader):
 
     Only for what it reads rightly, see :meth:`PyAVReader.others_are_exact`: in
     AVI with B-frames torchcodec was found to deliver other frames than those
-    asked for, and from MPEG-TS and MPEG-PS none.
-
-    Args:
-        source (str | bytes): Path of the file, or its content.
-        name (str): Name in messages. Default: the path.
-        num_threads (int): Threads of the decoder, 0 for all cores. Default:
-            1.
-
-    Raises:
-        ImportError: If torchcodec, the FFmpeg libraries it loads, or PyAV,
-            which reads the header, are missing.
-        VideoReadError: If the file is no video, or one that torchcodec
-            cannot open or does not read rightly.
+    asked for, and from MPEG-TS and MPEG-PS none. Arguments and errors are
+    those of :func:`~eaglenet_mm.datasets.video_readers.open_video`.
     """
 
     library = 'torchcodec'

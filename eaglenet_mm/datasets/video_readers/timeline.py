@@ -13,9 +13,9 @@ from typing import Any
 #: clock may start anew (MPEG-TS, MPEG-PS) and in all others.
 _LONGEST_STEP_OF_BROADCASTS = 10
 _LONGEST_STEP = 3600
-# Seconds by which a stored time may lie behind the true one: Matroska and FLV
+#: Seconds by which a stored time may lie behind the true one: Matroska and FLV
 # round to milliseconds.
-_MOST_ROUNDING = Fraction(1, 2000)
+MOST_ROUNDING = Fraction(1, 2000)
 # A rate is variable if steps differ by more than that rounding explains.
 _STEP_SLACK = 0.0025
 
@@ -82,7 +82,7 @@ class Timeline:
         Half a tick, at most half a millisecond, is granted to the rounding of
         stored times. Behind the end it is the last frame.
         """
-        slack = min(self.time_base / 2, _MOST_ROUNDING)
+        slack = min(self.time_base / 2, MOST_ROUNDING)
         tick = (Fraction(seconds) + slack) / self.time_base
         number = bisect_right(self.ticks, tick)
         return number - 1 if number else None
