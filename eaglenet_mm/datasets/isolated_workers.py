@@ -151,8 +151,12 @@ class _Worker:
                 return Outcome(self._index, kind, value)
         except (EOFError, ConnectionError):
             self._process.join()
-            detail = f'its process died ({_describe(self._process.exitcode)})'
+            code = self._process.exitcode
+            reason = f'exit code {code}'
+            with suppress(ValueError):  # no signal, or one without a name
+                reason = signal.Signals(-code).name
             self.stop()
+            detail = f'its process died ({reason})'
             return Outcome(self._index, 'crash', detail=detail)
         if time.monotonic() < self._deadline:
             return None
@@ -199,6 +203,14 @@ def _work(
         with lock:
             connection.send((kind, value))
 
+    def send_parts(parts: Generator[Any, None, Any]) -> Any:
+        """Send what a generator yields, keep none, and give its return."""
+        while True:
+            try:
+                send('part', next(parts))
+            except StopIteration as end:
+                return end.value
+
     if time_limit:
         threading.Thread(
             target=_tell_progress,
@@ -213,24 +225,11 @@ def _work(
         try:
             result = function(task)
             if isinstance(result, Generator):
-                result = _send_parts(result, send)
+                result = send_parts(result)
         except Exception:  # noqa: BLE001 - raised on the other side
             send('error', traceback.format_exc())
         else:
             send('done', result)
-
-
-def _send_parts(
-    parts: Generator[Any, None, Any], send: Callable[[str, Any], None]
-) -> Any:
-    """Send what a generator yields, and give what it returns."""
-    while True:
-        try:
-            part = next(parts)
-        except StopIteration as end:
-            return end.value
-        send('part', part)
-        del part  # or it would be kept while the next one is made
 
 
 def _tell_progress(
@@ -256,13 +255,3 @@ def _die_with_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _describe(exitcode: int) -> str:
-    """Put an exit code into words."""
-    if exitcode >= 0:
-        return f'exit code {exitcode}'
-    try:
-        return signal.Signals(-exitcode).name
-    except ValueError:
-        return f'signal {-exitcode}'

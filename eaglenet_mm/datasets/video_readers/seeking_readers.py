@@ -22,24 +22,24 @@ from eaglenet_mm.datasets.video_readers.timeline import Timeline
 class _SeekingReader(VideoReader):
     """A library that seeks on its own, after PyAV has looked at the file."""
 
-    library: str
-
     def __init__(
         self, source: str | bytes, *, name: str = '', num_threads: int = 1
     ) -> None:
         super().__init__(source, name=name)
-        decoder = self._load()
+        self._library, decoder, self._failures = self._load()
         self._learn_from_pyav()
         try:
-            self._open(decoder, num_threads)
+            self._reader = self._open(decoder, num_threads)
+            self.num_frames = len(self._reader)
         except self._failures as err:
             if 'libtorchcodec' in str(err):  # its last releases load it here
                 raise _lacks_torchcodec(err) from err
             raise VideoReadError(
-                f'{self.path}: expected a video, but {self.library} cannot '
+                f'{self.path}: expected a video, but {self._library} cannot '
                 f'open it ({_first_line(err)}). Encode the file again, leave '
                 "it out, or set backend='auto' in OpenVideo."
             ) from err
+        self.num_frames_reported = self.num_frames_reported or self.num_frames
 
     def _learn_from_pyav(self) -> None:
         """Take the times from PyAV; refuse what may give wrong frames."""
@@ -49,8 +49,8 @@ class _SeekingReader(VideoReader):
             header = pyav.header
             if not pyav.others_are_exact():
                 raise VideoReadError(
-                    f'{self.path}: {self.library} may deliver other frames of '
-                    f'it than those asked for (it is {header.container}, '
+                    f'{self.path}: {self._library} may deliver other frames '
+                    f'of it than those asked for (it is {header.container}, '
                     f'{header.codec} {header.pixel_format}, '
                     f'{header.num_video_streams} video stream(s)); it is '
                     'right on progressive 8-bit H.264 and VP9 with closed '
@@ -64,15 +64,15 @@ class _SeekingReader(VideoReader):
             self.time_note = pyav.time_note
 
     @abstractmethod
-    def _load(self) -> Any:
-        """Import the library, set ``_failures``, and return its decoder."""
+    def _load(self) -> tuple[str, Any, tuple[type[Exception], ...]]:
+        """Import the library; return its name, decoder and errors."""
 
     @abstractmethod
-    def _open(self, decoder: Any, num_threads: int) -> None:
-        """Open the file and count its frames."""
+    def _open(self, decoder: Any, num_threads: int) -> Any:
+        """Open the file."""
 
     @abstractmethod
-    def _decode(self, ascending: list[int]) -> np.ndarray:
+    def _decode(self, reader: Any, ascending: list[int]) -> np.ndarray:
         """Decode frames, each once."""
 
     @property
@@ -93,10 +93,10 @@ class _SeekingReader(VideoReader):
         # unsorted access is where decord is least exact
         ordered, inverse = np.unique(np.asarray(indices), return_inverse=True)
         try:
-            return self._decode(ordered.tolist())[inverse]
+            return self._decode(self._reader, ordered.tolist())[inverse]
         except self._failures as err:
             raise VideoReadError(
-                f'{self.path}: {self.library} failed to decode frames '
+                f'{self.path}: {self._library} failed to decode frames '
                 f'{ordered.tolist()[:8]} ({_first_line(err)}). Encode the '
                 "file again, or set backend='auto' in OpenVideo."
             ) from err
@@ -116,9 +116,7 @@ class DecordReader(_SeekingReader):
     :func:`~eaglenet_mm.datasets.video_readers.open_video`.
     """
 
-    library = 'decord'
-
-    def _load(self) -> Any:
+    def _load(self) -> tuple[str, Any, tuple[type[Exception], ...]]:
         try:
             import decord
         except ImportError as err:
@@ -128,23 +126,23 @@ class DecordReader(_SeekingReader):
                 'in OpenVideo.'
             ) from err
         # DECORDError derives from Exception alone
-        self._failures: Any = (RuntimeError, decord.DECORDError)
-        return decord.VideoReader
+        failures = (RuntimeError, decord.DECORDError)
+        return 'decord', decord.VideoReader, failures
 
-    def _open(self, decoder: Any, num_threads: int) -> None:
+    def _open(self, decoder: Any, num_threads: int) -> Any:
         # a name with a colon would be taken for an address
         opened = (
             os.path.abspath(self.source)
             if isinstance(self.source, str)
             else io.BytesIO(self.source)
         )
-        self._reader = decoder(opened, num_threads=num_threads)
-        rate = self._reader.get_avg_fps()
-        self.fps = Fraction(rate).limit_denominator(1_000_000)
-        self.num_frames = self.num_frames_reported = len(self._reader)
+        reader = decoder(opened, num_threads=num_threads)
+        self.fps = Fraction(reader.get_avg_fps()).limit_denominator(1_000_000)
+        self.num_frames_reported = len(reader)
+        return reader
 
-    def _decode(self, ascending: list[int]) -> np.ndarray:
-        return self._reader.get_batch(ascending).asnumpy()
+    def _decode(self, reader: Any, ascending: list[int]) -> np.ndarray:
+        return reader.get_batch(ascending).asnumpy()
 
 
 class TorchCodecReader(_SeekingReader):
@@ -156,29 +154,28 @@ class TorchCodecReader(_SeekingReader):
     those of :func:`~eaglenet_mm.datasets.video_readers.open_video`.
     """
 
-    library = 'torchcodec'
-
-    def _load(self) -> Any:
-        self._failures: Any = (RuntimeError, ValueError, IndexError)
+    def _load(self) -> tuple[str, Any, tuple[type[Exception], ...]]:
         try:
             from torchcodec.decoders import VideoDecoder
         # without FFmpeg's libraries it raises RuntimeError
         except (ImportError, RuntimeError, OSError) as err:
             raise _lacks_torchcodec(err) from err
-        return VideoDecoder
+        return (
+            'torchcodec',
+            VideoDecoder,
+            (RuntimeError, ValueError, IndexError),
+        )
 
-    def _open(self, decoder: Any, num_threads: int) -> None:
-        self._reader = decoder(
+    def _open(self, decoder: Any, num_threads: int) -> Any:
+        return decoder(
             self.source,
             dimension_order='NHWC',
             num_ffmpeg_threads=num_threads,
             seek_mode='exact',
         )
-        self.num_frames = len(self._reader)
-        self.num_frames_reported = self.num_frames_reported or self.num_frames
 
-    def _decode(self, ascending: list[int]) -> np.ndarray:
-        return self._reader.get_frames_at(ascending).data.numpy()
+    def _decode(self, reader: Any, ascending: list[int]) -> np.ndarray:
+        return reader.get_frames_at(ascending).data.numpy()
 
 
 def _lacks_torchcodec(err: Exception) -> ImportError:
