@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from typing import Any
 
 from eaglenet_mm.datasets.shared_records import identify
@@ -189,7 +190,7 @@ def _look_at_all(check: VideoCheck, deadline: float) -> None:
             if orientation.mirrored:
                 check.notes.append('mirrored')
             # containers without times of display give those of decoding
-            base = frame.time_base if times else 1
+            base = Fraction(frame.time_base if times else 1)
             if Timeline(sorted(times), base, 0).is_variable:
                 check.notes.append('variable frame rate')
             if 'not decoded to its end' not in check.notes:

@@ -26,6 +26,7 @@ class _SeekingReader(VideoReader):
         self, source: str | bytes, *, name: str = '', num_threads: int = 1
     ) -> None:
         super().__init__(source, name=name)
+        self._failures: tuple[type[Exception], ...]
         self._library, decoder, self._failures = self._load()
         self._learn_from_pyav()
         try:
