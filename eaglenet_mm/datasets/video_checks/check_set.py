@@ -41,7 +41,7 @@ def check_videos(
 
     Args:
         dataset (BaseDataset): The videos and the pipeline.
-        report_path (Path): The report, a JSON file. An interrupted check is
+        report_path (Path): JSON file of the report. An interrupted check is
             taken up where it stopped.
         num_workers (int): Processes. Default: 2.
         time_limit (float): Seconds that opening a video or reading it may

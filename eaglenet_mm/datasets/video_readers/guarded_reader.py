@@ -36,21 +36,13 @@ class GuardedReader(VideoReader):
 
     Whatever it raises, opening included, becomes :class:`VideoReadError` with
     the file, the backend and the reason: one odd file is one video lost. A
-    read is given up when the reader's ``progress`` stands still for too long;
-    one that takes long and gets on is waited for.
-
-    Args:
-        reader_class (type[VideoReader]): Class of the reader.
-        source (str | bytes): Path of the file, or its content.
-        name (str): Name of the video in messages.
-        backend (str): Name of the reader in messages.
-        time_limit (float): Seconds that opening or reading may stand still;
-            0 for no limit. Default: 0.
-        **options: Of the reader.
+    read is given up when the reader's ``progress`` stands still for
+    ``time_limit`` seconds (0 for no limit); one that takes long and gets on is
+    waited for. Made by :func:`~eaglenet_mm.datasets.video_readers.open_video`.
 
     Attributes:
         reader (VideoReader): The reader.
-        backend (str): As given.
+        backend (str): Its name in messages.
 
     Raises:
         ImportError: If the package of the backend is missing.

@@ -27,20 +27,12 @@ _IDR = 5  # type of a slice of a picture of H.264 that ends all references
 class PacketIndex:
     """When each frame of a video is shown, and where decoding may begin.
 
-    Args:
-        num_packets (int): Packets that carry data.
-        times (list[int]): Time stamps of the frames, ascending: that of
-            frame i is ``times[i]``.
-        keys (list[int]): Time stamps of the key frames, ascending.
-        is_trusted (bool): Whether frame numbers can be read off it. If
-            not, only decoding in order tells which frame is which.
-        can_skip (bool): Whether the decoder may leave out frames that no
-            other frame needs.
-        timeline (Timeline): Of the frames that the packets should give;
-            certain where ``is_trusted``.
-        clock (Clock): Of the stream.
-        has_decoding_times (bool): Whether the times are those of decoding,
-            although the decoder puts frames into another order.
+    ``times`` are the time stamps of the frames and ``keys`` those of the key
+    frames, ascending. If ``is_trusted`` is False, only decoding in order tells
+    which frame is which, and ``timeline`` is what the packets should give.
+    ``can_skip`` says that the decoder may leave out frames that no other
+    needs, ``has_decoding_times`` that the times are those of decoding,
+    although the decoder puts frames into another order.
     """
 
     num_packets: int
