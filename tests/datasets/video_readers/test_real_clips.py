@@ -46,7 +46,7 @@ def decode_in_order(path: str) -> list[np.ndarray]:
     try:
         with av.open(path, metadata_errors='replace') as container:
             for frame in container.decode(video=0):
-                image = frame.to_ndarray(format='rgb24')
+                image = frame.to_ndarray(format='rgb24', threads=1)
                 frames.append(np.rot90(image, frame.rotation // 90))
     except (av.FFmpegError, IndexError):
         pass  # what came before the damage counts
