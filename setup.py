@@ -92,6 +92,7 @@ setup(
     install_requires=[
         'av>=14.2',  # the first with the rotation of a frame
         'decord>=0.6.0',
+        'filelock>=4.2',  # leaves no lock to a forked child
         'ftfy',
         'importlib_metadata',
         'lmdb>=1.2',
@@ -105,7 +106,7 @@ setup(
         'rich',
         'safetensors>=0.4',
         'setuptools<82',  # mmengine imports pkg_resources
-        'torch>=2.1',
+        'torch>=2.6',  # the first whose safe_globals takes names
         'torchvision',
     ],
     extras_require={

@@ -20,6 +20,7 @@ from eaglenet_mm.apis.comparison import Comparison, digest, table_of
 from eaglenet_mm.apis.comparison_table import mean_and_spread, rounded
 from eaglenet_mm.apis.model_cost import measure_cost
 from eaglenet_mm.apis.tool_process import run_tool
+from tests.some_cases import mostly_nightly
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
@@ -159,7 +160,9 @@ def test_a_run_that_fails_ends_no_other(compare, tmp_path):
     assert len(compare(seeds=1, **configs)[2]) == 1
 
 
-@pytest.mark.parametrize('how', [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize(
+    'how', mostly_nightly([signal.SIGINT, signal.SIGKILL])
+)
 def test_an_interrupted_run_goes_on(how, compare, tools, tmp_path):
     config = settings(behaviour='wait')
     script = (

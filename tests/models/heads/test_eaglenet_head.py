@@ -16,8 +16,8 @@ from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from tests.models.precision import ERRORS, check_against_float64
 from tests.models.tiny import FRAMES, WIDTH, eaglenet_head, random_features
-from tests.reference.brute_force import score_pairs
-from tests.reference.release_weights import release_weights
+from tools.benchmark.reference.brute_force import score_pairs
+from tools.benchmark.reference.release_weights import release_weights
 
 GRAPHS = [
     dict(type='rgat', num_layers=1),

@@ -13,7 +13,7 @@ from eaglenet_mm.models.losses import (
     mlp_pair_energies,
 )
 from eaglenet_mm.models.losses.energies import FrameTextEnergy, reduce_frames
-from tests.reference.brute_force import energy_pairs
+from tools.benchmark.reference.brute_force import energy_pairs
 
 ENERGIES = {
     'mlp': 'MLPEnergy',
