@@ -97,6 +97,7 @@ setup(
         'ftfy',
         'importlib_metadata',
         'jinja2>=3.0',
+        'lmdb>=1.2',
         'matplotlib>=3.7',
         'mmaction2==1.2.0',
         'mmengine>=0.10.6,<0.11',

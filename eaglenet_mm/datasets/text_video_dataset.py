@@ -10,7 +10,6 @@ from mmengine.logging import print_log
 
 from eaglenet_mm.datasets.annotation import read_annotation, right_videos
 from eaglenet_mm.datasets.fetching import fetch
-from eaglenet_mm.datasets.frame_cache.reader import FrameCache
 from eaglenet_mm.datasets.shared_records import CurrentItems, LostVideos
 from eaglenet_mm.datasets.transforms.open_video import closed_on_error
 from eaglenet_mm.datasets.video_readers import VideoReadError
@@ -136,15 +135,15 @@ class TextVideoDataset(BaseDataset):
             max_refetch=max_refetch,
             **kwargs,
         )
-        self.frame_cache = (
-            None
-            if frame_cache is None
-            else FrameCache(
+        self.frame_cache: Any = None
+        if frame_cache is not None:
+            from eaglenet_mm.datasets.frame_cache import FrameCache
+
+            self.frame_cache = FrameCache(
                 osp.join(data_root, frame_cache),
                 self.pipeline.transforms,
                 data_root=data_root,
             )
-        )
 
     def load_data_list(self) -> list[dict[str, Any]]:
         """Read the annotation file into items, one a video, in file order."""

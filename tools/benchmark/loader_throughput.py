@@ -22,7 +22,7 @@ from harness import make_parser, print_table, seconds, start
 from mmengine.runner import Runner
 
 from eaglenet_mm.datasets import TextVideoDataset
-from eaglenet_mm.datasets.frame_cache_building import build_frame_cache
+from eaglenet_mm.datasets.frame_cache import build_frame_cache
 from eaglenet_mm.models.data_preprocessor import RetrievalDataPreprocessor
 
 #: Package of each reader beside PyAV.

@@ -33,7 +33,7 @@ from mmengine.dataset import pseudo_collate
 from reference_loading import ReleaseLoading, StockLoading
 
 from eaglenet_mm.datasets import TextVideoDataset
-from eaglenet_mm.datasets.frame_cache_building import build_frame_cache
+from eaglenet_mm.datasets.frame_cache import build_frame_cache
 from eaglenet_mm.models.data_preprocessor import RetrievalDataPreprocessor
 
 

@@ -1,14 +1,14 @@
 """The toy data set: videos of moving shapes, made in a minute."""
 
-from .content import (
+from eaglenet_mm.datasets.toy.content import (
     ToyCombination,
     make_captions,
     order_blind_ceiling,
     split_combinations,
     toy_vocabulary,
 )
-from .drawing import render_video
-from .writing import write_toy_dataset
+from eaglenet_mm.datasets.toy.drawing import render_video
+from eaglenet_mm.datasets.toy.writing import write_toy_dataset
 
 __all__ = [
     'ToyCombination',

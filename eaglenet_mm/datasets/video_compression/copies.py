@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import sys
+import time
 from contextlib import closing
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -14,17 +16,26 @@ from typing import Any
 
 from mmengine.utils import ProgressBar
 
-from .compression_stamp import (
-    CompressionStamp,
-    SourceState,
-    remove_partial_files,
-    state_of,
-    whole_file,
+from eaglenet_mm.datasets.isolated_workers import run_isolated
+from eaglenet_mm.datasets.video_compression.encoding import (
+    CopySettings,
+    check_pyav,
+    encode_copy,
 )
-from .isolated_workers import run_isolated
-from .video_encoding import CopySettings, check_pyav, encode_copy
-from .video_readers.base import VideoReadError
+from eaglenet_mm.datasets.video_readers import VideoReadError
+from eaglenet_mm.utils.durable_file import (
+    PARTIAL_SUFFIX,
+    replace_durably,
+    write_text_durably,
+)
 
+#: File in the folder of copies that tells which of them are complete.
+STAMP_NAME = '.compression.json'
+#: Size in bytes and time of change in ns of a source; None if it has none.
+SourceState = list[int] | None
+# A killed run makes the copies of this time again. Writing the stamp of
+# 100 000 videos takes 0.3 s.
+_SECONDS_BETWEEN_SAVES = 5.0
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -71,11 +82,11 @@ def compress_video(
         source (str or PathLike): Any video that FFmpeg reads.
         target (str or PathLike): File to write, whatever its ending; complete
             or not at all. Missing folders are made.
-        fps (float or Fraction): Frames a second, at most 240. Defaults to 3.
+        fps (float or Fraction): Frames a second, at most 240. Default: 3.
         short_side (int): Pixels of the shorter side, even. A smaller video
             keeps its size. Both sides are rounded down to even numbers.
-            Defaults to 224.
-        crf (int): Quality of libx264, from 0 (no loss) to 51. Defaults to 23.
+            Default: 224.
+        crf (int): Quality of libx264, from 0 (no loss) to 51. Default: 23.
 
     Returns:
         int: Number of frames of the copy.
@@ -89,10 +100,10 @@ def compress_video(
     """
     settings = CopySettings(fps, short_side, crf)
     check_pyav()
-    target = Path(target)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(target) as file:
-        return encode_copy(os.fspath(source), file, settings)
+    num_frames, content = encode_copy(os.fspath(source), settings)
+    with replace_durably(Path(target)) as part:
+        part.write_bytes(content)
+    return num_frames
 
 
 def compress_folder(
@@ -118,10 +129,10 @@ def compress_folder(
         source (str or PathLike): Folder of videos.
         target (str or PathLike): Folder of copies: absent, empty or of an
             earlier call with the same options.
-        fps (float or Fraction): See :func:`compress_video`. Defaults to 3.
-        short_side (int): See :func:`compress_video`. Defaults to 224.
-        crf (int): See :func:`compress_video`. Defaults to 23.
-        workers (int): Processes, each with one thread. Defaults to 2.
+        fps (float or Fraction): See :func:`compress_video`. Default: 3.
+        short_side (int): See :func:`compress_video`. Default: 224.
+        crf (int): See :func:`compress_video`. Default: 23.
+        workers (int): Processes, each with one thread. Default: 2.
 
     Returns:
         CompressionReport: A file that fails does not end the run.
@@ -140,8 +151,8 @@ def compress_folder(
     report = CompressionReport()
     try:
         target.mkdir(parents=True, exist_ok=True)
-        remove_partial_files(target)
-        stamp = CompressionStamp(target, settings)
+        _remove_partial_files(target)
+        stamp = _Stamp(target, settings)
         files = _list_files(source, target, report)
         todo = {x: s for x, s in files.items() if not stamp.holds(x, s)}
         report.num_kept = len(files) - len(todo)
@@ -204,7 +215,7 @@ def _list_files(
             elif path.is_dir():
                 visit(path, f'{prefix}{name}/', above | {identity})
             else:
-                files[prefix + name] = state_of(path)
+                files[prefix + name] = _state_of(path)
 
     # a link may also lead to the copies
     visit(source, '', frozenset({identify(target)}))
@@ -214,7 +225,7 @@ def _list_files(
 def _compress(
     source: Path,
     todo: dict[str, SourceState],
-    stamp: CompressionStamp,
+    stamp: _Stamp,
     report: CompressionReport,
     workers: int,
 ) -> None:
@@ -230,43 +241,31 @@ def _compress(
     try:
         with closing(outcomes):
             for done in outcomes:
-                name, outcome = names[done.index], done.value
-                if done.kind != 'done':
-                    outcome = _Outcome.of_death(done.detail)
-                if outcome.is_disk_full:
-                    # all the others would fail as well
-                    raise OSError(errno.ENOSPC, outcome.reason)
-                if outcome.reason:
-                    report.failures[name] = outcome.reason
+                name = names[done.index]
+                reason, is_disk_full = done.value or (
+                    f'{done.detail}. Try again with fewer workers, in case '
+                    'memory was short; else encode the file again, or leave '
+                    'it out.',
+                    False,
+                )
+                if is_disk_full:  # all the others would fail as well
+                    raise OSError(errno.ENOSPC, reason)
+                if reason:
+                    report.failures[name] = reason
                 else:
                     report.num_made += 1
                     stamp.add(name, todo[name])
                 progress.update()
     finally:
         sys.stdout.write('\n')
-        remove_partial_files(stamp.folder)
+        _remove_partial_files(stamp.folder)
         stamp.save()
-
-
-@dataclass(frozen=True)
-class _Outcome:
-    """Why there is no copy; empty if there is one."""
-
-    reason: str = ''
-    is_disk_full: bool = False
-
-    @classmethod
-    def of_death(cls, detail: str) -> _Outcome:
-        return cls(
-            f'{detail}. Try again with fewer workers, in case memory was '
-            'short; else encode the file again, or leave it out.'
-        )
 
 
 def _try(
     source: Path, target: Path, settings: CopySettings, name: str
-) -> _Outcome:
-    """Make a copy in a process of its own."""
+) -> tuple[str, bool]:
+    """Make a copy in a process of its own; say why not, and if for space."""
     path = source / name
     try:
         compress_video(path, target / name, **vars(settings))
@@ -274,5 +273,83 @@ def _try(
         reason = str(err).removeprefix(f'{path}: ') or repr(err)
         if not isinstance(err, VideoReadError | OSError):
             reason = f'{type(err).__name__}: {reason}'
-        return _Outcome(reason, getattr(err, 'errno', None) in _DISK_FULL)
-    return _Outcome()
+        return reason, getattr(err, 'errno', None) in _DISK_FULL
+    return '', False
+
+
+def _remove_partial_files(folder: Path) -> None:
+    """Remove what killed processes left in a folder and below."""
+    for path, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith('.') and name.endswith(PARTIAL_SUFFIX):
+                Path(path, name).unlink(missing_ok=True)
+
+
+def _state_of(source: Path) -> SourceState:
+    """Tell the state of a source, by which a change of it is noticed."""
+    try:
+        status = source.stat()
+    except OSError:  # a link to nowhere, or a file that is gone by now
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+class _Stamp:
+    """The record of the complete copies of a folder, in a file of it."""
+
+    def __init__(self, folder: Path, settings: CopySettings) -> None:
+        self.folder, self.settings = folder, settings
+        self._copies: dict[str, SourceState] = {}
+        self._saved = time.monotonic()
+        if (folder / STAMP_NAME).exists():
+            self._read()
+        elif any(folder.iterdir()):
+            raise ValueError(
+                f"Expected '{folder}' to be absent, empty or of an earlier "
+                f"run, but it holds files and no '{STAMP_NAME}'. Name another "
+                'folder, or remove this one yourself.'
+            )
+        else:
+            self.save()
+
+    def holds(self, name: str, state: SourceState) -> bool:
+        """Whether there is a copy of a source in this state."""
+        return (
+            state is not None
+            and self._copies.get(name) == state
+            and (self.folder / name).is_file()
+        )
+
+    def add(self, name: str, state: SourceState) -> None:
+        """Note a copy, and save every few seconds."""
+        self._copies[name] = state
+        if time.monotonic() - self._saved >= _SECONDS_BETWEEN_SAVES:
+            self.save()
+
+    def save(self) -> None:
+        """Write the file, all or nothing."""
+        settings = {**vars(self.settings), 'fps': str(self.settings.fps)}
+        content = {'settings': settings, 'copies': self._copies}
+        write_text_durably(
+            self.folder / STAMP_NAME, json.dumps(content) + '\n'
+        )
+        self._saved = time.monotonic()
+
+    def _read(self) -> None:
+        path = self.folder / STAMP_NAME
+        try:
+            content = json.loads(path.read_bytes())
+            found = content['settings']
+            earlier = CopySettings(**{**found, 'fps': Fraction(found['fps'])})
+            self._copies = dict(content['copies'])
+        except (ValueError, KeyError, TypeError, ZeroDivisionError) as err:
+            raise ValueError(
+                f"{path}: expected the record of an earlier run, but '{err}' "
+                'stopped reading it. Name another folder, or remove this one.'
+            ) from err
+        if earlier != self.settings:
+            raise ValueError(
+                f"'{self.folder}' holds copies of {earlier}, but asked for "
+                f'are copies of {self.settings}. Give the same options, name '
+                'another folder, or remove this one.'
+            )

@@ -8,15 +8,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from eaglenet_mm.utils.progress import Progress
+import lmdb
 
-from .frame_cache import FrameCache, FrameCacheWriter, frame_recipe
-from .frame_cache.layout import digest_file, fixed_transforms, item_key
-from .isolated_workers import run_isolated
-from .shared_records import identify
-from .text_video_dataset import TextVideoDataset
-from .transforms.open_video import closed_on_error
-from .video_readers import VideoReadError, reading_progress
+from eaglenet_mm.datasets.frame_cache.frame_cache import (
+    FrameCacheWriter,
+    digest_file,
+    fixed_transforms,
+    frame_recipe,
+    item_key,
+)
+from eaglenet_mm.datasets.isolated_workers import run_isolated
+from eaglenet_mm.datasets.shared_records import identify
+from eaglenet_mm.datasets.text_video_dataset import TextVideoDataset
+from eaglenet_mm.datasets.transforms.open_video import closed_on_error
+from eaglenet_mm.datasets.video_readers import (
+    VideoReadError,
+    reading_progress,
+)
+from eaglenet_mm.utils.progress import Progress
 
 
 @dataclass
@@ -31,6 +40,10 @@ class CacheReport:
             that were damaged or of another file.
         failed (dict[str, str]): Errors by video id.
         num_bytes (int): Bytes of all frames of the data set.
+
+    Example:
+        >>> CacheReport(Path('frame_cache/5c1e0a9b'), num_written=3).failed
+        {}
     """
 
     folder: Path
@@ -47,7 +60,6 @@ def build_frame_cache(
     *,
     num_workers: int = 2,
     time_limit: float = 120,
-    shard_bytes: int = 1 << 30,
 ) -> CacheReport:
     """Decode every video of a data set once and keep the frames.
 
@@ -57,10 +69,9 @@ def build_frame_cache(
     Args:
         dataset (TextVideoDataset): The videos and the pipeline.
         root (str | Path): Folder of the cache; made if missing.
-        num_workers (int): Processes that decode. Defaults to 2.
+        num_workers (int): Processes that decode. Default: 2.
         time_limit (float): Seconds that reading a video may stand still.
-            Defaults to 120.
-        shard_bytes (int): Size of one file of frames. Defaults to 1 GiB.
+            Default: 120.
 
     Returns:
         CacheReport: Counts, and the videos that cannot be read.
@@ -72,11 +83,9 @@ def build_frame_cache(
         ValueError: If the pipeline does not begin with decoding frames.
     """
     transforms = dataset.pipeline.transforms
-    with FrameCacheWriter(
-        root, frame_recipe(transforms), shard_bytes=shard_bytes
-    ) as writer:
+    with FrameCacheWriter(root, frame_recipe(transforms)) as writer:
         report = CacheReport(writer.folder)
-        items, renewed = _to_decode(dataset, root, report)
+        items, renewed = _to_decode(dataset, writer, report)
         progress = Progress('videos', len(items))
         for outcome in run_isolated(
             partial(_decode, transforms=fixed_transforms(transforms)),
@@ -107,34 +116,30 @@ def build_frame_cache(
 
 
 def _to_decode(
-    dataset: TextVideoDataset, root: str | Path, report: CacheReport
+    dataset: TextVideoDataset, writer: FrameCacheWriter, report: CacheReport
 ) -> tuple[list[dict[str, Any]], set[str]]:
     """List the items that are not there in order, each file once."""
-    cache = FrameCache(
-        root, dataset.pipeline.transforms, data_root=dataset.data_root
-    )
-    items: list[dict[str, Any]] = []
-    seen: set[str] = set()
+    items: dict[str, dict[str, Any]] = {}
     renewed: set[str] = set()
     for index in range(len(dataset)):
         item = dataset.get_data_info(index)
-        key = item_key(item, dataset.data_root)
-        if key in seen:
-            continue
-        seen.add(key)
-        entry = cache.entries.get(key)
-        if (
-            entry is not None
-            and cache.is_current(entry, item['video'])
-            and cache.read(entry) is not None
-        ):
-            report.num_kept += 1
-            report.num_bytes += entry.num_bytes
-            continue
-        if entry is not None:
+        items.setdefault(item_key(item, dataset.data_root), item)
+    for key, item in list(items.items()):
+        try:
+            found = writer.read(key)
+        except (ValueError, OSError, lmdb.Error):
             renewed.add(key)
-        items.append(item)
-    return items, renewed
+            continue
+        if found is None:
+            continue
+        entry, frames = found
+        if not entry.is_current(item['video']):
+            renewed.add(key)
+            continue
+        report.num_kept += 1
+        report.num_bytes += frames.nbytes
+        del items[key]
+    return list(items.values()), renewed
 
 
 def _decode(

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, BinaryIO
+from typing import Any
 
-from .display_times import decode_in_order, sample_by_time
-from .video_readers.base import VideoReadError
-from .video_readers.orientation import Orientation
-from .video_readers.packet_index import PacketIndex, index_packets
-from .video_readers.video_header import (
-    header_of,
-    open_container,
-    video_stream,
-)
+from eaglenet_mm.datasets.video_readers import PyAVReader, VideoReadError
+from eaglenet_mm.datasets.video_readers.orientation import Orientation
+from eaglenet_mm.datasets.video_readers.timeline import MOST_ROUNDING, Clock
 
 # Demuxers of pictures (with all whose names end with '_pipe'), of texts drawn
 # as pictures, and of lists that name other files.
@@ -27,18 +24,7 @@ _RGB, _UNSPECIFIED = 0, 2
 
 @dataclass(frozen=True)
 class CopySettings:
-    """What decides how a copy looks.
-
-    Args:
-        fps (float or Fraction): Frames a second, above 0 and at most 240;
-            kept as a fraction.
-        short_side (int): Pixels of the shorter side, even. A smaller video
-            keeps its size.
-        crf (int): Quality of libx264, from 0 (no loss) to 51.
-
-    Raises:
-        ValueError: If a value is out of its range.
-    """
+    """What decides how a copy looks; see :func:`compress_video`."""
 
     fps: float | Fraction
     short_side: int
@@ -75,11 +61,7 @@ class CopySettings:
 
 
 def check_pyav() -> None:
-    """Check that PyAV can encode.
-
-    Raises:
-        ImportError: If PyAV is missing or was built without libx264.
-    """
+    """Check that PyAV is there and can encode."""
     try:
         import av
     except ImportError as err:
@@ -95,74 +77,45 @@ def check_pyav() -> None:
         )
 
 
-def encode_copy(source: str, file: BinaryIO, settings: CopySettings) -> int:
-    """Write a small copy of a video, one frame in memory at a time.
+def encode_copy(source: str, settings: CopySettings) -> tuple[int, bytes]:
+    """Make an mp4 of H.264, one picture in memory at a time.
 
-    Args:
-        source (str): Path of the video.
-        file (BinaryIO): Gets an mp4 of H.264, yuv420p, without sound.
-        settings (CopySettings): Rate, size and quality.
-
-    Returns:
-        int: Number of frames written.
-
-    Raises:
-        OSError: If the file cannot be written.
-        VideoReadError: If the source is no video, or not all of it can be
-            decoded.
+    Returns the number of frames and the content of the file.
     """
+    import av
+
     if not os.path.isfile(source):  # opening a pipe would wait for ever
         raise VideoReadError(
             f'{source}: expected a file, but it is none: a link to nowhere, '
             'a device, or removed meanwhile. Put the video there.'
         )
-    watched = _WatchedFile(file)
-    try:
-        return _encode(source, watched, settings)
-    finally:
-        if watched.error is not None:
-            raise watched.error
-
-
-class _WatchedFile:
-    """A file that keeps its first error, which FFmpeg may hide by another."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.error: OSError | None = None
-        self.write = self._watch(file.write)
-        self.seek = self._watch(file.seek)
-        self.tell = self._watch(file.tell)
-
-    def _watch(self, method: Callable[..., int]) -> Callable[..., int]:
-        def call(*arguments: Any) -> int:
-            try:
-                return method(*arguments)
-            except OSError as err:
-                self.error = self.error or err
-                raise
-
-        return call
-
-
-def _encode(source: str, file: Any, settings: CopySettings) -> int:
-    import av
-
+    content = io.BytesIO()
     with (
-        open_container(source, source) as container,
-        av.open(file, 'w', format='mp4') as output,
+        closing(PyAVReader(source)) as reader,
+        av.open(content, 'w', format='mp4') as output,
     ):
-        stream = _stream_to_copy(container, source)
-        packets = _index(source)
+        kind = reader.header.container
+        if kind.endswith('_pipe') or kind in _NO_VIDEOS:
+            raise VideoReadError(
+                f'{source}: expected a video, but it is a picture, a text or '
+                f"a list of files (FFmpeg's format '{kind}'). Move it "
+                'elsewhere.'
+            )
+        clock = reader.packets().clock
         fps = Fraction(settings.fps)
         scale = _Scaler(settings)
         encoder: Any = None
         num_written = 0
-        frames = _decode(container, stream, source, packets)
-        for frame, numbers in sample_by_time(frames, fps, packets.clock):
+        for frame, numbers in sample_by_time(reader.decode(), fps, clock):
             picture = scale(frame)
             if encoder is None:
                 encoder = _add_encoder(output, picture, settings)
-                _describe(encoder.codec_context, stream, scale.orientation)
+                context = encoder.codec_context
+                context.color_primaries = int(reader.decoder.color_primaries)
+                context.color_trc = int(reader.decoder.color_trc)
+                aspect = reader.header.pixel_aspect
+                swaps = scale.orientation.swaps_sides
+                context.sample_aspect_ratio = 1 / aspect if swaps else aspect
             for number in numbers:
                 picture.pts, picture.time_base = number, 1 / fps
                 output.mux(encoder.encode(picture))
@@ -173,59 +126,44 @@ def _encode(source: str, file: Any, settings: CopySettings) -> int:
                 'the file again, or leave it out.'
             )
         output.mux(encoder.encode())
-    return num_written
+    return num_written, content.getvalue()
 
 
-def _stream_to_copy(container: Any, source: str) -> Any:
-    """Return the video stream with its decoder set up, if it is a video."""
-    kind = container.format.name
-    if kind.endswith('_pipe') or kind in _NO_VIDEOS:
-        raise VideoReadError(
-            f'{source}: expected a video, but it is a picture, a text or a '
-            f"list of files (FFmpeg's format '{kind}'). Move it elsewhere."
-        )
-    stream = video_stream(container)
-    if stream.codec_context is None:
-        raise VideoReadError(
-            f'{source}: this FFmpeg has no decoder for its video. Encode the '
-            'file again as H.264.'
-        )
-    stream.codec_context.thread_count = 1
-    return stream
+def sample_by_time(
+    frames: Iterable[Any], fps: Fraction, clock: Clock
+) -> Iterator[tuple[Any, range]]:
+    """Choose the frames on display at 0, 1 / fps, 2 / fps, ... seconds.
+
+    Yields each with the numbers of the times at which it is on display. A
+    first frame between two of these times stands for the earlier one too.
+    There is one frame at least, of however short a video. Holds three at most.
+    """
+    held: Any = None
+    ticks: list[int] = []
+    first = number = 0
+    for tick, frame in clock.pair(frames):
+        begin = tick * clock.time_base
+        if held is None:
+            first = max(math.floor((begin + MOST_ROUNDING) * fps), 0)
+            number = first
+        elif (stop := _count_until(begin, fps)) > number:
+            yield held, range(number, stop)
+            number = stop
+        held = frame
+        ticks = [*ticks[-1:], tick]
+    if held is not None:
+        # releases of PyAV before 15 do not say how long a frame is shown
+        duration = getattr(held, 'duration', None)
+        end = clock.timeline(ticks, duration).end * clock.time_base
+        # a duration is rounded as well
+        stop = max(_count_until(end - MOST_ROUNDING, fps), first + 1)
+        if stop > number:
+            yield held, range(number, stop)
 
 
-def _index(source: str) -> PacketIndex:
-    """Learn from the packets what the times of the frames mean."""
-    import av
-
-    with open_container(source, source) as container:
-        try:
-            return index_packets(container, header_of(container))
-        except av.FFmpegError as err:
-            raise VideoReadError(
-                f'{source}: going through its packets failed ({err}). '
-                'Download or encode the file again, or leave it out.'
-            ) from err
-
-
-def _decode(
-    container: Any, stream: Any, source: str, packets: PacketIndex
-) -> Iterator[Any]:
-    """Yield the frames; a part of a video is no copy, so errors end it."""
-    import av
-
-    number = 0
-    try:
-        for frame in decode_in_order(
-            container, stream, has_decoding_times=packets.has_decoding_times
-        ):
-            number += 1
-            yield frame
-    except (av.FFmpegError, ValueError) as err:
-        raise VideoReadError(
-            f'{source}: decoding failed after {number} frames ({err}). '
-            'Download or encode the file again, or leave it out.'
-        ) from err
+def _count_until(time: Fraction, fps: Fraction) -> int:
+    """Count the times 0, 1 / fps, ... before a time in seconds."""
+    return math.ceil((time - MOST_ROUNDING) * fps)
 
 
 class _Scaler:
@@ -293,14 +231,3 @@ def _add_encoder(output: Any, picture: Any, settings: CopySettings) -> Any:
     context.colorspace = int(picture.colorspace)
     context.color_range = int(picture.color_range)
     return stream
-
-
-def _describe(copy: Any, stream: Any, orientation: Orientation) -> None:
-    """Say of the copy how colours and pixels of the source are displayed."""
-    decoder = stream.codec_context
-    copy.color_primaries = int(decoder.color_primaries)
-    copy.color_trc = int(decoder.color_trc)
-    aspect = Fraction(stream.sample_aspect_ratio or 1)
-    copy.sample_aspect_ratio = (
-        1 / aspect if orientation.swaps_sides else aspect
-    )
