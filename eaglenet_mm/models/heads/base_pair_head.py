@@ -532,6 +532,11 @@ class PairExplanation:
             the video, shape ``(Bt, Bv, D)``.
         pooled (Tensor, optional): The video as it is compared with it, shape
             ``(Bt, Bv, D)``.
+
+    Example:
+        >>> found = PairExplanation({'cosine': frame_cosines(text, video)})
+        >>> found.frame_weights['cosine'].shape
+        torch.Size([3, 4, 8])
     """
 
     frame_weights: dict[str, Tensor]

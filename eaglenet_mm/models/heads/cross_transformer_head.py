@@ -23,15 +23,10 @@ from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
 
 @dataclass
 class TokenState(Features):
-    """One side of the sequences, positions added.
+    """One side of the sequences, positions added."""
 
-    Args:
-        tokens (Tensor): Shape ``(B, N, D)``; one token for a text.
-        mask (Tensor): True for real ones, shape ``(B, N)``.
-    """
-
-    tokens: Tensor
-    mask: Tensor
+    tokens: Tensor  # (B, N, D), one token for a text
+    mask: Tensor  # (B, N), True for real ones
 
 
 @MODELS.register_module()

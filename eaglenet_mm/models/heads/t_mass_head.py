@@ -36,32 +36,20 @@ from eaglenet_mm.utils.dist import gather_features, sum_with_grad
 
 @dataclass
 class MassVideoState(Features):
-    """What T-MASS needs of ``Bv`` videos.
+    """What T-MASS needs of ``Bv`` videos."""
 
-    Args:
-        unit_frames (Tensor): Frames of unit length, shape ``(Bv, F, D)``.
-        pooled_frames (PooledFramesState): Keys and values of the pooling.
-        own_pooled (Tensor, optional): Videos pooled for their own caption,
-            for the published evaluation alone, shape ``(Bv, D)``.
-    """
-
-    unit_frames: Tensor
+    unit_frames: Tensor  # (Bv, F, D)
     pooled_frames: PooledFramesState
+    # (Bv, D), pooled for the own caption; for the published evaluation alone
     own_pooled: Tensor | None = None
 
 
 @dataclass
 class _MovedTexts(Features):
-    """Sentences, and texts around them.
+    """Sentences, and texts around them."""
 
-    Args:
-        embeds (Tensor): As they leave the encoder, shape ``(B, D)``.
-        moved (Tensor): Texts to compare with the videos that the sentence
-            pools, shape ``(B, K, D)``.
-    """
-
-    embeds: Tensor
-    moved: Tensor
+    embeds: Tensor  # (B, D), as they leave the encoder
+    moved: Tensor  # (B, K, D), compared with the videos the sentence pools
 
 
 @MODELS.register_module()
@@ -340,26 +328,17 @@ def _cosines(moved: Tensor, pooled: Tensor) -> Tensor:
 
 
 def _stochastic_cosines(
-    text: Tensor,
-    radius: Tensor,
-    noise: Tensor,
-    unit_video: Tensor,
+    text: Tensor,  # (Bt, D)
+    radius: Tensor,  # (Bv, Bt, D)
+    noise: Tensor,  # (K, D) or (Bv, Bt, K, D)
+    unit_video: Tensor,  # (Bv, Bt, D) or (Bv, 1, D)
     lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cosines of the stochastic texts of pairs, none of which is built.
 
     With ``t_k = t + e_k * R`` the products ``t_k . p`` and ``|t_k|^2`` are
-    sums over channels that are linear in ``e_k`` and its square.
-
-    Args:
-        text (Tensor): Shape ``(Bt, D)``.
-        radius (Tensor): Shape ``(Bv, Bt, D)``.
-        noise (Tensor): Shape ``(K, D)`` or ``(Bv, Bt, K, D)``.
-        unit_video (Tensor): Shape ``(Bv, Bt, D)`` or ``(Bv, 1, D)``.
-        lengths (Tensor, optional): Of an earlier call. Default: None.
-
-    Returns:
-        tuple[Tensor, Tensor]: Cosines and lengths, ``(Bv, Bt, K)``.
+    sums over channels that are linear in ``e_k`` and its square. Gives
+    cosines and lengths, ``(Bv, Bt, K)``; lengths serve a further call.
     """
 
     def along_noise(values: Tensor, factors: Tensor) -> Tensor:
