@@ -156,14 +156,8 @@ class PairGrid:
     ) -> Tensor:
         """Compute something of all pairs, with gradient.
 
-        Args:
-            function (Callable): As for :meth:`blocks`; gives one tensor of
-                shape ``(texts, videos, ...)``.
-            text_state (Features): Of all texts.
-            video_state (Features): Of all videos.
-
-        Returns:
-            Tensor: Shape ``(Bt, Bv, ...)``.
+        Arguments are those of :meth:`blocks`; the function gives one tensor,
+        ``(texts, videos, ...)``. Returns shape ``(Bt, Bv, ...)``.
         """
         parts: dict[int, list[Tensor]] = {}
         for _, columns, part in self.blocks(function, text_state, video_state):

@@ -85,13 +85,12 @@ class TMASSHead(SeededHead):
         evaluation (str): ``'pairwise'`` or ``'published'``.
             Default: ``'pairwise'``.
         noise_seed (int): Seed of the evaluation noise. Default: 0.
-        loss_match (dict, optional): Loss on the scores. Default: None.
         support_weight (float): Factor of the same loss on the scores of the
             support text. Default: 0.8, as published for MSR-VTT; 0 for LSMDC
             and DiDeMo.
-        memory_budget (int): See the base class. Beyond it the support text
-            costs one more pooling of all pairs, and again one backwards.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
+            and ``init_cfg``. Beyond the budget the support text costs one
+            more pooling of all pairs, and again one backwards.
 
     Raises:
         ValueError: If an option is unknown or out of range.
@@ -116,19 +115,15 @@ class TMASSHead(SeededHead):
         use_frame_mask: bool = True,
         evaluation: str = 'pairwise',
         noise_seed: int = 0,
-        loss_match: dict | None = None,
         support_weight: float = 0.8,
-        memory_budget: int = 512 * 2**20,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
-            loss_match,
-            memory_budget,
-            init_cfg,
             embed_dim=embed_dim,
             num_frames=num_frames,
             # vectors of the pooling, and numbers of the trials
             numbers_per_pair=(8 * embed_dim + 4 * num_trials, 10 * embed_dim),
+            **kwargs,
         )
         if evaluation not in ('pairwise', 'published') or num_trials < 1:
             raise ValueError(
@@ -184,12 +179,7 @@ class TMASSHead(SeededHead):
     ) -> MassVideoState:
         """Pool each video with its own caption, for the published evaluation.
 
-        Args:
-            video_state (MassVideoState): Of ``Bv`` videos.
-            text (TextFeatures): The caption of each of them.
-
-        Returns:
-            MassVideoState: With ``own_pooled``.
+        Texts are the captions of the videos, row by row.
         """
         own = torch.cat(
             [

@@ -151,13 +151,12 @@ class TextProxyHead(SeededHead):
         eta (float): Share of the director, subtracted. Default: 1.
         dropout (float): Rate within the director. Default: 0.1.
         use_frame_mask (bool): Leave padded frames out. Default: True.
-        loss_match (dict, optional): Loss on the cosines; as published
-            ``InfoNCELoss(loss_weight=2, max_scale=200)``. Default: None.
         proxy_weight (float): Factor of the loss of the proxies. Default: 0.5.
         positive_weight (float): Factor of the loss of the matching proxies
             against all videos. Default: 0.25.
-        memory_budget (int): See the base class.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
+            and ``init_cfg``. As published the loss is
+            ``InfoNCELoss(loss_weight=2, max_scale=200)``.
 
     Raises:
         ValueError: If an option is unknown or out of range.
@@ -178,17 +177,12 @@ class TextProxyHead(SeededHead):
         eta: float = 1.0,
         dropout: float = 0.1,
         use_frame_mask: bool = True,
-        loss_match: dict | None = None,
         proxy_weight: float = 0.5,
         positive_weight: float = 0.25,
-        memory_budget: int = 512 * 2**20,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         num_tokens = num_frames if num_tokens is None else num_tokens
         super().__init__(
-            loss_match,
-            memory_budget,
-            init_cfg,
             embed_dim=embed_dim,
             num_frames=num_frames,
             # vectors of the director
@@ -196,6 +190,7 @@ class TextProxyHead(SeededHead):
                 8 * embed_dim + num_tokens,
                 40 * embed_dim + num_tokens,
             ),
+            **kwargs,
         )
         if (
             dash not in ('theta', 'linear')
@@ -251,16 +246,10 @@ class TextProxyHead(SeededHead):
     def prepare_tokens(
         self, tokens: Tensor, token_mask: Tensor, embeds: Tensor
     ) -> ProxyVideoState:
-        """Prepare videos whose encoder gives tokens and a vector.
+        """Prepare videos whose encoder gives tokens and a unit vector.
 
-        Args:
-            tokens (Tensor): Not normalised, shape ``(Bv, M, D)``.
-            token_mask (Tensor): True for real tokens, one at least among the
-                first ``num_tokens``, shape ``(Bv, M)``.
-            embeds (Tensor): Of unit length, shape ``(Bv, D)``.
-
-        Returns:
-            ProxyVideoState: See there.
+        Tokens ``(Bv, M, D)`` are not normalised; one at least of the first
+        ``num_tokens`` is real; ``embeds`` are ``(Bv, D)``.
         """
         unit = F.normalize(at_least_float32(tokens), dim=-1)
         seen = slice(0, self.num_tokens)

@@ -148,9 +148,8 @@ class TS2NetHead(SeededHead):
             channels.
         release_mask (bool): Repeat masks as the release does. Default: False.
         noise_seed (int): Seed of the evaluation noise. Default: 0.
-        loss_match (dict, optional): Loss on the scores. Default: None.
-        memory_budget (int): See the base class.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
+            and ``init_cfg``.
 
     Raises:
         ValueError: If a number is out of range.
@@ -179,17 +178,13 @@ class TS2NetHead(SeededHead):
         num_heads: int | None = None,
         release_mask: bool = False,
         noise_seed: int = 0,
-        loss_match: dict | None = None,
-        memory_budget: int = 512 * 2**20,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
-            loss_match,
-            memory_budget,
-            init_cfg,
             embed_dim=embed_dim,
             num_frames=num_frames,
             numbers_per_pair=(5 * num_frames + 3, 8 * num_frames + 3),
+            **kwargs,
         )
         if (
             not 1 <= num_selected <= num_patches

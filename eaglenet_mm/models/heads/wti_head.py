@@ -66,11 +66,10 @@ class WTIHead(SeededHead):
             Default: None.
         max_words (int): Tokens of a text, for the size of chunks.
             Default: 32.
-        loss_match (dict, optional): Loss on the scores. Default: None.
         loss_decorrelation (dict, optional): Config of
             :class:`ChannelDecorrelationLoss`. Default: None.
-        memory_budget (int): See the base class.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
+            and ``init_cfg``.
 
     Raises:
         ValueError: If an option is unknown.
@@ -93,10 +92,8 @@ class WTIHead(SeededHead):
         release_mask: bool = False,
         temporal: dict | None = None,
         max_words: int = 32,
-        loss_match: dict | None = None,
         loss_decorrelation: dict | None = None,
-        memory_budget: int = 512 * 2**20,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         # cosines of words and frames, which ``dp`` has one of
         words, frames = max_words, num_frames
@@ -104,15 +101,13 @@ class WTIHead(SeededHead):
             words = frames = 1
         few = 3 * (words + frames) + 1
         super().__init__(
-            loss_match,
-            memory_budget,
-            init_cfg,
             embed_dim=embed_dim,
             num_frames=num_frames,
             numbers_per_pair=(
                 3 * words * frames + few,
                 4 * words * frames + few,
             ),
+            **kwargs,
         )
         if interaction not in INTERACTIONS or not 1 <= num_weight_layers <= 3:
             raise ValueError(

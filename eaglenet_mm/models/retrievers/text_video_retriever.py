@@ -67,7 +67,7 @@ class TextVideoRetriever(BaseModel):
         ...     dict(type='CLIPTextEncoder', arch=dict(arch, text_cfg=words)),
         ...     dict(
         ...         type='CLIPVideoEncoder',
-        ...         arch=dict(arch, vision_cfg=pixels)),
+        ...         arch=dict(arch, vision_cfg=pixels), shift_layers=()),
         ...     dict(type='MeanPoolingHead'))
         >>> model.encode_text(torch.ones(3, 8).long()).embeds.shape
         torch.Size([3, 32])
@@ -173,13 +173,8 @@ class TextVideoRetriever(BaseModel):
     ) -> VideoFeatures:
         """Encode videos.
 
-        Args:
-            pixels (Tensor): Normalised, padded with zeros, shape
-                ``(Bv, F, 3, H, W)``.
-            frame_mask (Tensor): True for real frames, shape ``(Bv, F)``.
-
-        Returns:
-            VideoFeatures: Of ``Bv`` videos.
+        Pixels are normalised, padded with zeros, ``(Bv, F, 3, H, W)``; the
+        mask is True for real frames, ``(Bv, F)``.
         """
         return self.video_encoder(pixels, frame_mask)
 

@@ -85,7 +85,16 @@ def check(config: dict, width: int, frames: int) -> None:
         assert measured(head, *shape) <= stated, shape
 
 
-@pytest.mark.parametrize(('width', 'frames'), SIZES)
+@pytest.mark.parametrize(
+    ('width', 'frames'),
+    [
+        (512, 12),
+        *(
+            pytest.param(*size, marks=pytest.mark.nightly)
+            for size in SIZES[1:]
+        ),
+    ],
+)
 @pytest.mark.parametrize('name', CONFIGS)
 def test_heads(name: str, width: int, frames: int) -> None:
     for options in CONFIGS[name].values():
@@ -93,6 +102,7 @@ def test_heads(name: str, width: int, frames: int) -> None:
         check(config, width, frames)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(('width', 'frames'), SIZES)
 @pytest.mark.parametrize('heads', [1, 4])
 def test_options_that_matter(heads: int, width: int, frames: int) -> None:
