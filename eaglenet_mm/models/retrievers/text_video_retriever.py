@@ -11,6 +11,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
+from eaglenet_mm.models.heads.base_pair_head import BasePairHead
 from eaglenet_mm.models.retrievers.micro_batches import (
     encode_in_micro_batches,
     refuse_batch_norm,
@@ -97,7 +98,7 @@ class TextVideoRetriever(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         self.text_encoder = MODELS.build(text_encoder)
         self.video_encoder = MODELS.build(video_encoder)
-        self.head = MODELS.build(head)
+        self.head: BasePairHead = MODELS.build(head)
         self.encoder_micro_batch = encoder_micro_batch
         self._check_agreement('embed_dim', 'text_encoder', 'video_encoder')
         self._check_agreement('embed_dim', 'text_encoder', 'head')
