@@ -334,6 +334,17 @@ def test_features_of_another_width_are_refused(
 
 
 @pytest.mark.parametrize(
+    'name', ['EagleNetHead', 'XPoolHead', 'TMASSHead', 'TS2NetHead', 'WTIHead']
+)
+def test_a_video_without_a_real_frame(name: str) -> None:
+    head = build(name, '')
+    text, video = features(2, 2)
+    video.frame_mask[1] = False
+    with pytest.raises(ValueError, match='real frame.* position 1'):
+        head(text, video)
+
+
+@pytest.mark.parametrize(
     ('name', 'lacking', 'message'),
     [
         ('WTIHead', 'tokens', r'matches words.*output_tokens=True'),
