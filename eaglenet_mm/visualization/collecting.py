@@ -15,7 +15,10 @@ from eaglenet_mm.evaluation.functional import (
     text_to_video_ranks,
     video_to_text_ranks,
 )
-from eaglenet_mm.models.heads.shortlist import mean_of_unit_frames
+from eaglenet_mm.models.heads.base_pair_head import (
+    BasePairHead,
+    mean_of_unit_frames,
+)
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from eaglenet_mm.utils.progress import Progress
 from eaglenet_mm.visualization.confusions import (
@@ -231,7 +234,7 @@ def _encode_captions(evaluation: Any, rows: Sequence[int]) -> TextFeatures:
 
 
 def _explain(
-    head: Any,
+    head: BasePairHead,
     text: TextFeatures,
     videos: VideoFeatures,
     results: Sequence[ShownResult],
@@ -253,7 +256,7 @@ def _explain(
 
 
 def _project_pairs(
-    head: Any,
+    head: BasePairHead,
     texts: TextFeatures,
     videos: VideoFeatures,
     rows: Sequence[int],

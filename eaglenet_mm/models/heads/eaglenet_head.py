@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from eaglenet_mm.models.heads.compiled import CompiledScore
-from eaglenet_mm.models.heads.eaglenet_scoring import EagleNetScoring
-from eaglenet_mm.models.heads.eaglenet_state import CandidateNoise
-from eaglenet_mm.models.heads.explanation import (
+from eaglenet_mm.models.heads.base_pair_head import (
     PairExplanation,
     frame_cosines,
 )
+from eaglenet_mm.models.heads.compiled import CompiledScore
+from eaglenet_mm.models.heads.eaglenet_scoring import EagleNetScoring
 from eaglenet_mm.models.layers import FramePooling, StochasticText, build_graph
+from eaglenet_mm.models.layers.stochastic_text import CandidateNoise
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 

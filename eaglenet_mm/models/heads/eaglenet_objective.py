@@ -7,13 +7,11 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from eaglenet_mm.models.heads.batch_checks import check_batch
 from eaglenet_mm.models.heads.eaglenet_pairs import OwnPairs
 from eaglenet_mm.models.heads.seeded_head import SeededHead
 from eaglenet_mm.models.layers import KeyedRandom
 from eaglenet_mm.models.losses import KeyedNoise, NoiseSource
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
-from eaglenet_mm.utils.dist import gather_features
 
 
 class EagleNetObjective(SeededHead):
@@ -64,15 +62,9 @@ class EagleNetObjective(SeededHead):
             ``loss_support``, ``loss_energy`` and ``loss_energy_support``;
             ``pos_score`` and ``neg_score`` to watch.
         """
-        share = check_batch(text, video, self.check_features)
-        random = self.next_random()
-        pairs = OwnPairs(
-            self,
-            self.prepare_text(text),
-            gather_features(self.prepare_video(video)),
-            share.rows,
-            random,
-        )
+        batch = self.open_batch(text, video)
+        share, random = batch.share, batch.random
+        pairs = OwnPairs(self, batch)
         needs_support = bool(self.support_weight or self.energy_support_weight)
         scores, support_scores, supports = pairs.scores(needs_support)
         losses = self.match_losses(scores, share)

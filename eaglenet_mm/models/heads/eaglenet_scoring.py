@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from eaglenet_mm.models.heads.compiled import CompiledScore
 from eaglenet_mm.models.heads.eaglenet_objective import EagleNetObjective
 from eaglenet_mm.models.heads.eaglenet_state import (
-    CandidateNoise,
     EagleNetTextState,
     EagleNetVideoState,
     check_frames,
@@ -27,6 +26,7 @@ from eaglenet_mm.models.layers import (
     StochasticText,
     Workspace,
 )
+from eaglenet_mm.models.layers.stochastic_text import CandidateNoise
 from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
@@ -266,21 +266,6 @@ class EagleNetScoring(EagleNetObjective):
         else:  # the pooling comes behind the graph
             numbers = max(numbers, 6 * self.embed_dim + 8)
         return int(4 * numbers)
-
-    def score_with_grad(self, text_state: Any, video_state: Any) -> Tensor:
-        """Score prepared sides for training; see the base class.
-
-        Raises:
-            ValueError: With ``noise='pair'``, which is drawn at each call, so
-                that chunks computed again would not be what they were. The
-                loss draws noise of its own.
-        """
-        if self.noise == 'pair':
-            raise ValueError(
-                "score_with_grad needs noise='table', since noise='pair' is "
-                'drawn anew when chunks are computed again. Use loss().'
-            )
-        return super().score_with_grad(text_state, video_state)
 
     def pair_noise(self, random: PairRandom, like: Tensor) -> Tensor:
         """Draw candidate noise for each pair, ``(Bv, Bt, S, D)``."""

@@ -24,7 +24,7 @@ from eaglenet_mm.models.layers.relational_graph import (
     check_graph_sizes,
 )
 from eaglenet_mm.models.layers.workspace import Workspace
-from eaglenet_mm.structures import Features
+from eaglenet_mm.structures import EmbedsState, Features
 
 
 @dataclass
@@ -40,17 +40,6 @@ class PlainFramesState(Features):
     values: Tensor
     left: Tensor
     right: Tensor
-
-
-@dataclass
-class EmbedsState(Features):
-    """One vector an item.
-
-    Args:
-        embeds (Tensor): Shape ``(B, D)``.
-    """
-
-    embeds: Tensor
 
 
 class PlainGraphLayer(AttentionProjection):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from eaglenet_mm.models.heads import (
     EagleNetHead,
-    chunked_scoring,
+    base_pair_head,
     eaglenet_pairs,
 )
 from eaglenet_mm.registry import MODELS
@@ -76,7 +76,7 @@ def test_a_score_depends_on_its_pair_alone(
     text, video = random_features(texts, videos, seed=seed)
     whole = head(text, video)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(chunked_scoring.EVALUATION_BYTES, 'cpu', budget)
+        patch.setitem(base_pair_head.EVALUATION_BYTES, 'cpu', budget)
         chunked = head.score_chunked(
             head.prepare_text(text), head.prepare_video(video)
         )
@@ -484,23 +484,3 @@ def test_a_head_in_half_precision_scores(dtype: torch.dtype) -> None:
     with torch.no_grad():
         got = head.to(dtype)(text.to(dtype), video.to(dtype))
     assert (got.double() - expected).abs().max() < 0.05
-
-
-def test_scores_with_gradient_in_chunks() -> None:
-    text, video = random_features(4, 5)
-    gradients = []
-    for budget in (10**9, None):
-        torch.manual_seed(0)
-        head = build()
-        head.memory_budget = budget or 3 * head.bytes_per_pair(training=True)
-        scores = head.score_with_grad(
-            head.prepare_text(text), head.prepare_video(video)
-        )
-        scores.square().sum().backward()
-        gradients.append(head.stochastic_text.radius.weight.grad)
-    torch.testing.assert_close(*gradients)
-    noisy = build(noise='pair')
-    with pytest.raises(ValueError, match="score_with_grad needs noise='table"):
-        noisy.score_with_grad(
-            noisy.prepare_text(text), noisy.prepare_video(video)
-        )

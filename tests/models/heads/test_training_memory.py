@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from eaglenet_mm.models.heads import eaglenet_pairs
+from eaglenet_mm.models.heads import eaglenet_pairs, pair_grid
 from eaglenet_mm.models.layers import keyed_random
 from eaglenet_mm.models.losses import mlp_pair_energies
 from eaglenet_mm.registry import MODELS
@@ -99,7 +99,7 @@ def test_free_memory_goes_back_where_chunks_are_computed_again(
     """Forward and backward, and not at all where everything is kept."""
     released: list[None] = []
     monkeypatch.setattr(
-        eaglenet_pairs, 'release_free_heap', lambda: released.append(None)
+        pair_grid, 'release_free_heap', lambda: released.append(None)
     )
     monkeypatch.setitem(eaglenet_pairs.CHUNK_BYTES, 'cpu', 200_000)
     head = MODELS.build(eaglenet_head(memory_budget=budget)).train()
