@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from eaglenet_mm.models.losses import EnergyMatchingLoss, mlp_pair_energies
+from eaglenet_mm.models.losses import EnergyMatchingLoss, energies
 from tests.golden.cases import (
     ENERGIES,
     REDUCTIONS,
@@ -103,7 +103,7 @@ def test_energies(
         pytest.skip('this case stores no energies, its calls are checked')
     video = tensor(case['energy/vid'], dtype)
     for budget in (2**30, 1):
-        chunk_bytes = mlp_pair_energies.CHUNK_BYTES
+        chunk_bytes = energies.CHUNK_BYTES
         monkeypatch.setitem(chunk_bytes, video.device.type, budget)
         got = loss.all_pairs(video, tensor(case['energy/txt'], dtype))
         golden_report(

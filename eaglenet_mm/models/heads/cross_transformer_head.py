@@ -14,7 +14,7 @@ from eaglenet_mm.models.heads.head_checks import (
 )
 from eaglenet_mm.models.heads.seeded_head import PairDropoutHead
 from eaglenet_mm.models.layers import PairRandom
-from eaglenet_mm.models.layers.graph_attention import check_dropout
+from eaglenet_mm.models.layers.keyed_random import check_dropout
 from eaglenet_mm.models.layers.temporal import (
     ResidualBlock,
     check_heads,

@@ -13,8 +13,8 @@ from eaglenet_mm.models.layers import (
     PooledFramesState,
 )
 from eaglenet_mm.models.layers.plain_graph import EmbedsState, PlainFramesState
-from eaglenet_mm.models.layers.relational_graph import LastLogits
-from eaglenet_mm.models.layers.relational_layer import (
+from eaglenet_mm.models.layers.relational_graph import (
+    LastLogits,
     RelationalFramesState,
     RelationalTextsState,
 )

@@ -22,7 +22,7 @@ from eaglenet_mm.models.heads.shortlist import (
     unit_sentences,
 )
 from eaglenet_mm.models.layers import PairRandom
-from eaglenet_mm.models.layers.graph_attention import check_dropout
+from eaglenet_mm.models.layers.keyed_random import check_dropout
 from eaglenet_mm.models.layers.text_director import (
     DirectorLayer,
     ProxyVideoState,

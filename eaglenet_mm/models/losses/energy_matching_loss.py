@@ -6,7 +6,6 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from eaglenet_mm.models.layers.keyed_random import KeyedRandom
 from eaglenet_mm.models.losses.joint_batch import (
     PairLabels,
     Share,
@@ -17,52 +16,6 @@ from eaglenet_mm.models.losses.langevin_sampler import (
     NoiseSource,
 )
 from eaglenet_mm.registry import MODELS
-
-
-class KeyedNoise:
-    """Keyed random numbers in order of drawing.
-
-    Args:
-        random (KeyedRandom): Source.
-        purpose (str): Names what they are drawn for.
-    """
-
-    #: Draws of normal numbers made at once: a draw of a step is small.
-    AT_ONCE = 5
-
-    def __init__(self, random: KeyedRandom, purpose: str) -> None:
-        self.random = random
-        self.purpose = purpose
-        self.draws = 0
-        self._ahead: dict[tuple[range, tuple[int, ...]], list[Tensor]] = {}
-
-    def _name(self) -> str:
-        self.draws += 1
-        return f'{self.purpose} {self.draws}'
-
-    def uniform(
-        self, rows: range, shape: tuple[int, ...], like: Tensor
-    ) -> Tensor:
-        """Draw from ``U[0, 1)``, shape ``(len(rows), *shape)``."""
-        keys = torch.tensor(rows, dtype=torch.int64)
-        return self.random.uniform(self._name(), keys, shape, like)
-
-    def normal(
-        self, rows: range, shape: tuple[int, ...], like: Tensor
-    ) -> Tensor:
-        """Draw from ``N(0, 1)``, shape ``(len(rows), *shape)``."""
-        ahead = self._ahead.setdefault((rows, shape), [])
-        if not ahead:
-            keys = torch.tensor(rows, dtype=torch.int64)
-            numbers = self.random.normal(
-                self._name(), keys, (self.AT_ONCE, *shape), like
-            )
-            ahead.extend(numbers.unbind(dim=1))
-        return ahead.pop(0)
-
-    def permutation(self, size: int, like: Tensor) -> Tensor:
-        """Draw a permutation."""
-        return self.random.permutation(self._name(), size, like)
 
 
 @MODELS.register_module()
@@ -98,6 +51,14 @@ class EnergyMatchingLoss(BaseModule):
 
     Raises:
         ValueError: If ``same_video`` is none of these.
+
+    Example:
+        >>> from eaglenet_mm.models.layers import KeyedRandom
+        >>> from eaglenet_mm.models.losses import KeyedNoise
+        >>> loss = EnergyMatchingLoss(embed_dim=32, num_frames=8)
+        >>> noise = KeyedNoise(KeyedRandom(seed=0), 'energy')
+        >>> loss(video.frames[:3], text.embeds, noise).shape
+        torch.Size([])
     """  # noqa: E501
 
     def __init__(
@@ -111,12 +72,8 @@ class EnergyMatchingLoss(BaseModule):
     ) -> None:
         super().__init__()
         self.same_video = check_same_video(same_video)
-        self.energy = MODELS.build(
-            {
-                **(energy or dict(type='MLPEnergy')),
-                'embed_dim': embed_dim,
-            }
-        )
+        energy = energy or dict(type='MLPEnergy')
+        self.energy = MODELS.build({**energy, 'embed_dim': embed_dim})
         self.sampler = LangevinSampler(
             num_frames, embed_dim, **(sampler or {})
         )
@@ -135,7 +92,7 @@ class EnergyMatchingLoss(BaseModule):
         Returns:
             Tensor: Rows are texts, shape ``(Bt, Bv)``.
         """
-        sides = self.energy.sides(frames, text, False)
+        sides = self.energy.sides(frames, text)
         return self.energy.rows(*sides, frame_mask)
 
     def contrast(self, low: Tensor, high: Tensor) -> Tensor:
@@ -176,7 +133,19 @@ class EnergyMatchingLoss(BaseModule):
                 the replay buffer, ``positives`` do not fit, or ``same_video``
                 needs them and there are none.
         """
-        self._check(frames, text)
+        expected = tuple(self.sampler.replay_video.shape[1:])
+        if tuple(frames.shape[1:]) != expected:
+            raise ValueError(
+                'The energy loss was built for frames of shape (B, '
+                f'{expected[0]}, {expected[1]}), but got '
+                f'{tuple(frames.shape)}. Make num_frames and embed_dim of the '
+                'loss those of the head.'
+            )
+        if len(frames) != len(text):
+            raise ValueError(
+                f'Energies need one text a video, but got {len(text)} texts '
+                f'and {len(frames)} videos.'
+            )
         share = share or Share(range(len(text)), lambda x: x)
         gather = share.gather
         # half precision cannot hold squared energies of raw features
@@ -184,7 +153,7 @@ class EnergyMatchingLoss(BaseModule):
             if frames.dtype in (torch.float16, torch.bfloat16):
                 frames, text = frames.float(), text.float()
             frame_side, text_side = self.energy.sides(
-                frames, text.to(frames.dtype), False
+                frames, text.to(frames.dtype)
             )
             if frame_mask is not None:
                 frame_mask = gather(frame_mask)
@@ -192,7 +161,12 @@ class EnergyMatchingLoss(BaseModule):
                 gather(frame_side), text_side, frame_mask
             )  # (b, B)
             labels = PairLabels(energies, self.same_video, positives, share)
-            sampled = self._sample(energies.shape[1], noise, share)
+            pairs = self.sampler.sample(
+                self.energy.gradient, energies.shape[1], noise, share.rows
+            )
+            if self.training:
+                self.sampler.store(*(gather(x) for x in pairs))
+            sampled = gather(self.energy.matching(*pairs))  # (B,)
             high = torch.stack([sampled.mean(), sampled.square().mean()])
             positive, negative = self._means(energies, labels)
             loss = self.contrast(positive[:2], high)
@@ -201,11 +175,9 @@ class EnergyMatchingLoss(BaseModule):
 
     @staticmethod
     def _means(energies: Tensor, labels: PairLabels) -> Tensor:
-        """Means over the positives and over the negatives of the joint batch.
+        """Mean, mean square and number of positives and negatives, (2, 3).
 
-        Returns:
-            Tensor: Of each the mean energy, its mean square and the number of
-            pairs, shape ``(2, 3)``; zeros where there is no pair.
+        Of the joint batch; zeros where there is no pair.
         """
         rows = slice(None)
         positive, ignored = labels.positive(rows), labels.ignored(rows)
@@ -221,27 +193,3 @@ class EnergyMatchingLoss(BaseModule):
         total = labels.share.sum(torch.stack(sums))  # (2, 3)
         number = total[:, 2:]
         return torch.cat([total[:, :2] / number.clamp(min=1), number], dim=1)
-
-    def _sample(self, size: int, noise: NoiseSource, share: Share) -> Tensor:
-        """Energies of the sampled pairs of the joint batch, ``(B,)``."""
-        pairs = self.sampler.sample(
-            self.energy.gradient, size, noise, share.rows
-        )
-        if self.training:
-            self.sampler.store(*(share.gather(x) for x in pairs))
-        return share.gather(self.energy.matching(*pairs))
-
-    def _check(self, frames: Tensor, text: Tensor) -> None:
-        expected = tuple(self.sampler.replay_video.shape[1:])
-        if tuple(frames.shape[1:]) != expected:
-            raise ValueError(
-                'The energy loss was built for frames of shape (B, '
-                f'{expected[0]}, {expected[1]}), but got '
-                f'{tuple(frames.shape)}. Make num_frames and embed_dim of the '
-                'loss those of the head.'
-            )
-        if len(frames) != len(text):
-            raise ValueError(
-                f'Energies need one text a video, but got {len(text)} texts '
-                f'and {len(frames)} videos.'
-            )

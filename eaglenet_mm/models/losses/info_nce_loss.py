@@ -7,15 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from eaglenet_mm.models.losses.joint_batch import (
     PairLabels,
-    Share,
-    check_same_video,
+    ScoreLoss,
     row_blocks,
 )
 from eaglenet_mm.models.precision import at_least_float32
@@ -128,7 +126,7 @@ def _blocks(
 
 
 @MODELS.register_module()
-class InfoNCELoss(BaseModule):
+class InfoNCELoss(ScoreLoss):
     r"""Cross entropy of the rows and of the columns, averaged.
 
     The loss of `CLIP <https://arxiv.org/abs/2103.00020>`_ on
@@ -171,10 +169,14 @@ class InfoNCELoss(BaseModule):
     Note:
         Beside the scores, and in the backward pass their gradient, it takes
         memory for a block of rows only.
-    """
 
-    #: Takes own rows of the joint matrix with a :class:`Share`.
-    takes_share = True
+    Example:
+        >>> scores = torch.rand(4, 4)
+        >>> InfoNCELoss()(scores).shape
+        torch.Size([])
+        >>> ids = torch.tensor([7, 8, 7, 9])  # two captions of video 7
+        >>> loss = InfoNCELoss(same_video='ignore')(scores, ids)
+    """
 
     def __init__(
         self,
@@ -184,15 +186,13 @@ class InfoNCELoss(BaseModule):
         loss_weight: float = 1.0,
         same_video: str = 'negative',
     ) -> None:
-        super().__init__()
+        super().__init__(loss_weight, same_video)
         if init_scale <= 0 or max_scale <= 0:
             raise ValueError(
                 'The scales of InfoNCELoss are positive, but got '
                 f'init_scale={init_scale} and max_scale={max_scale}.'
             )
         self.max_log_scale = math.log(max_scale)
-        self.loss_weight = loss_weight
-        self.same_video = check_same_video(same_video)
         self.log_scale = nn.Parameter(
             torch.tensor(math.log(init_scale)), requires_grad=learnable
         )
@@ -206,32 +206,6 @@ class InfoNCELoss(BaseModule):
         """Scale scores, same shape."""
         return scores * self.log_scale.exp()
 
-    def forward(
-        self,
-        scores: Tensor,
-        positives: Tensor | None = None,
-        share: Share | None = None,
-    ) -> Tensor:
-        """Compute the loss.
-
-        Args:
-            scores (Tensor): Rows are texts, columns videos, matching pairs on
-                the diagonal, shape ``(B, B)``; with a share its own rows,
-                shape ``(b, B)``.
-            positives (Tensor, optional): Which pairs are of the same video:
-                a bool matrix like the scores, or numbers of the ``B`` videos,
-                equal where the video is the same. Default: None, those of the
-                share.
-            share (Share, optional): Which rows of the joint batch the scores
-                are. Default: None, all of it.
-
-        Returns:
-            Tensor: A scalar, that of the joint batch.
-
-        Raises:
-            ValueError: If the matrix is not square, ``positives`` do not fit,
-                or ``same_video`` needs them and there are none.
-        """
-        labels = PairLabels(scores, self.same_video, positives, share)
-        loss = _CrossEntropies.apply(scores, self.log_scale, labels)
-        return self.loss_weight * loss
+    def joint_loss(self, scores: Tensor, labels: PairLabels) -> Tensor:
+        """Average the cross entropies of rows and columns."""
+        return _CrossEntropies.apply(scores, self.log_scale, labels)

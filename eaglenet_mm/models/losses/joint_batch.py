@@ -1,11 +1,13 @@
-"""What the pairs of a joint batch are to a loss."""
+"""Losses on the matrix of a joint batch, and what its pairs are to them."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
+from mmengine.model import BaseModule
 from torch import Tensor
 
 #: What other pairs of the same video may count as.
@@ -22,6 +24,11 @@ class Share(NamedTuple):
         gather (Callable): Joins the rows of all processes, with gradient.
         positives (Tensor, optional): Which pairs are of the same video, as
             :class:`PairLabels` takes it. Default: None, not known.
+
+    Example:
+        >>> share = Share(range(3), lambda x: x)  # of one process
+        >>> share.matching(torch.eye(3))
+        tensor([1., 1., 1.])
     """
 
     rows: range
@@ -68,6 +75,12 @@ class PairLabels:
         ValueError: If shapes do not fit, or other pairs of the same video
             are not to be negatives but nobody says which they are.
         TypeError: If ``positives`` are neither bool nor whole numbers.
+
+    Example:
+        >>> ids = torch.tensor([7, 8, 7])  # texts 0 and 2 are of one video
+        >>> labels = PairLabels(torch.rand(3, 3), 'ignore', ids, None)
+        >>> labels.ignored(slice(0, 1))
+        tensor([[False, False,  True]])
     """
 
     def __init__(
@@ -147,6 +160,56 @@ def _check_positives(positives: Tensor, scores: Tensor) -> None:
             f'{expected} for scores of shape {tuple(scores.shape)}, but have '
             f'{tuple(positives.shape)}.'
         )
+
+
+class ScoreLoss(BaseModule, ABC):
+    """Base of the losses on a matrix of scores.
+
+    Args:
+        loss_weight (float): Factor of the loss.
+        same_video (str): One of :data:`SAME_VIDEO`.
+    """
+
+    #: Takes own rows of the joint matrix with a :class:`Share`.
+    takes_share = True
+
+    def __init__(self, loss_weight: float, same_video: str) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.same_video = check_same_video(same_video)
+
+    @abstractmethod
+    def joint_loss(self, scores: Tensor, labels: PairLabels) -> Tensor:
+        """Compute the loss of the joint batch from own rows ``(b, B)``."""
+
+    def forward(
+        self,
+        scores: Tensor,
+        positives: Tensor | None = None,
+        share: Share | None = None,
+    ) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            scores (Tensor): Rows are texts, columns videos, matching pairs on
+                the diagonal, shape ``(B, B)``; with a share its own rows,
+                shape ``(b, B)``.
+            positives (Tensor, optional): Which pairs are of the same video:
+                a bool matrix like the scores, or numbers of the ``B`` videos,
+                equal where the video is the same. Default: None, those of the
+                share.
+            share (Share, optional): Which rows of the joint batch the scores
+                are. Default: None, all of it.
+
+        Returns:
+            Tensor: A scalar, that of the joint batch.
+
+        Raises:
+            ValueError: If the matrix is not square, ``positives`` do not fit,
+                or ``same_video`` needs them and there are none.
+        """
+        labels = PairLabels(scores, self.same_video, positives, share)
+        return self.loss_weight * self.joint_loss(scores, labels)
 
 
 def check_same_video(same_video: str) -> str:

@@ -3,31 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from eaglenet_mm.models.layers.keyed_random import KeyedRandom
 
-class NoiseSource(Protocol):
-    """Where the sampler takes its random numbers from.
 
-    Rows say which chains of the joint batch the numbers are for.
+class KeyedNoise:
+    """Random numbers of the sampler, keyed, in order of drawing.
+
+    Rows say which chains of the joint batch the numbers are for. Any object
+    with these three methods may take its place.
+
+    Args:
+        random (KeyedRandom): Source.
+        purpose (str): Names what they are drawn for.
+
+    Example:
+        >>> noise = KeyedNoise(KeyedRandom(0), 'energy')
+        >>> noise.normal(range(2), (32,), text.embeds).shape
+        torch.Size([2, 32])
     """
+
+    #: Draws of normal numbers made at once: a draw of a step is small.
+    AT_ONCE = 5
+
+    def __init__(self, random: KeyedRandom, purpose: str) -> None:
+        self.random = random
+        self.purpose = purpose
+        self.draws = 0
+        self._ahead: dict[tuple[range, tuple[int, ...]], list[Tensor]] = {}
+
+    def _name(self) -> str:
+        self.draws += 1
+        return f'{self.purpose} {self.draws}'
 
     def uniform(
         self, rows: range, shape: tuple[int, ...], like: Tensor
     ) -> Tensor:
         """Draw from ``U[0, 1)``, shape ``(len(rows), *shape)``."""
+        return self.random.uniform(
+            self._name(), torch.tensor(rows, dtype=torch.int64), shape, like
+        )
 
     def normal(
         self, rows: range, shape: tuple[int, ...], like: Tensor
     ) -> Tensor:
         """Draw from ``N(0, 1)``, shape ``(len(rows), *shape)``."""
+        ahead = self._ahead.setdefault((rows, shape), [])
+        if not ahead:
+            keys = torch.tensor(rows, dtype=torch.int64)
+            numbers = self.random.normal(
+                self._name(), keys, (self.AT_ONCE, *shape), like
+            )
+            ahead.extend(numbers.unbind(dim=1))
+        return ahead.pop(0)
 
     def permutation(self, size: int, like: Tensor) -> Tensor:
         """Draw a permutation of ``size`` numbers, for the joint batch."""
+        return self.random.permutation(self._name(), size, like)
+
+
+#: What a sampler asks for random numbers, as a type.
+NoiseSource = KeyedNoise
 
 
 class LangevinSampler(BaseModule):
@@ -62,6 +102,15 @@ class LangevinSampler(BaseModule):
 
     Raises:
         ValueError: If a number is out of range.
+
+    Example:
+        >>> from eaglenet_mm.models.losses import MLPEnergy
+        >>> sampler = LangevinSampler(num_frames=8, embed_dim=32)
+        >>> noise = KeyedNoise(KeyedRandom(0), 'energy')
+        >>> frames, texts = sampler.sample(MLPEnergy(32).gradient, 3, noise)
+        >>> sampler.store(frames, texts)
+        >>> frames.shape, int(sampler.replay_fill)
+        (torch.Size([3, 8, 32]), 3)
     """
 
     def __init__(
@@ -87,6 +136,7 @@ class LangevinSampler(BaseModule):
                 'replay_fraction is a share between 0 and 1, but is '
                 f'{replay_fraction}.'
             )
+        self.buffer_size = buffer_size
         self.num_steps = num_steps
         self.step_size = step_size
         self.noise_std = noise_std
@@ -103,41 +153,27 @@ class LangevinSampler(BaseModule):
         self.replay_text: Tensor
         self.replay_fill: Tensor
 
-    @property
-    def buffer_size(self) -> int:
-        """Entries of the replay buffer."""
-        return len(self.replay_video)
-
     def start(
         self, size: int, noise: NoiseSource, rows: range
     ) -> tuple[Tensor, Tensor]:
-        """Start chains of a joint batch.
-
-        Args:
-            size (int): Chains of the joint batch ``B``.
-            noise (NoiseSource): Random numbers.
-            rows (range): The chains wanted.
-
-        Returns:
-            tuple[Tensor, Tensor]: Frames ``(b, F, D)`` and text ``(b, D)``.
-        """
+        """Start chains; arguments and shapes as those of :meth:`sample`."""
         fill = int(self.replay_fill)
-        parts = []
-        replayed = 0
         order = torch.zeros(0, dtype=torch.int64)
         if fill:
-            candidates = self.buffer_size if self.replay_unfilled else fill
-            order = noise.permutation(candidates, self.replay_video)
+            if self.replay_unfilled:
+                fill = self.buffer_size
+            order = noise.permutation(fill, self.replay_video)
             order = order[: int(self.replay_fraction * size)]
-            replayed = len(order)
-        chosen = order[rows.start : replayed : rows.step]
+        chosen = order[rows.start : len(order) : rows.step]
         fresh = rows[len(chosen) :]
-        for buffer in (self.replay_video, self.replay_text):
-            start = noise.uniform(fresh, tuple(buffer.shape[1:]), buffer)
-            if not fill:
-                start = 2 * start - 1
-            parts.append(torch.cat([buffer[chosen], start]))
-        return parts[0], parts[1]
+
+        def start(buffer: Tensor) -> Tensor:
+            drawn = noise.uniform(fresh, tuple(buffer.shape[1:]), buffer)
+            return torch.cat(
+                [buffer[chosen], drawn if fill else 2 * drawn - 1]
+            )
+
+        return start(self.replay_video), start(self.replay_text)
 
     @torch.no_grad()
     def store(self, frames: Tensor, text: Tensor) -> None:

@@ -6,15 +6,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from eaglenet_mm.models.losses.joint_batch import (
     PairLabels,
-    Share,
-    check_same_video,
+    ScoreLoss,
     row_blocks,
 )
 from eaglenet_mm.models.precision import at_least_float32
@@ -87,7 +85,7 @@ def _signed_(x: Tensor, labels: PairLabels, rows: slice) -> Tensor:
 
 
 @MODELS.register_module()
-class PairwiseSigmoidLoss(BaseModule):
+class PairwiseSigmoidLoss(ScoreLoss):
     """Classify every pair as matching or not.
 
     The loss of `SigLIP <https://arxiv.org/abs/2303.15343>`_ with EagleNet's
@@ -125,10 +123,14 @@ class PairwiseSigmoidLoss(BaseModule):
     Note:
         Beside the scores, and in the backward pass their gradient, it takes
         memory for a block of rows only.
-    """
 
-    #: Takes own rows of the joint matrix with a :class:`Share`.
-    takes_share = True
+    Example:
+        >>> scores = torch.rand(4, 4)
+        >>> PairwiseSigmoidLoss()(scores).shape
+        torch.Size([])
+        >>> ids = torch.tensor([7, 8, 7, 9])  # two captions of video 7
+        >>> loss = PairwiseSigmoidLoss(same_video='ignore')(scores, ids)
+    """
 
     def __init__(
         self,
@@ -138,9 +140,7 @@ class PairwiseSigmoidLoss(BaseModule):
         loss_weight: float = 1.0,
         same_video: str = 'negative',
     ) -> None:
-        super().__init__()
-        self.loss_weight = loss_weight
-        self.same_video = check_same_video(same_video)
+        super().__init__(loss_weight, same_video)
         self.log_scale = nn.Parameter(
             torch.tensor([init_log_scale]), requires_grad=learnable
         )
@@ -152,33 +152,7 @@ class PairwiseSigmoidLoss(BaseModule):
         """Scale and shift scores, same shape."""
         return scores * self.log_scale.exp() + self.bias
 
-    def forward(
-        self,
-        scores: Tensor,
-        positives: Tensor | None = None,
-        share: Share | None = None,
-    ) -> Tensor:
-        """Compute the loss.
-
-        Args:
-            scores (Tensor): Rows are texts, columns videos, matching pairs on
-                the diagonal, shape ``(B, B)``; with a share its own rows,
-                shape ``(b, B)``.
-            positives (Tensor, optional): Which pairs are of the same video:
-                a bool matrix like the scores, or numbers of the ``B`` videos,
-                equal where the video is the same. Default: None, those of the
-                share.
-            share (Share, optional): Which rows of the joint batch the scores
-                are. Default: None, all of it.
-
-        Returns:
-            Tensor: A scalar, that of the joint batch.
-
-        Raises:
-            ValueError: If the matrix is not square, ``positives`` do not fit,
-                or ``same_video`` needs them and there are none.
-        """
-        labels = PairLabels(scores, self.same_video, positives, share)
+    def joint_loss(self, scores: Tensor, labels: PairLabels) -> Tensor:
+        """Sum over all pairs, divided by the number of texts."""
         own = _SigmoidSum.apply(scores, self.log_scale, self.bias, labels)
-        loss = labels.share.sum(own) / scores.shape[1]
-        return self.loss_weight * loss
+        return labels.share.sum(own) / scores.shape[1]

@@ -9,7 +9,7 @@ import torch
 
 from eaglenet_mm.models.heads import eaglenet_pairs
 from eaglenet_mm.models.layers import keyed_random
-from eaglenet_mm.models.losses import mlp_pair_energies
+from eaglenet_mm.models.losses import energies
 from eaglenet_mm.registry import MODELS
 from tests.models.live_bytes import LiveBytes
 from tests.models.tiny import FRAMES, eaglenet_head, random_features
@@ -49,7 +49,7 @@ def test_peak_grows_at_most_with_the_batch(
     config: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # pieces of constant size would hide how the rest grows
-    monkeypatch.setitem(mlp_pair_energies.CHUNK_BYTES, 'cpu', 50_000)
+    monkeypatch.setitem(energies.CHUNK_BYTES, 'cpu', 50_000)
     monkeypatch.setattr(keyed_random, '_BLOCK', 1000)
     small, middle, large = (
         peak_of_step(batch, config) for batch in (16, 48, 96)
