@@ -1,6 +1,12 @@
 """Containers that pass between the parts; they import nothing of ours."""
 
-from .features import Features, TextFeatures, VideoFeatures
+from .features import EmbedsState, Features, TextFeatures, VideoFeatures
 from .retrieval_data_sample import RetrievalDataSample
 
-__all__ = ['Features', 'RetrievalDataSample', 'TextFeatures', 'VideoFeatures']
+__all__ = [
+    'EmbedsState',
+    'Features',
+    'RetrievalDataSample',
+    'TextFeatures',
+    'VideoFeatures',
+]

@@ -9,7 +9,10 @@ import torch
 from mmengine.runner.amp import autocast
 from torch import Tensor
 
-from eaglenet_mm.models.heads.shortlist import mean_of_unit_frames
+from eaglenet_mm.models.heads.base_pair_head import (
+    BasePairHead,
+    mean_of_unit_frames,
+)
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
 from .embedding_map import map_pairs
@@ -41,7 +44,7 @@ def encode_captions(evaluation: Any, rows: Sequence[int]) -> TextFeatures:
 
 
 def explain_results(
-    head: Any,
+    head: BasePairHead,
     text: TextFeatures,
     videos: VideoFeatures,
     results: Sequence[ShownResult],
@@ -71,7 +74,7 @@ def _as_lists(weights: dict[str, Tensor], place: int) -> dict[str, list]:
 
 
 def project_pairs(
-    head: Any,
+    head: BasePairHead,
     texts: TextFeatures,
     videos: VideoFeatures,
     rows: Sequence[int],

@@ -23,7 +23,6 @@ from .two_stage import (
     SHORTLIST_BLOCK,
     TwoStageScorer,
     check_shortlist,
-    first_stage_name,
 )
 
 #: Captions encoded together, and scored together where all pairs are. No
@@ -255,7 +254,7 @@ class RetrievalEvaluation:
         return {
             **found,
             'shortlist': self.shortlist,
-            'first_stage': first_stage_name(head),
+            'first_stage': head.first_stage,
         }
 
     def score(

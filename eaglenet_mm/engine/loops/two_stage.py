@@ -11,7 +11,6 @@ from eaglenet_mm.evaluation.functional.two_stage import (
     OFF_SHORTLIST,
     off_shortlist_scores,
 )
-from eaglenet_mm.models.heads.base_pair_head import BasePairHead
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
 #: Captions shortlisted and scored together, by type of device. The head goes
@@ -38,14 +37,6 @@ def check_shortlist(shortlist: int, num_videos: int) -> None:
             f'{num_videos} videos at most. Make it smaller, or set it to 0 '
             'to score all pairs.'
         )
-
-
-def first_stage_name(head: Any) -> str:
-    """Say in a result line what the shortlist was made by."""
-    own = type(head).shortlist_video
-    if own is BasePairHead.shortlist_video:
-        return 'mean pooling'
-    return f'the vectors of {type(head).__name__}'
 
 
 class TwoStageScorer:

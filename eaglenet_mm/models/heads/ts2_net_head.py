@@ -9,20 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eaglenet_mm.models.heads.batch_checks import check_batch
-from eaglenet_mm.models.heads.head_checks import (
-    check_text_sizes,
-    check_video_sizes,
-)
-from eaglenet_mm.models.heads.mean_pooling_head import UnitVectors
+from eaglenet_mm.models.heads.base_pair_head import unit_sentences
 from eaglenet_mm.models.heads.seeded_head import SeededHead
-from eaglenet_mm.models.heads.shortlist import unit_sentences
 from eaglenet_mm.models.layers.temporal import TemporalTransformer
 from eaglenet_mm.models.layers.token_selection import TokenSelector
+from eaglenet_mm.models.losses import Share
 from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.registry import MODELS
-from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
-from eaglenet_mm.utils.dist import gather_features
+from eaglenet_mm.structures import (
+    EmbedsState,
+    Features,
+    TextFeatures,
+    VideoFeatures,
+)
 
 
 @dataclass
@@ -73,9 +72,16 @@ class TS2NetHead(SeededHead):
 
     Raises:
         ValueError: If a number is out of range.
+
+    Example:
+        >>> head = TS2NetHead(embed_dim=32, num_frames=8, num_patches=9)
+        >>> video.patches = torch.randn(4, 8, 9, 32)
+        >>> head(text, video).shape
+        torch.Size([3, 4])
     """
 
     needs_patches = True
+    needs_real_frames = True
     noise_table: Tensor
     noise_axes: ClassVar[dict[int, str]] = {1: 'num_samples', 2: 'num_patches'}
 
@@ -95,7 +101,14 @@ class TS2NetHead(SeededHead):
         memory_budget: int = 512 * 2**20,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(loss_match, memory_budget, init_cfg)
+        super().__init__(
+            loss_match,
+            memory_budget,
+            init_cfg,
+            embed_dim=embed_dim,
+            num_frames=num_frames,
+            numbers_per_pair=(5 * num_frames + 3, 8 * num_frames + 3),
+        )
         if (
             not 1 <= num_selected <= num_patches
             or num_samples < 1
@@ -106,8 +119,6 @@ class TS2NetHead(SeededHead):
                 'num_samples at least 1 and sigma above 0, but got '
                 f'{num_selected}, {num_samples} and {sigma}.'
             )
-        self.embed_dim = embed_dim
-        self.num_frames = num_frames
         self.num_patches = num_patches
         self.num_samples = num_samples
         self.release_mask = release_mask
@@ -120,20 +131,9 @@ class TS2NetHead(SeededHead):
         )
         self.register_buffer('noise_table', self._table(noise_seed))
 
-    def check_text(self, text: TextFeatures) -> None:
-        """Refuse texts of another width."""
-        check_text_sizes(self, text, embed_dim=self.embed_dim)
-
     def check_video(self, video: VideoFeatures) -> None:
         """Refuse videos of another size, or without patches."""
-        check_video_sizes(
-            self,
-            video,
-            embed_dim=self.embed_dim,
-            num_frames=self.num_frames,
-            needs_real_frames=True,
-            needs_patches=self.needs_patches,
-        )
+        super().check_video(video)
         patches: Any = video.patches
         if patches.shape[2] != self.num_patches:
             raise ValueError(
@@ -152,14 +152,31 @@ class TS2NetHead(SeededHead):
             1, self.num_samples, self.num_patches, generator=generator
         )
 
-    def prepare_text(self, text: TextFeatures) -> UnitVectors:
+    def prepare_text(self, text: TextFeatures) -> EmbedsState:
         """Bring sentences to unit length, shape ``(Bt, D)``."""
         self.check_text(text)
-        return UnitVectors(unit_sentences(text))
+        return EmbedsState(unit_sentences(text))
 
     def prepare_video(self, video: VideoFeatures) -> UnitFrames:
         """Select tokens and let frames know of each other."""
         return self.prepare_with_noise(video, self.noise_table)
+
+    def prepare_batch(
+        self,
+        text: TextFeatures,
+        video: VideoFeatures,
+        share: Share,
+        random: Any,
+    ) -> tuple[EmbedsState, UnitFrames]:
+        """Prepare both sides, in training with noise of each frame."""
+        noise = self.noise_table
+        if self.training:
+            frames = video.frames.shape[1]
+            places = torch.tensor(share.rows).unsqueeze(1) * frames
+            keys = (places + torch.arange(frames)).flatten()
+            shape = (self.num_samples, self.num_patches)
+            noise = random.normal('token selection', keys, shape, noise)
+        return self.prepare_text(text), self.prepare_with_noise(video, noise)
 
     def prepare_with_noise(
         self, video: VideoFeatures, noise: Tensor
@@ -192,7 +209,7 @@ class TS2NetHead(SeededHead):
         )
 
     def score(
-        self, text_state: UnitVectors, video_state: UnitFrames
+        self, text_state: EmbedsState, video_state: UnitFrames
     ) -> Tensor:
         """Weight the cosines of each pair, shape ``(Bt, Bv)``."""
         text, frames = text_state.embeds, video_state.embeds
@@ -204,25 +221,3 @@ class TS2NetHead(SeededHead):
                 ~video_state.mask, float('-inf')
             )
             return (logits.softmax(dim=-1) * cosines).sum(dim=-1)
-
-    def loss(
-        self, text: TextFeatures, video: VideoFeatures
-    ) -> dict[str, Tensor]:
-        """Compute the training loss; see the base class."""
-        share = check_batch(text, video, self.check_features)
-        random = self.next_random()
-        noise = self.noise_table
-        if self.training:
-            places = torch.tensor(share.rows).unsqueeze(1) * self.num_frames
-            keys = (places + torch.arange(self.num_frames)).flatten()
-            shape = (self.num_samples, self.num_patches)
-            noise = random.normal('token selection', keys, shape, noise)
-        scores = self.score_with_grad(
-            self.prepare_text(text),
-            gather_features(self.prepare_with_noise(video, noise)),
-        )
-        return self.match_losses(scores, share)
-
-    def bytes_per_pair(self, training: bool) -> int:
-        """Tell what one pair takes: some numbers a frame."""
-        return 4 * (self.num_frames * (8 if training else 5) + 3)

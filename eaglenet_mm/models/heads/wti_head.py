@@ -9,16 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eaglenet_mm.models.heads.batch_checks import check_batch
-from eaglenet_mm.models.heads.head_checks import (
-    check_text_sizes,
-    check_video_sizes,
-)
-from eaglenet_mm.models.heads.seeded_head import SeededHead
-from eaglenet_mm.models.heads.shortlist import (
+from eaglenet_mm.models.heads.base_pair_head import (
     mean_of_unit_frames,
     unit_sentences,
 )
+from eaglenet_mm.models.heads.seeded_head import SeededHead
 from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
@@ -85,7 +80,15 @@ class WTIHead(SeededHead):
 
     Raises:
         ValueError: If an option is unknown.
+
+    Example:
+        >>> head = WTIHead(embed_dim=32, num_frames=8)
+        >>> words = torch.randn(3, 5, 32), torch.ones(3, 5).bool()
+        >>> head(TextFeatures(text.embeds, *words), video).shape
+        torch.Size([3, 4])
     """
+
+    needs_real_frames = True
 
     def __init__(
         self,
@@ -101,7 +104,22 @@ class WTIHead(SeededHead):
         memory_budget: int = 512 * 2**20,
         init_cfg: dict | None = None,
     ) -> None:
-        super().__init__(loss_match, memory_budget, init_cfg)
+        # cosines of words and frames, which ``dp`` has one of
+        words, frames = max_words, num_frames
+        if interaction == 'dp':
+            words = frames = 1
+        few = 3 * (words + frames) + 1
+        super().__init__(
+            loss_match,
+            memory_budget,
+            init_cfg,
+            embed_dim=embed_dim,
+            num_frames=num_frames,
+            numbers_per_pair=(
+                3 * words * frames + few,
+                4 * words * frames + few,
+            ),
+        )
         if interaction not in INTERACTIONS or not 1 <= num_weight_layers <= 3:
             raise ValueError(
                 f'interaction must be one of {INTERACTIONS} and '
@@ -111,9 +129,6 @@ class WTIHead(SeededHead):
         self.interaction = interaction
         self.needs_tokens = interaction != 'dp'
         self.release_mask = release_mask
-        self.embed_dim = embed_dim
-        self.num_frames = num_frames
-        self.max_words = max_words
         self.temporal = None if temporal is None else MODELS.build(temporal)
         self.text_weight = self.video_weight = None
         if interaction == 'wti':
@@ -123,25 +138,6 @@ class WTIHead(SeededHead):
             None
             if loss_decorrelation is None
             else MODELS.build(loss_decorrelation)
-        )
-
-    def check_text(self, text: TextFeatures) -> None:
-        """Refuse texts of another width, or without tokens."""
-        check_text_sizes(
-            self,
-            text,
-            embed_dim=self.embed_dim,
-            needs_tokens=self.needs_tokens,
-        )
-
-    def check_video(self, video: VideoFeatures) -> None:
-        """Refuse videos of another size, or without a real frame."""
-        check_video_sizes(
-            self,
-            video,
-            embed_dim=self.embed_dim,
-            num_frames=self.num_frames,
-            needs_real_frames=True,
         )
 
     def prepare_text(self, text: TextFeatures) -> WeightedTokens:
@@ -198,26 +194,14 @@ class WTIHead(SeededHead):
             dict[str, Tensor]: ``loss_match`` and, if it is set,
             ``loss_decorrelation``; ``pos_score`` and ``neg_score`` to watch.
         """
-        share = check_batch(text, video, self.check_features)
-        random = self.next_random()
-        text_state = self.prepare_text(text)
-        video_state = gather_features(self.prepare_video(video))
-        losses = self.match_losses(
-            self.score_with_grad(text_state, video_state), share
-        )
+        batch = self.open_batch(text, video)
+        scores = batch.map(lambda texts, videos, _: self.score(texts, videos))
+        losses = self.match_losses(scores, batch.share)
         if self.loss_decorrelation is not None:
             losses['loss_decorrelation'] = self.loss_decorrelation(
-                gather_features(text_state), video_state, random
+                gather_features(batch.text), batch.all_videos, batch.random
             )
         return losses
-
-    def bytes_per_pair(self, training: bool) -> int:
-        """Tell what one pair takes: the cosines of words and frames."""
-        words, frames = self.max_words, self.num_frames
-        if self.interaction == 'dp':
-            words = frames = 1
-        copies = 4 if training else 3
-        return 4 * (copies * words * frames + 3 * (words + frames) + 1)
 
 
 def one_token(embeds: Tensor) -> WeightedTokens:

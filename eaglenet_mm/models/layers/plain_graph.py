@@ -20,7 +20,7 @@ from eaglenet_mm.models.layers.relational_graph import (
     pair_logits,
 )
 from eaglenet_mm.models.layers.relational_messages import Workspace, displace
-from eaglenet_mm.structures import Features
+from eaglenet_mm.structures import EmbedsState, Features
 
 
 @dataclass
@@ -30,13 +30,6 @@ class PlainFramesState(Features):
     values: Tensor  # (..., H, N, O)
     left: Tensor  # logits as rows, (..., N, H)
     right: Tensor  # logits as columns, (..., N, H)
-
-
-@dataclass
-class EmbedsState(Features):
-    """One vector an item."""
-
-    embeds: Tensor  # (B, D)
 
 
 class PlainGraph(nn.Module):

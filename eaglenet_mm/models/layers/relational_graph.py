@@ -418,7 +418,7 @@ class RelationalGraph(nn.Module):
             folded = self.fold(frames.base.shape[1], noise.shape[-2])
         options = MessageOptions(
             self.slope,
-            kept_share(self.dropout),
+            1.0 if random is None else kept_share(self.dropout),
             workspace or Workspace(),
             reuse=workspace is not None and not torch.is_grad_enabled(),
         )

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from eaglenet_mm.models.heads import (
     EagleNetHead,
-    chunked_scoring,
-    eaglenet_pairs,
+    base_pair_head,
 )
+from eaglenet_mm.models.heads.eaglenet_head import CHUNK_BYTES
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from tests.models.precision import ERRORS, check_against_float64
@@ -76,7 +76,7 @@ def test_a_score_depends_on_its_pair_alone(
     text, video = random_features(texts, videos, seed=seed)
     whole = head(text, video)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(chunked_scoring.EVALUATION_BYTES, 'cpu', budget)
+        patch.setitem(base_pair_head.EVALUATION_BYTES, 'cpu', budget)
         chunked = head.score_chunked(
             head.prepare_text(text), head.prepare_video(video)
         )
@@ -227,7 +227,7 @@ def test_training_chunks_give_the_same_losses_and_gradients(
     chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kept, computed again, and some of each."""
-    monkeypatch.setitem(eaglenet_pairs.CHUNK_BYTES, 'cpu', chunk)
+    monkeypatch.setitem(CHUNK_BYTES, 'cpu', chunk)
     text, video = random_features(4, 4)
     results = []
     for kept_columns in (10**3, 1, 3):
@@ -484,23 +484,3 @@ def test_a_head_in_half_precision_scores(dtype: torch.dtype) -> None:
     with torch.no_grad():
         got = head.to(dtype)(text.to(dtype), video.to(dtype))
     assert (got.double() - expected).abs().max() < 0.05
-
-
-def test_scores_with_gradient_in_chunks() -> None:
-    text, video = random_features(4, 5)
-    gradients = []
-    for budget in (10**9, None):
-        torch.manual_seed(0)
-        head = build()
-        head.memory_budget = budget or 3 * head.bytes_per_pair(training=True)
-        scores = head.score_with_grad(
-            head.prepare_text(text), head.prepare_video(video)
-        )
-        scores.square().sum().backward()
-        gradients.append(head.stochastic_text.radius.weight.grad)
-    torch.testing.assert_close(*gradients)
-    noisy = build(noise='pair')
-    with pytest.raises(ValueError, match="score_with_grad needs noise='table"):
-        noisy.score_with_grad(
-            noisy.prepare_text(text), noisy.prepare_video(video)
-        )

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from eaglenet_mm.models.heads import chunked_scoring
+from eaglenet_mm.models.heads import base_pair_head
 from tests.models.every_head import (
     CASES,
     CONFIGS,
@@ -77,7 +77,7 @@ def test_chunks_do_not_matter(
     for pairs in (1, 3, 10, 10**6):
         size = pairs * head.bytes_per_pair(training=False)
         monkeypatch.setattr(
-            chunked_scoring, 'EVALUATION_BYTES', dict(cpu=size, cuda=size)
+            base_pair_head, 'EVALUATION_BYTES', dict(cpu=size, cuda=size)
         )
         chunked = head.score_chunked(*states)
         assert not chunked.requires_grad

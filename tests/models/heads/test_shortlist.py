@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from eaglenet_mm.models.heads import MeanPoolingHead
-from eaglenet_mm.models.heads.shortlist import (
+from eaglenet_mm.models.heads.base_pair_head import (
     mean_of_unit_frames,
     unit_sentences,
 )
