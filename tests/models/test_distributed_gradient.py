@@ -275,7 +275,7 @@ def faulty_worker(
         ((3, 2), '', r'they have [3, 2], in order of rank. Set drop_last='),
         ((2, 0), '', r'they have [2, 0], in order of rank. Set drop_last='),
         ((2, 2), 'nan', 'Process 1: The text features of 1 of 2 items'),
-        ((2, 2), 'mask', 'Process 1: 1 videos have no real frame'),
+        ((2, 2), 'mask', 'Process 1: EagleNetHead needs a real frame'),
         ((2, 2), 'ids', 'is there: [False, True], in order of rank. Give'),
     ],
     ids=['uneven', 'none', 'not finite', 'no real frame', 'ids in one'],

@@ -189,10 +189,11 @@ class EagleNetHead(SeededHead):
         self.compiled_score = (
             CompiledScore(self._score) if compile_score else None
         )
+        self._graph_sizes = num_frames, num_candidates
         # the pooling comes behind the graph; kept are noise and some 15
         # vectors of radius, pooling and support text beside the graph's
         evaluation, training = (
-            self.graph.numbers_per_pair(num_frames, num_candidates, kept)
+            self.graph.numbers_per_pair(*self._graph_sizes, kept)
             for kept in (False, True)
         )
         self.numbers_per_pair = (
@@ -255,7 +256,7 @@ class EagleNetHead(SeededHead):
 
     def chunk_scorer(self) -> Callable[[Any, Any], Tensor]:
         """Score as :meth:`score`, with weights and memory of all chunks."""
-        folded = self._folded()
+        folded = self.graph.fold(*self._graph_sizes)
         if self.compiled_score is None:
             return functools.partial(
                 self._score, folded=folded, workspace=Workspace()
@@ -343,12 +344,6 @@ class EagleNetHead(SeededHead):
         pooled = self.pooling(enriched, video.pooled_frames, random)
         return enriched, pooled, radius
 
-    def _folded(self) -> Any:
-        """Weights of the graph, made ready for chunks."""
-        return self.graph.fold(
-            self.num_frames, self.candidate_noise.num_candidates
-        )
-
     def _evaluation_noise(
         self, text: EagleNetTextState, video: EagleNetVideoState
     ) -> Tensor:
@@ -398,12 +393,12 @@ class EagleNetHead(SeededHead):
             whole_columns=True,
             random=random,  # candidates need noise in any mode
         )
-        folded, workspace = self._folded(), Workspace()
+        folded, workspace = self.graph.fold(*self._graph_sizes), Workspace()
 
         def score(
             texts: EagleNetTextState,
             videos: EagleNetVideoState,
-            drawn: PairRandom,
+            drawn: Any,
         ) -> tuple[Tensor, Tensor, Tensor]:
             """Score all own texts and their support against some videos."""
             like = at_least_float32(texts.embeds)

@@ -427,7 +427,7 @@ def test_features_are_checked() -> None:
     with pytest.raises(ValueError, match=r'same width.*\(2, 8\)'):
         head.loss(random_features(2, 2, width=8)[0], video)
     empty = VideoFeatures(video.frames, torch.zeros(2, FRAMES).bool())
-    with pytest.raises(ValueError, match='2 videos have no real frame'):
+    with pytest.raises(ValueError, match='real frame of each video, but 2 '):
         head(text, empty)
     broken = video.frames.clone()
     broken[1, 0, 0] = float('nan')
