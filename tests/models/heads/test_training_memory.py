@@ -10,7 +10,7 @@ import torch
 from eaglenet_mm.models.heads import pair_grid
 from eaglenet_mm.models.heads.eaglenet_head import CHUNK_BYTES
 from eaglenet_mm.models.layers import keyed_random
-from eaglenet_mm.models.losses import energies
+from eaglenet_mm.models.losses import energy_matching_loss
 from eaglenet_mm.registry import MODELS
 from tests.models.live_bytes import LiveBytes
 from tests.models.tiny import FRAMES, eaglenet_head, random_features
@@ -50,7 +50,7 @@ def test_peak_grows_at_most_with_the_batch(
     config: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # pieces of constant size would hide how the rest grows
-    monkeypatch.setitem(energies.CHUNK_BYTES, 'cpu', 50_000)
+    monkeypatch.setitem(energy_matching_loss.CHUNK_BYTES, 'cpu', 50_000)
     monkeypatch.setattr(keyed_random, '_BLOCK', 1000)
     small, middle, large = (
         peak_of_step(batch, config) for batch in (16, 48, 96)

@@ -15,9 +15,9 @@ from eaglenet_mm.models.losses import (
     InfoNCELoss,
     KeyedNoise,
     PairwiseSigmoidLoss,
-    joint_batch,
+    score_losses,
 )
-from eaglenet_mm.models.losses.joint_batch import SAME_VIDEO
+from eaglenet_mm.models.losses.score_losses import SAME_VIDEO
 
 #: Videos of the texts: three captions of one, two of another.
 VIDEOS = (7, -3, 7, 0, -3, 7, 2**62)
@@ -133,7 +133,7 @@ def test_scores_in_loops(
     expected = in_loops(scores, same)
     (slopes,) = torch.autograd.grad(expected, scores)
     for numbers in (2**19, 2 * len(same), 1):  # all, two rows, one row
-        monkeypatch.setitem(joint_batch.BLOCK_NUMBERS, 'cpu', numbers)
+        monkeypatch.setitem(score_losses.BLOCK_NUMBERS, 'cpu', numbers)
         got = loss(scores, positives)
         torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
         (got_slopes,) = torch.autograd.grad(got, scores)
@@ -166,7 +166,7 @@ def test_written_gradients(
     make: Any, same_video: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the scores, their scale and their bias, in blocks of two rows."""
-    monkeypatch.setitem(joint_batch.BLOCK_NUMBERS, 'cpu', 14)
+    monkeypatch.setitem(score_losses.BLOCK_NUMBERS, 'cpu', 14)
     loss, _ = make(same_video)
     ids = torch.tensor(VIDEOS)
     names = [name for name, _ in loss.named_parameters()]
