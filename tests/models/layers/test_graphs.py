@@ -15,8 +15,11 @@ from eaglenet_mm.models.layers import (
 )
 from eaglenet_mm.models.layers.relational_graph import mean_over_frames
 from eaglenet_mm.models.layers.relational_messages import MessageOptions
+from tests.models.tiny import nightly
 
 WIDTH = 8
+
+
 GRAPHS = {
     'rgat': lambda **options: RelationalGraph(WIDTH, **options),
     'gat': lambda **options: PlainGraph(WIDTH, **options),
@@ -95,8 +98,8 @@ def test_fast_layer_is_the_plain_one(frames: int, masked: bool) -> None:
     torch.testing.assert_close(*gradients)
 
 
-@pytest.mark.parametrize('frames', [3, 9], ids=['few frames', 'many frames'])
-@pytest.mark.parametrize('layers', [1, 2, 3])
+@pytest.mark.parametrize('frames', [3, nightly(9)])
+@pytest.mark.parametrize('layers', [nightly(1), 2, nightly(3)])
 @pytest.mark.parametrize('name', GRAPHS)
 def test_displacements_are_nodes_taken_apart(
     name: str, layers: int, frames: int
@@ -155,10 +158,10 @@ def messages(
 
 
 @pytest.mark.parametrize('frames', [2, 4], ids=['few frames', 'many frames'])
-@pytest.mark.parametrize('masked', [False, True])
-@pytest.mark.parametrize('drops', [False, True])
+@pytest.mark.parametrize('masked', [nightly(False), True])
+@pytest.mark.parametrize('drops', [nightly(False), True])
 @pytest.mark.parametrize('sentence', [False, True])
-@pytest.mark.parametrize('last', [False, True])
+@pytest.mark.parametrize('last', [nightly(False), True])
 def test_backward_pass_is_the_derivative(
     frames: int, masked: bool, drops: bool, sentence: bool, last: bool
 ) -> None:
@@ -184,7 +187,7 @@ def test_memory_taken_up_again_changes_nothing() -> None:
             graph(spread * 2, radius, text, state, workspace=space)
 
 
-@pytest.mark.parametrize('layers', [1, 2, 3])
+@pytest.mark.parametrize('layers', [1, nightly(2), 3])
 @pytest.mark.parametrize('name', GRAPHS)
 def test_masked_frames_are_as_if_they_were_not_there(
     name: str, layers: int

@@ -92,7 +92,7 @@ def test_all_pairs_and_matching(
     torch.testing.assert_close(got, expected.diagonal())
 
 
-@pytest.mark.parametrize('chunk', [1, 200, 10**9])
+@pytest.mark.parametrize('chunk', [1, 200])
 def test_backward_pass_of_all_pairs(
     chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

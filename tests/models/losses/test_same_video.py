@@ -18,6 +18,7 @@ from eaglenet_mm.models.losses import (
     score_losses,
 )
 from eaglenet_mm.models.losses.score_losses import SAME_VIDEO
+from tests.models.tiny import nightly
 
 #: Videos of the texts: three captions of one, two of another.
 VIDEOS = (7, -3, 7, 0, -3, 7, 2**62)
@@ -109,11 +110,11 @@ def random_scores(size: int) -> Tensor:
     ('positives', 'same'),
     [
         (torch.tensor(VIDEOS), matrix_of()),
-        (matrix_of(), matrix_of()),
+        nightly(matrix_of(), matrix_of()),
         (matrix_of() & ~torch.eye(7, dtype=torch.bool), matrix_of()),
         (one_sided(), one_sided()),
-        (torch.zeros(4, dtype=torch.int64), matrix_of((0,) * 4)),
-        (torch.arange(5), matrix_of(tuple(range(5)))),
+        nightly(torch.zeros(4, dtype=torch.int64), matrix_of((0,) * 4)),
+        nightly(torch.arange(5), matrix_of(tuple(range(5)))),
         (torch.zeros(1, dtype=torch.int64), matrix_of((0,))),
     ],
     ids=[
@@ -199,7 +200,7 @@ def test_a_small_loss_keeps_its_digits() -> None:
 @pytest.mark.parametrize('energy', ['MLPEnergy', 'BilinearEnergy'])
 @every_option
 @pytest.mark.parametrize(
-    'videos', [VIDEOS, tuple(range(5)), (4,) * 3, (1,)], ids=str
+    'videos', [VIDEOS, nightly(tuple(range(5))), nightly((4,) * 3), (1,)]
 )
 def test_energies_in_loops(
     energy: str, same_video: str, videos: tuple[int, ...]
