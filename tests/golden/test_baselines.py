@@ -31,7 +31,7 @@ from eaglenet_mm.models.heads import (
     WTIHead,
     XPoolHead,
 )
-from eaglenet_mm.models.layers.text_director import ProxyVideoState
+from eaglenet_mm.models.heads.text_proxy_head import ProxyVideoState
 from eaglenet_mm.models.losses import Share
 from eaglenet_mm.structures import EmbedsState, TextFeatures, VideoFeatures
 from tests.golden.baselines import (

@@ -82,7 +82,15 @@ def train_and_score(head: dict, device: str) -> dict[str, Any]:
     )
 
 
-@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize(
+    'name',
+    [
+        pytest.param(
+            name, marks=() if name.endswith(' ') else pytest.mark.nightly
+        )
+        for name in MODELS  # by day the first variant of each head
+    ],
+)
 def test_no_model_mixes_devices(name: str) -> None:
     """And what is written for a GPU alone gives the numbers of the CPU."""
     expected = train_and_score(MODELS[name], 'cpu')

@@ -1,6 +1,11 @@
 """Heads: one method, one file."""
 
-from .base_pair_head import BasePairHead
+from .base_pair_head import (
+    BasePairHead,
+    PairExplanation,
+    mean_of_unit_frames,
+    unit_sentences,
+)
 from .cross_transformer_head import CrossTransformerHead
 from .eaglenet_head import EagleNetHead
 from .mean_pooling_head import MeanPoolingHead
@@ -17,10 +22,13 @@ __all__ = [
     'EagleNetHead',
     'MeanPoolingHead',
     'PairDropoutHead',
+    'PairExplanation',
     'SeededHead',
     'TMASSHead',
     'TS2NetHead',
     'TextProxyHead',
     'WTIHead',
     'XPoolHead',
+    'mean_of_unit_frames',
+    'unit_sentences',
 ]

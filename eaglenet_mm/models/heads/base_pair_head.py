@@ -122,48 +122,31 @@ class BasePairHead(BaseModule, ABC):
             None if loss_match is None else MODELS.build(loss_match)
         )
 
-    # ---------------------------------------------------------------- sides
-
     @abstractmethod
     def prepare_text(self, text: TextFeatures) -> Any:
         """Compute what depends on the texts alone.
 
-        Args:
-            text (TextFeatures): Features of ``Bt`` texts.
-
-        Returns:
-            Any: A :class:`~eaglenet_mm.structures.Features` of ``Bt`` rows.
+        Gives a :class:`~eaglenet_mm.structures.Features` of ``Bt`` rows.
         """
 
     @abstractmethod
     def prepare_video(self, video: VideoFeatures) -> Any:
         """Compute what depends on the videos alone; an index stores this.
 
-        Args:
-            video (VideoFeatures): Features of ``Bv`` videos.
-
-        Returns:
-            Any: A :class:`~eaglenet_mm.structures.Features` of ``Bv`` rows.
+        Gives a :class:`~eaglenet_mm.structures.Features` of ``Bv`` rows.
         """
 
     def check_features(self, text: TextFeatures, video: VideoFeatures) -> None:
-        """Refuse features that do not fit the head.
+        """Refuse features that do not fit, with a ``ValueError``.
 
         The loss asks before it prepares anything, so that processes can
         agree on an error.
-
-        Raises:
-            ValueError: If features do not fit.
         """
         self.check_text(text)
         self.check_video(video)
 
     def check_text(self, text: TextFeatures) -> None:
-        """Refuse texts of another width, or without words that are needed.
-
-        Raises:
-            ValueError: If something does not fit.
-        """
+        """Refuse texts of another width, or without words that are needed."""
         self._check_width('text', text.embeds.shape[-1])
         if not self.needs_tokens:
             return
@@ -183,11 +166,7 @@ class BasePairHead(BaseModule, ABC):
             )
 
     def check_video(self, video: VideoFeatures) -> None:
-        """Refuse videos of another size, or without what is needed.
-
-        Raises:
-            ValueError: If something does not fit.
-        """
+        """Refuse videos of another size, or without what is needed."""
         name = type(self).__name__
         self._check_width('video', video.frames.shape[-1])
         frames = video.frames.shape[1]
@@ -222,8 +201,6 @@ class BasePairHead(BaseModule, ABC):
                 f'{side} encoder.'
             )
 
-    # --------------------------------------------------------------- scores
-
     @abstractmethod
     def score(self, text_state: Any, video_state: Any) -> Tensor:
         """Score every text against every video.
@@ -241,11 +218,7 @@ class BasePairHead(BaseModule, ABC):
         return self.score(self.prepare_text(text), self.prepare_video(video))
 
     def bytes_per_pair(self, training: bool) -> int:
-        """Bytes of the intermediate tensors of one pair, in float32.
-
-        Args:
-            training (bool): Whether they are kept for a backward pass.
-        """
+        """Bytes of a pair's tensors, in float32; see ``numbers_per_pair``."""
         if self.numbers_per_pair is None:
             raise NotImplementedError(
                 f'{type(self).__name__} does not say how much memory a pair '
@@ -304,13 +277,7 @@ class BasePairHead(BaseModule, ABC):
         return scores
 
     def reseed(self, seed: int) -> None:
-        """Draw the random numbers of the evaluation anew, if there are any.
-
-        Args:
-            seed (int): Seed of the new numbers.
-        """
-
-    # ----------------------------------------------------------------- loss
+        """Draw the random numbers of the evaluation anew, if there are any."""
 
     def loss(
         self, text: TextFeatures, video: VideoFeatures
@@ -343,17 +310,8 @@ class BasePairHead(BaseModule, ABC):
     ) -> TrainingBatch:
         """Check a training batch and prepare both sides; starts every loss.
 
-        All processes call this together.
-
-        Args:
-            text (TextFeatures): Of the own texts.
-            video (VideoFeatures): Of the own videos.
-
-        Returns:
-            TrainingBatch: Prepared, with the grid of its pairs.
-
-        Raises:
-            ValueError: See :meth:`loss`.
+        All processes call this together. Arguments and errors are those of
+        :meth:`loss`.
         """
         share = self._agree(text, video)
         random = self.next_random()
@@ -406,15 +364,10 @@ class BasePairHead(BaseModule, ABC):
     def match_losses(self, scores: Tensor, share: Share) -> dict[str, Tensor]:
         """Match own rows of the matrix, and tell what to watch.
 
-        Args:
-            scores (Tensor): Own rows, shape ``(b, B)``.
-            share (Share): Which rows they are.
-
-        Returns:
-            dict[str, Tensor]: ``loss_match``; the mean scores of matching
-            pairs, ``pos_score``, and of all others, ``neg_score``; and where
-            videos have ids how many pairs of items of the joint batch are of
-            one video, ``same_video_pairs``.
+        Gives ``loss_match``; the mean scores of matching pairs,
+        ``pos_score``, and of all others, ``neg_score``; and where videos have
+        ids how many pairs of items of the joint batch are of one video,
+        ``same_video_pairs``.
         """
         own, size = scores.detach(), scores.shape[1]
         sums = share.sum(torch.stack([share.matching(own).sum(), own.sum()]))
@@ -441,31 +394,20 @@ class BasePairHead(BaseModule, ABC):
             None if ids is None else gather_with_grad(ids),
         )
 
-    # ------------------------------------------- shortlists and explanations
-
     def shortlist_text(self, text: TextFeatures) -> Tensor:
         """Give the text side of the cheap score that makes shortlists.
 
-        A head that overrides this overrides :meth:`shortlist_video` too, and
-        may name what it does in ``first_stage``.
-
-        Args:
-            text (TextFeatures): Features of ``Bt`` texts.
-
-        Returns:
-            Tensor: Vectors of unit length at most, shape ``(Bt, C)``.
+        Vectors of unit length at most, ``(Bt, C)``. A head that overrides
+        this overrides :meth:`shortlist_video` too, and may name what it does
+        in ``first_stage``.
         """
         return unit_sentences(text)
 
     def shortlist_video(self, video: VideoFeatures) -> Tensor:
         """Give the video side; the inner product is the cheap score.
 
-        Args:
-            video (VideoFeatures): Features of ``Bv`` videos.
-
-        Returns:
-            Tensor: Vectors of unit length at most, shape ``(Bv, C)``: by
-            default the mean of the real frames, without parameters.
+        Vectors of unit length at most, ``(Bv, C)``: by default the mean of
+        the real frames, without parameters.
         """
         return mean_of_unit_frames(video)
 
@@ -477,13 +419,6 @@ class BasePairHead(BaseModule, ABC):
         By default the cosine of the sentence and each frame, as the encoders
         give them. A head with weights of its own overrides this. Does not
         change the state of the head.
-
-        Args:
-            text (TextFeatures): Features of ``Bt`` texts.
-            video (VideoFeatures): Features of ``Bv`` videos.
-
-        Returns:
-            PairExplanation: Named weights of frames, shape ``(Bt, Bv, F)``.
         """
         return PairExplanation({'cosine': frame_cosines(text, video)})
 
@@ -532,6 +467,11 @@ class PairExplanation:
             the video, shape ``(Bt, Bv, D)``.
         pooled (Tensor, optional): The video as it is compared with it, shape
             ``(Bt, Bv, D)``.
+
+    Example:
+        >>> found = PairExplanation({'cosine': frame_cosines(text, video)})
+        >>> found.frame_weights['cosine'].shape
+        torch.Size([3, 4, 8])
     """
 
     frame_weights: dict[str, Tensor]
@@ -541,26 +481,14 @@ class PairExplanation:
 
 
 def unit_sentences(text: TextFeatures) -> Tensor:
-    """Sentences of unit length, float32 or wider; zero ones stay zero.
-
-    Args:
-        text (TextFeatures): Features of ``Bt`` texts.
-
-    Returns:
-        Tensor: Shape ``(Bt, D)``.
-    """
+    """Sentences of unit length, float32 or wider, ``(Bt, D)``."""
     return F.normalize(at_least_float32(text.embeds), dim=-1)
 
 
 def mean_of_unit_frames(video: VideoFeatures) -> Tensor:
     """Mean of the real frames, each of unit length, brought to unit length.
 
-    Args:
-        video (VideoFeatures): Features of ``Bv`` videos.
-
-    Returns:
-        Tensor: Float32 or wider, zero where a video has no real frame, shape
-        ``(Bv, D)``.
+    Float32 or wider, zero where a video has no real frame, ``(Bv, D)``.
     """
     mask = video.frame_mask.unsqueeze(-1)
     # a zero frame has no direction, and in half precision a NaN
@@ -573,13 +501,7 @@ def mean_of_unit_frames(video: VideoFeatures) -> Tensor:
 def frame_cosines(text: TextFeatures, video: VideoFeatures) -> Tensor:
     """Cosines of sentences and frames, as the encoders give them.
 
-    Args:
-        text (TextFeatures): Features of ``Bt`` texts.
-        video (VideoFeatures): Features of ``Bv`` videos.
-
-    Returns:
-        Tensor: In [-1, 1], 0 for padded frames, float32 or wider, shape
-        ``(Bt, Bv, F)``.
+    In [-1, 1], 0 for padded frames, float32 or wider, ``(Bt, Bv, F)``.
     """
     frames = at_least_float32(video.frames)
     with torch.autocast(frames.device.type, enabled=False):

@@ -23,15 +23,10 @@ from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
 
 @dataclass
 class TokenState(Features):
-    """One side of the sequences, positions added.
+    """One side of the sequences, positions added."""
 
-    Args:
-        tokens (Tensor): Shape ``(B, N, D)``; one token for a text.
-        mask (Tensor): True for real ones, shape ``(B, N)``.
-    """
-
-    tokens: Tensor
-    mask: Tensor
+    tokens: Tensor  # (B, N, D), one token for a text
+    mask: Tensor  # (B, N), True for real ones
 
 
 @MODELS.register_module()
@@ -56,9 +51,8 @@ class CrossTransformerHead(SeededHead):
         num_heads (int, optional): Attention heads. Default: None, one for
             each 64 channels.
         dropout (float): Rate on the sequence. Default: 0.1.
-        loss_match (dict, optional): Loss on the scores. Default: None.
-        memory_budget (int): See the base class.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
+            and ``init_cfg``.
 
     Example:
         >>> head = CrossTransformerHead(embed_dim=32, num_frames=8)
@@ -73,23 +67,19 @@ class CrossTransformerHead(SeededHead):
         num_layers: int = 4,
         num_heads: int | None = None,
         dropout: float = 0.1,
-        loss_match: dict | None = None,
-        memory_budget: int = 512 * 2**20,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         vectors = 16 * num_layers  # kept of each position
         # in evaluation the MLP of one block has 12 vectors, the residual
         # stream and the projections of the first block 6
         super().__init__(
-            loss_match,
-            memory_budget,
-            init_cfg,
             embed_dim=embed_dim,
             num_frames=num_frames,
             numbers_per_pair=(
                 (1 + num_frames) * (18 * embed_dim + 8),
                 (1 + num_frames) * (vectors * embed_dim + 8),
             ),
+            **kwargs,
         )
         num_heads = check_heads(embed_dim, num_heads)
         if num_layers < 1:

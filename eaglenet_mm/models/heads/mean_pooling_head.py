@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,9 +34,8 @@ class MeanPoolingHead(BasePairHead):
             ``dict(type='TemporalLSTM', embed_dim=D)`` for seqLSTM,
             ``dict(type='TemporalTransformer', embed_dim=D)`` for seqTransf.
             Default: None, meanP.
-        loss_match (dict, optional): Loss on the scores. Default: None.
-        memory_budget (int): See the base class.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
+            and ``init_cfg``.
 
     Example:
         >>> MeanPoolingHead()(text, video).shape
@@ -45,13 +45,9 @@ class MeanPoolingHead(BasePairHead):
     def __init__(
         self,
         temporal: dict | None = None,
-        loss_match: dict | None = None,
-        memory_budget: int = 512 * 2**20,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            loss_match, memory_budget, init_cfg, numbers_per_pair=(1, 1)
-        )
+        super().__init__(numbers_per_pair=(1, 1), **kwargs)
         self.temporal = None if temporal is None else MODELS.build(temporal)
 
     def check_video(self, video: VideoFeatures) -> None:

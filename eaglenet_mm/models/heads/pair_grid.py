@@ -129,18 +129,10 @@ class PairGrid:
 
         num_texts, num_videos = self._chunk_shape
         kept = self._num_kept if needs_grad else math.inf
-        # splitting is cheaper backwards than slices padded one by one
-        text_parts = text_state.split(num_texts)
-        video_parts = video_state.split(num_videos)
+        text_parts = list(_cut(text_state, num_texts, needs_grad))
         number = 0
-        for column, videos in zip(
-            range(0, len(self.columns), num_videos), video_parts, strict=False
-        ):
-            for row, texts in zip(
-                range(0, len(self.rows), num_texts), text_parts, strict=False
-            ):
-                rows = slice(row, row + len(texts))
-                columns = slice(column, column + len(videos))
+        for columns, videos in _cut(video_state, num_videos, needs_grad):
+            for rows, texts in text_parts:
                 chunk = texts, videos, rows, columns
                 if number < kept:
                     yield rows, columns, compute(*chunk)
@@ -156,19 +148,26 @@ class PairGrid:
     ) -> Tensor:
         """Compute something of all pairs, with gradient.
 
-        Args:
-            function (Callable): As for :meth:`blocks`; gives one tensor of
-                shape ``(texts, videos, ...)``.
-            text_state (Features): Of all texts.
-            video_state (Features): Of all videos.
-
-        Returns:
-            Tensor: Shape ``(Bt, Bv, ...)``.
+        Arguments are those of :meth:`blocks`; the function gives one tensor,
+        ``(texts, videos, ...)``. Returns shape ``(Bt, Bv, ...)``.
         """
         parts: dict[int, list[Tensor]] = {}
         for _, columns, part in self.blocks(function, text_state, video_state):
             parts.setdefault(columns.start, []).append(part)
         return _join([_join(part, 0) for part in parts.values()], 1)
+
+
+def _cut(
+    state: Any, size: int, needs_grad: bool
+) -> Iterator[tuple[slice, Any]]:
+    """Cut a side into parts of some rows; nothing if it is empty."""
+    starts = range(0, len(state), size)
+    if needs_grad:  # cheaper backwards than slices, each padded to the whole
+        parts = iter(state.split(size))
+    else:  # one at a time, since a gallery may have very many
+        parts = (state.index_select(slice(i, i + size)) for i in starts)
+    for start, part in zip(starts, parts, strict=False):
+        yield slice(start, start + len(part)), part
 
 
 def _join(parts: list[Tensor], axis: int) -> Tensor:

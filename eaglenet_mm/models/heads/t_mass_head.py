@@ -36,32 +36,20 @@ from eaglenet_mm.utils.dist import gather_features, sum_with_grad
 
 @dataclass
 class MassVideoState(Features):
-    """What T-MASS needs of ``Bv`` videos.
+    """What T-MASS needs of ``Bv`` videos."""
 
-    Args:
-        unit_frames (Tensor): Frames of unit length, shape ``(Bv, F, D)``.
-        pooled_frames (PooledFramesState): Keys and values of the pooling.
-        own_pooled (Tensor, optional): Videos pooled for their own caption,
-            for the published evaluation alone, shape ``(Bv, D)``.
-    """
-
-    unit_frames: Tensor
+    unit_frames: Tensor  # (Bv, F, D)
     pooled_frames: PooledFramesState
+    # (Bv, D), pooled for the own caption; for the published evaluation alone
     own_pooled: Tensor | None = None
 
 
 @dataclass
 class _MovedTexts(Features):
-    """Sentences, and texts around them.
+    """Sentences, and texts around them."""
 
-    Args:
-        embeds (Tensor): As they leave the encoder, shape ``(B, D)``.
-        moved (Tensor): Texts to compare with the videos that the sentence
-            pools, shape ``(B, K, D)``.
-    """
-
-    embeds: Tensor
-    moved: Tensor
+    embeds: Tensor  # (B, D), as they leave the encoder
+    moved: Tensor  # (B, K, D), compared with the videos the sentence pools
 
 
 @MODELS.register_module()
@@ -97,13 +85,12 @@ class TMASSHead(SeededHead):
         evaluation (str): ``'pairwise'`` or ``'published'``.
             Default: ``'pairwise'``.
         noise_seed (int): Seed of the evaluation noise. Default: 0.
-        loss_match (dict, optional): Loss on the scores. Default: None.
         support_weight (float): Factor of the same loss on the scores of the
             support text. Default: 0.8, as published for MSR-VTT; 0 for LSMDC
             and DiDeMo.
-        memory_budget (int): See the base class. Beyond it the support text
-            costs one more pooling of all pairs, and again one backwards.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
+            and ``init_cfg``. Beyond the budget the support text costs one
+            more pooling of all pairs, and again one backwards.
 
     Raises:
         ValueError: If an option is unknown or out of range.
@@ -128,19 +115,15 @@ class TMASSHead(SeededHead):
         use_frame_mask: bool = True,
         evaluation: str = 'pairwise',
         noise_seed: int = 0,
-        loss_match: dict | None = None,
         support_weight: float = 0.8,
-        memory_budget: int = 512 * 2**20,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
-            loss_match,
-            memory_budget,
-            init_cfg,
             embed_dim=embed_dim,
             num_frames=num_frames,
             # vectors of the pooling, and numbers of the trials
             numbers_per_pair=(8 * embed_dim + 4 * num_trials, 10 * embed_dim),
+            **kwargs,
         )
         if evaluation not in ('pairwise', 'published') or num_trials < 1:
             raise ValueError(
@@ -196,12 +179,7 @@ class TMASSHead(SeededHead):
     ) -> MassVideoState:
         """Pool each video with its own caption, for the published evaluation.
 
-        Args:
-            video_state (MassVideoState): Of ``Bv`` videos.
-            text (TextFeatures): The caption of each of them.
-
-        Returns:
-            MassVideoState: With ``own_pooled``.
+        Texts are the captions of the videos, row by row.
         """
         own = torch.cat(
             [
@@ -340,26 +318,17 @@ def _cosines(moved: Tensor, pooled: Tensor) -> Tensor:
 
 
 def _stochastic_cosines(
-    text: Tensor,
-    radius: Tensor,
-    noise: Tensor,
-    unit_video: Tensor,
+    text: Tensor,  # (Bt, D)
+    radius: Tensor,  # (Bv, Bt, D)
+    noise: Tensor,  # (K, D) or (Bv, Bt, K, D)
+    unit_video: Tensor,  # (Bv, Bt, D) or (Bv, 1, D)
     lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Cosines of the stochastic texts of pairs, none of which is built.
 
     With ``t_k = t + e_k * R`` the products ``t_k . p`` and ``|t_k|^2`` are
-    sums over channels that are linear in ``e_k`` and its square.
-
-    Args:
-        text (Tensor): Shape ``(Bt, D)``.
-        radius (Tensor): Shape ``(Bv, Bt, D)``.
-        noise (Tensor): Shape ``(K, D)`` or ``(Bv, Bt, K, D)``.
-        unit_video (Tensor): Shape ``(Bv, Bt, D)`` or ``(Bv, 1, D)``.
-        lengths (Tensor, optional): Of an earlier call. Default: None.
-
-    Returns:
-        tuple[Tensor, Tensor]: Cosines and lengths, ``(Bv, Bt, K)``.
+    sums over channels that are linear in ``e_k`` and its square. Gives
+    cosines and lengths, ``(Bv, Bt, K)``; lengths serve a further call.
     """
 
     def along_noise(values: Tensor, factors: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,13 +19,106 @@ from eaglenet_mm.models.heads.base_pair_head import (
 from eaglenet_mm.models.heads.seeded_head import SeededHead
 from eaglenet_mm.models.layers import PairRandom
 from eaglenet_mm.models.layers.keyed_random import check_dropout
-from eaglenet_mm.models.layers.text_director import (
-    DirectorLayer,
-    ProxyVideoState,
-)
 from eaglenet_mm.models.precision import at_least_float32, float32_layer_norm
 from eaglenet_mm.registry import MODELS
-from eaglenet_mm.structures import EmbedsState, TextFeatures, VideoFeatures
+from eaglenet_mm.structures import (
+    EmbedsState,
+    Features,
+    TextFeatures,
+    VideoFeatures,
+)
+
+
+@dataclass
+class DirectorLayerState(Features):
+    """Tokens of ``Bv`` videos as a layer of the director attends to them."""
+
+    keys: Tensor  # (Bv, M, D), taken through the query projection
+    key_bias: Tensor  # (Bv, M), -inf at masked tokens
+    values: Tensor  # (Bv, M, D), taken through the output projection
+
+
+@dataclass
+class ProxyVideoState(Features):
+    """What the head needs of ``Bv`` videos."""
+
+    embeds: Tensor  # (Bv, D), of unit length
+    unit_tokens: Tensor  # (Bv, M, D), of unit length, zero where masked
+    token_count: Tensor  # (Bv,), real tokens
+    layer1: DirectorLayerState
+    layer2: DirectorLayerState
+
+
+class DirectorLayer(nn.Module):
+    """Cross attention of one query a pair, and a small MLP.
+
+    ``q = norm1(x); x = q + attention(q, norm2(tokens)); x = norm3(x);
+    x = norm4(x + linear2(relu(linear1(x))))``, one head. The residual is the
+    normed query. Projections of queries and outputs are folded into the
+    tokens, so that a pair costs ``4 M D + 4 D^2`` operations.
+    """
+
+    def __init__(self, embed_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
+        self.output = nn.Linear(embed_dim, embed_dim)
+        self.linear1 = nn.Linear(embed_dim, embed_dim)
+        self.linear2 = nn.Linear(embed_dim, embed_dim)
+        self.norm1 = nn.LayerNorm(embed_dim)
+        self.norm2 = nn.LayerNorm(embed_dim)
+        self.norm3 = nn.LayerNorm(embed_dim)
+        self.norm4 = nn.LayerNorm(embed_dim)
+        nn.init.xavier_uniform_(self.qkv.weight)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.output.bias)
+
+    def prepare_tokens(
+        self, tokens: Tensor, token_mask: Tensor
+    ) -> DirectorLayerState:
+        """Compute keys and values of every video; see the state."""
+        width = tokens.shape[-1]
+        query_w, key_w, value_w = self.qkv.weight.chunk(3)
+        query_b, key_b, value_b = self.qkv.bias.chunk(3)
+        normed = float32_layer_norm(self.norm2, tokens).to(tokens.dtype)
+        keys = F.linear(normed, key_w, key_b) / math.sqrt(width)
+        bias = (keys @ query_b).masked_fill(~token_mask, float('-inf'))
+        values = F.linear(
+            F.linear(normed, value_w, value_b), self.output.weight
+        )
+        return DirectorLayerState(keys @ query_w, bias, values)
+
+    def forward(
+        self,
+        x: Tensor,
+        state: DirectorLayerState,
+        random: PairRandom | None,
+        name: str,
+    ) -> Tensor:
+        """Move the query of every pair, ``(Bv or 1, Bt, D)``."""
+
+        def drop(values: Tensor, place: str) -> Tensor:
+            if random is None:
+                return values
+            mask = random.dropout_mask(
+                f'{name} {place}',
+                values.shape[-1],
+                rate=self.dropout,
+                like=values,
+            )
+            return values if mask is None else values * mask
+
+        query = float32_layer_norm(self.norm1, x)
+        logits = query.to(state.keys.dtype) @ state.keys.transpose(1, 2)
+        logits = at_least_float32(logits + state.key_bias.unsqueeze(1))
+        weights = drop(logits.softmax(dim=-1), 'attention')
+        # the bias of the output is added once, behind weights of any sum
+        attended = weights.to(state.values.dtype) @ state.values
+        x = query + drop(attended + self.output.bias, 'attended')
+        x = float32_layer_norm(self.norm3, x)
+        hidden = self.linear1(x.to(self.linear1.weight.dtype)).relu()
+        x = x + drop(self.linear2(drop(hidden, 'hidden')), 'output')
+        return float32_layer_norm(self.norm4, x)
 
 
 @MODELS.register_module()
@@ -57,13 +151,12 @@ class TextProxyHead(SeededHead):
         eta (float): Share of the director, subtracted. Default: 1.
         dropout (float): Rate within the director. Default: 0.1.
         use_frame_mask (bool): Leave padded frames out. Default: True.
-        loss_match (dict, optional): Loss on the cosines; as published
-            ``InfoNCELoss(loss_weight=2, max_scale=200)``. Default: None.
         proxy_weight (float): Factor of the loss of the proxies. Default: 0.5.
         positive_weight (float): Factor of the loss of the matching proxies
             against all videos. Default: 0.25.
-        memory_budget (int): See the base class.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
+            and ``init_cfg``. As published the loss is
+            ``InfoNCELoss(loss_weight=2, max_scale=200)``.
 
     Raises:
         ValueError: If an option is unknown or out of range.
@@ -84,17 +177,12 @@ class TextProxyHead(SeededHead):
         eta: float = 1.0,
         dropout: float = 0.1,
         use_frame_mask: bool = True,
-        loss_match: dict | None = None,
         proxy_weight: float = 0.5,
         positive_weight: float = 0.25,
-        memory_budget: int = 512 * 2**20,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         num_tokens = num_frames if num_tokens is None else num_tokens
         super().__init__(
-            loss_match,
-            memory_budget,
-            init_cfg,
             embed_dim=embed_dim,
             num_frames=num_frames,
             # vectors of the director
@@ -102,6 +190,7 @@ class TextProxyHead(SeededHead):
                 8 * embed_dim + num_tokens,
                 40 * embed_dim + num_tokens,
             ),
+            **kwargs,
         )
         if (
             dash not in ('theta', 'linear')
@@ -157,16 +246,10 @@ class TextProxyHead(SeededHead):
     def prepare_tokens(
         self, tokens: Tensor, token_mask: Tensor, embeds: Tensor
     ) -> ProxyVideoState:
-        """Prepare videos whose encoder gives tokens and a vector.
+        """Prepare videos whose encoder gives tokens and a unit vector.
 
-        Args:
-            tokens (Tensor): Not normalised, shape ``(Bv, M, D)``.
-            token_mask (Tensor): True for real tokens, one at least among the
-                first ``num_tokens``, shape ``(Bv, M)``.
-            embeds (Tensor): Of unit length, shape ``(Bv, D)``.
-
-        Returns:
-            ProxyVideoState: See there.
+        Tokens ``(Bv, M, D)`` are not normalised; one at least of the first
+        ``num_tokens`` is real; ``embeds`` are ``(Bv, D)``.
         """
         unit = F.normalize(at_least_float32(tokens), dim=-1)
         seen = slice(0, self.num_tokens)

@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import Function
 
 from eaglenet_mm.models.heads.base_pair_head import unit_sentences
 from eaglenet_mm.models.heads.seeded_head import SeededHead
 from eaglenet_mm.models.layers.temporal import TemporalTransformer
-from eaglenet_mm.models.layers.token_selection import TokenSelector
 from eaglenet_mm.models.losses import Share
-from eaglenet_mm.models.precision import at_least_float32
+from eaglenet_mm.models.precision import at_least_float32, float32_layer_norm
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import (
     EmbedsState,
@@ -26,15 +26,97 @@ from eaglenet_mm.structures import (
 
 @dataclass
 class UnitFrames(Features):
-    """Frames of unit length.
+    """Frames of unit length."""
 
-    Args:
-        embeds (Tensor): Shape ``(Bv, F, D)``.
-        mask (Tensor): True for real frames, shape ``(Bv, F)``.
+    embeds: Tensor  # (Bv, F, D)
+    mask: Tensor  # (Bv, F), True for real frames
+
+
+class _SoftTopK(Function):
+    """Mean over noise samples of the indicator of the k largest scores.
+
+    The gradient is that of the perturbed maximum: an entry of the indicator
+    moves with its own score alone, by the mean of indicator times noise over
+    sigma.
     """
 
-    embeds: Tensor
-    mask: Tensor
+    @staticmethod
+    def forward(
+        ctx: Any, scores: Tensor, noise: Tensor, count: int, sigma: float
+    ) -> Tensor:
+        # scores (N, M), noise (N or 1, samples, M)
+        places = (scores.unsqueeze(1) + sigma * noise).topk(count, dim=-1)
+        chosen = places.indices.sort(dim=-1).values  # (N, samples, k)
+        shape = (len(scores), count, scores.shape[-1])
+        share = 1.0 / noise.shape[1]
+        indicator = scores.new_zeros(shape)
+        moved = scores.new_zeros(shape)
+        # one pass a rank: indicators of all samples are never held at once
+        for rank in range(count):
+            index = chosen[..., rank]  # (N, samples)
+            values = noise.expand(len(scores), -1, -1).gather(
+                -1, index.unsqueeze(-1)
+            )
+            indicator[:, rank].scatter_add_(
+                -1, index, torch.full_like(index, share, dtype=scores.dtype)
+            )
+            moved[:, rank].scatter_add_(
+                -1, index, values.squeeze(-1) * (share / sigma)
+            )
+        ctx.save_for_backward(moved)
+        return indicator
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple:
+        (moved,) = ctx.saved_tensors
+        return (gradient * moved).sum(dim=1), None, None, None
+
+
+class TokenSelector(nn.Module):
+    """Keep the class token of each frame and a mix of its best patches.
+
+    Scores each token from itself and the class token, and takes a perturbed
+    top-k of the patches.
+    """
+
+    def __init__(
+        self, embed_dim: int, num_selected: int, sigma: float
+    ) -> None:
+        super().__init__()
+        half = embed_dim // 2
+        self.num_selected = num_selected
+        self.sigma = sigma
+        self.norm = nn.LayerNorm(embed_dim)
+        self.inner = nn.Linear(embed_dim, half, bias=False)
+        self.outer = nn.Linear(2 * half, half, bias=False)
+        self.score = nn.Linear(half, 1, bias=False)
+        for layer in (self.inner, self.outer, self.score):
+            nn.init.normal_(layer.weight, std=0.02)
+
+    def scores(self, tokens: Tensor) -> Tensor:
+        """Score tokens ``(N, T, D)``, class token first, in [-1, 1]."""
+        normed = float32_layer_norm(self.norm, tokens).to(
+            self.inner.weight.dtype
+        )
+        hidden = F.gelu(self.inner(normed))
+        first = hidden[:, :1].expand_as(hidden)
+        hidden = F.gelu(self.outer(torch.cat([hidden, first], dim=-1)))
+        return self.score(hidden).squeeze(-1).tanh()
+
+    def forward(self, tokens: Tensor, noise: Tensor) -> Tensor:
+        """Select tokens of every frame, in its order, ``(N, 1 + k, D)``."""
+        indicator = self.indicator(self.scores(tokens)[:, 1:], noise)
+        chosen = indicator.to(tokens.dtype) @ tokens[:, 1:]
+        return torch.cat([tokens[:, :1], chosen], dim=1)
+
+    def indicator(self, scores: Tensor, noise: Tensor) -> Tensor:
+        """Soft indicator of the best patches, shape ``(N, k, T - 1)``."""
+        return _SoftTopK.apply(
+            scores.float() if scores.dtype.itemsize < 4 else scores,
+            noise.to(scores.device),
+            self.num_selected,
+            self.sigma,
+        )
 
 
 @MODELS.register_module()
@@ -66,9 +148,8 @@ class TS2NetHead(SeededHead):
             channels.
         release_mask (bool): Repeat masks as the release does. Default: False.
         noise_seed (int): Seed of the evaluation noise. Default: 0.
-        loss_match (dict, optional): Loss on the scores. Default: None.
-        memory_budget (int): See the base class.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
+            and ``init_cfg``.
 
     Raises:
         ValueError: If a number is out of range.
@@ -97,17 +178,13 @@ class TS2NetHead(SeededHead):
         num_heads: int | None = None,
         release_mask: bool = False,
         noise_seed: int = 0,
-        loss_match: dict | None = None,
-        memory_budget: int = 512 * 2**20,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
-            loss_match,
-            memory_budget,
-            init_cfg,
             embed_dim=embed_dim,
             num_frames=num_frames,
             numbers_per_pair=(5 * num_frames + 3, 8 * num_frames + 3),
+            **kwargs,
         )
         if (
             not 1 <= num_selected <= num_patches
@@ -181,16 +258,7 @@ class TS2NetHead(SeededHead):
     def prepare_with_noise(
         self, video: VideoFeatures, noise: Tensor
     ) -> UnitFrames:
-        """Prepare videos with given noise of the selection.
-
-        Args:
-            video (VideoFeatures): Of ``Bv`` videos, with patches.
-            noise (Tensor): Standard normal, shape ``(Bv * F or 1, samples,
-                patches)``.
-
-        Returns:
-            UnitFrames: See there.
-        """
+        """Prepare with standard normal ``(Bv * F or 1, samples, patches)``."""
         self.check_video(video)
         patches: Any = video.patches
         tokens = torch.cat([video.frames.unsqueeze(2), patches], dim=2)

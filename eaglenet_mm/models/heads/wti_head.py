@@ -25,17 +25,11 @@ INTERACTIONS = ('wti', 'ti', 'dp')
 
 @dataclass
 class WeightedTokens(Features):
-    """Tokens of one side.
+    """Tokens of one side."""
 
-    Args:
-        embeds (Tensor): Of unit length, shape ``(B, N, D)``.
-        weights (Tensor): Sum 1 over real tokens, shape ``(B, N)``.
-        mask (Tensor): True for real tokens, shape ``(B, N)``.
-    """
-
-    embeds: Tensor
-    weights: Tensor
-    mask: Tensor
+    embeds: Tensor  # (B, N, D), of unit length
+    weights: Tensor  # (B, N), sum 1 over real tokens
+    mask: Tensor  # (B, N), True for real tokens
 
     def masked(self) -> Tensor:
         """Zero where a token is padding, shape ``(B, N, D)``."""
@@ -72,11 +66,10 @@ class WTIHead(SeededHead):
             Default: None.
         max_words (int): Tokens of a text, for the size of chunks.
             Default: 32.
-        loss_match (dict, optional): Loss on the scores. Default: None.
         loss_decorrelation (dict, optional): Config of
             :class:`ChannelDecorrelationLoss`. Default: None.
-        memory_budget (int): See the base class.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
+            and ``init_cfg``.
 
     Raises:
         ValueError: If an option is unknown.
@@ -99,10 +92,8 @@ class WTIHead(SeededHead):
         release_mask: bool = False,
         temporal: dict | None = None,
         max_words: int = 32,
-        loss_match: dict | None = None,
         loss_decorrelation: dict | None = None,
-        memory_budget: int = 512 * 2**20,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         # cosines of words and frames, which ``dp`` has one of
         words, frames = max_words, num_frames
@@ -110,15 +101,13 @@ class WTIHead(SeededHead):
             words = frames = 1
         few = 3 * (words + frames) + 1
         super().__init__(
-            loss_match,
-            memory_budget,
-            init_cfg,
             embed_dim=embed_dim,
             num_frames=num_frames,
             numbers_per_pair=(
                 3 * words * frames + few,
                 4 * words * frames + few,
             ),
+            **kwargs,
         )
         if interaction not in INTERACTIONS or not 1 <= num_weight_layers <= 3:
             raise ValueError(
@@ -132,8 +121,8 @@ class WTIHead(SeededHead):
         self.temporal = None if temporal is None else MODELS.build(temporal)
         self.text_weight = self.video_weight = None
         if interaction == 'wti':
-            self.text_weight = weight_layers(embed_dim, num_weight_layers)
-            self.video_weight = weight_layers(embed_dim, num_weight_layers)
+            self.text_weight = _weight_layers(embed_dim, num_weight_layers)
+            self.video_weight = _weight_layers(embed_dim, num_weight_layers)
         self.loss_decorrelation = (
             None
             if loss_decorrelation is None
@@ -144,10 +133,10 @@ class WTIHead(SeededHead):
         """Weigh the words of each text."""
         self.check_text(text)
         if self.interaction == 'dp':
-            return one_token(unit_sentences(text))
+            return _one_token(unit_sentences(text))
         tokens: Any = text.tokens
         mask: Any = text.token_mask
-        return weigh(tokens, mask, self.text_weight)
+        return _weigh(tokens, mask, self.text_weight)
 
     def prepare_video(self, video: VideoFeatures) -> WeightedTokens:
         """Weigh the frames of each video, after the temporal part."""
@@ -156,8 +145,8 @@ class WTIHead(SeededHead):
             frames = self.temporal(video.frames, video.frame_mask)
             video = replace(video, frames=frames)
         if self.interaction == 'dp':
-            return one_token(mean_of_unit_frames(video))
-        return weigh(video.frames, video.frame_mask, self.video_weight)
+            return _one_token(mean_of_unit_frames(video))
+        return _weigh(video.frames, video.frame_mask, self.video_weight)
 
     def score(
         self, text_state: WeightedTokens, video_state: WeightedTokens
@@ -204,13 +193,13 @@ class WTIHead(SeededHead):
         return losses
 
 
-def one_token(embeds: Tensor) -> WeightedTokens:
+def _one_token(embeds: Tensor) -> WeightedTokens:
     """Take vectors of unit length for sides of one token, ``(B, D)``."""
     ones = embeds.new_ones(len(embeds), 1)
     return WeightedTokens(embeds.unsqueeze(1), ones, ones.bool())
 
 
-def weight_layers(embed_dim: int, num_layers: int) -> nn.Sequential:
+def _weight_layers(embed_dim: int, num_layers: int) -> nn.Sequential:
     """Build the layers that weigh tokens, with a ReLU between two."""
     layers: list[nn.Module] = []
     for _ in range(num_layers - 1):
@@ -218,20 +207,10 @@ def weight_layers(embed_dim: int, num_layers: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(embed_dim, 1))
 
 
-def weigh(
+def _weigh(
     tokens: Tensor, mask: Tensor, layers: nn.Module | None
 ) -> WeightedTokens:
-    """Bring tokens to unit length and weigh the real ones.
-
-    Args:
-        tokens (Tensor): Not normalised, shape ``(B, N, D)``.
-        mask (Tensor): True for real tokens, shape ``(B, N)``.
-        layers (nn.Module, optional): Gives a logit for each token. Default:
-            None, equal weights.
-
-    Returns:
-        WeightedTokens: See there.
-    """
+    """Bring tokens ``(B, N, D)`` to unit length and weigh the real ones."""
     logits = (
         tokens.new_zeros(mask.shape)
         if layers is None

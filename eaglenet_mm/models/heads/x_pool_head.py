@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -39,9 +41,8 @@ class XPoolHead(SeededHead):
         dropout (float): Rate behind the linear layer. Default: 0.3.
         use_frame_mask (bool): Leave padded frames out. The release has none,
             it repeats frames. Default: True.
-        loss_match (dict, optional): Loss on the scores. Default: None.
-        memory_budget (int): See the base class.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
+            and ``init_cfg``.
 
     Example:
         >>> XPoolHead(embed_dim=32)(text, video).shape
@@ -54,17 +55,13 @@ class XPoolHead(SeededHead):
         num_heads: int = 1,
         dropout: float = 0.3,
         use_frame_mask: bool = True,
-        loss_match: dict | None = None,
-        memory_budget: int = 512 * 2**20,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(
-            loss_match,
-            memory_budget,
-            init_cfg,
             embed_dim=embed_dim,
             # vectors of the pooling; and up to 1.5 D attention weights
             numbers_per_pair=(4 * embed_dim + 4, 8 * embed_dim + 4),
+            **kwargs,
         )
         self.use_frame_mask = use_frame_mask
         self.needs_real_frames = use_frame_mask

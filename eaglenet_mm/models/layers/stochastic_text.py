@@ -25,6 +25,12 @@ class StochasticText(nn.Module):
     Args:
         embed_dim (int): Width ``D``.
         num_frames (int): Frames of a video, ``F``.
+
+    Example:
+        >>> stochastic = StochasticText(embed_dim=32, num_frames=8)
+        >>> unit = stochastic.unit_frames(video.frames, video.frame_mask)
+        >>> stochastic(text.embeds, unit).shape
+        torch.Size([4, 3, 32])
     """
 
     def __init__(self, embed_dim: int, num_frames: int) -> None:
@@ -73,29 +79,17 @@ class StochasticText(nn.Module):
         unit_text = F.normalize(text, dim=-1)
         cosines = unit_frames.flatten(0, 1) @ unit_text.T  # (Bv * F, Bt)
         cosines = cosines.unflatten(0, unit_frames.shape[:2])
-        return F.linear(
-            cosines.transpose(1, 2),
-            self.radius.weight.to(cosines.dtype),
-            self.radius.bias.to(cosines.dtype),
-        )
+        return self._log_radius(cosines.transpose(1, 2))
 
     def of_matching(self, text: Tensor, unit_frames: Tensor) -> Tensor:
-        """Compute the logarithm of the radius of matching pairs alone.
-
-        Args:
-            text (Tensor): Sentences of any length, shape ``(B, D)``.
-            unit_frames (Tensor): Of their videos, shape ``(B, F, D)``.
-
-        Returns:
-            Tensor: Shape ``(B, D)``.
-        """
+        """Compute the same of matching pairs alone, shape ``(B, D)``."""
         unit_text = F.normalize(text, dim=-1).unsqueeze(-1)
-        cosines = (unit_frames @ unit_text).squeeze(-1)  # (B, F)
-        return F.linear(
-            cosines,
-            self.radius.weight.to(cosines.dtype),
-            self.radius.bias.to(cosines.dtype),
-        )
+        return self._log_radius((unit_frames @ unit_text).squeeze(-1))
+
+    def _log_radius(self, cosines: Tensor) -> Tensor:
+        """``W s + b`` of cosines ``(..., F)``, in their precision."""
+        weight, bias = self.radius.weight, self.radius.bias
+        return F.linear(cosines, weight.to(cosines), bias.to(cosines))
 
 
 class CandidateNoise:
@@ -133,16 +127,7 @@ class CandidateNoise:
     def matching(
         self, random: KeyedRandom, rows: range, like: Tensor
     ) -> Tensor:
-        """Draw one vector for each matching pair.
-
-        Args:
-            random (KeyedRandom): Random numbers of the step.
-            rows (range): Places of the pairs in the joint batch.
-            like (Tensor): Gives width, type and device.
-
-        Returns:
-            Tensor: Shape ``(B, D)``.
-        """
+        """Draw one vector for each of the matching ``rows``, ``(B, D)``."""
         keys, shape = torch.tensor(rows), like.shape[:1]
         if self.prior == 'normal':
             drawn = random.normal('matching text', keys, shape, like)
@@ -150,15 +135,7 @@ class CandidateNoise:
         return random.uniform('matching text', keys, shape, like)
 
     def pairs(self, random: PairRandom, like: Tensor) -> Tensor:
-        """Draw noise for each pair on its own.
-
-        Args:
-            random (PairRandom): Random numbers of the pairs.
-            like (Tensor): Gives width, type and device.
-
-        Returns:
-            Tensor: Shape ``(Bv, Bt, S, D)``.
-        """
+        """Draw noise for each pair on its own, ``(Bv, Bt, S, D)``."""
         shape = (self.num_candidates, like.shape[-1])
         if self.prior == 'normal':
             return random.normal('candidates', *shape, like=like) * self.std
