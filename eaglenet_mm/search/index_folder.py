@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
+from eaglenet_mm.search.errors import (
+    DamagedIndexError,
+    IndexInUseError,
+    IndexWriteError,
+)
+from eaglenet_mm.search.index_manifest import NAME, IndexManifest
+from eaglenet_mm.search.index_part import IndexPart
+from eaglenet_mm.search.part_checks import MEND
+from eaglenet_mm.search.part_file import read_part, write_part
 from eaglenet_mm.utils.folder_lock import FolderInUseError, take_lock
-
-from .errors import DamagedIndexError, IndexInUseError, IndexWriteError
-from .index_manifest import NAME, IndexManifest
-from .index_part import IndexPart
-from .part_checks import MEND
-from .part_file import read_part, write_part
 
 _PART = re.compile(r'part-(\d{12})\.safetensors')
 _UNFINISHED = re.compile(r'\.(part-\d{12}\.safetensors|index\.json)\.part')

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .errors import DamagedIndexError, IndexWriteError
-from .part_file import FORMAT, VERSION, sync_folder
-from .precision import PRECISIONS
+from eaglenet_mm.search.errors import DamagedIndexError, IndexWriteError
+from eaglenet_mm.search.part_file import FORMAT, VERSION, sync_folder
+from eaglenet_mm.search.precision import PRECISIONS
 
 NAME = 'index.json'
 

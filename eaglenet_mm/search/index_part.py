@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from .errors import DamagedIndexError
-from .part_checks import MEND
-from .precision import pack, to_half
-from .records import IndexedFile, Moments
-from .row_packing import Layout, pack_rows, unpack_rows
+from eaglenet_mm.search.errors import DamagedIndexError
+from eaglenet_mm.search.part_checks import MEND
+from eaglenet_mm.search.precision import pack, to_half
+from eaglenet_mm.search.records import IndexedFile, Moments
+from eaglenet_mm.search.row_packing import Layout, pack_rows, unpack_rows
 
 #: Read when an index is loaded; the others when a row is asked for.
 EAGER = (

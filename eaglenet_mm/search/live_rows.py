@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .index_part import IndexPart
+from eaglenet_mm.search.index_part import IndexPart
 
 
 @dataclass

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from eaglenet_mm.registry import SCOPE
-
-from .errors import DamagedIndexError, OtherModelError
-from .stored_config import TUPLE
+from eaglenet_mm.search.errors import DamagedIndexError, OtherModelError
+from eaglenet_mm.search.stored_config import TUPLE
 
 _MOST_NUMBERS = 2**28  # of the features of a video: one GiB
 #: Settings of a model without an influence on a score: losses and memory.

@@ -30,8 +30,7 @@ from eaglenet_mm.datasets.video_readers import (
     VideoTimeoutError,
 )
 from eaglenet_mm.registry import SCOPE, TRANSFORMS
-
-from .video_files import cut_segments
+from eaglenet_mm.search.video_files import cut_segments
 
 #: Segments that are passed on together, and seconds of reading after which
 #: those that are there are passed on. A process that dies loses no more.

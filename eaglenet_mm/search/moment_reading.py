@@ -12,8 +12,11 @@ from torch import Tensor
 
 from eaglenet_mm.datasets.isolated_workers import Outcome, run_isolated
 from eaglenet_mm.datasets.video_readers import reading_progress
-
-from .moment_pipeline import MomentPipeline, ReadMoments, Span
+from eaglenet_mm.search.moment_pipeline import (
+    MomentPipeline,
+    ReadMoments,
+    Span,
+)
 
 __all__ = ['MomentReader', 'ReadMoments', 'pad_times']
 

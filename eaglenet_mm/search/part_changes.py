@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from .errors import VideoIndexError
-from .index_part import FRAMES, STATE, IndexPart
-from .precision import to_half
+from eaglenet_mm.search.errors import VideoIndexError
+from eaglenet_mm.search.index_part import FRAMES, STATE, IndexPart
+from eaglenet_mm.search.precision import to_half
 
 
 def renumber(

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .errors import DamagedIndexError
+from eaglenet_mm.search.errors import DamagedIndexError
 
 #: What to do about a damaged part.
 MEND = (

@@ -12,11 +12,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .errors import DamagedIndexError, IndexWriteError
-from .index_part import EAGER, IndexPart
-from .part_checks import MEND, check_tensors
-from .records import IndexedFile
-from .row_packing import check_layout
+from eaglenet_mm.search.errors import DamagedIndexError, IndexWriteError
+from eaglenet_mm.search.index_part import EAGER, IndexPart
+from eaglenet_mm.search.part_checks import MEND, check_tensors
+from eaglenet_mm.search.records import IndexedFile
+from eaglenet_mm.search.row_packing import check_layout
 
 FORMAT = 'eaglenet_mm video index'
 #: Raised when files of the older form can no longer be read.

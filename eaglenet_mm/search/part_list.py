@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from .index_part import IndexPart
-from .live_rows import LiveRows
-from .records import IndexedFile
+from eaglenet_mm.search.index_part import IndexPart
+from eaglenet_mm.search.live_rows import LiveRows
+from eaglenet_mm.search.records import IndexedFile
 
 #: Parts are joined up to about so many bytes, so that joining needs little
 #: memory and a damaged file costs a part of the index only.

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .errors import DamagedIndexError
+from eaglenet_mm.search.errors import DamagedIndexError
 
 
 @dataclass(frozen=True)

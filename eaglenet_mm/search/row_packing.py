@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .errors import DamagedIndexError
+from eaglenet_mm.search.errors import DamagedIndexError
 
 #: Name, type and shape of each tensor of a row, in their order.
 Layout = list[tuple[str, str, list[int]]]

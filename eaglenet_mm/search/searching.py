@@ -10,12 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eaglenet_mm.search.records import IndexEntry
+from eaglenet_mm.search.shortlisters import Shortlister
+from eaglenet_mm.search.state_rows import restore_state
+from eaglenet_mm.search.video_index import VideoIndex
 from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
-
-from .records import IndexEntry
-from .shortlisters import Shortlister
-from .state_rows import restore_state
-from .video_index import VideoIndex
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,8 @@ from eaglenet_mm.registry import (
     TOKENIZERS,
     TRANSFORMS,
 )
+from eaglenet_mm.search.errors import VideoIndexError
 from eaglenet_mm.utils.type_name import named_class, scoped_name
-
-from .errors import VideoIndexError
 
 TUPLE = '__tuple__'
 #: What builds a model without weights: a checkpoint has them all.

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eaglenet_mm.search import index_changes, part_file
+from eaglenet_mm.search import part_file, video_index
 from eaglenet_mm.search.errors import (
     DamagedIndexError,
     IndexInUseError,
@@ -255,7 +255,7 @@ print(len(index))
 
 
 def _add_forever(folder: Path, connection: Connection) -> None:
-    index_changes._JOIN_EVERY = 4
+    video_index._JOIN_EVERY = 4
     index = VideoIndex.load(folder, writable=True)
     for number in range(len(index.files), 100_000):
         index.add(make_file(number), make_moments(number))
@@ -383,7 +383,7 @@ def test_a_copy_is_whole_or_absent(
 
 
 def _join_forever(folder: Path, connection: Connection) -> None:
-    index_changes._JOIN_EVERY = 3
+    video_index._JOIN_EVERY = 3
     index = VideoIndex.load(folder, writable=True)
     connection.send('started')
     for number in range(100_000):

@@ -10,7 +10,7 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from eaglenet_mm.search import index_changes
+from eaglenet_mm.search import video_index
 from eaglenet_mm.search.errors import OtherModelError, VideoIndexError
 from eaglenet_mm.search.video_index import VideoIndex
 
@@ -233,7 +233,7 @@ def test_any_sequence_of_changes(
 def test_parts_are_joined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(index_changes, '_JOIN_EVERY', 8)
+    monkeypatch.setattr(video_index, '_JOIN_EVERY', 8)
     with VideoIndex.create(tmp_path / 'i', MODEL) as index:
         for number in range(100):
             index.add(make_file(number, changed=number), make_moments(number))

@@ -9,9 +9,8 @@ from typing import Any
 from mmengine.logging import print_log
 
 from eaglenet_mm.registry import SHORTLISTERS
+from eaglenet_mm.search.shortlisters.base import Shortlister
 from eaglenet_mm.utils.type_name import type_name
-
-from .base import Shortlister
 
 #: Numbers (rows times width) up to which ``'auto'`` compares with all.
 MAX_EXACT_NUMBERS = 200_000_000

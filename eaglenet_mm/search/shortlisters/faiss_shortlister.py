@@ -11,9 +11,8 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from eaglenet_mm.registry import SHORTLISTERS
-
-from .base import Shortlister
-from .highest import fetch_highest
+from eaglenet_mm.search.shortlisters.base import Shortlister
+from eaglenet_mm.search.shortlisters.highest import fetch_highest
 
 _ADD_BLOCK = 16_384  # rows moved at once from one index to another
 _ROWS_A_CELL = 40  # for training; faiss complains below 39

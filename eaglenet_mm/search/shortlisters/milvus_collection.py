@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .milvus_connection import MilvusConnection
+from eaglenet_mm.search.shortlisters.milvus_connection import MilvusConnection
 
 #: Field of the row number, the primary key.
 ID = 'id'

@@ -15,11 +15,13 @@ import torch
 from torch import Tensor
 
 from eaglenet_mm.registry import SHORTLISTERS
-
-from .base import Shortlister
-from .highest import fetch_highest
-from .milvus_collection import ID, open_collection
-from .milvus_connection import MilvusConnection
+from eaglenet_mm.search.shortlisters.base import Shortlister
+from eaglenet_mm.search.shortlisters.highest import fetch_highest
+from eaglenet_mm.search.shortlisters.milvus_collection import (
+    ID,
+    open_collection,
+)
+from eaglenet_mm.search.shortlisters.milvus_connection import MilvusConnection
 
 #: Most rows that Milvus returns for a query (its quota ``topk``).
 MAX_COUNT = 16_384

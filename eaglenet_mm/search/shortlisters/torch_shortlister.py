@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from eaglenet_mm.registry import SHORTLISTERS
-
-from .base import Shortlister
-from .highest import select_highest
+from eaglenet_mm.search.shortlisters.base import Shortlister
+from eaglenet_mm.search.shortlisters.highest import select_highest
 
 #: Kinds of numbers that the matrix may have.
 _DTYPES = {'float32': torch.float32, 'float16': torch.float16}

@@ -56,7 +56,7 @@ def in_other_process(folder: Path, body: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.mark.slow  # another process imports torch, twice
+@pytest.mark.nightly
 def test_rows_stay_between_processes(tmp_path: Path) -> None:
     torch.manual_seed(1)
     vectors = coarse_vectors(40)
@@ -85,7 +85,7 @@ def test_rows_stay_between_processes(tmp_path: Path) -> None:
     assert '37 tensor(1)' in found
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_one_process_at_a_time_may_open_it(tmp_path: Path) -> None:
     first = embedded(tmp_path)
 
@@ -97,7 +97,7 @@ def test_one_process_at_a_time_may_open_it(tmp_path: Path) -> None:
     assert 'Error' not in in_other_process(tmp_path, '')
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_is_forked_after_a_search_has_no_client(tmp_path: Path) -> None:
     """gRPC has threads, and complains of a fork or stops."""
     told = in_other_process(
@@ -117,6 +117,7 @@ def client_process(shortlister: MilvusShortlister) -> subprocess.Popen:
     return shortlister._connection._process._end.peek()[2][0]
 
 
+@pytest.mark.nightly
 def test_a_fork_does_not_hold_the_database_open(tmp_path: Path) -> None:
     shortlister = embedded(tmp_path)
     process = client_process(shortlister)
@@ -132,6 +133,7 @@ def test_a_fork_does_not_hold_the_database_open(tmp_path: Path) -> None:
     fork.join()
 
 
+@pytest.mark.nightly
 def test_a_client_that_dies_is_replaced(tmp_path: Path) -> None:
     shortlister = embedded(tmp_path)
     shortlister.add(torch.arange(3), coarse_vectors(3))
@@ -144,6 +146,7 @@ def test_a_client_that_dies_is_replaced(tmp_path: Path) -> None:
     shortlister.close()
 
 
+@pytest.mark.nightly
 def test_an_interrupted_call_leaves_no_answer_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,7 +165,7 @@ def test_an_interrupted_call_leaves_no_answer_behind(
     shortlister.close()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_killed_process_leaves_the_database_to_others(
     tmp_path: Path,
 ) -> None:
@@ -197,6 +200,7 @@ def test_two_of_one_process_share_it(tmp_path: Path) -> None:
         len(third)
 
 
+@pytest.mark.nightly
 def test_refuses_a_collection_of_others(tmp_path: Path) -> None:
     mine = embedded(tmp_path, collection='holidays')
     mine.add(torch.arange(3), coarse_vectors(3))
@@ -212,6 +216,7 @@ def test_refuses_a_collection_of_others(tmp_path: Path) -> None:
     mine.close()
 
 
+@pytest.mark.nightly
 def test_more_rows_come_back_than_a_search_gives(tmp_path: Path) -> None:
     first = embedded(tmp_path)
     first.add(torch.arange(17_000), torch.zeros(17_000, WIDTH))
@@ -223,6 +228,7 @@ def test_more_rows_come_back_than_a_search_gives(tmp_path: Path) -> None:
     second.close()
 
 
+@pytest.mark.nightly
 def test_synchronise_notices_vectors_of_another_index(
     tmp_path: Path,
 ) -> None:
@@ -239,6 +245,7 @@ def test_synchronise_notices_vectors_of_another_index(
     shortlister.close()
 
 
+@pytest.mark.nightly
 def test_a_server_keeps_the_rows_of_an_index(
     tmp_path: Path, milvus_server: str
 ) -> None:
@@ -272,6 +279,7 @@ def test_a_server_keeps_the_rows_of_an_index(
     again.close()
 
 
+@pytest.mark.nightly
 def test_rows_of_no_index_are_dropped(milvus_server: str) -> None:
     first = MilvusShortlister(WIDTH, uri=milvus_server)
     first.add(torch.arange(3), coarse_vectors(3))
@@ -295,6 +303,7 @@ def test_an_unreachable_server_is_named() -> None:
         MilvusShortlister(WIDTH, uri=address, timeout=1)
 
 
+@pytest.mark.nightly
 def test_a_server_that_went_away_is_named(tmp_path: Path) -> None:
     with serve(tmp_path / 'data') as address:
         shortlister = MilvusShortlister(
@@ -308,6 +317,7 @@ def test_a_server_that_went_away_is_named(tmp_path: Path) -> None:
     shortlister.close()
 
 
+@pytest.mark.nightly
 def test_refuses_more_rows_than_milvus_returns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
