@@ -96,19 +96,18 @@ class EagleNetHead(SeededHead):
         noise_seed (int, optional): Seed of the evaluation noise. Default:
             None, the noise of the checkpoint, which is that of seed 0 unless
             it was trained with another.
-        loss_match (dict, optional): Loss on the scores. Default: None.
-        support_weight (float): Factor of the same loss on the scores of the
+        support_weight (float): Factor of ``loss_match`` on the scores of the
             support text. Default: 0.8.
         loss_energy (dict, optional): Energy-aware matching, without the
             sizes. Default: None, none.
         energy_weight (float): Factor of its loss. Default: 1.
         energy_support_weight (float): Factor of the same loss on the support
             text. Default: 0.
-        memory_budget (int): See the base class.
         compile_score (bool): Let ``torch.compile`` fuse the scoring of
             chunks in evaluation. Scores then differ in their last bits. If
             it cannot, scoring goes on without it. Default: False.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
+            and ``init_cfg``.
 
     Raises:
         ValueError: If an option is unknown or out of range.
@@ -138,22 +137,14 @@ class EagleNetHead(SeededHead):
         use_frame_mask: bool = False,
         noise: str = 'table',
         noise_seed: int | None = None,
-        loss_match: dict | None = None,
         support_weight: float = 0.8,
         loss_energy: dict | None = None,
         energy_weight: float = 1.0,
         energy_support_weight: float = 0.0,
-        memory_budget: int = 512 * 2**20,
         compile_score: bool = False,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            loss_match,
-            memory_budget,
-            init_cfg,
-            embed_dim=embed_dim,
-            num_frames=num_frames,
-        )
+        super().__init__(embed_dim=embed_dim, num_frames=num_frames, **kwargs)
         if noise not in ('table', 'pair'):
             raise ValueError(
                 f"noise must be 'table' or 'pair', but is {noise!r}."
