@@ -145,7 +145,7 @@ def test_killed_training_goes_on_as_it_was(
     name = 'killed'
     # wait long enough in each iteration to be killed in the middle
     process = start(folder, *train_command(repository, name))
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while 3 not in losses(folder / name):
         assert time.monotonic() < deadline
         assert process.poll() is None or 3 in losses(folder / name)
@@ -216,6 +216,7 @@ def read_rows(path: Path) -> dict[int, np.ndarray]:
     }
 
 
+@pytest.mark.nightly  # tests/tools/test_index_and_search.py goes further
 def test_index_and_search(
     trained: Path, folder: Path, repository: Path
 ) -> None:
@@ -244,37 +245,39 @@ def test_index_and_search(
         assert hit['start'] <= hit['best_time'] <= hit['end']
 
 
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (lambda path: path.write_bytes(b'no video'), 'cannot'),
+        pytest.param(Path.unlink, 'does not exist', marks=pytest.mark.nightly),
+    ],
+    ids=['damaged', 'lost'],
+)
 def test_a_broken_video_is_named(
-    trained: Path, folder: Path, repository: Path
+    trained: Path, folder: Path, repository: Path, tmp_path, damage, message
 ) -> None:
     """Neither trained on as zeros nor left out in silence."""
-    ours = folder / 'broken'
-    shutil.copytree(folder / 'data', ours / 'data')
-    data = json.loads((ours / 'data/toy/test.json').read_text())
+    shutil.copytree(folder / 'data', tmp_path / 'data')
+    data = json.loads((tmp_path / 'data/toy/test.json').read_text())
     video = data['data_list'][3]['video']
-    path = ours / 'data/toy/videos' / video
-    for damage, message in (
-        (lambda: path.write_bytes(b'no video'), 'cannot'),
-        (path.unlink, 'does not exist'),
-    ):
-        damage()
-        result = subprocess.run(
-            [
-                sys.executable,
-                str(repository / 'tools/test.py'),
-                str(repository / 'configs/eaglenet_toy.py'),
-                str(last_checkpoint(trained)),
-                *('--work-dir', 'work', '--cfg-options'),
-                'test_dataloader.num_workers=0',
-            ],
-            cwd=ours,
-            capture_output=True,
-            text=True,
-        )
-        assert result.returncode
-        assert video in result.stderr
-        assert message in result.stderr
-        assert not (ours / 'work/metrics.json').exists()
+    damage(tmp_path / 'data/toy/videos' / video)
+    result = subprocess.run(
+        [
+            sys.executable,
+            str(repository / 'tools/test.py'),
+            str(repository / 'configs/eaglenet_toy.py'),
+            str(last_checkpoint(trained)),
+            *('--work-dir', 'work', '--cfg-options'),
+            'test_dataloader.num_workers=0',
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode
+    assert video in result.stderr
+    assert message in result.stderr
+    assert not (tmp_path / 'work/metrics.json').exists()
 
 
 def strip(states: dict[str, Any]) -> dict[str, Any]:
@@ -282,6 +285,7 @@ def strip(states: dict[str, Any]) -> dict[str, Any]:
     return {key.removeprefix('module.'): x for key, x in states.items()}
 
 
+@pytest.mark.nightly
 def test_mixed_precision_and_moving_average(
     folder: Path, repository: Path
 ) -> None:

@@ -14,6 +14,9 @@ from eaglenet_mm.structures import TextFeatures, VideoFeatures
 ROOMS = [
     'eaglenet_mm.apis',
     'eaglenet_mm.datasets',
+    'eaglenet_mm.engine',
+    'eaglenet_mm.engine.hooks',
+    'eaglenet_mm.evaluation.functional',
     'eaglenet_mm.evaluation.metrics',
     'eaglenet_mm.models.encoders',
     'eaglenet_mm.models.heads',

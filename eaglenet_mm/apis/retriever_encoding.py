@@ -17,11 +17,11 @@ from torch import Tensor
 from eaglenet_mm.apis.retriever_loading import load_retriever
 from eaglenet_mm.datasets.transforms import DecodeFrames, TokenizeCaptions
 from eaglenet_mm.datasets.video_readers import VideoReadError
-from eaglenet_mm.engine.loops.encoded_features import (
+from eaglenet_mm.engine.loops.retrieval_evaluation import (
     check_texts,
     check_videos,
-    to_full_precision,
 )
+from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.registry import SCOPE, TRANSFORMS
 from eaglenet_mm.search.model_identity import (
     ModelIdentity,
@@ -182,7 +182,7 @@ class RetrieverEncoder:
             self.model.encode_text(block)
             for block in token_ids.split(_TEXT_BLOCK)
         ]
-        features = to_full_precision(TextFeatures.cat(blocks))
+        features = TextFeatures.cat(blocks).map(at_least_float32)
         check_texts(features, range(len(texts)))
         return features
 
@@ -209,9 +209,9 @@ class RetrieverEncoder:
         """
         batch = [{'inputs': {'frames': own}} for own in frames]
         inputs = self.model.data_preprocessor(pseudo_collate(batch))['inputs']
-        features = to_full_precision(
-            self.model.encode_video(inputs['pixels'], inputs['frame_mask'])
-        )
+        features = self.model.encode_video(
+            inputs['pixels'], inputs['frame_mask']
+        ).map(at_least_float32)
         check_videos(features, list(names))
         return features
 

@@ -1,17 +1,17 @@
 """Loops, hooks, optimisers and schedules for MMEngine's Runner."""
 
-from .hooks import (
+from eaglenet_mm.engine.hooks import (
     ContrastiveBatchHook,
     DatasetEpochHook,
     LogitScaleClampHook,
 )
-from .loops import RetrievalTestLoop, RetrievalValLoop
-from .optimizers import (
+from eaglenet_mm.engine.loops import RetrievalTestLoop, RetrievalValLoop
+from eaglenet_mm.engine.optimizers import (
     AutocastOptimWrapper,
     BertAdam,
     PatternOptimWrapperConstructor,
 )
-from .schedulers import WarmupCosineLR
+from eaglenet_mm.engine.schedulers import WarmupCosineLR
 
 __all__ = [
     'AutocastOptimWrapper',

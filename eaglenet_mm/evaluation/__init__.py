@@ -1,5 +1,5 @@
 """Ranks, post-processing and the metric around them."""
 
-from .metrics import KeptScores, RetrievalRankMetric
+from eaglenet_mm.evaluation.metrics import KeptScores, RetrievalRankMetric
 
 __all__ = ['KeptScores', 'RetrievalRankMetric']

@@ -17,16 +17,7 @@ STATISTICS_TOLERANCE = 1e-3
 
 
 def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
-    """Refuse statistics of pixels that are not in units of [0, 1].
-
-    Args:
-        mean (Sequence[float]): Of the three colours.
-        std (Sequence[float]): Of the three colours.
-
-    Raises:
-        ValueError: If they are not three numbers each, a mean is not in
-            [0, 1], or a deviation not from 0 (excluded) to 10.
-    """
+    """Refuse statistics of pixels that are not in units of [0, 1]."""
     if (
         len(mean) != 3
         or len(std) != 3
@@ -50,20 +41,27 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
 
     Args:
         mean (Sequence[float], optional): Mean of the three colours, in
-            [0, 1] units. Defaults to None: what the video encoder states, see
+            [0, 1] units. Default: what the video encoder states, see
             :meth:`follow`, or CLIP's where it states none.
         std (Sequence[float], optional): What they are divided by, in the
             same units: their deviations, or more to make pixels small beside
-            what a model adds to them. Defaults to None, likewise.
+            what a model adds to them. Default: likewise.
         num_frames (int): Frames ``F`` of every video after padding, that is,
             ``num_frames`` of the head.
-        non_blocking (bool): Whether the copy to the device runs beside the
-            computation; needs pinned memory. Defaults to False.
+        non_blocking (bool): Copy to the device beside the computation; needs
+            pinned memory. Default: False.
 
     Raises:
         ValueError: If ``mean`` and ``std`` are not three numbers each, a mean
             is not in [0, 1], a deviation not above 0, or ``num_frames`` is
             not positive.
+
+    Example:
+        >>> preprocessor = RetrievalDataPreprocessor(num_frames=12)
+        >>> frames = torch.zeros(10, 3, 224, 224, dtype=torch.uint8)
+        >>> batch = preprocessor(dict(inputs=dict(frames=[frames])))
+        >>> batch['inputs']['pixels'].shape
+        torch.Size([1, 12, 3, 224, 224])
     """
 
     mean: Tensor
@@ -132,8 +130,8 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
                 W)``, ``1 <= n <= num_frames``) and ``token_ids`` (``B``
                 tensors, int64, shape ``(C_i, L)``), of which one may be
                 absent; ``data_samples``, a list, may be absent too.
-            training (bool): Whether videos without caption, which may stand
-                in an evaluation set, are refused. Defaults to False.
+            training (bool): Refuse videos without caption, which may stand in
+                an evaluation set. Default: False.
 
         Returns:
             dict: ``inputs``, a dict of ``pixels`` (float32, shape ``(B, F, 3,

@@ -59,7 +59,7 @@ def to_plain(value: Any) -> Any:
 
 def without_weights(value: Any) -> Any:
     """Leave out what tells where weights come from, at every depth."""
-    from eaglenet_mm.models.encoders.open_clip_towers import (
+    from eaglenet_mm.models.encoders.clip_tower import (
         keep_pixel_statistics,
     )
 

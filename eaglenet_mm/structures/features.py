@@ -18,6 +18,11 @@ class Features:
 
     A field may be absent (None) or hold further :class:`Features`, so that
     heads can use it for the states they prepare.
+
+    Example:
+        >>> texts = TextFeatures(torch.zeros(5, 512))
+        >>> [len(part) for part in texts.split(2)]
+        [2, 2, 1]
     """
 
     def map(
@@ -125,6 +130,10 @@ class TextFeatures(Features):
         tokens (Tensor, optional): One vector a token, shape ``(Bt, L, D)``.
         token_mask (Tensor, optional): True for real tokens, shape
             ``(Bt, L)``.
+
+    Example:
+        >>> len(TextFeatures(torch.zeros(5, 512)))
+        5
     """
 
     embeds: Tensor
@@ -145,6 +154,12 @@ class VideoFeatures(Features):
             ``(Bv, F, N, D)``.
         video_ids (Tensor, optional): A number of each video, equal where the
             video is the same, for losses alone; int64, shape ``(Bv,)``.
+
+    Example:
+        >>> mask = torch.ones(4, 12, dtype=torch.bool)
+        >>> video = VideoFeatures(torch.zeros(4, 12, 512), mask)
+        >>> video.index_select(slice(2)).frames.shape
+        torch.Size([2, 12, 512])
     """
 
     frames: Tensor

@@ -1,4 +1,4 @@
-"""What is known of one item beside its tensors."""
+"""Metadata of an item."""
 
 from mmengine.structures import BaseDataElement
 
@@ -25,4 +25,9 @@ class RetrievalDataSample(BaseDataElement):
       one; set by the loop of an evaluation.
     - ``frame_indices`` (list[int]): Numbers of the frames delivered.
     - ``num_frames_found`` (int): Frames delivered before any padding.
+
+    Example:
+        >>> sample = RetrievalDataSample(metainfo=dict(video_id='video7020'))
+        >>> sample.video_id
+        'video7020'
     """

@@ -163,7 +163,7 @@ _MODEL_FOLDERS = ('local-dir:', 'hf-hub:')
 
 def _skip_weights(settings: Any) -> None:
     """Remove what names weights from settings, in place."""
-    from eaglenet_mm.models.encoders.open_clip_towers import (
+    from eaglenet_mm.models.encoders.clip_tower import (
         keep_pixel_statistics,
     )
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from eaglenet_mm.models.converters.method_names import rename_head
+from eaglenet_mm.models.converters.release_names import (
+    head_table,
+    reason_unused,
+)
 from eaglenet_mm.models.heads import BasePairHead
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from tests.golden.cases import load, part, tensor
@@ -52,6 +56,43 @@ class Case:
         return {
             key: self[f'{prefix}/{key}'] for key in part(self.arrays, prefix)
         }
+
+
+_DIRECTOR = r'text_proxy\.proxy_decoder\.event_decoder\.'
+#: TV-ProxyNet's names and ours; its checkpoints cannot be converted.
+TEXT_PROXY = (
+    (_DIRECTOR + r'layers\.0\.multihead_attn\.in_proj_', 'layer1.qkv.'),
+    (_DIRECTOR + r'layers\.1\.multihead_attn\.in_proj_', 'layer2.qkv.'),
+    (_DIRECTOR + r'layers\.0\.multihead_attn\.out_proj', 'layer1.output'),
+    (_DIRECTOR + r'layers\.1\.multihead_attn\.out_proj', 'layer2.output'),
+    (_DIRECTOR + r'layers\.0\.', 'layer1.'),
+    (_DIRECTOR + r'layers\.1\.', 'layer2.'),
+    (_DIRECTOR + r'norm\.', 'norm.'),
+    (r'text_proxy\.dash_factor', 'theta'),
+    (r'text_proxy\.dash_weights\.', 'dash.'),
+)
+
+
+def rename_head(
+    method: str, weights: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Weights by our names, and the names that nobody knows."""
+    if method == 'text_proxy':
+        table = {}
+        for name in weights:
+            for pattern, ours in TEXT_PROXY:
+                if re.match(pattern, name):
+                    table[name] = re.sub(f'^{pattern}', ours, name)
+                    break
+    else:
+        table = head_table(method, weights)
+    renamed = {table[k]: v for k, v in weights.items() if k in table}
+    unknown = [
+        name
+        for name in weights
+        if name not in table and reason_unused(method, name, weights) is None
+    ]
+    return renamed, unknown
 
 
 def load_weights(head: nn.Module, method: str, case: Case) -> None:

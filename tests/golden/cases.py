@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from eaglenet_mm.models.converters.eaglenet_release_names import (
+from eaglenet_mm.models.converters.release_names import (
     ReleaseOptions,
-    rename,
+    eaglenet_table,
 )
 from eaglenet_mm.models.heads import EagleNetHead
 from eaglenet_mm.models.layers import KeyedRandom, PairRandom
@@ -101,12 +101,10 @@ def release_options(meta: dict[str, Any]) -> ReleaseOptions:
 
 def our_names(names: list[str], options: ReleaseOptions) -> dict[str, str]:
     """Our head's name of each release name that is used."""
-    actions = {name: rename(name, options) for name in names}
-    return {
-        name: action.target.removeprefix('head.')
-        for name, action in actions.items()
-        if action is not None and action.target is not None
-    }
+    used, _ = eaglenet_table(options, names)
+    if options.loss == 'clip':
+        used['clip.logit_scale'] = 'loss_match.log_scale'
+    return {name: used[name] for name in names if name in used}
 
 
 class RecordedHead(EagleNetHead):
@@ -249,8 +247,9 @@ def load_head(
     names = our_names(list(weights), options)
     state = {}
     for theirs, ours in names.items():
-        action = rename(theirs, options)
-        state[ours] = action.transform(torch.from_numpy(weights[theirs]))
+        value = torch.from_numpy(weights[theirs])
+        is_side = ours.rpartition('.')[2] in ('left', 'right')
+        state[ours] = value.squeeze(0) if is_side else value
     own = dict(head.named_parameters())
     fixed = bool(meta.get('fix_sig_loss_param', 0))
     if fixed:  # constants in the release, so no golden weights either

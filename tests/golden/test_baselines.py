@@ -21,7 +21,7 @@ from eaglenet_mm.evaluation.functional import (
     text_to_video_ranks,
     video_to_text_ranks,
 )
-from eaglenet_mm.models.encoders.patch_shift import PatchShift
+from eaglenet_mm.models.encoders import PatchShift
 from eaglenet_mm.models.heads import (
     CrossTransformerHead,
     MeanPoolingHead,

@@ -111,7 +111,10 @@ def pixels_of(golden: dict[str, np.ndarray], meta: dict) -> Tensor:
     return tensor(video).reshape(batch, frames, *image)
 
 
-@pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    'dtype',
+    [pytest.param(torch.float32, marks=pytest.mark.nightly), torch.float64],
+)
 def test_features_of_the_complete_model(golden, meta, golden_report, dtype):
     suffix = '64' if dtype == torch.float64 else ''
     tolerance = 1e-6 if suffix else TOLERANCE

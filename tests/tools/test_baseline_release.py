@@ -20,6 +20,7 @@ from tests.models.converters.baseline_checkpoint import (
 from tests.models.converters.release_checkpoint import (
     release_state_dict as eaglenet_state_dict,
 )
+from tests.models.encoders.tiny_backbones import mostly_nightly
 
 TOOL = 'model_converters/baseline_release.py'
 
@@ -56,7 +57,9 @@ def write_config(tmp_path):
     return write
 
 
-@pytest.mark.parametrize('method', list(METHODS))
+@pytest.mark.parametrize(
+    'method', mostly_nightly(METHODS, 't_mass', 'ts2_net')
+)
 def test_a_converted_checkpoint_is_tested(
     call_tool, write_config, tmp_path, capsys, method
 ):

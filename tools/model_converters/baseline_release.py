@@ -56,20 +56,19 @@ def build_model(path: str) -> nn.Module:
 def main() -> None:
     """Convert, check, write and report."""
     args = parse_args()
-    source = read_release_file(args.input, trusted=args.trust_checkpoint)
     ours, report = convert_baseline_release(
-        source,
+        read_release_file(args.input, trusted=args.trust_checkpoint),
         args.method,
         model=build_model(args.config) if args.config else None,
         initialise_from_clip=args.initialise_from_clip,
     )
-    name = osp.basename(args.input)
-    meta = dict(converted_from=name, method=args.method)
-    write_converted(
-        args.output, ours, meta | dict(eaglenet_mm_version=__version__)
+    meta = dict(
+        converted_from=osp.basename(args.input),
+        eaglenet_mm_version=__version__,
+        method=args.method,
     )
-    for line in report.lines():
-        print(line)
+    write_converted(args.output, ours, meta)
+    print(*report.lines(), sep='\n')
     print(f'{len(ours)} tensors written: {args.output}')
 
 

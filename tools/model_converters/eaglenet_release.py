@@ -4,20 +4,18 @@ import argparse
 import os.path as osp
 from dataclasses import asdict
 
-import torch
 from mmengine.registry import init_default_scope
+from torch import nn
 
 from eaglenet_mm import __version__
 from eaglenet_mm.models.converters import (
-    check_model_fit,
     convert_eaglenet_release,
-    read_model_options,
+    read_release_file,
     write_converted,
 )
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.utils.config_reading import open_config
 from eaglenet_mm.utils.launch import skip_pretrained
-from eaglenet_mm.utils.safe_checkpoint import load_checkpoint_file
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,7 +35,7 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def build_model(path: str) -> torch.nn.Module:
+def build_model(path: str) -> nn.Module:
     """Build the model of a config without fetching pretrained weights."""
     config = open_config(path)
     init_default_scope(config.get('default_scope', 'eaglenet_mm'))
@@ -48,13 +46,10 @@ def build_model(path: str) -> torch.nn.Module:
 def main() -> None:
     """Convert, check, write and report."""
     args = parse_args()
-    source = load_checkpoint_file(args.input, trusted=args.trust_checkpoint)
-    if isinstance(source, dict):
-        source = source.get('state_dict', source)
-    model = build_model(args.config) if args.config else None
-    options = read_model_options(model) if model else {}
-    ours, report = convert_eaglenet_release(source, **options)
-    kept = check_model_fit(ours, model) if model else []
+    ours, report = convert_eaglenet_release(
+        read_release_file(args.input, trusted=args.trust_checkpoint),
+        model=build_model(args.config) if args.config else None,
+    )
     meta = dict(
         converted_from=osp.basename(args.input),
         eaglenet_mm_version=__version__,
@@ -64,16 +59,8 @@ def main() -> None:
     print('The checkpoint is of a model with')
     for name, value in meta['options'].items():
         print(f'  {name}: {value}')
-    for name, target in report.converted.items():
-        print(f'converted {name} -> {target}')
-    for name, reason in report.dropped.items():
-        print(f'dropped {name}: {reason}')
-    for name in kept:
-        print(f'not in the checkpoint, left as the model makes it: {name}')
-    print(
-        f'{len(report.converted)} tensors converted, {len(report.dropped)} '
-        f'dropped. Written: {args.output}'
-    )
+    print(*report.lines(), sep='\n')
+    print(f'{len(ours)} tensors written: {args.output}')
 
 
 if __name__ == '__main__':

@@ -28,8 +28,12 @@ class ContrastiveBatchHook(Hook):
 
     Args:
         expected_batch_size (int, optional): Pairs in one loss that the recipe
-            needs. Defaults to ``auto_scale_lr.base_batch_size`` of the config;
+            needs. Default: ``auto_scale_lr.base_batch_size`` of the config;
             without either there is no warning.
+
+    Example:
+        >>> custom_hooks = [
+        ...     dict(type='ContrastiveBatchHook', expected_batch_size=128)]
     """
 
     def __init__(self, expected_batch_size: int | None = None) -> None:
@@ -37,9 +41,6 @@ class ContrastiveBatchHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Log the batch and compare it with the expected one.
-
-        Args:
-            runner (Runner): The runner of the training.
 
         Raises:
             ValueError: If the training dataloader does not tell its batch
@@ -49,9 +50,7 @@ class ContrastiveBatchHook(Hook):
         """
         loader = runner.train_dataloader
         check_training_steps(loader, getattr(runner, 'train_loop', None))
-        own = loader.batch_size or getattr(
-            loader.batch_sampler, 'batch_size', None
-        )
+        own = _batch_size(loader)
         if own is None:
             raise ValueError(
                 'ContrastiveBatchHook needs to know the batch size, but '
@@ -92,14 +91,8 @@ class ContrastiveBatchHook(Hook):
 def check_training_steps(loader: Any, loop: Any = None) -> None:
     """Refuse a training that would make no step; every process calls this.
 
-    Args:
-        loader (DataLoader): Of the training.
-        loop (BaseLoop, optional): Of the training. Defaults to None, whose
-            length is not checked.
-
-    Raises:
-        ValueError: If there is no complete batch, processes differ in their
-            number of batches, or the loop ends before it begins.
+    There is no complete batch, processes differ in their number of batches,
+    or the loop ends before it begins.
     """
     try:
         own = len(loader)
@@ -124,14 +117,18 @@ def check_training_steps(loader: Any, loop: Any = None) -> None:
             )
 
 
+def _batch_size(loader: Any) -> int | None:
+    """Items in a batch of this process, if the loader tells."""
+    return loader.batch_size or getattr(
+        loader.batch_sampler, 'batch_size', None
+    )
+
+
 def _no_batch(loader: Any) -> str:
     """Say how many items there are and how many a batch needs."""
     total = len(loader.dataset)
     sampler = getattr(loader, 'sampler', None)
     own = total if sampler is None else len(sampler)
-    size = loader.batch_size or getattr(
-        loader.batch_sampler, 'batch_size', None
-    )
     processes = get_world_size()
     share = '' if processes == 1 else f', {own} for each of {processes}'
     meaning = (
@@ -142,8 +139,9 @@ def _no_batch(loader: Any) -> str:
     )
     return (
         f'The training set has {total} items{share}, but a batch of a process '
-        f'has {size}, {meaning}. Set train_dataloader.batch_size to '
-        f'{max(own, 1)} or less, or give more data.'
+        f'has {_batch_size(loader)}, {meaning}. Set '
+        f'train_dataloader.batch_size to {max(own, 1)} or less, or give more '
+        'data.'
     )
 
 

@@ -32,13 +32,13 @@ class DatasetEpochHook(Hook):
         datasets with a ``set_epoch`` hear of epoch 0 alone. They can ask
         :func:`~eaglenet_mm.datasets.current_draw` instead, and say so by an
         attribute ``reads_draws = True``.
+
+    Example:
+        >>> custom_hooks = [dict(type='DatasetEpochHook')]
     """
 
     def before_train_epoch(self, runner: Runner) -> None:
         """Pass on the number of the epoch, counted from 0.
-
-        Args:
-            runner (Runner): The runner of the training.
 
         Raises:
             TypeError: If the draws of a dataset that needs it cannot be

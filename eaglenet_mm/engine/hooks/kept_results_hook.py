@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
 
 from eaglenet_mm.evaluation import KeptScores
 
@@ -15,14 +13,15 @@ from eaglenet_mm.evaluation import KeptScores
 class KeptResultsHook(Hook):
     """Keeps features, scores and metrics of an evaluation.
 
-    A subclass calls :meth:`keep` before the evaluation, and :meth:`take`
-    after it.
+    An heir calls :meth:`keep` before the evaluation and :meth:`take` after.
     """
+
+    # after hooks in which processes wait for each other
+    priority = 'LOWEST'
 
     def __init__(self) -> None:
         self._kept: KeptScores | None = None
-        self._evaluation: Any = None
-        self._metrics: dict[str, float] = {}
+        self._found: tuple[Any, dict[str, float]] = (None, {})
 
     def keep(self, evaluator: Evaluator) -> None:
         """Keep what the next evaluation of an evaluator makes."""
@@ -30,31 +29,25 @@ class KeptResultsHook(Hook):
         evaluator.metrics.append(self._kept)
 
     def take(self) -> tuple[KeptScores | None, Any, dict[str, float]]:
-        """Give what was kept, and let go of it.
+        """Scores, RetrievalEvaluation and metrics; lets go of them.
 
-        Returns:
-            tuple[KeptScores | None, RetrievalEvaluation, dict]: Scores (None
-            unless :meth:`keep` was called), features, and metrics.
+        The scores are None if nothing was kept, or in another process than
+        the main one.
         """
-        kept = self._kept, self._evaluation, self._metrics
-        self._kept, self._evaluation, self._metrics = None, None, {}
-        return kept
+        kept, found = self._kept, self._found
+        self._kept, self._found = None, (None, {})
+        if kept is None or kept.scores is None:
+            return None, None, {}
+        return kept, *found
 
     def after_scoring(
         self,
-        runner: Runner,
+        runner: Any,
         evaluation: Any,
         evaluator: Evaluator,
-        metrics: Mapping[str, float],
+        metrics: dict[str, float],
     ) -> None:
-        """Keep the features.
-
-        Args:
-            runner (Runner): The runner.
-            evaluation (RetrievalEvaluation): With the features.
-            evaluator (Evaluator): Of the loop.
-            metrics (Mapping[str, float]): The metrics.
-        """
+        """Keep the features; called by our loops."""
         if self._kept is not None and self._kept in evaluator.metrics:
             evaluator.metrics.remove(self._kept)
-            self._evaluation, self._metrics = evaluation, dict(metrics)
+            self._found = evaluation, dict(metrics)

@@ -20,6 +20,9 @@ class LogitScaleClampHook(Hook):
     :class:`~eaglenet_mm.models.losses.InfoNCELoss`, which CLIP and the release
     keep at or below ``ln 100``. Runs before hooks of normal priority, so that
     an average of the weights (EMA) sees the clamped value.
+
+    Example:
+        >>> custom_hooks = [dict(type='LogitScaleClampHook')]
     """
 
     priority = 'ABOVE_NORMAL'
@@ -28,11 +31,7 @@ class LogitScaleClampHook(Hook):
         self._modules: list[Any] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Find the modules to clamp and log them.
-
-        Args:
-            runner (Runner): The runner of the training.
-        """
+        """Find the modules to clamp and log them."""
         model: Any = runner.model
         if is_model_wrapper(model):
             model = model.module
@@ -48,20 +47,7 @@ class LogitScaleClampHook(Hook):
             logger='current',
         )
 
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Any = None,
-        outputs: dict | None = None,
-    ) -> None:
-        """Clamp.
-
-        Args:
-            runner (Runner): The runner of the training.
-            batch_idx (int): Index of the batch in the epoch.
-            data_batch (Any, optional): The batch.
-            outputs (dict, optional): The losses.
-        """
+    def after_train_iter(self, *args: Any, **kwargs: Any) -> None:
+        """Clamp."""
         for module in self._modules:
             module.clamp_()

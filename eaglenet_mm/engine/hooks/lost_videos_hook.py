@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 
 from eaglenet_mm.datasets.shared_records import recording_datasets
 from eaglenet_mm.registry import HOOKS
+from eaglenet_mm.utils.durable_file import write_text_durably
 
 
 @HOOKS.register_module()
@@ -27,7 +28,10 @@ class LostVideosHook(Hook):
     run names all. Without a lost video nothing is said.
 
     Args:
-        num_named (int): Most videos named in the line. Defaults to 10.
+        num_named (int): Most videos named in the line. Default: 10.
+
+    Example:
+        >>> custom_hooks = [dict(type='LostVideosHook', num_named=3)]
     """
 
     def __init__(self, num_named: int = 10) -> None:
@@ -57,9 +61,8 @@ class LostVideosHook(Hook):
         if not lost or not is_main_process():
             return
         path = Path(runner.log_dir) / f'lost_videos_{stage}.json'
-        path.write_text(
-            json.dumps(lost, indent=1, ensure_ascii=False) + '\n',
-            encoding='utf-8',
+        write_text_durably(
+            path, json.dumps(lost, indent=1, ensure_ascii=False) + '\n'
         )
         named = [
             f"'{video_id}' ({video})"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from mmengine.evaluator import DumpResults
+from mmengine.runner import Runner
 
-from eaglenet_mm.evaluation.metrics.kept_scores import KeptScores
-from eaglenet_mm.evaluation.metrics.metric_keys import options_of
+from eaglenet_mm.evaluation import KeptScores, RetrievalRankMetric
 
 _UP = {'greater': 'higher', 'less': 'lower'}
 
@@ -16,23 +15,11 @@ _UP = {'greater': 'higher', 'less': 'lower'}
 def stated_rule(loop: Any, key: str, given: str | None) -> str | None:
     """Find the rule of a key in the metrics of a validation loop.
 
-    A metric states its keys by two methods: ``better_when(key)``, which
-    gives ``'greater'``, ``'less'`` or, for a key that is not its own, None;
-    and ``known_keys()``. :class:`~eaglenet_mm.evaluation.RetrievalRankMetric`
-    has them, and any other metric may.
-
-    Args:
-        loop (BaseLoop): The validation loop, with its ``evaluator``.
-        key (str): What a hook watches.
-        given (str, optional): ``rule`` of the hook.
-
-    Returns:
-        str or None: ``'greater'`` or ``'less'``, or None where the key may
-        belong to a metric that states nothing.
-
-    Raises:
-        KeyError: If every metric states its keys, and this is none.
-        ValueError: If the given rule contradicts the metric.
+    A metric states its keys by two methods: ``better_when(key)``, which gives
+    ``'greater'``, ``'less'`` or, for a key that is not its own, None; and
+    ``known_keys()``. :class:`~eaglenet_mm.evaluation.RetrievalRankMetric` has
+    them, and any other metric may. None where the key may belong to a metric
+    that states nothing.
     """
     metrics = [
         metric
@@ -40,15 +27,28 @@ def stated_rule(loop: Any, key: str, given: str | None) -> str | None:
         if not isinstance(metric, DumpResults | KeptScores)
     ]
     stating = [m for m in metrics if hasattr(m, 'better_when')]
+    known = (
+        'Known are '
+        f'{", ".join(key for m in stating for key in m.known_keys())}, and '
+        'those of parts (parts/<name>/...) and noise seeds (..._mean, '
+        '..._std).'
+    )
     for metric in stating:
         rule = metric.better_when(key)
         if rule is None:
             continue
-        for option in options_of(key) & {'noise_seeds', 'shortlist'}:
-            if not getattr(loop, option, 0):
+        for option, is_of_it in (
+            ('noise_seeds', key.endswith(('_mean', '_std'))),
+            ('shortlist', 'shortlist_recall' in key),
+        ):
+            if (
+                is_of_it
+                and isinstance(metric, RetrievalRankMetric)
+                and not getattr(loop, option, 0)
+            ):
                 raise KeyError(
                     f'{key!r} is reported only if val_cfg.{option} is set, '
-                    f'which it is not. {_known(stating)}'
+                    f'which it is not. {known}'
                 )
         if given not in (None, rule):
             raise ValueError(
@@ -60,21 +60,13 @@ def stated_rule(loop: Any, key: str, given: str | None) -> str | None:
     if metrics and len(stating) == len(metrics):
         raise KeyError(
             f'{key!r} is no key of the validation metrics that has a better '
-            f'direction. {_known(stating)}'
+            f'direction. {known}'
         )
     return None
 
 
 def require_key(metrics: dict[str, float], key: str) -> None:
-    """Refuse a key that an evaluation did not report.
-
-    Args:
-        metrics (dict[str, float]): What it reported.
-        key (str): What a hook watches.
-
-    Raises:
-        KeyError: If the key is not there; names those that are.
-    """
+    """Refuse a key that an evaluation did not report."""
     if key not in metrics:
         raise KeyError(
             f'{key!r} is watched by a hook, but the validation reported '
@@ -82,21 +74,15 @@ def require_key(metrics: dict[str, float], key: str) -> None:
         )
 
 
-def check_other_rules(runner: Any, settled: tuple[type, ...]) -> None:
+def check_other_rules(runner: Runner, settled: tuple[type, ...]) -> None:
     """Refuse wrong rules of whatever else watches a metric.
 
     Hooks and parameter schedulers of MMEngine and others name what they
     watch ``monitor`` (a list: ``key_indicators``) and the direction ``rule``
-    (``rules``), often with a default that fits a loss.
-
-    Args:
-        runner (Runner): With its ``val_loop`` built.
-        settled (tuple[type]): Classes of hooks that ask by themselves.
-
-    Raises:
-        ValueError: If a rule contradicts the metric.
+    (``rules``), often with a default that fits a loss. Classes of hooks in
+    ``settled`` ask by themselves.
     """
-    schedulers = runner.param_schedulers or []
+    schedulers: Any = runner.param_schedulers or []
     if isinstance(schedulers, dict):
         schedulers = [one for some in schedulers.values() for one in some]
     for watcher in [*runner.hooks, *schedulers]:
@@ -118,12 +104,3 @@ def check_other_rules(runner: Any, settled: tuple[type, ...]) -> None:
                         f'rule={rule!r}, but {type(metric).__name__} states '
                         f'that {_UP[stated]} is better. Set rule={stated!r}.'
                     )
-
-
-def _known(metrics: Sequence[Any]) -> str:
-    """List the keys for a message."""
-    keys = [key for metric in metrics for key in metric.known_keys()]
-    return (
-        f'Known are {", ".join(keys)}, and those of parts '
-        '(parts/<name>/...) and noise seeds (..._mean, ..._std).'
-    )

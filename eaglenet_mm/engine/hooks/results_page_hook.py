@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.runner import Runner
 
+from eaglenet_mm.engine.hooks.kept_results_hook import KeptResultsHook
 from eaglenet_mm.engine.loops import RetrievalTestLoop
 from eaglenet_mm.registry import HOOKS
 from eaglenet_mm.visualization.collecting import collect_results
@@ -25,8 +26,6 @@ from eaglenet_mm.visualization.results_page import results_page
 from eaglenet_mm.visualization.set_catalogue import check_dataset
 from eaglenet_mm.visualization.training_curves import read_curves
 
-from .kept_results_hook import KeptResultsHook
-
 
 @HOOKS.register_module()
 class ResultsPageHook(KeptResultsHook):
@@ -39,17 +38,17 @@ class ResultsPageHook(KeptResultsHook):
     Args:
         out_dir (str): Folder of the two files; made, and tried before the
             test begins.
-        num_queries (int): Most queries on the page. Defaults to 200.
+        num_queries (int): Most queries on the page. Default: 200.
         deferred (bool): Whether :meth:`write` is called by somebody else
             after the test, so that a disk that is full cannot cost the
-            metrics. Defaults to False: after the test.
+            metrics. Default: False: after the test.
 
     Raises:
         ValueError: If there is to be no query.
-    """
 
-    # after hooks in which processes wait for each other
-    priority = 'LOWEST'
+    Example:
+        >>> custom_hooks = [dict(type='ResultsPageHook', out_dir='pages')]
+    """
 
     def __init__(
         self, out_dir: str, num_queries: int = 200, *, deferred: bool = False
@@ -66,9 +65,6 @@ class ResultsPageHook(KeptResultsHook):
 
     def before_test(self, runner: Runner) -> None:
         """Try what would otherwise fail after hours; keep the scores.
-
-        Args:
-            runner (Runner): The runner of the test.
 
         Raises:
             TypeError: If the loop or the data set cannot be shown.
@@ -94,22 +90,16 @@ class ResultsPageHook(KeptResultsHook):
     def write(self, runner: Runner) -> None:
         """Collect what the page shows and write it, in the main process.
 
-        Args:
-            runner (Runner): The runner of the test.
-
         Raises:
             OSError: If it cannot be written.
         """
         kept, evaluation, metrics = self.take()
-        if not is_main_process() or kept is None:
-            return
-        scores, right = kept.scores, kept.right
-        if scores is None or right is None:
+        if kept is None or kept.scores is None or kept.right is None:
             return
         results = collect_results(
             evaluation,
-            scores,
-            right,
+            kept.scores,
+            kept.right,
             runner.test_dataloader.dataset,
             metrics=metrics,
             about=_facts(runner, evaluation),
@@ -142,11 +132,10 @@ def _facts(runner: Runner, evaluation: Any) -> dict[str, str]:
             f'{said["first_stage"]}, these by the head'
         )
     processes = get_world_size()
+    stated = ('dataset', 'split', 'protocol')
     return {
         'method': type(head).__name__.removesuffix('Head'),
-        'dataset': str(meta.get('dataset', 'unknown')),
-        'split': str(meta.get('split', 'unknown')),
-        'protocol': str(meta.get('protocol', 'unknown')),
+        **{key: str(meta.get(key, 'unknown')) for key in stated},
         'config': str(runner.cfg.filename or runner.experiment_name),
         'checkpoint': str(runner._load_from or 'none, as initialised'),
         'scoring': stages,
@@ -156,11 +145,7 @@ def _facts(runner: Runner, evaluation: Any) -> dict[str, str]:
 
 
 def add_page_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of a test that writes a page.
-
-    Args:
-        parser (ArgumentParser): Gets ``--show-dir`` and ``--show-queries``.
-    """
+    """Add ``--show-dir`` and ``--show-queries`` of a test."""
     parser.add_argument(
         '--show-dir',
         metavar='DIR',
@@ -176,12 +161,7 @@ def add_page_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_results_page(cfg: Config, args: argparse.Namespace) -> None:
-    """Let a test write its page when :func:`write_results_pages` asks.
-
-    Args:
-        cfg (Config): Gets one more hook, if a page is asked for.
-        args (Namespace): Of :func:`add_page_arguments`.
-    """
+    """Let a test write its page when :func:`write_results_pages` asks."""
     if args.show_dir is None:
         return
     hook = dict(
@@ -194,14 +174,7 @@ def add_results_page(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def write_results_pages(runner: Runner) -> None:
-    """Write the pages that wait for the end of a test.
-
-    Args:
-        runner (Runner): After ``runner.test()``.
-
-    Raises:
-        OSError: If one cannot be written.
-    """
+    """Write the pages that wait for the end of a test."""
     for hook in runner.hooks:
         if isinstance(hook, ResultsPageHook) and hook.deferred:
             hook.write(runner)

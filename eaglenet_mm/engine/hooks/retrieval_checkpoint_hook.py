@@ -11,10 +11,11 @@ from mmengine.hooks import CheckpointHook
 from mmengine.logging import print_log
 from mmengine.runner import IterBasedTrainLoop, Runner
 
+from eaglenet_mm.engine.hooks.metric_rules import require_key, stated_rule
+from eaglenet_mm.engine.hooks.retrieval_early_stopping_hook import (
+    RetrievalEarlyStoppingHook,
+)
 from eaglenet_mm.registry import HOOKS
-
-from .metric_rules import require_key, stated_rule
-from .retrieval_early_stopping_hook import RetrievalEarlyStoppingHook
 
 
 @HOOKS.register_module(name=['CheckpointHook', 'RetrievalCheckpointHook'])
@@ -46,6 +47,10 @@ class RetrievalCheckpointHook(CheckpointHook):
     Args:
         *args (Any): See :class:`mmengine.hooks.CheckpointHook`.
         **kwargs (Any): Likewise.
+
+    Example:
+        >>> default_hooks = dict(checkpoint=dict(
+        ...     type='CheckpointHook', interval=1, save_best='t2v/R1'))
     """
 
     rules: list[str | None]
@@ -58,9 +63,6 @@ class RetrievalCheckpointHook(CheckpointHook):
 
     def before_train(self, runner: Runner) -> None:
         """Settle the rules, and what a resumed run goes on from.
-
-        Args:
-            runner (Runner): The runner of the training.
 
         Raises:
             KeyError: If ``save_best`` names a key that no metric reports.
@@ -86,11 +88,7 @@ class RetrievalCheckpointHook(CheckpointHook):
             self._own_best(runner)
 
     def after_train(self, runner: Runner) -> None:
-        """End the training.
-
-        Args:
-            runner (Runner): The runner of the training.
-        """
+        """End the training."""
         super().after_train(runner)
         self._val_loop = None
 
@@ -98,10 +96,6 @@ class RetrievalCheckpointHook(CheckpointHook):
         self, runner: Runner, metrics: dict[str, float] | None = None
     ) -> None:
         """Keep the best checkpoint, of a model that was trained.
-
-        Args:
-            runner (Runner): The runner.
-            metrics (dict[str, float], optional): Of the validation.
 
         Raises:
             KeyError: If the validation did not report what is watched.
@@ -123,20 +117,23 @@ class RetrievalCheckpointHook(CheckpointHook):
         self._position = dict(epoch=runner.epoch, iter=runner.iter)
         self._written = False
         super().after_val_epoch(runner, metrics or {})
-        if not self._written and any(
-            isinstance(hook, RetrievalEarlyStoppingHook)
-            for hook in runner.hooks
-        ):
-            self._write_again(runner)
+        step = runner.epoch if self.by_epoch else runner.iter
+        last = osp.basename(self.last_ckpt or '')
+        if (
+            not self._written
+            and last == self.filename_tmpl.format(step)
+            and any(
+                isinstance(hook, RetrievalEarlyStoppingHook)
+                for hook in runner.hooks
+            )
+        ):  # the checkpoint of this step knows what its validation decided
+            super()._save_checkpoint_with_step(
+                runner, step, dict(self._position)
+            )
         self._position = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Correct the position that ``FlexibleRunner`` counts.
-
-        Args:
-            runner (Runner): The runner of the training.
-            checkpoint (dict): What is about to be written.
-        """
+        """Correct the position that ``FlexibleRunner`` counts."""
         if self._position is not None:
             checkpoint['meta'].update(self._position)
 
@@ -146,14 +143,6 @@ class RetrievalCheckpointHook(CheckpointHook):
         """Write a checkpoint, and remember that it was."""
         super()._save_checkpoint_with_step(runner, step, meta)
         self._written = True
-
-    def _write_again(self, runner: Runner) -> None:
-        """Bring this step's checkpoint up to date with its validation."""
-        step = runner.epoch if self.by_epoch else runner.iter
-        name = self.filename_tmpl.format(step)
-        if self.last_ckpt and osp.basename(self.last_ckpt) == name:
-            meta = dict(epoch=runner.epoch, iter=runner.iter)
-            self._save_checkpoint_with_step(runner, step, meta)
 
     def _publish_model(self, runner: Runner, ckpt_path: str | None) -> None:
         """Publish a checkpoint, if there is one."""
@@ -165,8 +154,8 @@ class RetrievalCheckpointHook(CheckpointHook):
     ) -> None:
         """Take rules as given, and settle them once metrics are there.
 
-        MMEngine calls this in the constructor, and again when ``'auto'``
-        finds its key.
+        MMEngine calls this in the constructor, and when ``'auto'`` finds its
+        key.
         """
         if len(rules) == 1:
             rules = list(rules) * len(key_indicators)

@@ -9,9 +9,8 @@ from mmengine.hooks import EarlyStoppingHook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from eaglenet_mm.engine.hooks.metric_rules import require_key, stated_rule
 from eaglenet_mm.registry import HOOKS
-
-from .metric_rules import require_key, stated_rule
 
 
 @HOOKS.register_module(
@@ -30,6 +29,10 @@ class RetrievalEarlyStoppingHook(EarlyStoppingHook):
         monitor (str): Key of the metrics.
         rule (str, optional): Only for metrics that do not state it.
         **kwargs (Any): See :class:`mmengine.hooks.EarlyStoppingHook`.
+
+    Example:
+        >>> custom_hooks = [
+        ...     dict(type='EarlyStoppingHook', monitor='t2v/R1', patience=3)]
     """
 
     # before CheckpointHook, so that what it writes holds this one's state
@@ -41,14 +44,12 @@ class RetrievalEarlyStoppingHook(EarlyStoppingHook):
         self, monitor: str, rule: str | None = None, **kwargs: Any
     ) -> None:
         self._given = rule
+        self._key = f'early_stopping_{monitor}'  # in the message hub
         super().__init__(monitor, rule or 'greater', **kwargs)
         self._margin = abs(self.min_delta)
 
     def before_train(self, runner: Runner) -> None:
         """Settle the rule, and go on from the state of a resumed run.
-
-        Args:
-            runner (Runner): The runner of the training.
 
         Raises:
             KeyError: If no metric reports the key.
@@ -62,7 +63,7 @@ class RetrievalEarlyStoppingHook(EarlyStoppingHook):
         sign = 1 if self.rule == 'greater' else -1
         self.min_delta, self.best_score = sign * self._margin, -sign * inf
         self.wait_count = 0
-        state = runner.message_hub.runtime_info.get(self._key())
+        state = runner.message_hub.runtime_info.get(self._key)
         if state is not None:
             self.best_score, self.wait_count = state
         if self.wait_count >= self.patience:
@@ -79,18 +80,11 @@ class RetrievalEarlyStoppingHook(EarlyStoppingHook):
     ) -> None:
         """Decide whether to stop the training.
 
-        Args:
-            runner (Runner): The runner of the training.
-            metrics (dict[str, float]): Of the validation.
-
         Raises:
             KeyError: If the validation did not report the key.
         """
         require_key(metrics, self.monitor)
         super().after_val_epoch(runner, metrics)
         runner.message_hub.update_info(
-            self._key(), [self.best_score, self.wait_count]
+            self._key, [self.best_score, self.wait_count]
         )
-
-    def _key(self) -> str:
-        return f'early_stopping_{self.monitor}'

@@ -6,6 +6,7 @@ from typing import Any
 
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
+from eaglenet_mm.engine.hooks.kept_results_hook import KeptResultsHook
 from eaglenet_mm.engine.loops import RetrievalValLoop
 from eaglenet_mm.evaluation.functional import text_to_video_ranks
 from eaglenet_mm.registry import HOOKS
@@ -23,8 +24,6 @@ from eaglenet_mm.visualization.set_catalogue import (
     check_dataset,
 )
 
-from .kept_results_hook import KeptResultsHook
-
 
 @HOOKS.register_module()
 class RetrievalVisualizationHook(KeptResultsHook):
@@ -38,10 +37,10 @@ class RetrievalVisualizationHook(KeptResultsHook):
     as they are.
 
     Args:
-        interval (int): Validations between pictures. Defaults to 1, after
+        interval (int): Validations between pictures. Default: 1, after
             each.
-        num_queries (int): Captions shown. Defaults to 6.
-        num_videos (int): Videos shown of each. Defaults to 5.
+        num_queries (int): Captions shown. Default: 6.
+        num_videos (int): Videos shown of each. Default: 5.
 
     Raises:
         ValueError: If an option is not positive.
@@ -49,10 +48,11 @@ class RetrievalVisualizationHook(KeptResultsHook):
     Note:
         The main process reads ``num_queries * num_videos`` videos at most,
         while the others wait at their next exchange.
-    """
 
-    # after hooks in which processes wait for each other
-    priority = 'LOWEST'
+    Example:
+        >>> custom_hooks = [
+        ...     dict(type='RetrievalVisualizationHook', interval=5)]
+    """
 
     def __init__(
         self, interval: int = 1, num_queries: int = 6, num_videos: int = 5
@@ -74,9 +74,6 @@ class RetrievalVisualizationHook(KeptResultsHook):
     def before_val(self, runner: Runner) -> None:
         """Keep the scores of a validation that is to be shown.
 
-        Args:
-            runner (Runner): The runner of the training.
-
         Raises:
             TypeError: If the loop or the data set cannot be shown.
         """
@@ -92,11 +89,7 @@ class RetrievalVisualizationHook(KeptResultsHook):
             self.keep(runner.val_evaluator)
 
     def after_val(self, runner: Runner) -> None:
-        """Draw the pictures, in the main process.
-
-        Args:
-            runner (Runner): The runner of the training.
-        """
+        """Draw the pictures, in the main process."""
         kept, evaluation, _ = self.take()
         if kept is None or kept.scores is None or kept.right is None:
             return  # not due, or not the main process
@@ -141,25 +134,22 @@ class RetrievalVisualizationHook(KeptResultsHook):
                 evaluation.video_indices[column],
                 evaluation.num_frames,
             )
-        return [
-            Answers(
-                caption,
-                int(ranks[row]),
-                [
-                    Answer(
-                        str(evaluation.video_ids[column]),
-                        score,
-                        column in right[place],
-                        frames[column],
-                    )
-                    for column, score in zip(
-                        columns[place].tolist(),
-                        scores[place].tolist(),
-                        strict=True,
-                    )
-                ],
-            )
-            for place, (row, caption) in enumerate(
-                zip(rows, captions, strict=True)
-            )
-        ]
+        answers = []
+        for place, (row, caption) in enumerate(
+            zip(rows, captions, strict=True)
+        ):
+            first = [
+                Answer(
+                    str(evaluation.video_ids[column]),
+                    score,
+                    column in right[place],
+                    frames[column],
+                )
+                for column, score in zip(
+                    columns[place].tolist(),
+                    scores[place].tolist(),
+                    strict=True,
+                )
+            ]
+            answers.append(Answers(caption, int(ranks[row]), first))
+        return answers

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from mmengine.hooks import EMAHook, Hook
@@ -14,35 +14,27 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
+from eaglenet_mm.engine.hooks.metric_rules import check_other_rules
+from eaglenet_mm.engine.hooks.retrieval_checkpoint_hook import (
+    RetrievalCheckpointHook,
+)
+from eaglenet_mm.engine.hooks.retrieval_early_stopping_hook import (
+    RetrievalEarlyStoppingHook,
+)
 from eaglenet_mm.registry import HOOKS
 from eaglenet_mm.utils.safe_checkpoint import find_latest_checkpoint
-
-from .metric_rules import check_other_rules
-from .retrieval_checkpoint_hook import RetrievalCheckpointHook
-from .retrieval_early_stopping_hook import RetrievalEarlyStoppingHook
 
 #: What every checkpoint of a training holds, whoever wrote it.
 _ALWAYS = ('meta', 'state_dict', 'message_hub')
 #: Settings of an optimiser that a checkpoint brings with it. Others may be
 #: state that an optimiser keeps in its groups.
 _SETTINGS = (
-    'lr',
-    'weight_decay',
-    'betas',
-    'momentum',
-    'eps',
-    'nesterov',
-    'amsgrad',
-    'decoupled_weight_decay',
-    'max_grad_norm',
+    *('lr', 'weight_decay', 'betas', 'momentum', 'eps', 'max_grad_norm'),
+    *('nesterov', 'amsgrad', 'decoupled_weight_decay'),
 )
 #: State of a schedule that moves with the steps.
 _MOVING = {
-    'last_step',
-    '_global_step',
-    '_last_value',
-    'base_values',
-    'verbose',
+    *('last_step', '_global_step', '_last_value', 'base_values', 'verbose'),
 }
 
 
@@ -65,7 +57,10 @@ class StrictResumeHook(Hook):
         stretch_schedule (bool): Take the schedule of the config instead, at
             the step where the checkpoint stands: the learning rates are
             those of a training that had the config's length from its start.
-            Defaults to False.
+            Default: False.
+
+    Example:
+        >>> default_hooks = dict(strict_resume=dict(type='StrictResumeHook'))
     """
 
     priority = 'HIGHEST'  # before EMAHook exchanges the weights
@@ -76,9 +71,6 @@ class StrictResumeHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         """Refuse wrong rules, and say if a resumed training is at its end.
-
-        Args:
-            runner (Runner): The runner of the training.
 
         Raises:
             ValueError: If what watches a metric takes the worst for the best,
@@ -121,8 +113,10 @@ class StrictResumeHook(Hook):
         if not runner._resume or not built:
             return
         path = self._resumed = _resumed_path(runner)
-        self._check_presence(runner, checkpoint, path)
-        for name, saved, wrapper in _optimizers(runner, checkpoint):
+        _check_presence(runner, checkpoint, path)
+        for name, wrapper in _wrappers(runner.optim_wrapper):
+            saved = checkpoint['optimizer']
+            saved = saved[name] if name else saved
             every = getattr(wrapper, '_accumulative_counts', 1)
             stepped = checkpoint['meta']['iter'] >= every
             _check_optimizer(path, name, saved, wrapper, stepped)
@@ -141,46 +135,14 @@ class StrictResumeHook(Hook):
                 level=logging.WARNING,
             )
 
-    def _check_presence(
-        self, runner: Runner, checkpoint: dict, path: str
-    ) -> None:
-        """Name what the run would save and the checkpoint has not."""
-        missing = [key for key in _ALWAYS if key not in checkpoint]
-        position = checkpoint.get('meta', {})
-        missing += [
-            f'meta.{k}' for k in ('epoch', 'iter') if k not in position
-        ]
-        if not _is_optimizer_state(runner, checkpoint.get('optimizer')):
-            missing.append('optimizer')
-        if runner.param_schedulers and not checkpoint.get('param_schedulers'):
-            missing.append('param_schedulers')
-        kept = _kept_by_hooks(runner)
-        for hook, key, value in kept:
-            found = checkpoint.get(key)
-            if found is None:
-                missing.append(f'{key} of {hook}')
-            elif key == 'ema_state_dict' and found.keys() != value.keys():
-                names = sorted(found.keys() ^ value.keys())
-                missing.append(f'{key} with the same keys ({names[:3]})')
-        if missing:
-            raise ValueError(
-                f'{path} cannot be resumed: it lacks {", ".join(missing)}, '
-                'which would start anew in the middle of the training. '
-                'Checkpoints called best, published ones and those of '
-                'save_optimizer=False hold weights alone. Resume from '
-                'another file of the run (epoch_*.pth, iter_*.pth), or begin '
-                'a new training from the weights: leave --resume out and '
-                f'give --cfg-options load_from={path}'
-            )
-        if 'ema_state_dict' in checkpoint.keys() - {key for _, key, _ in kept}:
-            raise ValueError(
-                f'{path} cannot be resumed: its weights are the averages of '
-                'an EMAHook, and those that were trained are in its '
-                'ema_state_dict, which no hook of this config reads. Add the '
-                'EMAHook to custom_hooks, or begin a new training from the '
-                'averages: leave --resume out and give --cfg-options '
-                f'load_from={path}'
-            )
+
+def _refusal(path: str, why: str, mend: str) -> ValueError:
+    """What is raised: why a checkpoint cannot be resumed, and what to do."""
+    return ValueError(
+        f'{path} cannot be resumed: {why}. {mend}, or begin a new training '
+        'from its weights: leave --resume out and give --cfg-options '
+        f'load_from={path}'
+    )
 
 
 def _begin_averages(runner: Any) -> None:
@@ -203,26 +165,48 @@ def _resumed_path(runner: Any) -> str:
     return runner._load_from or str(find_latest_checkpoint(runner.work_dir))
 
 
-def _is_optimizer_state(runner: Any, saved: Any) -> bool:
-    """Tell whether the state of every optimiser is there."""
-    if isinstance(runner.optim_wrapper, OptimWrapperDict):
-        names = runner.optim_wrapper.keys()
-        return isinstance(saved, Mapping) and all(n in saved for n in names)
-    return isinstance(saved, Mapping) and {'state', 'param_groups'} <= set(
-        saved
-    )
+def _wrappers(wrapper: Any) -> list[tuple[str, Any]]:
+    """Name the wrappers of one optimiser (nameless) or of several."""
+    is_dict = isinstance(wrapper, OptimWrapperDict)
+    return list(wrapper.items()) if is_dict else [('', wrapper)]
 
 
-def _optimizers(
-    runner: Any, checkpoint: dict
-) -> Iterator[tuple[str, Mapping, Any]]:
-    """Pair the saved states with the wrappers at hand."""
-    wrapper, saved = runner.optim_wrapper, checkpoint['optimizer']
-    if isinstance(wrapper, OptimWrapperDict):
-        for name, inner in wrapper.items():
-            yield f'optimizer {name!r}', saved[name], inner
-    else:
-        yield 'the optimiser', saved, wrapper
+def _check_presence(runner: Any, checkpoint: dict, path: str) -> None:
+    """Name what the run would save and the checkpoint has not."""
+    missing = [key for key in _ALWAYS if key not in checkpoint]
+    position = checkpoint.get('meta', {})
+    missing += [f'meta.{k}' for k in ('epoch', 'iter') if k not in position]
+    names = {name for name, _ in _wrappers(runner.optim_wrapper)}
+    wanted = {'state', 'param_groups'} if '' in names else names
+    saved = checkpoint.get('optimizer')
+    if not isinstance(saved, Mapping) or not wanted <= saved.keys():
+        missing.append('optimizer')
+    if runner.param_schedulers and not checkpoint.get('param_schedulers'):
+        missing.append('param_schedulers')
+    kept = _kept_by_hooks(runner)
+    for hook, key, value in kept:
+        found = checkpoint.get(key)
+        if found is None:
+            missing.append(f'{key} of {hook}')
+        elif key == 'ema_state_dict' and found.keys() != value.keys():
+            other = sorted(found.keys() ^ value.keys())
+            missing.append(f'{key} with the same keys ({other[:3]})')
+    if missing:
+        raise _refusal(
+            path,
+            f'it lacks {", ".join(missing)}, which would start anew in the '
+            'middle of the training. Checkpoints called best, published ones '
+            'and those of save_optimizer=False hold weights alone',
+            'Resume from another file of the run (epoch_*.pth, iter_*.pth)',
+        )
+    if 'ema_state_dict' in checkpoint.keys() - {key for _, key, _ in kept}:
+        raise _refusal(
+            path,
+            'its weights are the averages of an EMAHook, and those that were '
+            'trained are in its ema_state_dict, which no hook of this config '
+            'reads',
+            'Add the EMAHook to custom_hooks',
+        )
 
 
 def _check_optimizer(
@@ -250,28 +234,27 @@ def _check_optimizer(
     else:
         differences += _different_settings(groups, own, kind)
     if differences:
-        raise ValueError(
-            f'{path} cannot be resumed: {name} is another one; '
-            f'{"; ".join(differences)}. Resume with the settings that the '
-            'run was started with, or begin a new training from its weights: '
-            f'leave --resume out and give --cfg-options load_from={path}'
+        raise _refusal(
+            path,
+            f'{f"optimizer {name!r}" if name else "the optimiser"} is another '
+            f'one; {"; ".join(differences)}',
+            'Resume with the settings that the run was started with',
         )
 
 
 def _check_shapes(path: str, wrapper: Any) -> None:
     """Compare moments with parameters that have grown since, as positions."""
-    is_dict = isinstance(wrapper, OptimWrapperDict)
-    for inner in wrapper.values() if is_dict else [wrapper]:
+    for _, inner in _wrappers(wrapper):
         for parameter, state in inner.optimizer.state.items():
             # of torch's optimisers; others may keep them factored or packed
             moment = state.get('exp_avg', state.get('momentum_buffer'))
             if moment is not None and moment.shape != parameter.shape:
-                raise ValueError(
-                    f'{path} cannot be resumed: the moments of its optimiser '
-                    f'have the shape {tuple(moment.shape)} where the model '
-                    f'has {tuple(parameter.shape)}, as after resizing '
-                    'positions. Begin a new training from its weights: leave '
-                    f'--resume out and give --cfg-options load_from={path}'
+                raise _refusal(
+                    path,
+                    'the moments of its optimiser have the shape '
+                    f'{tuple(moment.shape)} where the model has '
+                    f'{tuple(parameter.shape)}, as after resizing positions',
+                    'Resume with the model that the run was started with',
                 )
 
 
@@ -300,17 +283,16 @@ def _different_settings(
                 continue
             if name == 'betas' and 'initial_momentum' in theirs:
                 continue  # a schedule of the momentum moves them
-            if _plain(theirs[key]) != _plain(ours[key]):
+            before, now = (
+                list(value) if isinstance(value, tuple | list) else value
+                for value in (theirs[key], ours[key])
+            )
+            if before != now:
                 found.setdefault(
                     name,
                     f'it has {name} {theirs[key]}, the config {ours[key]}',
                 )
     return list(found.values())
-
-
-def _plain(value: Any) -> Any:
-    """Make settings comparable: tuples of a config are lists at times."""
-    return list(value) if isinstance(value, tuple | list) else value
 
 
 def _kept_by_hooks(runner: Any) -> list[tuple[str, str, Any]]:
@@ -368,12 +350,11 @@ def _changed_schedules(runner: Any, checkpoint: dict, path: str) -> list[str]:
         ]
     if len(saved) != len(own):
         kinds = [type(schedule).__name__ for _, schedule in own]
-        raise ValueError(
-            f'{path} cannot be resumed: its param_schedulers are others than '
-            f'those of the config, {kinds}. Resume with the schedule that '
-            'the run was started with, or begin a new training from its '
-            f'weights: leave --resume out and give --cfg-options '
-            f'load_from={path}'
+        raise _refusal(
+            path,
+            'its param_schedulers are others than those of the config, '
+            f'{kinds}',
+            'Resume with the schedule that the run was started with',
         )
     info = checkpoint['message_hub'].get('runtime_info', {})
     for key in ('max_epochs', 'max_iters') if own else ():
@@ -404,11 +385,12 @@ def _stretch(runner: Any, checkpoint: dict) -> None:
         done = 0
         for epoch in range(epochs + 1):
             until = steps * (epoch + 1) // epochs if epoch < epochs else steps
-            for _ in range(until - done):
-                _step(schedules, by_epoch=False)
+            moves = [False] * (until - done) + [True] * (epoch < epochs)
+            for by_epoch in moves:
+                for schedule in schedules:
+                    if schedule.by_epoch is by_epoch:
+                        schedule.step()
             done = until
-            if epoch < epochs:
-                _step(schedules, by_epoch=True)
     saved = checkpoint['optimizer']
     groups = [*saved['param_groups']]
     if saved.get('base_param_settings') is not None:
@@ -427,10 +409,3 @@ def _stretch(runner: Any, checkpoint: dict) -> None:
         f'rates {", ".join(f"{rate:.3g}" for rate in rates)}.',
         logger='current',
     )
-
-
-def _step(schedules: list[Any], by_epoch: bool) -> None:
-    """Move the schedules of one kind by a step."""
-    for schedule in schedules:
-        if schedule.by_epoch is by_epoch:
-            schedule.step()

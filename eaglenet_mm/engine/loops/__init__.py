@@ -1,5 +1,8 @@
 """The evaluation loops."""
 
-from .retrieval_loop import RetrievalTestLoop, RetrievalValLoop
+from eaglenet_mm.engine.loops.retrieval_loop import (
+    RetrievalTestLoop,
+    RetrievalValLoop,
+)
 
 __all__ = ['RetrievalTestLoop', 'RetrievalValLoop']

@@ -4,52 +4,44 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from eaglenet_mm.datasets.joined_parts import Part
-
-from .gather_by_id import order_by_id
+from eaglenet_mm.structures import RetrievalDataSample
 
 Key = tuple[int, int]  # number of the part, index within it
+#: Key, id and file of a video; the file is a path (or whatever own data sets
+#: call one), start and end, or None where the samples do not tell.
+FoundVideo = tuple[Key, str, tuple | None]
+#: Key of a caption, index of the video it stands with, and ids of its right
+#: videos, None for that video alone.
+FoundCaption = tuple[Key, int, tuple[str, ...] | None]
+
+Id = TypeVar('Id', int, Key)
 
 
 class Found:
-    """What one process has found of the set, in the order it came.
-
-    Attributes:
-        videos (list): Key, id and file of each video. The file is a tuple of
-            path, start and end, or None where the samples do not tell.
-        captions (list): Key of each caption, index of the video it stands
-            with, and ids of its right videos, None for that video alone.
-    """
+    """What one process has found of the set, in the order it came."""
 
     def __init__(self) -> None:
-        self.videos: list[tuple[Key, str, tuple | None]] = []
-        self.captions: list[tuple[Key, int, tuple[str, ...] | None]] = []
+        self.videos: list[FoundVideo] = []
+        self.captions: list[FoundCaption] = []
+        self.is_marked = False  # whether samples say which part they are of
         self._known: set[tuple] = set()
-        self.is_marked = False
 
-    def add(self, sample: Any) -> tuple[bool, list[int]]:
+    def add(self, sample: RetrievalDataSample) -> tuple[bool, list[int]]:
         """Note a video and its captions.
 
-        Args:
-            sample (RetrievalDataSample): As the pipeline packs it.
-
-        Returns:
-            tuple[bool, list[int]]: Whether the video is new, and which of its
-            captions are, as places among them.
-
-        Raises:
-            ValueError: If positives do not fit the captions.
+        Returns whether the video is new, and the places of new captions.
         """
         part, index = sample.get('part', 0), sample.video_index
         self.is_marked = self.is_marked or 'part' in sample
         path = sample.get('video')
         file = None
-        if path is not None:  # a path, or whatever own data sets call one
+        if path is not None:
             path = path if isinstance(path, str) else repr(path)
             file = (path, sample.get('start'), sample.get('end'))
         # the file as well: ids of joined sets may be alike by chance
@@ -68,8 +60,7 @@ class Found:
             )
         new_captions = []
         for place, caption in enumerate(captions):
-            # the id as well: two videos of one index are an error, not a
-            # duplicate
+            # two videos of one index are an error, not a duplicate
             if self._is_new((*video, caption)):
                 right = None if positives is None else tuple(positives[place])
                 self.captions.append(((part, caption), index, right))
@@ -85,31 +76,12 @@ class Found:
 
 
 class CanonicalOrder:
-    """Rows and columns of the score matrix, whoever found them.
-
-    Args:
-        videos (Sequence): :attr:`Found.videos` of all processes.
-        captions (Sequence): :attr:`Found.captions` of all processes.
-        parts (Sequence[Part]): Of a joined set, or none.
-
-    Attributes:
-        videos (list[int]): Canonical ids, ascending: the columns.
-        video_ids (list[str]): Their names.
-        video_places (list[int]): Where each stands in ``videos`` as given.
-        captions (list[int]): Canonical ids, ascending: the rows.
-        caption_places (list[int]): Likewise.
-        columns (list[int]): See :class:`RetrievalEvaluation`.
-        positives (list[list[int]], optional): Likewise.
-
-    Raises:
-        ValueError: If there is no video or no caption, or two videos have one
-            index.
-    """
+    """Rows and columns of the score matrix, whoever found them."""
 
     def __init__(
         self,
-        videos: Sequence[tuple[Key, str, tuple | None]],
-        captions: Sequence[tuple[Key, int, tuple[str, ...] | None]],
+        videos: Sequence[FoundVideo],
+        captions: Sequence[FoundCaption],
         parts: Sequence[Part] = (),
     ) -> None:
         if not videos or not captions:
@@ -122,56 +94,53 @@ class CanonicalOrder:
         self._order_videos(videos)
         self._order_captions(captions)
 
-    def _order_videos(
-        self, videos: Sequence[tuple[Key, str, tuple | None]]
-    ) -> None:
+    def _order_videos(self, videos: Sequence[FoundVideo]) -> None:
         """Sort the videos by key; the same one in two parts is one column."""
-        keys, places = order_by_id([key for key, _, _ in videos])
-        names = {
-            key: videos[i][1:] for key, i in zip(keys, places, strict=True)
-        }
+        keys, places = _order_by_id([key for key, _, _ in videos])
+        known = dict(zip(keys, places, strict=True))
         for key, video_id, file in videos:
-            if names[key] != (video_id, file):
-                one, other = names[key][0], video_id
-                if one == other:  # told apart by their files alone
-                    one, other = (
+            _, one, other = videos[known[key]]
+            if (one, other) != (video_id, file):
+                names = [one, video_id]
+                if one == video_id:  # told apart by their files alone
+                    names = [
                         str(x[0]) if x else 'of an unknown file'
-                        for x in (names[key][1], file)
-                    )
+                        for x in (other, file)
+                    ]
                 raise ValueError(
-                    f"Videos '{one}' and '{other}' have the same "
+                    f"Videos '{names[0]}' and '{names[1]}' have the same "
                     f'video_index {key[1]}, so their captions would be mixed '
                     'up. Number the videos of a data set from 0 on, or join '
                     'data sets by ConcatDataset, whose parts are told apart.'
                 )
         bounds = self._bounds(keys, 0)
+        # the columns: canonical ids, ascending, names, and first places
         self.videos: list[int] = []
         self.video_ids: list[str] = []
         self.video_places: list[int] = []
         self._column: dict[Key, int] = {}
         self._by_id: dict[tuple[int, str], list[int]] = defaultdict(list)
         first: dict[tuple, int] = {}
-        for key, place in zip(keys, places, strict=True):
-            part, video_id, file = key[0], *videos[place][1:]
+        for key, place in known.items():
+            _, video_id, file = videos[place]
             column = len(self.videos)
             if file is not None:
                 column = first.setdefault((video_id, file), column)
             if column == len(self.videos):
-                self.videos.append(bounds[part] + key[1])
+                self.videos.append(bounds[key[0]] + key[1])
                 self.video_ids.append(video_id)
                 self.video_places.append(place)
             self._column[key] = column
-            if column not in self._by_id[part, video_id]:
-                self._by_id[part, video_id].append(column)
+            if column not in self._by_id[key[0], video_id]:
+                self._by_id[key[0], video_id].append(column)
 
-    def _order_captions(
-        self, captions: Sequence[tuple[Key, int, tuple[str, ...] | None]]
-    ) -> None:
+    def _order_captions(self, captions: Sequence[FoundCaption]) -> None:
         """Sort the captions by key and find their right videos."""
-        keys, self.caption_places = order_by_id(
+        keys, self.caption_places = _order_by_id(
             [key for key, _, _ in captions]
         )
         bounds = self._bounds(keys, 1)
+        # the rows: canonical ids, ascending
         self.captions = [bounds[part] + index for part, index in keys]
         self._part_of_row = [part for part, _ in keys]
         # of each caption the videos it stands with, and what they say
@@ -232,16 +201,7 @@ class CanonicalOrder:
         return bounds
 
     def check_tokens(self, token_ids: Tensor) -> None:
-        """Refuse one index for different captions.
-
-        Args:
-            token_ids (Tensor): Of all processes, as they came, shape
-                ``(n, L)``.
-
-        Raises:
-            ValueError: If a caption index stands with several videos, and
-                its sentence is not the same there.
-        """
+        """Refuse one index for different sentences; rows as they came."""
         if not self._copies:
             return
         one, other = torch.tensor(self._copies, device=token_ids.device).t()
@@ -256,14 +216,7 @@ class CanonicalOrder:
             )
 
     def row(self, row: int) -> dict[str, Any]:
-        """Describe a row of the score matrix.
-
-        Args:
-            row (int): Its place.
-
-        Returns:
-            dict: See :meth:`RetrievalEvaluation.score`.
-        """
+        """Describe a row; see :meth:`RetrievalEvaluation.score`."""
         column = self.columns[row]
         said: dict[str, Any] = {
             'caption_index': self.captions[row],
@@ -285,19 +238,27 @@ class CanonicalOrder:
         parts, start = [], 0
         for number, part in enumerate(self.parts):
             stop = start + self._part_of_row.count(number)
-            columns = sorted(
-                {c for key, c in self._column.items() if key[0] == number}
-            )
+            columns = {
+                column
+                for (of_part, _), column in self._column.items()
+                if of_part == number
+            }
             parts.append(
                 {
                     'name': part.name,
                     'metainfo': part.metainfo,
                     'rows': (start, stop),
-                    'columns': columns,
+                    'columns': sorted(columns),
                 }
             )
             start = stop
-        return {
-            'parts': parts,
-            'num_repeated': len(self._column) - len(self.videos),
-        }
+        return {'parts': parts, 'num_repeated': num_repeated}
+
+
+def _order_by_id(ids: Sequence[Id]) -> tuple[list[Id], list[int]]:
+    """The distinct ids, ascending, and for each its first place in ``ids``."""
+    first: dict[Id, int] = {}
+    for place, item in enumerate(ids):
+        first.setdefault(item, place)
+    ordered = sorted(first)
+    return ordered, [first[item] for item in ordered]

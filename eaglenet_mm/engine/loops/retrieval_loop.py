@@ -4,35 +4,45 @@ from __future__ import annotations
 
 import copy
 import statistics
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from mmengine.evaluator import DumpResults, Evaluator
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner, TestLoop, ValLoop
+from mmengine.runner import BaseLoop, Runner, TestLoop, ValLoop
 from torch.utils.data import DataLoader
 
 from eaglenet_mm.datasets.joined_parts import joined_metainfo, mark_parts
+from eaglenet_mm.engine.loops.retrieval_evaluation import (
+    RetrievalEvaluation,
+    check_shortlist,
+)
 from eaglenet_mm.evaluation import KeptScores
+from eaglenet_mm.models.heads import BasePairHead
 from eaglenet_mm.registry import LOOPS
+from eaglenet_mm.structures import TextFeatures
 from eaglenet_mm.utils.progress import Progress
 
-from .retrieval_evaluation import RetrievalEvaluation
-from .two_stage import check_shortlist
+Blocks = Iterable[tuple[range, TextFeatures]]
 
 
-class _RetrievalLoop:
-    """What the two loops share; ``stage`` names the hooks that are called."""
+class _RetrievalLoop(BaseLoop):
+    """The two loops; ``stage`` names the hooks that are called."""
 
     stage: str
-    runner: Runner
-    dataloader: DataLoader
-    evaluator: Evaluator
-    fp16: bool
 
-    def _set_options(
-        self, *, noise_seeds: int, video_batch: int, shortlist: int
+    def __init__(
+        self,
+        runner: Runner,
+        dataloader: DataLoader | dict,
+        evaluator: Evaluator | dict | list,
+        fp16: bool = False,
+        *,
+        noise_seeds: int = 0,
+        video_batch: int = 1,
+        shortlist: int = 0,
     ) -> None:
         if noise_seeds < 0 or noise_seeds == 1:
             raise ValueError(
@@ -48,18 +58,19 @@ class _RetrievalLoop:
                 "'shortlist' must be 0 (off, all pairs are scored) or a "
                 f'number of videos, but got {shortlist}.'
             )
-        self.shortlist = shortlist
         self.noise_seeds = noise_seeds
         self.video_batch = video_batch
-
-    def _tell_parts(self) -> None:
-        """Find the parts of a joined set; its metainfo is of the whole."""
+        self.shortlist = shortlist
+        # MMEngine's loop of this stage builds the evaluator
+        super().__init__(runner, dataloader, evaluator, fp16=fp16)
+        self.evaluator: Evaluator
+        self.fp16: bool
         self.parts = mark_parts(self.dataloader.dataset)
-        if self.parts:
+        if self.parts:  # what MMEngine takes is of the first part
             self.evaluator.dataset_meta = joined_metainfo(self.parts)
 
     def run(self) -> dict[str, float]:
-        """Evaluate the whole set.
+        """Evaluate the whole set: encode, gather, score, measure.
 
         Returns:
             dict[str, float]: The metrics, the same on every process.
@@ -72,73 +83,46 @@ class _RetrievalLoop:
         if is_model_wrapper(model):
             model = model.module
         with torch.no_grad():
-            metrics = self._evaluate(model)
+            # every item is one video at most: an error before hours of work
+            check_shortlist(self.shortlist, len(self.dataloader.dataset))
+            evaluation = RetrievalEvaluation(
+                model,
+                fp16=self.fp16,
+                video_batch=self.video_batch,
+                shortlist=self.shortlist,
+                parts=self.parts,
+            )
+            progress = Progress('video batches', len(self.dataloader))
+            for index, batch in enumerate(self.dataloader):
+                at = dict(batch_idx=index, data_batch=batch)
+                call_hook(f'before_{stage}_iter', **at)
+                samples = evaluation.add_batch(batch)
+                call_hook(f'after_{stage}_iter', **at, outputs=samples)
+                progress.update(1)
+            progress.close()
+            evaluation.gather()
+            blocks: Blocks = evaluation.encode_texts()
+            if self.noise_seeds:
+                blocks = list(blocks)  # encoded once, scored several times
+            metrics = _measure(evaluation, model.head, blocks, self.evaluator)
+            if self.noise_seeds:
+                metrics.update(self._repeat(evaluation, model.head, blocks))
+            # not one of MMEngine's: only hooks that have it are called
+            call_hook(
+                'after_scoring',
+                evaluation=evaluation,
+                evaluator=self.evaluator,
+                metrics=metrics,
+            )
         call_hook(f'after_{stage}_epoch', metrics=metrics)
         call_hook(f'after_{stage}')
         return metrics
 
-    def _evaluate(self, model: Any) -> dict[str, float]:
-        """Encode, gather, score, and measure."""
-        # every item is one video at most: an error before hours of encoding
-        check_shortlist(self.shortlist, len(self.dataloader.dataset))  # type: ignore[arg-type]
-        evaluation = RetrievalEvaluation(
-            model,
-            fp16=self.fp16,
-            video_batch=self.video_batch,
-            shortlist=self.shortlist,
-            parts=self.parts,
-        )
-        progress = Progress('video batches', len(self.dataloader))
-        for index, data_batch in enumerate(self.dataloader):
-            self.runner.call_hook(
-                f'before_{self.stage}_iter',
-                batch_idx=index,
-                data_batch=data_batch,
-            )
-            samples = evaluation.add_batch(data_batch)
-            self.runner.call_hook(
-                f'after_{self.stage}_iter',
-                batch_idx=index,
-                data_batch=data_batch,
-                outputs=samples,
-            )
-            progress.update(1)
-        progress.close()
-        evaluation.gather()
-        blocks: Any = evaluation.encode_texts()
-        if self.noise_seeds:
-            blocks = list(blocks)  # encoded once, scored several times
-        metrics = self._measure(evaluation, model.head, blocks, self.evaluator)
-        if self.noise_seeds:
-            metrics.update(self._repeat(evaluation, model.head, blocks))
-        # not one of MMEngine's: only hooks that have it are called
-        self.runner.call_hook(
-            'after_scoring',
-            evaluation=evaluation,
-            evaluator=self.evaluator,
-            metrics=metrics,
-        )
-        return metrics
-
-    def _measure(
+    def _repeat(
         self,
         evaluation: RetrievalEvaluation,
-        head: Any,
-        blocks: Any,
-        evaluator: Evaluator,
-    ) -> dict[str, float]:
-        """Score with a head and hand the rows to an evaluator."""
-        num_captions = len(evaluation.caption_indices)
-        announcement = evaluation.announcement(head)
-        progress = Progress('captions', num_captions)
-        for rows in evaluation.score(head, blocks):
-            evaluator.process(data_samples=rows, data_batch=announcement)
-            progress.update(len(rows))
-        progress.close()
-        return evaluator.evaluate(num_captions)
-
-    def _repeat(
-        self, evaluation: RetrievalEvaluation, head: Any, blocks: Any
+        head: BasePairHead,
+        blocks: Blocks,
     ) -> dict[str, float]:
         """Measure under several seeds of the head's noise."""
         # a copy: the checkpoint's own noise must survive the evaluation
@@ -155,60 +139,49 @@ class _RetrievalLoop:
         runs = []
         for seed in range(self.noise_seeds):
             head.reseed(seed)
-            runs.append(self._measure(evaluation, head, blocks, evaluator))
+            runs.append(_measure(evaluation, head, blocks, evaluator))
         result: dict[str, float] = {}
         for key in runs[0]:
             if key.endswith(('ties', '_low', '_high', 'unanswerable')):
                 continue
             values = [run[key] for run in runs]
-            result[f'{key}_mean'] = statistics.fmean(values)
-            result[f'{key}_std'] = statistics.stdev(values)
-            if key.split('/')[-1] != 'R1' and 'Rsum' not in key:
-                continue
-            print_log(
-                f'{key} over {len(runs)} noise seeds: mean '
-                f'{result[f"{key}_mean"]:.2f}, standard deviation '
-                f'{result[f"{key}_std"]:.2f}',
-                logger='current',
-            )
+            mean, spread = statistics.fmean(values), statistics.stdev(values)
+            result[f'{key}_mean'], result[f'{key}_std'] = mean, spread
+            if key.split('/')[-1] == 'R1' or 'Rsum' in key:
+                print_log(
+                    f'{key} over {len(runs)} noise seeds: mean {mean:.2f}, '
+                    f'standard deviation {spread:.2f}',
+                    logger='current',
+                )
         return result
+
+
+def _measure(
+    evaluation: RetrievalEvaluation,
+    head: BasePairHead,
+    blocks: Blocks,
+    evaluator: Evaluator,
+) -> dict[str, float]:
+    """Score with a head, hand the rows to an evaluator, and ask it."""
+    num_captions = len(evaluation.caption_indices)
+    announcement = evaluation.announcement(head)
+    progress = Progress('captions', num_captions)
+    for rows in evaluation.score(head, blocks):
+        evaluator.process(data_samples=rows, data_batch=announcement)
+        progress.update(len(rows))
+    progress.close()
+    return evaluator.evaluate(num_captions)
 
 
 @LOOPS.register_module()
 class RetrievalValLoop(_RetrievalLoop, ValLoop):
-    """Validate a retriever; see :class:`RetrievalTestLoop`.
+    """Validate a retriever; arguments and all else as RetrievalTestLoop.
 
-    Args:
-        runner (Runner): The runner.
-        dataloader (DataLoader or dict): Videos that carry their captions.
-        evaluator (Evaluator or dict or list): Takes score rows, see
-            :class:`~eaglenet_mm.evaluation.RetrievalRankMetric`.
-        fp16 (bool): Encode under autocast. Defaults to False.
-        noise_seeds (int): Repetitions with other noise. Defaults to 0.
-        video_batch (int): Videos in one encoder call. Defaults to 1.
-        shortlist (int): Videos scored for each caption. Defaults to 0, all.
+    Example:
+        >>> val_cfg = dict(type='RetrievalValLoop', fp16=True)
     """
 
     stage = 'val'
-
-    def __init__(
-        self,
-        runner: Runner,
-        dataloader: DataLoader | dict,
-        evaluator: Evaluator | dict | list,
-        fp16: bool = False,
-        *,
-        noise_seeds: int = 0,
-        video_batch: int = 1,
-        shortlist: int = 0,
-    ) -> None:
-        self._set_options(
-            noise_seeds=noise_seeds,
-            video_batch=video_batch,
-            shortlist=shortlist,
-        )
-        ValLoop.__init__(self, runner, dataloader, evaluator, fp16=fp16)
-        self._tell_parts()
 
 
 @LOOPS.register_module()
@@ -241,12 +214,12 @@ class RetrievalTestLoop(_RetrievalLoop, TestLoop):
             :class:`~eaglenet_mm.evaluation.RetrievalRankMetric`; MMEngine's
             ``DumpResults`` writes them to a file.
         fp16 (bool): Encode under autocast (bfloat16 on CPU); features are
-            scored in float32. Defaults to False.
+            scored in float32. Default: False.
         noise_seeds (int): If K >= 2, evaluate K more times with
             ``head.reseed(0)`` to ``head.reseed(K - 1)`` and add
             ``t2v/R1_mean`` and ``t2v/R1_std`` (sample standard deviation) and
-            so on; the plain keys keep the checkpoint's own noise. Defaults to
-            0, off.
+            so on; the plain keys keep the checkpoint's own noise. Default: 0,
+            off.
         video_batch (int): Videos in one encoder call. With 1, the default, a
             video's features are bitwise the same for every batch size of the
             dataloader and every number of processes. Larger values are
@@ -266,7 +239,7 @@ class RetrievalTestLoop(_RetrievalLoop, TestLoop):
             ``t2v/shortlist_recall`` and ``v2t/shortlist_recall``. Scores on
             the shortlist are those of all pairs up to rounding, since
             products have other shapes; to the last bit with k the number of
-            videos. Defaults to 0, off.
+            videos. Default: 0, off.
 
     Raises:
         ValueError: If an option is out of range, features are not finite, or
@@ -281,25 +254,9 @@ class RetrievalTestLoop(_RetrievalLoop, TestLoop):
         with an error: at once under gloo, and under NCCL when the launcher
         notices, or after the time-out of the process group
         (``env_cfg.dist_cfg.timeout``, in seconds).
+
+    Example:
+        >>> test_cfg = dict(type='RetrievalTestLoop', shortlist=50)
     """
 
     stage = 'test'
-
-    def __init__(
-        self,
-        runner: Runner,
-        dataloader: DataLoader | dict,
-        evaluator: Evaluator | dict | list,
-        fp16: bool = False,
-        *,
-        noise_seeds: int = 0,
-        video_batch: int = 1,
-        shortlist: int = 0,
-    ) -> None:
-        self._set_options(
-            noise_seeds=noise_seeds,
-            video_batch=video_batch,
-            shortlist=shortlist,
-        )
-        TestLoop.__init__(self, runner, dataloader, evaluator, fp16=fp16)
-        self._tell_parts()

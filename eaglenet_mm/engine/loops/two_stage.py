@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -11,6 +9,7 @@ from eaglenet_mm.evaluation.functional.two_stage import (
     OFF_SHORTLIST,
     off_shortlist_scores,
 )
+from eaglenet_mm.models.heads import BasePairHead
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
 #: Captions shortlisted and scored together, by type of device. The head goes
@@ -21,36 +20,11 @@ SHORTLIST_BLOCK = {'cpu': 512, 'cuda': 2048}
 _ROUNDING = 1e-3  # by which a cheap score may leave [-1, 1]
 
 
-def check_shortlist(shortlist: int, num_videos: int) -> None:
-    """Refuse a shortlist longer than the gallery.
-
-    Args:
-        shortlist (int): Videos on the shortlist of a caption.
-        num_videos (int): Videos there are, or an upper bound.
-
-    Raises:
-        ValueError: If there are fewer videos.
-    """
-    if shortlist > num_videos:
-        raise ValueError(
-            f"'shortlist' is {shortlist}, but the evaluation set has "
-            f'{num_videos} videos at most. Make it smaller, or set it to 0 '
-            'to score all pairs.'
-        )
-
-
 class TwoStageScorer:
-    """Scores captions against their shortlists.
-
-    Args:
-        head (BasePairHead): Scores the shortlisted pairs, and gives the
-            vectors whose inner product makes the shortlists.
-        videos (VideoFeatures): The gallery, ``Bv`` videos.
-        shortlist (int): Videos on the shortlist of a caption, 1 to ``Bv``.
-    """
+    """Scores blocks of captions against their shortlists."""
 
     def __init__(
-        self, head: Any, videos: VideoFeatures, shortlist: int
+        self, head: BasePairHead, videos: VideoFeatures, shortlist: int
     ) -> None:
         self.head = head
         self.shortlist = shortlist
@@ -59,20 +33,11 @@ class TwoStageScorer:
         self.video_vectors = head.shortlist_video(videos).float()  # (Bv, C)
 
     def __call__(self, text: TextFeatures) -> Tensor:
-        """Score a block of captions.
+        """Score a block of captions, ``(Bt, Bv)``.
 
-        Args:
-            text (TextFeatures): Features of ``Bt`` captions.
-
-        Returns:
-            Tensor: The head's scores on the shortlists, and elsewhere what
-            :func:`~eaglenet_mm.evaluation.functional.off_shortlist_scores`
-            makes of the cheap score; shape ``(Bt, Bv)``.
-
-        Raises:
-            ValueError: If a cheap score lies outside [-1, 1] or is not
-                finite, or a score of the head is not above all scores off the
-                shortlist.
+        On the shortlists by the head, elsewhere by what
+        :func:`~eaglenet_mm.evaluation.functional.off_shortlist_scores` makes
+        of the cheap score.
         """
         scores = self._cheap_scores(text)  # (Bt, Bv)
         chosen = choose_highest(scores, self.shortlist)
@@ -120,14 +85,8 @@ class TwoStageScorer:
 def choose_highest(scores: Tensor, count: int) -> Tensor:
     """Choose the highest of each row; of equal ones the lower column.
 
-    ``topk`` alone leaves open which of equal ones it takes.
-
-    Args:
-        scores (Tensor): Shape ``(Bt, Bv)``.
-        count (int): Number to choose, 1 to ``Bv``.
-
-    Returns:
-        Tensor: Bool, shape ``(Bt, Bv)``, ``count`` True in each row.
+    ``topk`` alone leaves open which of equal ones it takes. Returns a bool
+    ``(Bt, Bv)`` with ``count`` True in each row.
     """
     last = scores.topk(count, dim=1).values[:, -1:]  # (Bt, 1)
     above, equal = scores > last, scores == last

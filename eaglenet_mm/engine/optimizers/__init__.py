@@ -1,8 +1,12 @@
 """The optimiser of the recipe, its wrapper and its parameter groups."""
 
-from .autocast_optim_wrapper import AutocastOptimWrapper
-from .bert_adam import BertAdam
-from .pattern_constructor import PatternOptimWrapperConstructor
+from eaglenet_mm.engine.optimizers.autocast_optim_wrapper import (
+    AutocastOptimWrapper,
+)
+from eaglenet_mm.engine.optimizers.bert_adam import BertAdam
+from eaglenet_mm.engine.optimizers.pattern_constructor import (
+    PatternOptimWrapperConstructor,
+)
 
 __all__ = [
     'AutocastOptimWrapper',

@@ -23,11 +23,15 @@ class AutocastOptimWrapper(OptimWrapper):
 
     Args:
         dtype (str or torch.dtype): ``'bfloat16'``, the only type that needs
-            no loss scaler. Defaults to ``'bfloat16'``.
+            no loss scaler. Default: ``'bfloat16'``.
         **kwargs (Any): Arguments of :class:`mmengine.optim.OptimWrapper`.
 
     Raises:
         ValueError: If ``dtype`` is another type.
+
+    Example:
+        >>> optim_wrapper = dict(type='AutocastOptimWrapper',
+        ...                      optimizer=dict(type='BertAdam', lr=1e-4))
     """
 
     def __init__(
@@ -44,10 +48,6 @@ class AutocastOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Enable autocast, and MMEngine's context for accumulation.
-
-        Args:
-            model (nn.Module): The training model.
-        """
+        """Enable autocast, and MMEngine's context for accumulation."""
         with super().optim_context(model), autocast(dtype=self.cast_dtype):
             yield

@@ -37,17 +37,22 @@ class BertAdam(Optimizer):
     Args:
         params (Iterable): Parameters, or dicts that define groups.
         lr (float): Learning rate.
-        betas (tuple[float, float]): Decay of the two moments. Defaults to
+        betas (tuple[float, float]): Decay of the two moments. Default:
             ``(0.9, 0.98)``.
-        eps (float): Added to the root of the second moment. Defaults to 1e-6.
+        eps (float): Added to the root of the second moment. Default: 1e-6.
         weight_decay (float): Decoupled, multiplied by the learning rate.
-            Defaults to 0.01.
+            Default: 0.01.
         max_grad_norm (float, optional): Largest norm of one parameter's
             gradient; the gradient is scaled in place. None or a value of 0 or
-            less switches it off. Defaults to 1.
+            less switches it off. Default: 1.
 
     Raises:
         ValueError: If a hyper-parameter is out of range.
+
+    Example:
+        >>> weight = torch.nn.Parameter(torch.ones(2))
+        >>> BertAdam([weight], lr=1e-4, weight_decay=0.2).defaults['betas']
+        (0.9, 0.98)
     """
 
     def __init__(
@@ -61,29 +66,21 @@ class BertAdam(Optimizer):
         max_grad_norm: float | None = 1.0,
     ) -> None:
         betas = (betas[0], betas[1])
-        for name, value in [('lr', lr), ('weight_decay', weight_decay)]:
-            if value < 0:
+        for name, value, wanted, fits in (
+            ('lr', lr, 'be at least 0', lr >= 0),
+            ('weight_decay', weight_decay, 'be at least 0', weight_decay >= 0),
+            ('eps', eps, 'be above 0', eps > 0),
+            ('betas', betas, 'lie in [0, 1)', all(0 <= b < 1 for b in betas)),
+        ):
+            if not fits:
                 raise ValueError(
-                    f"BertAdam's '{name}' must be at least 0, but got {value}."
+                    f"BertAdam's '{name}' must {wanted}, but got {value}."
                 )
-        if not eps > 0:
-            raise ValueError(
-                f"BertAdam's 'eps' must be above 0, but got {eps}."
-            )
-        if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(
-                f"BertAdam's 'betas' must lie in [0, 1), but got {betas}."
-            )
-        super().__init__(
-            params,
-            dict(
-                lr=lr,
-                betas=betas,
-                eps=eps,
-                weight_decay=weight_decay,
-                max_grad_norm=max_grad_norm,
-            ),
+        defaults = dict(lr=lr, betas=betas, eps=eps)
+        defaults |= dict(
+            weight_decay=weight_decay, max_grad_norm=max_grad_norm
         )
+        super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

@@ -30,8 +30,8 @@ class PatternOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             ``optimizer``.
         paramwise_cfg (dict, optional): ``dict(rules=[...])``. A rule is a
             dict of ``pattern`` (searched anywhere in the name, so anchor it
-            where needed), ``lr_mult`` (default 1) and ``decay_mult``
-            (default 1).
+            where needed), ``lr_mult`` (default: 1) and ``decay_mult``
+            (default: 1).
 
     Raises:
         ValueError: If a key is unknown, a pattern is missing, no regular
@@ -94,12 +94,7 @@ class PatternOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     ) -> None:
         """Collect the parameters of a module in groups of equal settings.
 
-        Args:
-            params (list[dict]): Groups; filled in place.
-            module (nn.Module): The model.
-            prefix (str): Put before the names. Defaults to ``''``.
-            is_dcn_module (int or float, optional): Not used; part of
-                MMEngine's signature.
+        Called by MMEngine; ``params`` are the groups, filled in place.
 
         Raises:
             ValueError: If a pattern matches no parameter.
@@ -113,7 +108,6 @@ class PatternOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             if not any(re.search(rule['pattern'], name) for name in named):
                 raise ValueError(_no_match(rule['pattern'], list(named)))
         groups: dict[tuple[float, float], dict[str, Any]] = {}
-        counts: dict[tuple[float, float], int] = {}
         for name, param in named.items():
             if not param.requires_grad:
                 continue
@@ -123,26 +117,23 @@ class PatternOptimWrapperConstructor(DefaultOptimWrapperConstructor):
                     lr_mult *= rule.get('lr_mult', 1.0)
                     decay_mult *= rule.get('decay_mult', 1.0)
             key = (lr_mult, decay_mult)
-            group = groups.setdefault(key, {'params': []})
-            group['params'].append(param)
-            counts[key] = counts.get(key, 0) + param.numel()
-        for key, group in groups.items():
+            groups.setdefault(key, {'params': []})['params'].append(param)
+        for (lr_mult, decay_mult), group in groups.items():
             if self.base_lr is not None:
-                group['lr'] = self.base_lr * key[0]
+                group['lr'] = self.base_lr * lr_mult
             if self.base_wd is not None:
-                group['weight_decay'] = self.base_wd * key[1]
+                group['weight_decay'] = self.base_wd * decay_mult
+            size = sum(param.numel() for param in group['params'])
+            settings = ', '.join(
+                f'{key} {f"{group[key]:g}" if key in group else "default"}'
+                for key in ('lr', 'weight_decay')
+            )
             print_log(
                 f'Parameter group {len(params)}: {len(group["params"])} '
-                f'tensors, {counts[key]} values, lr {_show(group, "lr")}, '
-                f'weight_decay {_show(group, "weight_decay")}',
+                f'tensors, {size} values, {settings}',
                 logger='current',
             )
             params.append(group)
-
-
-def _show(group: dict[str, Any], key: str) -> str:
-    """A group's setting in few digits; the optimiser's own is unknown."""
-    return f'{group[key]:g}' if key in group else 'default'
 
 
 def _no_match(pattern: str, names: list[str]) -> str:

@@ -1,5 +1,8 @@
 """Schedules of the learning rate."""
 
-from .warmup_cosine import WarmupCosineLR, schedule_factor
+from eaglenet_mm.engine.schedulers.warmup_cosine import (
+    WarmupCosineLR,
+    schedule_factor,
+)
 
 __all__ = ['WarmupCosineLR', 'schedule_factor']

@@ -10,8 +10,6 @@ from mmengine.optim.scheduler.param_scheduler import INF, _ParamScheduler
 
 from eaglenet_mm.registry import PARAM_SCHEDULERS
 
-_DECAYS = ('cosine', 'linear', 'constant')
-
 
 def schedule_factor(x: float, warmup_ratio: float, decay: str) -> float:
     """Give the factor of the learning rate at a progress.
@@ -52,22 +50,22 @@ class WarmupCosineLR(_ParamScheduler):
         optimizer (OptimWrapper or Optimizer): What is scheduled; its groups'
             ``lr`` is the peak rate.
         warmup_ratio (float): Share of all updates spent warming up, in
-            [0, 1). Defaults to 0.1.
-        decay (str): ``'cosine'``, ``'linear'`` or ``'constant'``. Defaults to
+            [0, 1). Default: 0.1.
+        decay (str): ``'cosine'``, ``'linear'`` or ``'constant'``. Default:
             ``'cosine'``.
         total_steps (float, optional): Number of updates that makes up the
-            whole schedule. Defaults to what ``begin``, ``end`` and the
+            whole schedule. Default: what ``begin``, ``end`` and the
             accumulation give.
         epoch_length (int, optional): Iterations of an epoch. Given by MMEngine
             with ``convert_to_iter_based=True``; only the total under
             accumulation depends on it.
-        begin (int): First iteration scheduled. Defaults to 0.
+        begin (int): First iteration scheduled. Default: 0.
         end (int): Iteration after the last. The Runner sets it to the end of
             training. Needed unless ``total_steps`` is given.
         last_step (int): Index of the last step, -1 for a new run.
         by_epoch (bool): Must end up False: give ``by_epoch=False``, or
             ``convert_to_iter_based=True`` beside values in epochs.
-        verbose (bool): Log every change. Defaults to False.
+        verbose (bool): Log every change. Default: False.
 
     Raises:
         ValueError: If an argument is out of range, the schedule would be by
@@ -103,9 +101,10 @@ class WarmupCosineLR(_ParamScheduler):
             raise ValueError(
                 f"'warmup_ratio' must lie in [0, 1), but got {warmup_ratio}."
             )
-        if decay not in _DECAYS:
+        if decay not in ('cosine', 'linear', 'constant'):
             raise ValueError(
-                f"'decay' must be one of {_DECAYS}, but got '{decay}'."
+                "'decay' must be 'cosine', 'linear' or 'constant', but got "
+                f"'{decay}'."
             )
         if total_steps is None and end == INF:
             raise ValueError(
@@ -127,14 +126,9 @@ class WarmupCosineLR(_ParamScheduler):
                 f"'total_steps' must be above 0, but got {total_steps}."
             )
         self.total_steps = float(total_steps)
+        steps = dict(begin=begin, end=end, last_step=last_step)
         super().__init__(
-            optimizer,
-            'lr',
-            begin=begin,
-            end=end,
-            last_step=last_step,
-            by_epoch=by_epoch,
-            verbose=verbose,
+            optimizer, 'lr', **steps, by_epoch=by_epoch, verbose=verbose
         )
 
     @classmethod
@@ -147,18 +141,9 @@ class WarmupCosineLR(_ParamScheduler):
         epoch_length: int | None = None,
         **kwargs: Any,
     ) -> WarmupCosineLR:
-        """Build from values in epochs; called by MMEngine.
+        """Build a schedule by iteration from values in epochs.
 
-        Args:
-            *args (Any): Positional arguments of the class.
-            begin (int): First epoch. Defaults to 0.
-            end (int): Epoch after the last.
-            by_epoch (bool): Must be True.
-            epoch_length (int, optional): Iterations of an epoch.
-            **kwargs (Any): Other arguments of the class.
-
-        Returns:
-            WarmupCosineLR: A schedule by iteration.
+        MMEngine calls this for ``convert_to_iter_based=True``.
 
         Raises:
             ValueError: If ``by_epoch`` is False or the epoch length is

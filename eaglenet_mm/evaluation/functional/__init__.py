@@ -1,7 +1,7 @@
 """Pure functions on score matrices; they import torch alone."""
 
-from .bootstrap import bootstrap_recall
-from .ranking import (
+from eaglenet_mm.evaluation.functional.bootstrap import bootstrap_recall
+from eaglenet_mm.evaluation.functional.ranking import (
     RankResult,
     check_finite,
     rank_targets,
@@ -11,9 +11,16 @@ from .ranking import (
     video_caption_scores,
     video_to_text_ranks,
 )
-from .rescoring import dual_softmax, query_bank_normalisation
-from .right_pairs import RightPairs
-from .two_stage import off_shortlist_scores, on_shortlist, shortlist_recall
+from eaglenet_mm.evaluation.functional.rescoring import (
+    dual_softmax,
+    query_bank_normalisation,
+)
+from eaglenet_mm.evaluation.functional.right_pairs import RightPairs
+from eaglenet_mm.evaluation.functional.two_stage import (
+    off_shortlist_scores,
+    on_shortlist,
+    shortlist_recall,
+)
 
 __all__ = [
     'RankResult',

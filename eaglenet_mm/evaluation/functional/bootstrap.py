@@ -26,10 +26,10 @@ def bootstrap_recall(
         ranks (Tensor): Ranks counted from 1, shape ``(Q,)``.
         groups (Tensor, optional): Group of each query, for example its
             video; integers, shape ``(Q,)``. Without it every query is a group.
-        k (int): Cut-off of the recall. Defaults to 1.
-        num_samples (int): Number of resampled sets. Defaults to 2000.
-        level (float): Coverage in (0, 1). Defaults to 0.95.
-        seed (int): Seed of a generator of its own. Defaults to 0.
+        k (int): Cut-off of the recall. Default: 1.
+        num_samples (int): Number of resampled sets. Default: 2000.
+        level (float): Coverage in (0, 1). Default: 0.95.
+        seed (int): Seed of a generator of its own. Default: 0.
 
     Returns:
         tuple[float, float]: Lower and upper end in percent.
@@ -49,9 +49,7 @@ def bootstrap_recall(
     _, group, sizes = groups.cpu().unique(
         return_inverse=True, return_counts=True
     )
-    hits = torch.zeros(len(sizes), dtype=torch.double).index_add_(
-        0, group, hits
-    )  # (G,)
+    hits = hits.new_zeros(len(sizes)).index_add_(0, group, hits)  # (G,)
     generator = torch.Generator().manual_seed(seed)
     chunk = max(1, _DRAWS_PER_CHUNK // len(sizes))
     recalls = []

@@ -1,9 +1,8 @@
 """Ranks of the right answers in a score matrix, and their summary.
 
-Rows are texts, columns are videos, higher is more alike. One vector describes
-the pairing, multi-caption sets included: ``video_of_caption[i]`` is the column
-of the video that caption ``i`` describes. Where a caption has several right
-videos or none, :class:`RightPairs` stands in its place.
+Rows are texts, columns videos. ``video_of_caption[i]`` is the column of the
+video that caption ``i`` describes; where a caption has several right videos or
+none, :class:`RightPairs` stands in its place.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .right_pairs import RightPairs
+from eaglenet_mm.evaluation.functional.right_pairs import RightPairs
 
 RECALL_AT = (1, 5, 10, 50)
 #: The k of ``mAP@k`` and ``nDCG@k``.
@@ -28,11 +27,10 @@ class RankResult(NamedTuple):
     """Ranks of all queries of one direction.
 
     Args:
-        ranks (Tensor): Rank of each query's right answer, counted from 1,
-            int64, shape ``(Q,)``; of several the first.
-        ties (Tensor): Number of wrong candidates whose score equals that of
-            this right answer, int64, shape ``(Q,)``. They all count as ranked
-            before it.
+        ranks (Tensor): Rank of each query's right answer, of several the
+            first, counted from 1, int64, shape ``(Q,)``.
+        ties (Tensor): Number of wrong candidates with the score of this right
+            answer, which all count as ranked before it, int64, shape ``(Q,)``.
         queries (Tensor, optional): Of :class:`RightPairs` alone: the text or
             video that each query is, ascending, int64, shape ``(Q,)``; those
             without a right answer are left out.
@@ -41,6 +39,11 @@ class RankResult(NamedTuple):
             and filled up with 0, int64, shape ``(Q, n)``.
         num_right (Tensor, optional): Of :class:`RightPairs` alone: number of
             right answers, int64, shape ``(Q,)``.
+
+    Example:
+        >>> scores = torch.tensor([[0.9, 0.1], [0.5, 0.5]])
+        >>> rank_targets(scores, torch.tensor([0, 1])).num_tied_queries
+        1
     """
 
     ranks: Tensor
@@ -74,8 +77,7 @@ def check_finite(scores: Tensor) -> None:
     if bool(finite.all()):
         return
     broken = (~finite).flatten()
-    first = int(broken.int().argmax())
-    row, column = divmod(first, scores.shape[1])
+    row, column = divmod(int(broken.int().argmax()), scores.shape[1])
     raise ValueError(
         f'Scores must be finite, but {int(broken.sum())} of '
         f'{scores.numel()} are not; the first is '
@@ -92,8 +94,7 @@ def rank_targets(scores: Tensor, targets: Tensor) -> RankResult:
     the last place to every query.
 
     Args:
-        scores (Tensor): Floating point, shape ``(Q, C)``; row q are the scores
-            of query q.
+        scores (Tensor): Floating point, shape ``(Q, C)``; rows are queries.
         targets (Tensor): Column of the right candidate of each query,
             integers in ``[0, C)``, shape ``(Q,)``.
 
@@ -125,24 +126,24 @@ def rank_targets(scores: Tensor, targets: Tensor) -> RankResult:
             f'is {int(targets[first])}.'
         )
     right = scores.gather(1, targets[:, None])  # (Q, 1)
-    rows = max(1, _ENTRIES_PER_CHUNK // max(1, num_candidates))
-    ranks, ties = [], []
-    for part, right_part in zip(
-        scores.split(rows), right.split(rows), strict=True
-    ):
-        at_least = (part >= right_part).sum(dim=1)
-        higher = (part > right_part).sum(dim=1)
-        ranks.append(at_least)
-        ties.append(at_least - higher - 1)
-    if not ranks:
-        return RankResult(targets.clone(), targets.clone())
-    return RankResult(torch.cat(ranks), torch.cat(ties))
+    ranks, ties = torch.empty_like(targets), torch.empty_like(targets)
+    size = max(1, _ENTRIES_PER_CHUNK // max(1, num_candidates))
+    for start in range(0, num_queries, size):
+        rows = slice(start, start + size)
+        ranks[rows] = (scores[rows] >= right[rows]).sum(dim=1)
+        higher = (scores[rows] > right[rows]).sum(dim=1)
+        ties[rows] = ranks[rows] - higher - 1
+    return RankResult(ranks, ties)
 
 
 def text_to_video_ranks(
     scores: Tensor, video_of_caption: Tensor | RightPairs
 ) -> RankResult:
     """Rank the right video for every caption that has one.
+
+    Of several right videos the first counts: its rank is one more than the
+    wrong videos that score at least as high, so right ones do not push each
+    other back.
 
     Args:
         scores (Tensor): Shape ``(Bt, Bv)``, rows texts.
@@ -153,25 +154,24 @@ def text_to_video_ranks(
         RankResult: One entry for each caption, shape ``(Bt,)``; of right
         pairs one for each caption that has a right video.
 
-    Note:
-        Of several right videos the first one counts: its rank is one more
-        than the wrong videos that score at least as high. Right videos do not
-        push each other back.
+    Raises:
+        ValueError: If a score is not finite, or the pairs are of another
+            matrix.
     """
     if isinstance(video_of_caption, Tensor):
         return rank_targets(scores, video_of_caption)
     right = video_of_caption
-    check_finite(scores)
-    _check_length(scores, right)
-    num_videos = scores.shape[1]
+    _check_matrix(scores, right)
     num_right = torch.bincount(right.texts, minlength=len(right))
     depth = _depth(num_right)
-    size = max(1, _SORTED_PER_CHUNK // max(1, num_videos))
+    size = max(1, _SORTED_PER_CHUNK // max(1, scores.shape[1]))
     parts = []
     for start in range(0, len(right), size):
-        part = scores[start : start + size]
-        mask = right.of_texts(start, start + len(part), num_videos)
-        parts.append(_rank_several(part, part, mask.to(part.device), depth))
+        part = scores[start : start + size]  # (n, Bv)
+        mask = right.of_texts(start, start + len(part), scores.shape[1])
+        mask = mask.to(part.device)
+        best = part.masked_fill(~mask, -torch.inf)
+        parts.append(_place(best, part.masked_fill(mask, -torch.inf), depth))
     return _join(parts, num_right.to(scores.device))
 
 
@@ -212,6 +212,11 @@ def video_to_text_ranks(
 ) -> RankResult:
     """Rank the right captions for every video that has some.
 
+    Candidates are groups of captions, see :func:`video_caption_scores`. Of
+    right pairs, a group may hold captions that are right for a video and
+    others that are not: it then counts as two candidates, each with its own
+    highest score.
+
     Args:
         scores (Tensor): Shape ``(Bt, Bv)``, rows texts.
         video_of_caption (Tensor or RightPairs): Column of each caption's
@@ -219,31 +224,27 @@ def video_to_text_ranks(
 
     Returns:
         RankResult: One entry for each video with captions, in the order of
-        the columns, shape ``(G,)``; ranks count groups of captions.
+        the columns, shape ``(G,)``.
 
-    Note:
-        Of right pairs, a group may hold captions that are right for a video
-        and others that are not. It then counts as two candidates, each with
-        its highest score: a wrong caption of a group stands before the right
-        answer or behind it by its own score.
+    Raises:
+        ValueError: If a score is not finite, or the pairs are of another
+            matrix.
     """
-    check_finite(scores)
     if isinstance(video_of_caption, Tensor):
+        check_finite(scores)  # before the maximum hides its place
         by_video, videos = video_caption_scores(scores, video_of_caption)
         targets = torch.arange(len(videos), device=scores.device)
         return rank_targets(by_video, targets)
     right = video_of_caption
-    _check_length(scores, right)
+    _check_matrix(scores, right)
     num_texts, num_videos = scores.shape
     groups = right.groups().to(scores.device)
     num_groups = int(groups.max()) + 1 if num_texts else 0
     # each right group of a video once, however many of its captions are right
-    of_pairs = groups[right.texts.to(scores.device)]
-    distinct = (
-        right.videos.to(scores.device) * num_groups + of_pairs
-    ).unique()
+    videos = right.videos.to(scores.device)
+    distinct = videos * num_groups + groups[right.texts.to(scores.device)]
     num_right = torch.bincount(
-        distinct // max(1, num_groups), minlength=num_videos
+        distinct.unique() // max(1, num_groups), minlength=num_videos
     )
     depth = _depth(num_right)
     size = max(1, _SORTED_PER_CHUNK // max(1, num_texts))
@@ -253,25 +254,28 @@ def video_to_text_ranks(
         mask = torch.zeros_like(part, dtype=torch.bool)
         here = (right.videos >= start) & (right.videos < start + size)
         mask[right.texts[here], right.videos[here] - start] = True
-        parts.append(
-            _rank_several(
-                _best_of_groups(part, ~mask, groups, num_groups),
-                _best_of_groups(part, mask, groups, num_groups),
-                None,
-                depth,
+        best, wrong = (
+            part.new_full((num_groups, part.shape[1]), -torch.inf)
+            .scatter_reduce_(
+                0,
+                groups[:, None].expand_as(part),
+                part.masked_fill(left_out, -torch.inf),
+                'amax',
             )
+            .t()  # (n, G)
+            for left_out in (~mask, mask)
         )
+        parts.append(_place(best, wrong, depth))
     return _join(parts, num_right)
 
 
-def _best_of_groups(
-    scores: Tensor, left_out: Tensor, groups: Tensor, num_groups: int
-) -> Tensor:
-    """Highest score of each group of texts, ``(n, G)``; -inf for none."""
-    best = scores.new_full((num_groups, scores.shape[1]), -torch.inf)
-    kept = scores.masked_fill(left_out, -torch.inf)
-    index = groups[:, None].expand_as(scores)
-    return best.scatter_reduce_(0, index, kept, 'amax').t()
+def _check_matrix(scores: Tensor, right: RightPairs) -> None:
+    check_finite(scores)
+    if len(right) != len(scores):
+        raise ValueError(
+            f'Need the right videos of each of the {len(scores)} texts, but '
+            f'got those of {len(right)}.'
+        )
 
 
 def _depth(num_right: Tensor) -> int:
@@ -280,35 +284,11 @@ def _depth(num_right: Tensor) -> int:
     return min(max(PRECISION_AT), most)
 
 
-def _check_length(scores: Tensor, right: RightPairs) -> None:
-    """Refuse pairs of another matrix."""
-    if len(right) != len(scores):
-        raise ValueError(
-            f'Need the right videos of each of the {len(scores)} texts, but '
-            f'got those of {len(right)}.'
-        )
+def _place(right: Tensor, wrong: Tensor, depth: int) -> tuple[Tensor, Tensor]:
+    """Positions ``(n, depth)`` of right among wrong ones, ties of the first.
 
-
-def _rank_several(
-    right: Tensor, wrong: Tensor, mask: Tensor | None, depth: int
-) -> tuple[Tensor, Tensor]:
-    """Place right answers among wrong ones, ties against them.
-
-    Args:
-        right (Tensor): Scores of right candidates, shape ``(n, C)``; minus
-            infinity where there is none.
-        wrong (Tensor): Likewise of wrong ones.
-        mask (Tensor, optional): Where both are one matrix: True for right.
-        depth (int): Right answers to place.
-
-    Returns:
-        tuple[Tensor, Tensor]: Positions, shape ``(n, depth)``, of which only
-        those of real answers mean something, and ties of the first, ``(n,)``.
+    Both are scores ``(n, C)`` with minus infinity where there is none.
     """
-    if mask is not None:
-        right = right.masked_fill(~mask, -torch.inf)
-        wrong = wrong.masked_fill(mask, -torch.inf)
-    depth = min(depth, right.shape[1])
     best = right.topk(depth, dim=1).values.contiguous()  # (n, depth)
     ordered = wrong.sort(dim=1).values.contiguous()  # (n, C)
     below = torch.searchsorted(ordered, best)
@@ -322,8 +302,7 @@ def _join(
     parts: Sequence[tuple[Tensor, Tensor]], num_right: Tensor
 ) -> RankResult:
     """Join chunks and leave out who has no right answer."""
-    positions = torch.cat([part for part, _ in parts])
-    ties = torch.cat([part for _, part in parts])
+    positions, ties = (torch.cat(side) for side in zip(*parts, strict=True))
     queries = torch.where(num_right > 0)[0]
     positions, num_right = positions[queries], num_right[queries]
     places = torch.arange(positions.shape[1], device=positions.device)
@@ -339,7 +318,7 @@ def summarize_ranks(
 
     Args:
         ranks (Tensor): Ranks counted from 1, shape ``(Q,)``.
-        recall_at (Sequence[int]): The k of ``R@k``. Defaults to
+        recall_at (Sequence[int]): The k of ``R@k``. Default:
             ``(1, 5, 10, 50)``.
 
     Returns:
@@ -353,16 +332,14 @@ def summarize_ranks(
         raise ValueError(
             'There are no ranks to summarise: the evaluation has no query.'
         )
-    values = ranks.double()
     summary = {
         f'R{k}': 100.0 * int((ranks <= k).sum()) / len(ranks)
         for k in recall_at
     }
-    ordered = values.sort().values
-    half = len(ordered) // 2
-    upper, lower = ordered[half], ordered[(len(ordered) - 1) // 2]
+    ordered = ranks.double().sort().values
+    upper, lower = ordered[len(ordered) // 2], ordered[(len(ordered) - 1) // 2]
     summary['MdR'] = ((upper + lower) / 2).item()
-    summary['MnR'] = values.mean().item()
+    summary['MnR'] = ranks.double().mean().item()
     return summary
 
 
@@ -373,7 +350,7 @@ def summarize_positions(
 
     Args:
         result (RankResult): Of :class:`RightPairs`, with ``Q`` queries.
-        at (Sequence[int]): The k, 50 at most. Defaults to ``(5, 10, 50)``.
+        at (Sequence[int]): The k, 50 at most. Default: ``(5, 10, 50)``.
 
     Returns:
         dict[str, float]: In percent, means over the queries. ``mAP5`` ...:

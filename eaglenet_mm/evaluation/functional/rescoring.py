@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .ranking import check_finite
-from .two_stage import on_shortlist
+from eaglenet_mm.evaluation.functional.ranking import check_finite
+from eaglenet_mm.evaluation.functional.two_stage import on_shortlist
 
 
 def dual_softmax(scores: Tensor, *, temperature: float = 100.0) -> Tensor:
@@ -24,7 +24,7 @@ def dual_softmax(scores: Tensor, *, temperature: float = 100.0) -> Tensor:
 
     Args:
         scores (Tensor): Shape ``(Q, C)``, rows queries.
-        temperature (float): Factor inside the softmax. Defaults to 100, the
+        temperature (float): Factor inside the softmax. Default: 100, the
             usual choice for cosines.
 
     Returns:
@@ -36,7 +36,10 @@ def dual_softmax(scores: Tensor, *, temperature: float = 100.0) -> Tensor:
             positive.
     """
     check_finite(scores)
-    _check_positive('temperature', temperature)
+    if not temperature > 0:
+        raise ValueError(
+            f"'temperature' must be above 0, but got {temperature}."
+        )
     scores = scores.double()
     # off the shortlist scores are so low that they add nothing to the sums
     rescored = scores * (temperature * scores).softmax(dim=0)
@@ -63,8 +66,8 @@ def query_bank_normalisation(
         scores (Tensor): Shape ``(Q, C)``, rows queries.
         bank (Tensor): Scores of the bank's queries with the same candidates,
             shape ``(N, C)``, N at least 1.
-        beta (float): Inverse temperature. Defaults to 20.
-        dynamic (bool): Use the dynamic inverted softmax. Defaults to True.
+        beta (float): Inverse temperature. Default: 20.
+        dynamic (bool): Use the dynamic inverted softmax. Default: True.
 
     Returns:
         Tensor: Float64, shape ``(Q, C)``.
@@ -75,7 +78,8 @@ def query_bank_normalisation(
     """
     check_finite(scores)
     check_finite(bank)
-    _check_positive('beta', beta)
+    if not beta > 0:
+        raise ValueError(f"'beta' must be above 0, but got {beta}.")
     if bank.shape[1] != scores.shape[1] or bank.shape[0] == 0:
         raise ValueError(
             'The bank needs at least one query, scored with the same '
@@ -92,14 +96,6 @@ def query_bank_normalisation(
     normalised = torch.where(on_shortlist(scores), normalised, scores)
     if not dynamic:
         return normalised
-    active = torch.zeros(
-        scores.shape[1], dtype=torch.bool, device=scores.device
-    )
-    active[bank.argmax(dim=1)] = True
-    use = active[scores.argmax(dim=1)]  # (Q,)
+    # only where the best candidate is the best one of a bank query, too
+    use = torch.isin(scores.argmax(dim=1), bank.argmax(dim=1))  # (Q,)
     return torch.where(use[:, None], normalised, scores)
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"'{name}' must be above 0, but got {value}.")

@@ -27,6 +27,11 @@ class RightPairs:
             ``(N,)``.
         videos (Tensor): Video of each, ascending within a text, int64, shape
             ``(N,)``. No pair stands twice.
+
+    Example:
+        >>> texts, videos = torch.tensor([[0, 0], [0, 2]])
+        >>> RightPairs(torch.tensor([0, -1]), texts, videos).is_simple()
+        False
     """
 
     columns: Tensor
@@ -37,11 +42,7 @@ class RightPairs:
         return len(self.columns)
 
     def simplify(self) -> RightPairs | Tensor:
-        """Give the one vector where every text has one right video.
-
-        Returns:
-            Tensor or RightPairs: :attr:`columns`, or this.
-        """
+        """Return :attr:`columns` if every text has one right video."""
         return self.columns if self.is_simple() else self
 
     def is_simple(self) -> bool:
@@ -66,11 +67,8 @@ class RightPairs:
         place = columns.new_full((highest + 2,), -1)  # the last: of -1
         place[columns] = torch.arange(len(columns), device=columns.device)
         videos = place[self.videos]
-        kept = (
-            (self.texts >= rows.start)
-            & (self.texts < rows.stop)
-            & (videos >= 0)
-        )
+        here = (self.texts >= rows.start) & (self.texts < rows.stop)
+        kept = here & (videos >= 0)
         return RightPairs(
             place[self.columns[rows]],
             self.texts[kept] - rows.start,
@@ -88,12 +86,8 @@ class RightPairs:
         Returns:
             Tensor: Bool, shape ``(stop - start, Bv)``.
         """
-        mask = torch.zeros(
-            stop - start,
-            num_videos,
-            dtype=torch.bool,
-            device=self.texts.device,
-        )
+        shape, device = (stop - start, num_videos), self.texts.device
+        mask = torch.zeros(shape, dtype=torch.bool, device=device)
         here = (self.texts >= start) & (self.texts < stop)
         mask[self.texts[here] - start, self.videos[here]] = True
         return mask
@@ -105,7 +99,6 @@ class RightPairs:
             Tensor: Of each text, int64, shape ``(Bt,)``; texts of one video
             share a number, a text without any has its own.
         """
-        alone = self.columns < 0
         own = -1 - torch.arange(len(self), device=self.columns.device)
-        numbers = torch.where(alone, own, self.columns)
+        numbers = torch.where(self.columns < 0, own, self.columns)
         return numbers.unique(return_inverse=True)[1]

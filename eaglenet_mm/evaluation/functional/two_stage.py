@@ -2,8 +2,7 @@
 
 A two-stage matrix holds the head's scores where a caption shortlisted the
 video, and elsewhere the cheap score of the first stage, moved below all of
-them. Mapped one by one, without a look at the other pairs, so the result does
-not depend on who computes which rows.
+them one by one, so that it does not matter who computes which rows.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .right_pairs import RightPairs
+from eaglenet_mm.evaluation.functional.right_pairs import RightPairs
 
 #: Pairs at or below this score are off the shortlist.
 OFF_SHORTLIST = -(2.0**60)
@@ -78,9 +77,8 @@ def shortlist_recall(
         columns = video_of_caption.videos.to(scores.device)
         rows = video_of_caption.texts.to(scores.device)
     found = on_shortlist(scores[rows, columns])  # (N,)
-    return _share(rows, found), _share(columns, found)
-
-
-def _share(sides: Tensor, found: Tensor) -> float:
-    """Percent of the texts or videos of pairs of which one was found."""
-    return 100.0 * len(sides[found].unique()) / len(sides.unique())
+    texts, videos = (
+        100.0 * len(side[found].unique()) / len(side.unique())
+        for side in (rows, columns)
+    )
+    return texts, videos

@@ -1,6 +1,8 @@
 """Metrics for MMEngine's evaluator."""
 
-from .kept_scores import KeptScores
-from .retrieval_rank_metric import RetrievalRankMetric
+from eaglenet_mm.evaluation.metrics.kept_scores import KeptScores
+from eaglenet_mm.evaluation.metrics.retrieval_rank_metric import (
+    RetrievalRankMetric,
+)
 
 __all__ = ['KeptScores', 'RetrievalRankMetric']

@@ -9,7 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..functional import dual_softmax, query_bank_normalisation
+from eaglenet_mm.evaluation.functional import (
+    dual_softmax,
+    query_bank_normalisation,
+)
 
 _DEFAULTS: dict[str, dict[str, Any]] = {
     'dsl': {'temperature': 100.0},
@@ -18,23 +21,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 class PostProcessing:
-    """One kind of rescoring with its settings.
-
-    Args:
-        type (str): ``'dsl'`` (dual softmax) or ``'querybank'``.
-        **options (Any): ``temperature`` of ``'dsl'``; ``beta``, ``dynamic``
-            and ``bank_file`` of ``'querybank'``. The bank is a ``.npy`` file
-            of float scores of bank texts (rows, usually training captions)
-            against the evaluated videos (columns, canonical order). Without
-            one, the evaluated queries are their own bank, in both directions;
-            with one, only text-to-video is rescored.
-
-    Attributes:
-        name (str): The type, used in metric keys.
-
-    Raises:
-        ValueError: If the type or an option is unknown.
-    """
+    """One kind of rescoring; see ``post_process`` of RetrievalRankMetric."""
 
     def __init__(self, type: str, **options: Any) -> None:  # noqa: A002
         if type not in _DEFAULTS:
@@ -51,6 +38,8 @@ class PostProcessing:
         self.name = type
         self.options = {**_DEFAULTS[type], **options}
 
+        self.is_one_way = self.options.get('bank_file') is not None
+
     def __str__(self) -> str:
         settings = ', '.join(
             f'{key}={value}' for key, value in self.options.items()
@@ -60,17 +49,9 @@ class PostProcessing:
     def __call__(
         self, scores: Tensor, columns: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
-        """Rescore a matrix for both directions.
+        """Rescore ``(Bt, Bv)`` for text-to-video and for video-to-text.
 
-        Args:
-            scores (Tensor): Shape ``(Bt, Bv)``, rows texts.
-            columns (Tensor, optional): Of a part of a joined set: its videos,
-                as columns of the whole, which a bank is of.
-
-        Returns:
-            tuple[Tensor, Tensor or None]: For text-to-video and for
-            video-to-text, both float64 of shape ``(Bt, Bv)``, rows texts;
-            None where the bank does not serve that direction.
+        ``columns`` are those of a part, of the whole that a bank is of.
         """
         if self.name == 'dsl':
             temperature = self.options['temperature']
@@ -79,7 +60,7 @@ class PostProcessing:
                 dual_softmax(scores.t(), temperature=temperature).t(),
             )
         options = {key: self.options[key] for key in ('beta', 'dynamic')}
-        if self.options['bank_file'] is not None:
+        if self.is_one_way:
             bank = _load_bank(self.options['bank_file'])
             if columns is not None:
                 bank = bank[:, columns]

@@ -1,11 +1,15 @@
 """Checkpoints of others, turned into ours."""
 
-from .baseline_release import BaselineReport, convert_baseline_release
-from .eaglenet_release import ConversionReport, convert_eaglenet_release
-from .eaglenet_release_names import ReleaseOptions
+from .conversion import (
+    ConversionReport,
+    convert_baseline_release,
+    convert_eaglenet_release,
+)
 from .model_fit import check_model_fit, read_model_options
-from .release_file import read_release_file, write_converted
-from .release_methods import METHODS
+from .release_names import METHODS, ReleaseOptions
+from .release_source import read_release_file, write_converted
+
+BaselineReport = ConversionReport  # deprecated: the two are one
 
 __all__ = [
     'METHODS',

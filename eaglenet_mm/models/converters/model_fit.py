@@ -1,13 +1,28 @@
-"""Whether a converted checkpoint fills a model."""
+"""Whether a converted checkpoint fills a model and means the same in it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
-from eaglenet_mm.utils.name_lists import name_some
+from eaglenet_mm.models.encoders.clip_encoder import CLIPEncoder
+from eaglenet_mm.models.encoders.clip_weights import (
+    OPENAI_HEAD_WIDTH,
+    TABLE,
+    fit_positions,
+    name_misfits,
+)
+
+SIDES = ('text_encoder', 'video_encoder')
+#: Tables whose last rows a model for shorter inputs does not have.
+TABLES = (
+    f'text_encoder.tower.{TABLE}',
+    'head.temporal.positions.weight',
+    'head.positions.weight',
+)
 
 
 def check_model_fit(
@@ -26,6 +41,10 @@ def check_model_fit(
     Raises:
         ValueError: If a parameter is missing, a name unknown to the model or
             a shape another.
+
+    Example:
+        >>> kept = check_model_fit(ours, model)
+        >>> model.load_state_dict(ours, strict=False)
     """
     expected = model.state_dict()
     # Fixed loss parameters are constants of the config; the release stores
@@ -35,28 +54,15 @@ def check_model_fit(
         for name, parameter in model.named_parameters()
         if parameter.requires_grad or not name.startswith('head.loss_match.')
     }
-    absent = [name for name in expected if name not in state_dict]
-    problems = {
-        'missing': [name for name in absent if name in parameters],
-        'unknown to the model': [k for k in state_dict if k not in expected],
-        'of another shape (checkpoint, model)': [
-            f'{name} {tuple(value.shape)}, {tuple(expected[name].shape)}'
-            for name, value in state_dict.items()
-            if name in expected and value.shape != expected[name].shape
-        ],
-    }
-    lines = [
-        f'{len(names)} {kind}: {name_some(names)}'
-        for kind, names in problems.items()
-        if names
-    ]
-    if lines:
+    optional = set(expected) - parameters
+    misfits = name_misfits(state_dict, expected, optional)
+    if misfits:
         raise ValueError(
-            'The checkpoint does not fit the model of the config; '
-            f'{"; ".join(lines)}. Choose the config of the data set and CLIP '
-            'size the checkpoint was trained with.'
+            f'The checkpoint does not fit the model of the config; {misfits}. '
+            'Choose the config of the data set and CLIP size the checkpoint '
+            'was trained with.'
         )
-    return [name for name in absent if name not in parameters]
+    return [k for k in expected if k in optional and k not in state_dict]
 
 
 def read_model_options(model: nn.Module) -> dict[str, Any]:
@@ -66,17 +72,92 @@ def read_model_options(model: nn.Module) -> dict[str, Any]:
         model (nn.Module): A text-video retriever with an EagleNet head.
 
     Returns:
-        dict: The options of
-        :func:`~.eaglenet_release.convert_eaglenet_release`.
+        dict: ``num_graph_layers``, ``loss`` and ``max_words`` of
+        :func:`~.conversion.convert_eaglenet_release`.
+
+    Example:
+        >>> options = read_model_options(model)
+        >>> ours, report = convert_eaglenet_release(release, **options)
     """
     names = model.state_dict()
     prefix = 'head.graph.hidden.'
     hidden = {n.split('.')[3] for n in names if n.startswith(prefix)}
     has_scale = 'head.loss_match.log_scale' in names
     is_clip = has_scale and 'head.loss_match.bias' not in names
-    table = names['text_encoder.tower.positional_embedding']
     return dict(
         num_graph_layers=len(hidden) + 1,
         loss='clip' if is_clip else 'sig',
-        max_words=table.shape[0],
+        max_words=len(names[f'text_encoder.tower.{TABLE}']),
     )
+
+
+def check_encoders(
+    model: nn.Module, shifted: Collection[int] | None
+) -> list[str]:
+    """Check what decides features and is not seen in names and shapes.
+
+    ``shifted`` are the blocks of the image tower that shift tokens in the
+    release, None if that is open, as for CLIP alone. Returns what may be a
+    mistake.
+    """
+    notes = []
+    for side in SIDES:
+        encoder = getattr(model, side, None)
+        if not isinstance(encoder, CLIPEncoder):
+            raise ValueError(
+                f'The checkpoint holds the towers of CLIP, but the {side} of '
+                f'the config is a {type(encoder).__name__}. Take a config '
+                'with CLIPTextEncoder and CLIPVideoEncoder.'
+            )
+        blocks = list(encoder.tower.transformer.resblocks)
+        if not isinstance(blocks[0].mlp.gelu, QuickGELU):
+            raise ValueError(
+                "The release stands on OpenAI's CLIP, which has QuickGELU, "
+                f'but the {side} of the config has not. Take an arch that '
+                "ends in '-quickgelu', or set quick_gelu=True in the dict."
+            )
+        width = blocks[0].attn.head_dim
+        if width != OPENAI_HEAD_WIDTH:
+            notes.append(
+                f'the heads of the {side} are {width} wide, those of '
+                f"OpenAI's CLIP {OPENAI_HEAD_WIDTH}; shapes do not tell"
+            )
+        if side == 'text_encoder' or shifted is None:
+            continue
+        here = [i for i, b in enumerate(blocks) if b.shift is not None]
+        there = sorted(shifted)
+        if here != there:
+            raise ValueError(
+                'The checkpoint was made with a token shift in the blocks '
+                f'{there or "()"}, but the video encoder of the config '
+                f'shifts in {here or "()"}. Set shift_layers={tuple(there)}.'
+            )
+    return notes
+
+
+def fit_tables(ours: dict[str, Tensor], model: nn.Module) -> list[str]:
+    """Bring tables of positions to a model's rows; say what was done.
+
+    They are cut; those of encoders with ``resize_positions`` are resized.
+    """
+    notes = []
+    expected = model.state_dict()
+    for name in TABLES:
+        rows, needed = len(ours.get(name, ())), len(expected.get(name, ()))
+        if 0 < needed < rows:
+            ours[name] = ours[name][:needed].clone()
+            notes.append(
+                f'{name}: the first {needed} of {rows} rows, as many as the '
+                'config has'
+            )
+    for side in SIDES:
+        encoder = getattr(model, side)
+        name = f'{side}.tower.{TABLE}'
+        rows = len(ours[name])
+        if encoder.resize_positions:
+            ours[name] = fit_positions(encoder.tower, ours[name]).clone()
+        if len(ours[name]) != rows:
+            notes.append(
+                f'{name}: resized from {rows} to {len(ours[name])} rows'
+            )
+    return notes

@@ -1,12 +1,9 @@
 """Encoders: pixels and token ids to features."""
 
-from .clip_encoder import CLIPEncoder
-from .clip_text_encoder import CLIPTextEncoder
-from .clip_video_encoder import CLIPVideoEncoder
+from .clip_encoder import CLIPEncoder, CLIPTextEncoder, CLIPVideoEncoder
+from .clip_tower import PatchShift
 from .hugging_face_text_encoder import HuggingFaceTextEncoder
-from .patch_shift import PatchShift
-from .registered_encoder import RegisteredEncoder
-from .registered_text_encoder import RegisteredTextEncoder
+from .registered_encoder import RegisteredEncoder, RegisteredTextEncoder
 
 __all__ = [
     'CLIPEncoder',

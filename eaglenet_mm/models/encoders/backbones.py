@@ -3,65 +3,55 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from mmengine.logging import print_log
 from torch import nn
 
 from eaglenet_mm.registry import MODELS, SCOPE
+from eaglenet_mm.utils.name_lists import name_some
 from eaglenet_mm.utils.type_name import named_class, scoped_name
 
-from .open_clip_towers import build_open_clip_tower, pixel_statistics
+from .clip_tower import build_tower, pixel_statistics, resolve_arch
+from .clip_weights import load_start_weights, name_misfits, read_state_dict
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+#: What a config of a tower of open_clip may hold beside ``type``.
+TOWER_KEYS = ('arch', 'pretrained', 'resize_positions')
+#: Prefixes under which checkpoints of whole models keep their backbone.
+PREFIXES = ('backbone.', 'visual.')
 
 
 @dataclass
 class Backbone:
-    """A backbone and what its library states about its input.
-
-    Args:
-        module (nn.Module): The backbone.
-        name (str): Its ``type``, for messages.
-        mean (tuple): Mean of the pixels, red, green, blue, in [0, 1] units.
-        std (tuple): Their deviations.
-        image_size (tuple, optional): Height and width. None: not stated.
-        initialises_itself (bool): Whether its weights are final after
-            construction, so that MMEngine must not draw them again.
-    """
+    """A backbone and what its library states about its input."""
 
     module: nn.Module
+    #: Its ``type``, for messages.
     name: str
+    #: Of the pixels, red, green, blue, in [0, 1] units.
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
+    #: Height and width; None if not stated.
     image_size: tuple[int, int] | None = None
+    #: Weights are final after construction; MMEngine must not draw them.
     initialises_itself: bool = False
 
 
 def build_backbone(config: Mapping[str, Any]) -> Backbone:
-    """Build a backbone by the name in its config.
+    """Build a backbone by the ``type`` in its config, with its arguments.
 
-    Args:
-        config (dict): ``type`` and the arguments of the backbone. The type is
-            ``'timm.NAME'`` (arguments of ``timm.create_model``;
-            ``pretrained=False`` and ``num_classes=0`` by default),
-            ``'open_clip.NAME'`` or ``'open_clip'`` with ``arch`` (see
-            :func:`~.open_clip_towers.build_open_clip_tower`), or a name in a
-            registry of MMEngine's tree, ``'mmaction.ResNet'``; or a class or
-            its full path, as pure Python configs have it.
-
-    Returns:
-        Backbone: In training mode.
-
-    Raises:
-        ImportError: If the package that has the backbone is not installed.
-        TypeError: If the config has no ``type``, or it is neither a string
-            nor a class.
-        ValueError: If the name is unknown.
+    ``'timm.NAME'`` (arguments of ``timm.create_model``; ``pretrained=False``
+    and ``num_classes=0`` by default); ``'open_clip.NAME'``, or
+    ``'open_clip'`` with ``arch``; a name in a registry of MMEngine's tree,
+    ``'mmaction.ResNet'``; or a class or its full path, as pure Python
+    configs have it.
     """
     name = config.get('type')
     if isinstance(name, type):
@@ -74,7 +64,14 @@ def build_backbone(config: Mapping[str, Any]) -> Backbone:
         )
     scope, dot, _ = name.partition('.')
     if scope == 'open_clip':
-        return _open_clip_backbone(config)
+        module, arch = build_open_clip_tower(config, 'vision')
+        return Backbone(
+            module,
+            name,
+            *pixel_statistics(arch, config.get('pretrained')),
+            image_size=_pair(module.image_size),
+            initialises_itself=True,
+        )
     if scope == 'timm' and dot:
         return _timm_backbone(config)
     if name.count('.') > 1 and isinstance(named_class(name), type):
@@ -85,13 +82,7 @@ def build_backbone(config: Mapping[str, Any]) -> Backbone:
 def require_package(package: str, user: str, install: str) -> None:
     """Raise unless an optional package is installed.
 
-    Args:
-        package (str): Name of the package.
-        user (str): Who needs it.
-        install (str): What to give to pip.
-
-    Raises:
-        ImportError: If it is missing.
+    ``user`` needs it, ``install`` is what to give to pip.
     """
     try:
         found = find_spec(package) is not None
@@ -104,13 +95,38 @@ def require_package(package: str, user: str, install: str) -> None:
         )
 
 
-def _refuse_name(name: str, library: str, known: list[str]) -> ValueError:
-    near = difflib.get_close_matches(name.rpartition('.')[2], known, 3)
-    return ValueError(
-        f"No backbone '{name}' is known to {library}. Close names: "
-        f'{near or "none"}. Mend the type; names of other libraries need '
-        "their prefix, for example 'mmaction.ResNet'."
-    )
+def build_open_clip_tower(
+    config: Mapping[str, Any], side: str, *, max_words: int | None = None
+) -> tuple[Any, str | Mapping[str, Any]]:
+    """Build the ``'vision'`` or ``'text'`` tower of an open_clip model.
+
+    Unlike :class:`~.clip_encoder.CLIPEncoder`, which knows the inside of
+    CLIP's transformers, this takes every kind of tower: ResNets, SigLIP and
+    other models of timm, EVA. ``config`` has ``type='open_clip.NAME'``, or
+    ``type='open_clip'`` with ``arch``; optionally ``pretrained`` and
+    ``resize_positions`` of ``CLIPEncoder``. Returns the tower and its arch.
+    """
+    config = dict(config)
+    _, _, name = config.pop('type').partition('.')
+    unknown = sorted(set(config) - set(TOWER_KEYS))
+    if unknown:
+        raise ValueError(
+            f'A backbone of open_clip takes {TOWER_KEYS}, but got {unknown} '
+            'too. Put options of the tower into arch.vision_cfg or '
+            'arch.text_cfg.'
+        )
+    arch = config.get('arch') or name
+    if not arch or (name and config.get('arch')):
+        raise ValueError(
+            "A backbone of open_clip needs either a name, type='open_clip."
+            "ViT-B-16-SigLIP', or type='open_clip' with arch=dict(embed_dim="
+            f'..., vision_cfg=dict(...)), but got the name {name!r} and '
+            f'arch={config.get("arch")!r}. Give one of them.'
+        )
+    tower = build_tower(resolve_arch(arch), side, context_length=max_words)
+    resizes = config.get('resize_positions', False)
+    load_start_weights(tower, side, arch, config.get('pretrained'), resizes)
+    return tower, arch
 
 
 def _timm_backbone(config: Mapping[str, Any]) -> Backbone:
@@ -136,19 +152,6 @@ def _timm_backbone(config: Mapping[str, Any]) -> Backbone:
     )
 
 
-def _open_clip_backbone(config: Mapping[str, Any]) -> Backbone:
-    module, arch = build_open_clip_tower(config, 'vision')
-    mean, std = pixel_statistics(arch, config.get('pretrained'))
-    return Backbone(
-        module,
-        config['type'],
-        mean=mean,
-        std=std,
-        image_size=_pair(module.image_size),
-        initialises_itself=True,
-    )
-
-
 def _registry_backbone(config: Mapping[str, Any]) -> Backbone:
     name = config['type']
     scope, dot, bare = name.rpartition('.')
@@ -169,9 +172,8 @@ def _built_from_class(config: Mapping[str, Any], kind: type) -> Backbone:
     """Build what a pure Python config names by its class."""
     scope = kind.__module__.partition('.')[0]
     with MODELS.switch_scope_and_registry(scope) as registry:
-        return _complete(
-            registry.build({**config, 'type': kind}), scoped_name(kind)
-        )
+        module = registry.build({**config, 'type': kind})
+    return _complete(module, scoped_name(kind))
 
 
 def _complete(module: Any, name: str) -> Backbone:
@@ -179,6 +181,15 @@ def _complete(module: Any, name: str) -> Backbone:
         # some of mmaction's would inflate a file that is not there
         module.pretrained2d = False
     return Backbone(module, name)
+
+
+def _refuse_name(name: str, library: str, known: list[str]) -> ValueError:
+    near = difflib.get_close_matches(name.rpartition('.')[2], known, 3)
+    return ValueError(
+        f"No backbone '{name}' is known to {library}. Close names: "
+        f'{near or "none"}. Mend the type; names of other libraries need '
+        "their prefix, for example 'mmaction.ResNet'."
+    )
 
 
 def _import_registry(scope: str, name: str) -> None:
@@ -202,3 +213,44 @@ def _pair(size: Any) -> tuple[int, int]:
     """Height and width of a size that may be one number."""
     height, width = (size, size) if isinstance(size, int) else size
     return int(height), int(width)
+
+
+def load_backbone_weights(backbone: nn.Module, path: str, name: str) -> None:
+    """Load a backbone from a checkpoint of it or of a model around it.
+
+    If names start with ``'backbone.'`` or ``'visual.'``, only those are
+    taken, as from recognisers of mmaction2. Tensors too many, such as those
+    of a classifier, are logged as a warning.
+    """
+    tensors = read_state_dict(path)
+    for prefix in PREFIXES:
+        inner = {
+            key.removeprefix(prefix): value
+            for key, value in tensors.items()
+            if key.startswith(prefix)
+        }
+        if inner:
+            tensors = inner
+            break
+    expected = backbone.state_dict()
+    extra = [key for key in tensors if key not in expected]
+    misfits = name_misfits(
+        {key: value for key, value in tensors.items() if key in expected},
+        expected,
+        # a counter that older checkpoints do not have and none needs
+        [key for key in expected if key.endswith('num_batches_tracked')],
+    )
+    if misfits:
+        raise ValueError(
+            f"checkpoint='{path}' does not fit the backbone '{name}'; "
+            f'{misfits}. Build the backbone as the file was made, or give '
+            'the file of this backbone.'
+        )
+    if extra:
+        print_log(
+            f"'{path}' has {len(extra)} tensors that the backbone '{name}' "
+            f'does not take: {name_some(extra)}.',
+            logger='current',
+            level=logging.WARNING,
+        )
+    backbone.load_state_dict(tensors, strict=False)

@@ -1,4 +1,4 @@
-"""Building of open_clip's towers from a model name or a config dict."""
+"""CLIP's towers: the architecture, and open_clip's towers with our blocks."""
 
 from __future__ import annotations
 
@@ -10,49 +10,221 @@ from typing import Any, TypeGuard
 
 import open_clip
 import torch
+import torch.nn.functional as F
+from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.factory import parse_model_name
 from open_clip.model import _build_text_tower, _build_vision_tower
-from open_clip.pretrained import download_pretrained_from_hf
+from open_clip.pretrained import (
+    download_pretrained_from_hf,
+    get_pretrained_cfg,
+    list_pretrained_tags_by_model,
+)
 from open_clip.transformer import (
     ResidualAttentionBlock,
     TextTransformer,
     VisionTransformer,
 )
-from torch import nn
+from torch import Tensor, nn
 
-from .clip_block import CLIPBlock
-from .patch_shift import check_num_tokens
+from eaglenet_mm.utils.type_name import type_name
 
 ARCH_KEYS = ('embed_dim', 'vision_cfg', 'text_cfg', 'quick_gelu')
+#: Every ``len / 7``-th token is shifted; fewer tokens leave no step to take.
+NUM_FOLDS = 7
+FROM_PREVIOUS_START, FROM_NEXT_START = 1, 4
+
+# -- blocks -----------------------------------------------------------------
+
+
+def check_num_tokens(num_tokens: int) -> None:
+    """Raise unless a frame has enough tokens, class token included."""
+    if num_tokens < NUM_FOLDS:
+        raise ValueError(
+            f'The patch shift needs at least {NUM_FOLDS} tokens a frame '
+            f'(class token and patches), but got {num_tokens}. Use larger '
+            'images or smaller patches, or switch it off with '
+            'shift_layers=().'
+        )
+
+
+class PatchShift(nn.Module):
+    """Replace some patch tokens by those of the frames before and after.
+
+    The patch shift of `TS2-Net <https://arxiv.org/abs/2207.07852>`_ as
+    EagleNet's release applies it. With ``fold = L // 7``, tokens ``1,
+    1 + fold, 1 + 2 * fold, ...`` come from the previous frame (the first
+    frame keeps its own) and tokens ``4, 4 + fold, ...`` from the next one
+    (the last frame keeps its own). Where both patterns meet, on grids of
+    fewer than 28 tokens, the next frame wins, except on the last frame. The
+    class token, position 0, never moves. There are no parameters.
+
+    Example:
+        >>> PatchShift()(torch.zeros(12, 50, 768), num_frames=12).shape
+        torch.Size([12, 50, 768])
+    """
+
+    def forward(self, tokens: Tensor, num_frames: int) -> Tensor:
+        """Shift the tokens of every video.
+
+        Args:
+            tokens (Tensor): Tokens of the frames, the frames of a video
+                side by side, shape ``(B * F, L, C)``.
+            num_frames (int): Frames of one video, ``F``.
+
+        Returns:
+            Tensor: The shifted tokens, shape ``(B * F, L, C)``; the input is
+            left as it is.
+
+        Raises:
+            ValueError: If ``L`` is below 7, or the first axis is no
+                multiple of ``F``.
+        """
+        num_images, num_tokens, width = tokens.shape
+        check_num_tokens(num_tokens)
+        if num_frames < 1 or num_images % num_frames:
+            raise ValueError(
+                f'{num_images} frames cannot be split into videos of '
+                f'num_frames={num_frames} frames.'
+            )
+        fold = num_tokens // NUM_FOLDS
+        frames = torch.arange(num_frames, device=tokens.device).unsqueeze(1)
+        places = torch.arange(num_tokens, device=tokens.device)  # (L,)
+        # conditions rather than slices, which an export could not follow to
+        # other numbers of frames
+        from_previous, from_next = (
+            (places % fold == start % fold) & (places >= start)
+            for start in (FROM_PREVIOUS_START, FROM_NEXT_START)
+        )
+        takes_next = from_next & (frames < num_frames - 1)  # (F, L)
+        takes_previous = from_previous & (frames > 0) & ~takes_next
+        step = takes_next.long() - takes_previous.long()
+        source = ((frames + step) * num_tokens + places).flatten()  # (F * L,)
+        videos = tokens.reshape(-1, num_frames * num_tokens, width)
+        shifted = videos.index_select(1, source)  # (B, F * L, C)
+        return shifted.view(num_images, num_tokens, width)  # (B * F, L, C)
+
+
+class CLIPAttention(nn.MultiheadAttention):
+    """Multi-head self-attention on the parameters of torch's module.
+
+    Names, numbers and the call are those of ``nn.MultiheadAttention``, so
+    whatever takes that module (peft's LoRA, a quantiser) takes this one. Two
+    things differ. Training and evaluation go one path, instead of the
+    module's own fast path in evaluation, and the output projection is
+    called, so that a wrapped or replaced one has its effect.
+    """
+
+    def __init__(self, attention: nn.MultiheadAttention) -> None:
+        # on this device nothing is drawn, and nothing needs memory
+        super().__init__(
+            attention.embed_dim,
+            attention.num_heads,
+            batch_first=True,
+            device='meta',
+        )
+        self.in_proj_weight = attention.in_proj_weight
+        self.in_proj_bias = attention.in_proj_bias
+        self.out_proj = attention.out_proj
+
+    def forward(  # type: ignore[override]
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        need_weights: bool = False,
+        attn_mask: Tensor | None = None,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, None]:
+        """Let the tokens ``(N, L, C)`` of an item attend to one another.
+
+        ``key`` and ``value`` must be the query, ``need_weights`` False;
+        ``attn_mask`` is not read with ``is_causal``.
+        """
+        if key is not query or value is not query or need_weights:
+            raise ValueError(
+                'CLIPAttention is self-attention without weights: expected '
+                'one tensor as query, key and value, and need_weights=False, '
+                f'but got {"one tensor" if key is query is value else "more"} '
+                f'and need_weights={need_weights}. Use '
+                'nn.MultiheadAttention for anything else.'
+            )
+        num_items, length, width = query.shape
+        projected = F.linear(
+            query, self.in_proj_weight, self.in_proj_bias
+        )  # (N, L, 3 * C)
+        queries, keys, values = projected.view(
+            num_items, length, 3, self.num_heads, self.head_dim
+        ).permute(2, 0, 3, 1, 4)  # each (N, H, L, C / H)
+        mixed = F.scaled_dot_product_attention(
+            queries,
+            keys,
+            values,
+            attn_mask=None if is_causal else attn_mask,
+            is_causal=is_causal,
+        )
+        mixed = mixed.transpose(1, 2).reshape(num_items, length, width)
+        return self.out_proj(mixed), None  # (N, L, C)
+
+
+class CLIPBlock(nn.Module):
+    """A residual attention block that takes over the parts of open_clip's.
+
+    Parameter names and numbers are those of ``ResidualAttentionBlock``, and
+    every part is called, never read, so each may be wrapped or replaced. The
+    number of frames is an argument of the call, so the patch shift keeps no
+    state between calls and survives recomputation, copies and wrappers.
+    """
+
+    def __init__(
+        self,
+        block: ResidualAttentionBlock,
+        *,
+        is_causal: bool,
+        shift: bool = False,
+    ) -> None:
+        super().__init__()
+        self.ln_1 = block.ln_1
+        self.attn: nn.Module = CLIPAttention(block.attn)
+        self.ls_1 = block.ls_1
+        self.ln_2 = block.ln_2
+        self.mlp = block.mlp
+        self.ls_2 = block.ls_2
+        self.is_causal = is_causal
+        self.shift = PatchShift() if shift else None
+
+    def forward(self, tokens: Tensor, num_frames: int = 1) -> Tensor:
+        """Attend and transform tokens ``(N, L, C)``, with two residuals."""
+        normed = self.ln_1(tokens)
+        if self.shift is not None:
+            normed = self.shift(normed, num_frames)
+        options: dict[str, Any] = dict(need_weights=False)
+        if self.is_causal:
+            options['is_causal'] = True
+            if not isinstance(self.attn, CLIPAttention):
+                # a wrapper may hand it to torch's module, which wants it
+                length = tokens.shape[1]
+                mask = normed.new_full((length, length), float('-inf'))
+                options['attn_mask'] = mask.triu_(1)
+        attended = self.attn(normed, normed, normed, **options)[0]
+        tokens = tokens + self.ls_1(attended)
+        return tokens + self.ls_2(self.mlp(self.ln_2(tokens)))
+
+
+# -- architectures ----------------------------------------------------------
 
 
 def resolve_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Turn the ``arch`` argument of an encoder into a config dict.
+    """Config of the ``arch`` of an encoder, with ``quick_gelu`` in any case.
 
-    Args:
-        arch (str or dict): Name of an open_clip model, for example
-            ``'ViT-B-32-quickgelu'``; a model folder as open_clip writes it,
-            ``'local-dir:PATH'``, or one of the Hugging Face Hub,
-            ``'hf-hub:OWNER/NAME'``; or a dict with ``embed_dim``,
-            ``vision_cfg`` and / or ``text_cfg`` and, optionally,
-            ``quick_gelu``.
-
-    Returns:
-        dict: The four entries, ``quick_gelu`` always present.
-
-    Raises:
-        FileNotFoundError: If a model folder is not there, or has no config.
-        ValueError: If open_clip has no such model, a model folder's config
-            cannot be read, or the dict has other keys.
-        KeyError: If the dict has no ``embed_dim``.
+    Either the name of an open_clip model, for example
+    ``'ViT-B-32-quickgelu'``; or a model folder as open_clip writes it,
+    ``'local-dir:PATH'``, or one of the Hugging Face Hub,
+    ``'hf-hub:OWNER/NAME'``; or a dict with some of :data:`ARCH_KEYS`.
     """
     if is_model_folder(arch):
         config = dict(_read_folder(arch)['model_cfg'])
-        if 'embed_dim' not in config:
-            raise KeyError(
-                f"The open_clip_config.json of arch='{arch}' has no "
-                "'embed_dim' in its model_cfg. Fetch the folder again."
-            )
+        origin = f"The open_clip_config.json of arch='{arch}'"
         if 'timm_model_name' in config.get('vision_cfg', {}):
             # else timm would fetch weights that the folder's overwrite
             config['vision_cfg'] = {
@@ -62,6 +234,7 @@ def resolve_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
     elif isinstance(arch, str):
         name = arch.replace('/', '-')
         config = open_clip.get_model_config(name)
+        origin = f"open_clip's config of '{name}'"
         if config is None:
             near = difflib.get_close_matches(name, open_clip.list_models(), 3)
             raise ValueError(
@@ -69,18 +242,18 @@ def resolve_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
                 f'{near or "none"}; open_clip.list_models() has all.'
             )
     else:
-        config = dict(arch)
+        config, origin = dict(arch), 'arch'
         unknown = sorted(set(config) - set(ARCH_KEYS))
         if unknown:
             raise ValueError(
                 f'arch takes the keys {ARCH_KEYS}, but got {unknown} too. '
                 'Remove them or mend their spelling.'
             )
-        if 'embed_dim' not in config:
-            raise KeyError(
-                "arch has no 'embed_dim', the width of the features. Add it "
-                'beside vision_cfg and text_cfg.'
-            )
+    if 'embed_dim' not in config:
+        raise KeyError(
+            f"{origin} has no 'embed_dim', the width of the features. Add it "
+            'beside vision_cfg and text_cfg.'
+        )
     return {
         'quick_gelu': False,
         **{key: config[key] for key in ARCH_KEYS if key in config},
@@ -88,29 +261,12 @@ def resolve_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_model_folder(arch: str | Mapping[str, Any]) -> TypeGuard[str]:
-    """Tell whether ``arch`` means a model folder, here or on the Hub."""
+    """Whether ``arch`` means a model folder, here or on the Hub."""
     return isinstance(arch, str) and parse_model_name(arch)[0] is not None
 
 
-def folder_pixel_statistics(arch: str) -> dict[str, tuple[float, ...]]:
-    """Read what a model folder states of its pixels.
-
-    Args:
-        arch (str): ``'local-dir:PATH'`` or ``'hf-hub:OWNER/NAME'``.
-
-    Returns:
-        dict: ``mean`` and ``std`` as far as they are stated.
-    """
-    stated = _read_folder(arch).get('preprocess_cfg') or {}
-    return {
-        name: tuple(stated[name])
-        for name in ('mean', 'std')
-        if stated.get(name) is not None
-    }
-
-
 def _read_folder(arch: str) -> dict[str, Any]:
-    """Read ``open_clip_config.json`` of a model folder."""
+    """Content of ``open_clip_config.json`` of a model folder."""
     schema, place = parse_model_name(arch)
     if schema == 'local-dir':
         path = osp.join(osp.expanduser(place), 'open_clip_config.json')
@@ -144,14 +300,146 @@ def _read_folder(arch: str) -> dict[str, Any]:
     return content
 
 
-def _part(config: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """Return ``vision_cfg`` or ``text_cfg`` as a plain dict."""
+def pixel_statistics(
+    arch: str | Mapping[str, Any], pretrained: str | bool | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of the pixels a tower was trained on.
+
+    Of the tag, or of the model folder; of a file or of random weights those
+    of the model's first tag; CLIP's where there is none.
+    """
+    config: Mapping[str, Any] = {}
+    if is_model_folder(arch):
+        config = _read_folder(arch).get('preprocess_cfg') or {}
+    elif isinstance(arch, str):
+        name = arch.replace('/', '-')
+        tags = list_pretrained_tags_by_model(name)
+        tag = pretrained if pretrained in tags else next(iter(tags), None)
+        config = get_pretrained_cfg(name, tag) if tag else {}
+    mean = config.get('mean') or OPENAI_DATASET_MEAN
+    std = config.get('std') or OPENAI_DATASET_STD
+    return tuple(mean), tuple(std)
+
+
+def keep_pixel_statistics(encoder: dict[str, Any]) -> None:
+    """State the statistics that follow from a tag, before the tag is removed.
+
+    Settings of a ``RegisteredEncoder`` whose ``backbone`` is one of open_clip
+    with a tag get ``mean`` and ``std`` where they have none.
+    """
+    backbone = encoder.get('backbone')
+    is_video = type_name(encoder) == 'RegisteredEncoder'
+    if not is_video or not isinstance(backbone, Mapping):
+        return
+    library, _, arch = str(backbone.get('type')).partition('.')
+    tag = backbone.get('pretrained')
+    if library != 'open_clip' or not isinstance(tag, str):
+        return
+    stated = pixel_statistics(arch or backbone.get('arch', ''), tag)
+    for name, value in zip(('mean', 'std'), stated, strict=True):
+        if encoder.get(name) is None:
+            encoder[name] = list(value)
+
+
+# -- towers with random weights ---------------------------------------------
+
+
+def build_tower(
+    config: Mapping[str, Any],
+    side: str,
+    *,
+    cast_dtype: torch.dtype | None = None,
+    **changes: Any,
+) -> Any:
+    """Build open_clip's ``'vision'`` or ``'text'`` tower of any kind.
+
+    ``config`` is of :func:`resolve_arch`; ``changes`` are entries of its
+    ``vision_cfg`` or ``text_cfg``, None for those that stay.
+    """
+    key = f'{side}_cfg'
     if key not in config:
         raise KeyError(
-            f"arch has no '{key}', which this encoder is built from; it has "
-            f'{sorted(config)}.'
+            f"arch has no '{key}', which the {side} tower is built from; it "
+            f'has {sorted(config)}. Add it.'
         )
-    return dict(config[key])
+    part = dict(config[key])
+    part |= {name: v for name, v in changes.items() if v is not None}
+    if part.get('hf_model_name'):
+        raise ValueError(
+            f'The {side} tower of this arch is the Hugging Face model '
+            f'{part["hf_model_name"]!r}, which open_clip would download. Use '
+            'HuggingFaceTextEncoder with a local folder of it.'
+        )
+    # CoCa's towers would give their tokens beside the pooled output
+    part.pop('output_tokens', None)
+    build = _build_vision_tower if side == 'vision' else _build_text_tower
+    try:
+        return build(
+            config['embed_dim'], part, config['quick_gelu'], cast_dtype
+        )
+    except TypeError as err:
+        raise ValueError(
+            f'open_clip takes no such {key}: {err}. Remove the key or mend '
+            'its spelling.'
+        ) from err
+
+
+def build_vision_tower(
+    config: Mapping[str, Any],
+    *,
+    image_size: int | Sequence[int] | None = None,
+    shift_layers: Collection[int] = (),
+    cast_dtype: torch.dtype | None = None,
+) -> VisionTransformer:
+    """Build CLIP's image tower with our blocks.
+
+    Blocks with the patch shift count from 0, or from the end if negative.
+    """
+    if image_size is not None:
+        image_size = _checked_size(image_size, config.get('vision_cfg', {}))
+    tower = build_tower(
+        config, 'vision', cast_dtype=cast_dtype, image_size=image_size
+    )
+    if not isinstance(tower, VisionTransformer):
+        raise _refuse('vision', f'a {type(tower).__name__}')
+    if tower.attn_pool is not None or tower.pool_type != 'tok':
+        raise _refuse('vision', 'another pooling than the class token')
+    num_layers = len(tower.transformer.resblocks)
+    wrong = [i for i in shift_layers if not -num_layers <= i < num_layers]
+    if wrong:
+        raise ValueError(
+            f'shift_layers must lie in [{-num_layers}, {num_layers - 1}] for '
+            f'a tower of {num_layers} layers, but got {wrong}.'
+        )
+    layers = {index % num_layers for index in shift_layers}
+    if layers:
+        check_num_tokens(tower.positional_embedding.shape[0])
+        if not isinstance(tower.patch_dropout, nn.Identity):
+            raise _refuse('vision', 'patch_dropout, which breaks the grid')
+    _adopt_blocks(tower, 'vision', is_causal=False, shift_layers=layers)
+    return tower
+
+
+def build_text_tower(
+    config: Mapping[str, Any],
+    *,
+    max_words: int | None = None,
+    cast_dtype: torch.dtype | None = None,
+) -> TextTransformer:
+    """Build CLIP's text tower with our blocks and ``max_words`` positions."""
+    if max_words is not None and max_words < 1:
+        raise ValueError(f'max_words must be positive, but got {max_words}.')
+    tower = build_tower(
+        config, 'text', cast_dtype=cast_dtype, context_length=max_words
+    )
+    if tower.attn_mask is None:
+        raise _refuse('text', 'attention in both directions')
+    if tower.cls_emb is not None or tower.pool_type != 'argmax':
+        raise _refuse('text', 'another pooling than the end token')
+    if not isinstance(tower.text_projection, nn.Parameter):
+        raise _refuse('text', 'no plain projection matrix')
+    _adopt_blocks(tower, 'text', is_causal=True)
+    return tower
 
 
 def _checked_size(
@@ -195,119 +483,3 @@ def _adopt_blocks(
         blocks[index] = CLIPBlock(
             block, is_causal=is_causal, shift=index in shift_layers
         )
-
-
-def _resolve_layers(layers: Collection[int], num_layers: int) -> set[int]:
-    """Turn possibly negative layer numbers into places from 0."""
-    wrong = [i for i in layers if not -num_layers <= i < num_layers]
-    if wrong:
-        raise ValueError(
-            f'shift_layers must lie in [{-num_layers}, {num_layers - 1}] for '
-            f'a tower of {num_layers} layers, but got {wrong}.'
-        )
-    return {index % num_layers for index in layers}
-
-
-def build_vision_tower(
-    config: Mapping[str, Any],
-    *,
-    image_size: int | Sequence[int] | None = None,
-    shift_layers: Collection[int] = (),
-    cast_dtype: torch.dtype | None = None,
-) -> VisionTransformer:
-    """Build an image tower with random weights.
-
-    Args:
-        config (dict): Of :func:`resolve_arch`.
-        image_size (int or tuple, optional): Height and width of the frames,
-            pixels. Defaults to the architecture's.
-        shift_layers (Sequence[int]): Blocks with the patch shift, counted
-            from 0, or from the end if negative. Defaults to none.
-        cast_dtype (torch.dtype, optional): ``torch.float16`` for norms that
-            take half-precision tokens. Defaults to None.
-
-    Returns:
-        VisionTransformer: open_clip's tower with our blocks.
-
-    Raises:
-        KeyError: If the config has no ``vision_cfg``.
-        ValueError: If the tower is no plain vision transformer with a class
-            token, ``image_size`` is smaller than a patch, a layer number is
-            out of range, or the token grid is too small to be shifted.
-    """
-    vision_cfg = _part(config, 'vision_cfg')
-    if image_size is not None:
-        vision_cfg['image_size'] = _checked_size(image_size, vision_cfg)
-    try:
-        tower = _build_vision_tower(
-            config['embed_dim'],
-            vision_cfg,
-            config['quick_gelu'],
-            cast_dtype,
-        )
-    except TypeError as err:
-        raise ValueError(
-            f'open_clip takes no such vision_cfg: {err}. Remove the key or '
-            'mend its spelling.'
-        ) from err
-    if not isinstance(tower, VisionTransformer):
-        raise _refuse('vision', f'a {type(tower).__name__}')
-    if tower.attn_pool is not None or tower.pool_type != 'tok':
-        raise _refuse('vision', 'another pooling than the class token')
-    layers = _resolve_layers(shift_layers, len(tower.transformer.resblocks))
-    if layers:
-        check_num_tokens(tower.positional_embedding.shape[0])
-        if not isinstance(tower.patch_dropout, nn.Identity):
-            raise _refuse('vision', 'patch_dropout, which breaks the grid')
-    _adopt_blocks(tower, 'vision', is_causal=False, shift_layers=layers)
-    return tower
-
-
-def build_text_tower(
-    config: Mapping[str, Any],
-    *,
-    max_words: int | None = None,
-    cast_dtype: torch.dtype | None = None,
-) -> TextTransformer:
-    """Build a text tower with random weights.
-
-    Args:
-        config (dict): Of :func:`resolve_arch`.
-        max_words (int, optional): Rows of the positional table. Defaults to
-            the architecture's ``context_length``.
-        cast_dtype (torch.dtype, optional): As in :func:`build_vision_tower`.
-
-    Returns:
-        TextTransformer: open_clip's tower with our blocks.
-
-    Raises:
-        KeyError: If the config has no ``text_cfg``.
-        ValueError: If the tower is no causal transformer pooled at the end
-            token, or ``max_words`` is below 1.
-    """
-    text_cfg = _part(config, 'text_cfg')
-    if max_words is not None:
-        if max_words < 1:
-            raise ValueError(
-                f'max_words must be positive, but got {max_words}.'
-            )
-        text_cfg['context_length'] = max_words
-    if text_cfg.get('hf_model_name'):
-        raise _refuse('text', f'the model {text_cfg["hf_model_name"]!r}')
-    try:
-        tower = _build_text_tower(
-            config['embed_dim'], text_cfg, config['quick_gelu'], cast_dtype
-        )
-    except TypeError as err:
-        raise ValueError(
-            f'open_clip takes no such text_cfg: {err}. Remove the key or '
-            'mend its spelling.'
-        ) from err
-    if tower.attn_mask is None:
-        raise _refuse('text', 'attention in both directions')
-    if tower.cls_emb is not None or tower.pool_type != 'argmax':
-        raise _refuse('text', 'another pooling than the end token')
-    if not isinstance(tower.text_projection, nn.Parameter):
-        raise _refuse('text', 'no plain projection matrix')
-    _adopt_blocks(tower, 'text', is_causal=True)
-    return tower

@@ -1,13 +1,19 @@
-"""Pretrained CLIP weights: where they come from and how they are read."""
+"""Weights of CLIP: found, read without running anything, fitted to a tower."""
 
 from __future__ import annotations
 
+import math
 import os.path as osp
-from collections.abc import Mapping
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from open_clip.factory import _find_checkpoint_in_dir, parse_model_name
 from open_clip.pretrained import (
     download_pretrained,
@@ -15,60 +21,85 @@ from open_clip.pretrained import (
     get_pretrained_cfg,
     list_pretrained_tags_by_model,
 )
+from open_clip.transformer import TextTransformer, VisionTransformer
 from safetensors import SafetensorError
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from eaglenet_mm.utils.name_lists import name_some
 from eaglenet_mm.utils.safe_checkpoint import load_checkpoint_file
 
-from .clip_tower import is_model_folder
-from .torchscript_archive import (
-    is_torchscript_archive,
-    read_torchscript_tensors,
-)
+from .clip_tower import is_model_folder, resolve_arch
 
+#: Name of the table of position embeddings in a tower of either side.
+TABLE = 'positional_embedding'
+#: Rows of the text table that captions train well, kept as they are, and the
+#: rows of the table they were counted in (`Long-CLIP
+#: <https://arxiv.org/abs/2403.15378>`_, section 3.1).
+WELL_TRAINED_ROWS, ROWS_OF_CLIP = 20, 77
+#: Keys under which libraries keep a state dict.
+WRAPPINGS = ('state_dict', 'model', 'module')
 #: OpenAI's files carry these sizes as tensors.
 OPENAI_SIZES = ('input_resolution', 'context_length', 'vocab_size')
+#: Width of an attention head in all of OpenAI's models.
+OPENAI_HEAD_WIDTH = 64
 #: Archives keep the text tower's mask, and it may be an attribute of every
 #: block; the mask is computed, not learnt.
 CAUSAL_MASK = 'attn_mask'
+#: First parts of the text tower's names in a complete CLIP model.
+TEXT_PARTS = (
+    'positional_embedding',
+    'text_projection',
+    'token_embedding',
+    'transformer',
+    'ln_final',
+)
+HUGGING_FACE_PARTS = ('vision_model.', 'text_model.', 'visual_projection.')
+
+# -- where weights are ------------------------------------------------------
 
 
 @dataclass
 class CLIPWeights:
-    """The tensors of one file and what is known of their origin.
+    """The tensors of one file and what is known of their origin."""
 
-    Args:
-        tensors (dict[str, Tensor]): By the names of a complete CLIP model.
-        path (str): The file, for messages.
-        is_openai (bool): Whether OpenAI trained them, so with QuickGELU and
-            heads of width 64, which shapes alone cannot tell.
-    """
-
+    #: By the names of a complete CLIP model.
     tensors: dict[str, Tensor]
     path: str
+    #: Trained by OpenAI, so with QuickGELU and heads of width 64, which
+    #: shapes alone cannot tell.
     is_openai: bool
 
 
-def find_start_weights(
+def load_start_weights(
+    tower: VisionTransformer | TextTransformer,
+    side: str,
+    arch: str | Mapping[str, Any],
+    pretrained: str | bool | None,
+    resize_positions: bool,
+) -> str:
+    """Load ``pretrained``, or the weights of a model folder, into a tower.
+
+    Returns what was loaded in words; '' if weights stay random.
+    """
+    source = _find_start_weights(pretrained, arch)
+    if source is None:
+        return ''
+    weights = load_clip_weights(source, arch)
+    count = load_tower(
+        tower,
+        weights,
+        side,
+        quick_gelu=resolve_arch(arch)['quick_gelu'],
+        resize_positions=resize_positions,
+    )
+    return f'{count} tensors loaded from {weights.path}'
+
+
+def _find_start_weights(
     pretrained: str | bool | None, arch: str | Mapping[str, Any]
 ) -> str | None:
-    """Tell where an encoder's weights to start from lie.
-
-    Args:
-        pretrained (str or bool, optional): As given to the encoder.
-        arch (str or dict): As given to the encoder.
-
-    Returns:
-        str or None: What :func:`load_clip_weights` takes: ``pretrained``
-        itself, or the file of a model folder if that is None. None for
-        random weights.
-
-    Raises:
-        FileNotFoundError: If a model folder has no weights.
-        ValueError: If ``pretrained`` is True.
-    """
+    """``pretrained``, or the file of a model folder; None: random weights."""
     if pretrained is True:
         raise ValueError(
             'pretrained must be a tag, a file, None, or False for random '
@@ -98,29 +129,9 @@ def find_start_weights(
 def load_clip_weights(
     pretrained: str, arch: str | Mapping[str, Any]
 ) -> CLIPWeights:
-    """Find and read pretrained weights.
+    """Read the weights of a tag that open_clip lists for ``arch``, or a file.
 
-    Args:
-        pretrained (str): A tag open_clip lists for this model, for example
-            ``'openai'``, or the path of a local file: OpenAI's TorchScript
-            archive, a state dict (plain, or under ``'state_dict'``, with or
-            without ``'module.'``), or safetensors.
-        arch (str or dict): The ``arch`` argument of the encoder; tags exist
-            for names only.
-
-    Returns:
-        CLIPWeights: On the CPU, in the precision of the file.
-
-    Raises:
-        FileNotFoundError: If it is neither a known tag nor a file.
-        ValueError: If the file cannot be read as weights.
-        RuntimeError: If the tag's file cannot be downloaded.
-
-    Note:
-        Nothing a file contains is executed: checkpoints are read by
-        :func:`~eaglenet_mm.utils.safe_checkpoint.load_checkpoint_file`, and
-        of TorchScript archives only the tensors, by
-        :func:`~.torchscript_archive.read_torchscript_tensors`.
+    On the CPU, in the precision of the file.
     """
     name = None
     if isinstance(arch, str) and not is_model_folder(arch):
@@ -143,58 +154,411 @@ def load_clip_weights(
             f"open_clip's weights for {name or 'an own architecture'} "
             f'({tags or "none"}). Give one of these or a path.'
         )
-    is_archive = is_torchscript_archive(path)
-    tensors = _unwrap(_read(path, is_archive), path)
+    tensors = read_state_dict(path)
     is_openai = (
-        is_archive
-        or pretrained == 'openai'
+        pretrained == 'openai'
+        or is_torchscript_archive(path)
         or all(size in tensors for size in OPENAI_SIZES)
     )
-    return CLIPWeights(
-        {
-            name: tensor
-            for name, tensor in tensors.items()
-            if name not in OPENAI_SIZES
-            and name.rsplit('.', 1)[-1] != CAUSAL_MASK
-        },
-        path,
-        is_openai,
+    kept = {
+        name: tensor
+        for name, tensor in tensors.items()
+        if name not in OPENAI_SIZES and name.rpartition('.')[2] != CAUSAL_MASK
+    }
+    return CLIPWeights(kept, path, is_openai)
+
+
+# -- how they are read ------------------------------------------------------
+
+
+def read_state_dict(path: str) -> dict[str, Tensor]:
+    """Read the tensors of a file of PyTorch, TorchScript or safetensors.
+
+    Nothing it contains is executed. The state dict may be plain or under one
+    of :data:`WRAPPINGS`, with or without ``'module.'`` before its names.
+    """
+    content: Any
+    if path.endswith('.safetensors'):
+        try:
+            content = load_file(path)
+        except (SafetensorError, OSError) as err:
+            raise ValueError(
+                f"'{path}' cannot be read as safetensors: {err}. Fetch the "
+                'file again.'
+            ) from err
+    elif is_torchscript_archive(path):
+        content = read_torchscript_tensors(path)
+    else:
+        content = load_checkpoint_file(path)
+    for key in WRAPPINGS:
+        if isinstance(content, Mapping) and isinstance(
+            content.get(key), Mapping
+        ):
+            content = content[key]
+    found = f'holds a {type(content).__name__}'
+    if isinstance(content, Mapping) and content:
+        wrong = [k for k, v in content.items() if not isinstance(v, Tensor)]
+        if not wrong:
+            return {k.removeprefix('module.'): v for k, v in content.items()}
+        found = f'{name_some(wrong)} are no tensors'
+    raise ValueError(
+        f"'{path}' is no state dict of tensors, plain or under one of "
+        f'{WRAPPINGS}: {found}. Give the weights alone.'
     )
 
 
-def _read(path: str, is_archive: bool) -> Any:
-    """Read a file by the reader of its format."""
-    if is_archive:
-        return read_torchscript_tensors(path)
+STORAGE_DTYPES = {
+    f'{kind}Storage': dtype
+    for kind, dtype in dict(
+        Float=torch.float32, Half=torch.float16, BFloat16=torch.bfloat16,
+        Double=torch.float64, Long=torch.int64, Int=torch.int32,
+        Short=torch.int16, Char=torch.int8, Byte=torch.uint8, Bool=torch.bool,
+    ).items()
+}  # fmt: skip
+
+
+class _Inert:
+    """Stands for any object of an archive; keeps its state, does nothing."""
+
+    state: Any = None
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def append(self, item: Any) -> None:
+        """Take an item of a typed list, and forget it."""
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        """Take an entry of a typed dict, and forget it."""
+
+
+class _TensorUnpickler(pickle.Unpickler):
+    """Rebuilds tensors; every other global becomes :class:`_Inert`."""
+
+    def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
+        self._archive = archive
+        self._root = root
+        self._storages: dict[str, Tensor] = {}
+        super().__init__(archive.open(f'{root}/data.pkl'))
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return a stand-in; nothing is imported, so nothing can run."""
+        if module == 'torch._utils' and name == '_rebuild_tensor_v2':
+            return self._rebuild_tensor
+        if module == 'torch' and name in STORAGE_DTYPES:
+            return STORAGE_DTYPES[name]
+        if module == 'collections' and name == 'OrderedDict':
+            return OrderedDict
+        if module == 'torch.jit._pickle' and name == 'restore_type_tag':
+            return lambda value, type_name: value
+        return _Inert
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        """Return the storage of a tensor as a flat tensor."""
+        _, dtype, key, *_ = pid
+        if not isinstance(dtype, torch.dtype):
+            raise pickle.UnpicklingError(f'storage {key} of an unknown type')
+        if key not in self._storages:
+            record = self._archive.read(f'{self._root}/data/{key}')
+            self._storages[key] = (
+                torch.frombuffer(bytearray(record), dtype=dtype)
+                if record
+                else torch.empty(0, dtype=dtype)
+            )
+        return self._storages[key]
+
+    @staticmethod
+    def _rebuild_tensor(
+        storage: Tensor,
+        offset: int,
+        size: tuple[int, ...],
+        stride: tuple[int, ...],
+        *_: Any,
+    ) -> Tensor:
+        return storage.as_strided(size, stride, offset).clone()
+
+
+def is_torchscript_archive(path: str) -> bool:
+    """Whether a file is a TorchScript archive rather than a checkpoint."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return any(
+            name.endswith('/constants.pkl') for name in archive.namelist()
+        )
+
+
+def read_torchscript_tensors(path: str) -> dict[str, Tensor]:
+    """Read the tensors of a TorchScript archive, as OpenAI publishes CLIP.
+
+    ``torch.jit.load`` would compile the archive's code and run its
+    ``__setstate__`` methods. Here it is taken for what we need of it: a zip
+    file with a pickle that names raw storages. The pickle's globals are
+    replaced by inert stand-ins, so a manipulated file can give wrong numbers
+    but cannot run anything.
+    """
     try:
-        if path.endswith('.safetensors'):
-            return load_file(path)
-    except (SafetensorError, OSError) as err:
+        with zipfile.ZipFile(path) as archive:
+            root = next(
+                name.rsplit('/', 1)[0]
+                for name in archive.namelist()
+                if name.endswith('/constants.pkl')
+            )
+            module = _TensorUnpickler(archive, root).load()
+    except (
+        pickle.UnpicklingError,
+        zipfile.BadZipFile,
+        AttributeError,
+        EOFError,
+        LookupError,
+        RuntimeError,
+        StopIteration,
+        TypeError,
+        ValueError,
+    ) as err:
         raise ValueError(
-            f"'{path}' cannot be read as safetensors: {err}. Fetch the file "
-            'again.'
+            f"'{path}' looks like a TorchScript archive, but its tensors "
+            f'cannot be read: {err}. Fetch the file again, or save its state '
+            'dict with torch.save and give that file.'
         ) from err
-    return load_checkpoint_file(path)
+    tensors: dict[str, Tensor] = {}
+    _collect(module, '', tensors, set())
+    return tensors
 
 
-def _unwrap(content: Any, path: str) -> dict[str, Tensor]:
-    """Take the state dict out of its wrappings."""
-    if isinstance(content, Mapping) and isinstance(
-        content.get('state_dict'), Mapping
+def _collect(
+    node: Any, prefix: str, tensors: dict[str, Tensor], path: set[int]
+) -> None:
+    """Walk the attributes of the modules and note every tensor."""
+    if not isinstance(node, _Inert) or not isinstance(node.state, dict):
+        return
+    if id(node) in path:
+        return
+    path = path | {id(node)}
+    for name, value in node.state.items():
+        if isinstance(value, Tensor):
+            tensors[f'{prefix}{name}'] = value
+        else:
+            _collect(value, f'{prefix}{name}.', tensors, path)
+
+
+# -- how they fit a tower ---------------------------------------------------
+
+
+def name_misfits(
+    found: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    optional: Collection[str] = (),
+) -> str:
+    """List missing, unexpected and misshapen tensors; '' if there are none."""
+    given = {*found, *optional}
+    problems = {
+        'missing': [k for k in expected if k not in given],
+        'unexpected': [k for k in found if k not in expected],
+        'of another shape (file, model)': [
+            f'{k} {tuple(found[k].shape)}, {tuple(value.shape)}'
+            for k, value in expected.items()
+            if k in found and found[k].shape != value.shape
+        ],
+    }
+    return '; '.join(
+        f'{len(names)} {kind}: {name_some(names)}'
+        for kind, names in problems.items()
+        if names
+    )
+
+
+def select_tower(weights: CLIPWeights, side: str) -> dict[str, Tensor]:
+    """Tensors of the ``'vision'`` or ``'text'`` tower, by its own names."""
+    names = weights.tensors
+    prefix = 'visual.' if side == 'vision' else 'text.'
+    found = {
+        name[len(prefix) :]: tensor
+        for name, tensor in names.items()
+        if name.startswith(prefix)
+    }
+    if side == 'text' and not found:
+        found = {
+            name: tensor
+            for name, tensor in names.items()
+            if name.partition('.')[0] in TEXT_PARTS
+        }
+    if found:
+        return found
+    if any(name.startswith(HUGGING_FACE_PARTS) for name in names):
+        mend = (
+            'These are the names of a Hugging Face CLIPModel; give '
+            "OpenAI's or open_clip's file of the same model instead."
+        )
+    elif any('clip.visual.' in name for name in names):
+        mend = (
+            'This is a checkpoint of a released method, not of CLIP; '
+            'convert it with tools/model_converters/eaglenet_release.py or '
+            'baseline_release.py and give the result as load_from.'
+        )
+    elif any('_encoder.tower.' in name for name in names):
+        mend = 'This is a checkpoint of ours; give it as load_from instead.'
+    else:
+        mend = 'Give the weights of a complete CLIP model.'
+    raise ValueError(
+        f"'{weights.path}' has no weights of the {side} tower; its names are "
+        f'{name_some(sorted(names))}. {mend}'
+    )
+
+
+def load_tower(
+    tower: VisionTransformer | TextTransformer,
+    weights: CLIPWeights,
+    side: str,
+    *,
+    quick_gelu: bool,
+    resize_positions: bool = False,
+) -> int:
+    """Load a tower, return the number of tensors; nothing if one is unfit.
+
+    The text tower may have a shorter positional table than the file: its
+    first rows are taken, as the release does, not interpolated.
+    """
+    tensors = select_tower(weights, side)
+    expected = tower.state_dict()
+    mend = 'Choose the arch the file was made with.'
+    if TABLE in tensors and TABLE in expected:
+        if side == 'text':
+            tensors[TABLE] = tensors[TABLE][: len(expected[TABLE])]
+        if resize_positions:
+            tensors[TABLE] = fit_positions(tower, tensors[TABLE])
+        mend = describe_misfit(tower, tensors[TABLE]) or mend
+    misfits = name_misfits(tensors, expected)
+    if misfits:
+        raise ValueError(
+            f"'{weights.path}' does not fit the {side} tower; {misfits}. "
+            f'{mend}'
+        )
+    if weights.is_openai:
+        _check_openai(tower, weights.path, quick_gelu)
+    tower.load_state_dict(tensors)
+    return len(tensors)
+
+
+def _check_openai(tower: Any, path: str, quick_gelu: bool) -> None:
+    """Check what shapes cannot tell of OpenAI's models."""
+    if not quick_gelu:
+        raise ValueError(
+            f"'{path}' holds OpenAI's weights, which need QuickGELU, but the "
+            "arch has quick_gelu=False. Take the name with '-quickgelu', or "
+            'set quick_gelu=True in the dict.'
+        )
+    if not hasattr(tower, 'transformer'):  # a ResNet, without such heads
+        return
+    width = tower.transformer.resblocks[0].attn.head_dim
+    if width != OPENAI_HEAD_WIDTH:
+        raise ValueError(
+            f"'{path}' holds OpenAI's weights, whose heads are 64 wide, but "
+            f'the arch has heads of width {width}. Set head_width=64 '
+            '(vision) or heads=width // 64 (text).'
+        )
+
+
+# -- position embeddings of another size ------------------------------------
+
+
+def fit_positions(tower: nn.Module, table: Tensor) -> Tensor:
+    """Bring a table ``(rows, C)`` to the rows of a tower.
+
+    The grid of an image tower is interpolated; a text table is cut if it has
+    rows too many and stretched if it has too few.
+    """
+    expected = getattr(tower, TABLE)
+    if table.shape == expected.shape:
+        return table
+    if table.ndim != 2 or table.shape[1] != expected.shape[1]:
+        raise ValueError(
+            f'Position embeddings can be resized from (rows, '
+            f'{expected.shape[1]}), the width of the tower, but got '
+            f'{tuple(table.shape)}. Choose the arch the file was made with.'
+        )
+    if isinstance(tower, VisionTransformer):
+        return resize_grid(table, tower.grid_size)
+    if len(table) > len(expected):
+        return table[: len(expected)]
+    return stretch_rows(table, len(expected))
+
+
+def resize_grid(table: Tensor, size: tuple[int, int]) -> Tensor:
+    """Interpolate the positions of patches, as open_clip does.
+
+    Bicubic, with antialiasing where the grid becomes coarser: from
+    ``(1 + n * n, C)``, class token and square grid, to
+    ``(1 + rows * columns, C)``. The class token's row stays.
+    """
+    side = math.isqrt(max(0, len(table) - 1))
+    if side < 1 or side * side + 1 != len(table):
+        raise ValueError(
+            'Positions can be resized from a square grid and a class token, '
+            f'1 + n * n rows, but got {len(table)} rows. Start from weights '
+            'of square images.'
+        )
+    grid = table[1:].float().unflatten(0, (side, side)).permute(2, 0, 1)
+    resized = F.interpolate(
+        grid.unsqueeze(0), size, mode='bicubic', antialias=True
+    )  # (1, C, rows, columns)
+    rows = resized[0].flatten(1).T.to(table.dtype)
+    return torch.cat([table[:1], rows])
+
+
+def stretch_rows(table: Tensor, rows: int) -> Tensor:
+    """Stretch text positions ``(old, C)`` to more rows, as Long-CLIP does.
+
+    The first 20 rows are kept. Further places lie closer by ``(rows - 20) /
+    (old - 20)`` and are interpolated linearly between their neighbours; the
+    few beyond the last row go on along its slope. A table with no row beyond
+    them keeps the same share, 20 of 77.
+    """
+    old = len(table)
+    if old < 3:
+        raise ValueError(
+            f'Positions can be stretched from at least 3 rows, but got {old}. '
+            'Start from weights with a longer table.'
+        )
+    kept = WELL_TRAINED_ROWS
+    if old < kept + 2:
+        kept = old * WELL_TRAINED_ROWS // ROWS_OF_CLIP
+    steps = torch.arange(rows - kept, dtype=torch.float64)
+    places = kept + steps * ((old - kept) / (rows - kept))
+    before = places.long().clamp(max=old - 2)
+    share = (places - before).unsqueeze(1)  # above 1 beyond the last row
+    values = table.to('cpu', torch.float64)
+    rest = values[before] * (1 - share) + values[before + 1] * share
+    return torch.cat([table[:kept], rest.to(table)])
+
+
+def describe_misfit(tower: nn.Module, table: Tensor) -> str | None:
+    """The setting that a table with another number of rows asks for."""
+    expected = getattr(tower, TABLE)
+    if (
+        table.ndim != 2
+        or table.shape == expected.shape
+        or table.shape[1] != expected.shape[1]
     ):
-        content = content['state_dict']
-    if not isinstance(content, Mapping) or not content:
-        raise ValueError(
-            f"'{path}' holds a {type(content).__name__}, expected a state "
-            'dict of tensors, plain or under the key state_dict.'
+        return None
+    have, need = len(table), len(expected)
+    if isinstance(tower, VisionTransformer):
+        height, width = tower.image_size
+        rows, columns = tower.grid_size
+        return (
+            f'{TABLE} has {have} rows, but images of {height} x {width} '
+            f'pixels need {need}, {rows} x {columns} patches and the class '
+            'token. Set image_size to that of the weights, or '
+            'resize_positions=True of the encoder to interpolate.'
         )
-    wrong = [k for k, v in content.items() if not isinstance(v, Tensor)]
-    if wrong:
-        raise ValueError(
-            f"'{path}' is no state dict: {name_some(wrong)} are no tensors. "
-            'Expected the weights alone, plain or under the key '
-            'state_dict.'
-        )
-    if all(key.startswith('module.') for key in content):
-        return {key[len('module.') :]: v for key, v in content.items()}
-    return dict(content)
+    return (
+        f'{TABLE} has {have} rows, but max_words={need} needs {need}. Set '
+        f'max_words={have} in the encoder and in TokenizeCaptions, or '
+        'resize_positions=True of the encoder to '
+        f'{"stretch" if have < need else "cut"} the table.'
+    )

@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 from mmengine.model import BaseModule
-from torch import Tensor, nn
+from torch import Tensor
 
+from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures
 
-from .backbone_output import keep_nothing, unused_parameters
 from .backbones import require_package
-from .token_checks import check_token_ids
+from .clip_encoder import check_token_ids
+from .registered_encoder import make_projection, run_once
 
 POOLINGS = ('cls', 'mean', 'last')
 
@@ -34,25 +35,32 @@ class HuggingFaceTextEncoder(BaseModule):
             dict with ``model_type`` and fields of that config, which gives
             random weights. Nothing is downloaded.
         embed_dim (int, optional): Width of the features, reached by a linear
-            layer. Defaults to None: the model's own, without the layer.
+            layer. Default: None: the model's own, without the layer.
         pooling (str): How a sentence's vector is made of its tokens':
             ``'cls'``, the first; ``'mean'``, over the real ones; ``'last'``,
-            the last real one. Defaults to ``'mean'``.
-        pad_id (int, optional): Id of padding. Defaults to the one in the
+            the last real one. Default: ``'mean'``.
+        pad_id (int, optional): Id of padding. Default: the one in the
             model's config, or else 0.
         output_tokens (bool): Whether features of all tokens are returned as
-            well. Defaults to False.
+            well. Default: False.
         frozen (bool): Whether the model is frozen and stays in evaluation
-            mode. Defaults to False.
+            mode. Default: False.
         pretrained (bool): Whether the weights of the folder are read; False
-            needs its config alone and gives random ones. Defaults to True.
-        init_cfg (dict, optional): As in MMEngine. Defaults to None.
+            needs its config alone and gives random ones. Default: True.
+        init_cfg (dict, optional): As in MMEngine. Default: None.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
         ImportError: If transformers is not installed.
         ValueError: If the pooling is unknown, or the config has no
             ``model_type`` or does not give features of tokens.
+
+    Example:
+        >>> bert = dict(model_type='bert', hidden_size=48, vocab_size=99,
+        ...             num_attention_heads=2, num_hidden_layers=1)
+        >>> encoder = HuggingFaceTextEncoder(bert, 512, pooling='cls')
+        >>> encoder(torch.tensor([[2, 7, 3, 0]])).embeds.shape
+        torch.Size([1, 512])
     """
 
     def __init__(
@@ -87,9 +95,7 @@ class HuggingFaceTextEncoder(BaseModule):
         self.frozen = frozen
         channels = self._probe(config)
         self.embed_dim = embed_dim or channels
-        self.projection: nn.Module = nn.Identity()
-        if embed_dim is not None:
-            self.projection = nn.Linear(channels, embed_dim)
+        self.projection = make_projection(channels, embed_dim)
         self.train()
 
     def init_weights(self) -> None:
@@ -100,14 +106,7 @@ class HuggingFaceTextEncoder(BaseModule):
         """
 
     def train(self, mode: bool = True) -> HuggingFaceTextEncoder:
-        """Set the mode; a frozen model stays in evaluation mode.
-
-        Args:
-            mode (bool): Whether to train. Defaults to True.
-
-        Returns:
-            HuggingFaceTextEncoder: Itself.
-        """
+        """Set the mode; a frozen model stays in evaluation mode."""
         super().train(mode)
         if self.frozen:
             self.model.requires_grad_(False)
@@ -135,12 +134,12 @@ class HuggingFaceTextEncoder(BaseModule):
         check_token_ids(token_ids, self.context_length, self.vocab_size)
         mask = token_ids != self.pad_id  # (Bt, L)
         hidden = self._encode(token_ids, mask)  # (Bt, L, C)
-        embeds = _full(self.projection(self._pool(hidden, mask)))
+        embeds = at_least_float32(self.projection(self._pool(hidden, mask)))
         if not self.output_tokens:
             return TextFeatures(embeds=embeds)
         return TextFeatures(
             embeds=embeds,
-            tokens=_full(self.projection(hidden)),
+            tokens=at_least_float32(self.projection(hidden)),
             token_mask=mask,
         )
 
@@ -152,10 +151,10 @@ class HuggingFaceTextEncoder(BaseModule):
     def _probe(self, config: Any) -> int:
         """Encode one sentence, return the width."""
         ids = torch.full((1, 2), (self.pad_id + 1) % self.vocab_size)
-        self.model.eval()
         try:
-            with torch.enable_grad(), keep_nothing():
-                hidden = self._encode(ids, ids != self.pad_id)
+            hidden, _ = run_once(
+                self.model, lambda: self._encode(ids, ids != self.pad_id)
+            )
         except (AttributeError, TypeError, ValueError) as err:
             raise ValueError(
                 'HuggingFaceTextEncoder needs a model that turns token ids '
@@ -163,8 +162,6 @@ class HuggingFaceTextEncoder(BaseModule):
                 f'{config.model_type!r} does not: {err}. Choose the model of '
                 'one text side, for example bert or roberta.'
             ) from err
-        for name in unused_parameters(hidden, self.model):
-            self.model.get_parameter(name).requires_grad_(False)
         return hidden.shape[-1]
 
 
@@ -216,10 +213,3 @@ def _last(hidden: Tensor, mask: Tensor) -> Tensor:
     places = torch.arange(mask.shape[1], device=mask.device)
     last = torch.where(mask, places, 0).amax(1)  # (Bt,)
     return hidden[torch.arange(len(hidden), device=mask.device), last]
-
-
-def _full(features: Tensor) -> Tensor:
-    """Cast half-precision features to float32, keep float64."""
-    if features.dtype in (torch.float16, torch.bfloat16):
-        return features.float()
-    return features

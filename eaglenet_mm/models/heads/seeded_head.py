@@ -22,28 +22,19 @@ class SeededHead(BasePairHead):
     several, in whatever chunks, and when a chunk is computed again. The key
     and the step are kept in the checkpoint.
 
+    In training mode ``score`` may take the random numbers of its pairs, a
+    :class:`PairRandom`: give it a third argument ``random=None`` and use
+    ``batch.map(self.score)`` in ``loss``.
+
     Args:
         *args: See :class:`BasePairHead`.
         **kwargs: Likewise.
 
     Example:
-        >>> class NoisyHead(SeededHead):
-        ...     def prepare_text(self, text):
-        ...         return text
-        ...     def prepare_video(self, video):
-        ...         return video
-        ...     def score(self, text, video, random=None):
-        ...         scores = text.embeds @ video.frames.mean(dim=1).T
-        ...         if random is None:
-        ...             return scores
-        ...         return scores + random.normal('noise', like=scores).T
-        ...     def loss(self, text, video):
-        ...         batch = self.open_batch(text, video)
-        ...         return self.match_losses(
-        ...             batch.map(self.score), batch.share)
-        >>> head = NoisyHead(dict(type='InfoNCELoss'), numbers_per_pair=(1, 4))
-        >>> sorted(head.loss(text, video.index_select(slice(3))))
-        ['loss_match', 'neg_score', 'pos_score']
+        >>> from eaglenet_mm.models.heads import XPoolHead
+        >>> head = XPoolHead(embed_dim=32).train()
+        >>> head.next_random().step, head.next_random().step
+        (0, 1)
     """
 
     random_key: Tensor

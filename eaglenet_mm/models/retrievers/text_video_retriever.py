@@ -64,11 +64,14 @@ class TextVideoRetriever(BaseModel):
         ...     vocab_size=20, context_length=8, width=16, heads=2, layers=1)
         >>> pixels = dict(
         ...     image_size=12, patch_size=4, width=16, head_width=8, layers=1)
+        >>> tower = dict(pretrained=False)  # random weights
         >>> model = TextVideoRetriever(
-        ...     dict(type='CLIPTextEncoder', arch=dict(arch, text_cfg=words)),
         ...     dict(
-        ...         type='CLIPVideoEncoder',
-        ...         arch=dict(arch, vision_cfg=pixels), shift_layers=()),
+        ...         tower, type='CLIPTextEncoder', max_words=8,
+        ...         arch=dict(arch, text_cfg=words)),
+        ...     dict(
+        ...         tower, type='CLIPVideoEncoder', shift_layers=(),
+        ...         arch=dict(arch, vision_cfg=pixels)),
         ...     dict(type='MeanPoolingHead'))
         >>> model.encode_text(torch.ones(3, 8).long()).embeds.shape
         torch.Size([3, 32])

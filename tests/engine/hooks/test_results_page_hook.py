@@ -17,12 +17,7 @@ from eaglenet_mm.engine.hooks.results_page_hook import write_results_pages
 from eaglenet_mm.evaluation import KeptScores
 from eaglenet_mm.visualization import read_results
 from tests.engine.loops import tiny_retrieval
-from tests.visualization.toy_evaluation import build_runner, write_toy
-
-
-@pytest.fixture(scope='module')
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy(tmp_path_factory.mktemp('toy') / 'toy')
+from tests.visualization.toy_evaluation import build_runner
 
 
 def page_hook(folder: Path, **options: Any) -> dict:
@@ -108,10 +103,11 @@ def test_no_query_is_refused() -> None:
         ResultsPageHook('folder', num_queries=0)
 
 
-def test_a_video_that_is_gone_meanwhile_is_shown_as_such(tmp_path) -> None:
-    toy = write_toy(tmp_path / 'toy')
+def test_a_video_that_is_gone_meanwhile_is_shown_as_such(
+    own_toy, tmp_path
+) -> None:
     hook = page_hook(tmp_path / 'page', deferred=True)
-    runner = build_runner(toy, tmp_path / 'work', custom_hooks=[hook])
+    runner = build_runner(own_toy, tmp_path / 'work', custom_hooks=[hook])
     runner.test()
     lost = runner.test_dataloader.dataset.get_data_info(3)['video']
     Path(lost).unlink()
@@ -124,13 +120,12 @@ def test_a_video_that_is_gone_meanwhile_is_shown_as_such(tmp_path) -> None:
     assert '1 of the 12 videos shown cannot be read now' in page
 
 
-def test_a_set_with_lost_videos_says_so(tmp_path) -> None:
-    toy = write_toy(tmp_path / 'toy')
+def test_a_set_with_lost_videos_says_so(own_toy, tmp_path) -> None:
     settings = dict(
         custom_hooks=[page_hook(tmp_path / 'page')],
         test_dataloader=dict(dataset=dict(on_missing='skip')),
     )
-    runner = build_runner(toy, tmp_path / 'work', **settings)
+    runner = build_runner(own_toy, tmp_path / 'work', **settings)
     lost = runner.test_dataloader.dataset.get_data_info(3)
     Path(lost['video']).unlink()
     runner.test()

@@ -9,12 +9,7 @@ from PIL import Image
 from eaglenet_mm.datasets import read_annotation
 from eaglenet_mm.engine.hooks import RetrievalVisualizationHook
 from tests.engine.loops import tiny_retrieval
-from tests.visualization.toy_evaluation import build_runner, write_toy
-
-
-@pytest.fixture(scope='module')
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy(tmp_path_factory.mktemp('toy') / 'toy')
+from tests.visualization.toy_evaluation import build_runner
 
 
 def train(
@@ -59,6 +54,7 @@ def test_files_of_the_local_backend(toy, tmp_path) -> None:
     assert red > 3 * 4 * 4 * 200  # borders of the wrong ones
 
 
+@pytest.mark.nightly
 def test_tensorboard_shows_them(toy, tmp_path) -> None:
     accumulator = pytest.importorskip(
         'tensorboard.backend.event_processing.event_accumulator'
@@ -82,12 +78,12 @@ def test_interval(toy, tmp_path) -> None:
     ]
 
 
-def test_a_lost_video_does_not_stop_training(tmp_path) -> None:
-    toy = write_toy(tmp_path / 'toy')
-    lost = read_annotation(toy / 'val.json')[1][0]['video']
-    (toy / 'videos' / lost).unlink()
+@pytest.mark.nightly
+def test_a_lost_video_does_not_stop_training(own_toy, tmp_path) -> None:
+    lost = read_annotation(own_toy / 'val.json')[1][0]['video']
+    (own_toy / 'videos' / lost).unlink()
     settings = dict(val_dataloader=dict(dataset=dict(on_missing='skip')))
-    folder = train(toy, tmp_path / 'work', 'LocalVisBackend', **settings)
+    folder = train(own_toy, tmp_path / 'work', 'LocalVisBackend', **settings)
     assert len(list((folder / 'vis_image').iterdir())) == 4
 
 

@@ -47,7 +47,14 @@ def rows_of(tmp_path, dataset: dict, **options) -> tuple[dict, list[dict]]:
     return metrics, sorted(rows, key=lambda row: row['caption_index'])
 
 
-@pytest.mark.parametrize('batch_size', [1, 3, 5])
+@pytest.mark.parametrize(
+    'batch_size',
+    [
+        pytest.param(1, marks=pytest.mark.nightly),
+        pytest.param(5, marks=pytest.mark.nightly),
+        3,
+    ],
+)
 def test_parts_have_the_metrics_they_have_alone(tmp_path, batch_size):
     metrics, rows = rows_of(
         tmp_path, dict(parts=[A, B]), batch_size=batch_size

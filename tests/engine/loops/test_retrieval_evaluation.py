@@ -3,7 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eaglenet_mm.engine.loops.retrieval_evaluation import RetrievalEvaluation
+from eaglenet_mm.engine.loops.retrieval_evaluation import (
+    RetrievalEvaluation,
+    check_videos,
+)
+from eaglenet_mm.structures import VideoFeatures
 from tests.engine.loops.tiny_retrieval import (
     TinyRetriever,
     TinyVideos,
@@ -37,6 +41,20 @@ def test_non_finite_text_features_name_the_captions():
     evaluation.gather()
     with pytest.raises(ValueError, match=r'captions \[1\].*1 of 3 in this'):
         list(evaluation.encode_texts())
+
+
+@pytest.mark.parametrize('name', ['frames', 'patches'])
+def test_broken_videos_are_named(name):
+    videos = VideoFeatures(
+        torch.zeros(8, 2, 3), torch.ones(8, 2).bool(), torch.zeros(8, 2, 4, 3)
+    )
+    check_videos(videos, list('abcdefgh'))
+    getattr(videos, name)[2:, 1] = -torch.inf
+    with pytest.raises(
+        ValueError,
+        match=rf"6 of 8 videos .* '{name}': \['c', 'd', 'e', 'f', 'g'\]\.",
+    ):
+        check_videos(videos, list('abcdefgh'))
 
 
 def test_no_video():

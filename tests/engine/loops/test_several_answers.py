@@ -82,7 +82,9 @@ def run(tmp_path, **options: Any) -> tuple[dict, list[dict], list[str], Any]:
         return metrics, pickle.load(file), lines, kept
 
 
-@pytest.mark.parametrize('batch_size', [1, 4])
+@pytest.mark.parametrize(
+    'batch_size', [pytest.param(1, marks=pytest.mark.nightly), 4]
+)
 def test_texts_and_videos_without_an_answer(tmp_path, batch_size):
     dataset = dict(
         num_videos=9,
@@ -161,7 +163,9 @@ def test_a_part_without_a_query(tmp_path):
         dict(bootstrap=dict(num_samples=50)),
     ],
 )
-@pytest.mark.parametrize('shortlist', [0, 4])
+@pytest.mark.parametrize(
+    'shortlist', [pytest.param(0, marks=pytest.mark.nightly), 4]
+)
 def test_everything_else_takes_several_answers(tmp_path, evaluator, shortlist):
     metrics = build_runner(
         str(tmp_path),

@@ -18,6 +18,7 @@ from tests.models.converters.baseline_checkpoint import (
 from tests.models.converters.release_checkpoint import (
     release_state_dict as eaglenet_state_dict,
 )
+from tests.models.encoders.tiny_backbones import mostly_nightly
 from tests.models.encoders.tiny_clip import pixels, token_ids
 
 EVERY = pytest.mark.parametrize('method', list(METHODS))
@@ -63,7 +64,7 @@ def test_fills_the_model(method):
     assert scores.isfinite().all()
 
 
-@EVERY
+@pytest.mark.parametrize('method', mostly_nightly(METHODS, 'ts2_net'))
 def test_the_head_is_complete_without_a_config(method):
     release = release_state_dict(method)
     ours, _ = convert_baseline_release(release, method)
@@ -325,7 +326,9 @@ def test_a_config_of_another_method():
         convert_baseline_release({}, 'xpool')
 
 
-@EVERY
+@pytest.mark.parametrize(
+    'method', mostly_nightly(METHODS, 'x_pool', 'clip4clip_tight')
+)
 def test_unknown_and_missing_names_are_listed(method):
     release = release_state_dict(method)
     lost = next(
@@ -343,7 +346,9 @@ def test_unknown_and_missing_names_are_listed(method):
         convert_baseline_release(release, method)
 
 
-@pytest.mark.parametrize('method', ['x_pool', 't_mass', 'ts2_net', 'wti'])
+@pytest.mark.parametrize(
+    'method', mostly_nightly(['x_pool', 't_mass', 'ts2_net', 'wti'], 'wti')
+)
 def test_every_parameter_of_a_head_is_needed(method):
     release = release_state_dict(method)
     _, report = convert_baseline_release(release, method)

@@ -8,6 +8,7 @@ from tests.models.converters.baseline_checkpoint import (
     model_config,
     release_state_dict,
 )
+from tests.models.encoders.tiny_backbones import mostly_nightly
 
 #: Of text tower and features, as in CLIP.
 WIDTH = 64
@@ -21,7 +22,9 @@ def build(method):
     return MODELS.build(model_config(method, WIDTH))
 
 
-@pytest.mark.parametrize('method', list(METHODS))
+@pytest.mark.parametrize(
+    'method', mostly_nightly(METHODS, 'x_pool', 'ts2_net')
+)
 def test_a_training_starts_from_clip(method):
     release = release_state_dict(CLIP, WIDTH)
     config = model_config(method, WIDTH)

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from eaglenet_mm.models.converters import convert_baseline_release
-from eaglenet_mm.models.converters.encoder_fit import check_encoders
+from eaglenet_mm.models.converters.model_fit import check_encoders
 from eaglenet_mm.registry import MODELS
 from tests.models.converters.baseline_checkpoint import (
     model_config,

@@ -3,10 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from eaglenet_mm.models.converters import convert_baseline_release
-from eaglenet_mm.models.converters.hugging_face_clip import (
-    from_hugging_face,
-    is_hugging_face,
-)
+from eaglenet_mm.models.converters.release_source import read_source
 from eaglenet_mm.registry import MODELS
 from tests.models.converters.baseline_checkpoint import (
     model_config,
@@ -117,31 +114,32 @@ def test_features_of_both_layouts_agree():
 
 def test_names_return():
     clip = wide_clip()
-    result = from_hugging_face(to_hugging_face(clip))
-    assert set(result.tensors) == set(clip)
-    for name, value in result.tensors.items():
-        assert torch.equal(value, clip[name]), name
-    assert result.unknown == []
-    assert result.unused == [
-        'text_model.embeddings.position_ids',
-        'vision_model.embeddings.position_ids',
+    source = read_source(to_hugging_face(clip))
+    assert set(source.tensors) == {f'clip.{name}' for name in clip}
+    for name, value in clip.items():
+        assert torch.equal(source.tensors[f'clip.{name}'], value), name
+    assert source.unknown == [
+        'clip.text_model.embeddings.position_ids',
+        'clip.vision_model.embeddings.position_ids',
     ]
-    name = 'visual.transformer.resblocks.1.attn.in_proj_weight'
-    assert result.origins[name] == [
-        f'vision_model.encoder.layers.1.self_attn.{part}_proj.weight'
+    name = 'clip.visual.transformer.resblocks.1.attn.in_proj_weight'
+    assert source.origins[name] == [
+        f'clip.vision_model.encoder.layers.1.self_attn.{part}_proj.weight'
         for part in 'qkv'
     ]
 
 
-def test_which_names_these_are():
-    assert is_hugging_face({'text_model.final_layer_norm.bias': 0})
-    assert not is_hugging_face({'visual.proj': 0, 'text_projection': 0})
-
-
 def test_names_of_no_clip_model():
-    names = ('text_model.encoder.layers.0.mlp.fc3.bias', 'text_model.pooler')
-    result = from_hugging_face({name: torch.zeros(1) for name in names})
-    assert result.unknown == list(names)
+    state = release_state_dict('x_pool')
+    # the last is OpenAI's name, whose matrix would have to be transposed
+    for name in ('text_model.encoder.layers.0.mlp.fc3.bias', 'proj'):
+        state[f'clip.{name}'] = torch.zeros(1)
+    state['clip.visual.proj'] = state.pop('clip.visual_projection.weight')
+    with pytest.raises(
+        ValueError,
+        match=r'3 names unknown: .*fc3\.bias, clip\.proj, clip\.visual\.proj',
+    ):
+        convert_baseline_release(state, 'x_pool')
 
 
 def test_a_projection_is_missing():

@@ -32,7 +32,7 @@ def test_all_that_does_not_fit_is_named():
     state = {'linear.weight': torch.zeros(3, 5), 'other': torch.zeros(1)}
     with pytest.raises(
         ValueError,
-        match=r'1 missing: linear\.bias; 1 unknown to the model: other; 1 of '
+        match=r'1 missing: linear\.bias; 1 unexpected: other; 1 of '
         r'another shape .*: linear\.weight \(3, 5\), \(3, 2\)',
     ):
         check_model_fit(state, make_model())

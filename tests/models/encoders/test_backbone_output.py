@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from eaglenet_mm.models.encoders.backbone_output import (
+from eaglenet_mm.models.encoders.registered_encoder import (
     main_tensor,
     pool_frames,
     pool_mask,

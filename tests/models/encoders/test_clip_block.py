@@ -2,7 +2,7 @@ import torch
 from open_clip.transformer import ResidualAttentionBlock
 
 from eaglenet_mm.models.encoders import PatchShift
-from eaglenet_mm.models.encoders.clip_block import CLIPBlock
+from eaglenet_mm.models.encoders.clip_tower import CLIPBlock
 
 
 def make_block(**kwargs):

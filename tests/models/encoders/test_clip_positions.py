@@ -16,17 +16,13 @@ from eaglenet_mm.models.encoders import (
     CLIPVideoEncoder,
     RegisteredTextEncoder,
 )
-from eaglenet_mm.models.encoders.clip_positions import (
+from eaglenet_mm.models.encoders.clip_weights import (
     resize_grid,
     stretch_rows,
 )
 from eaglenet_mm.registry import MODELS
 from tests.models.converters.baseline_checkpoint import to_hugging_face
-from tests.models.encoders.tiny_clip import (
-    CONTEXT_LENGTH,
-    reference_clip,
-    tiny_arch,
-)
+from tests.models.encoders.tiny_clip import reference_clip, tiny_arch
 
 TABLE = 'tower.positional_embedding'
 
@@ -248,7 +244,3 @@ def test_grids_that_are_not_square(tmp_path: Any) -> None:
 def test_sizes_hold_whole_patches(size: Any) -> None:
     with pytest.raises(ValueError, match='multiples of the patch size 4'):
         CLIPVideoEncoder(tiny_arch(), image_size=size, shift_layers=())
-
-
-def test_context_length_is_what_the_arch_says() -> None:
-    assert CLIPTextEncoder(tiny_arch()).context_length == CONTEXT_LENGTH

@@ -115,7 +115,7 @@ def test_file_that_would_run_code(tmp_path):
 @pytest.mark.parametrize('content', [[torch.zeros(2)], {}])
 def test_no_state_dict(tmp_path, content):
     torch.save(content, tmp_path / 'a.pt')
-    with pytest.raises(ValueError, match='expected a state dict'):
+    with pytest.raises(ValueError, match='no state dict of tensors'):
         load_clip_weights(str(tmp_path / 'a.pt'), ARCH)
 
 

@@ -56,7 +56,13 @@ def check(arch: str, reference: torch.nn.Module) -> None:
     assert (video.mean, video.std) == (MEAN, STD)
 
 
-@pytest.mark.parametrize('safe', [True, False, 'both'])
+@pytest.mark.parametrize(
+    'safe',
+    [
+        True,
+        *(pytest.param(s, marks=pytest.mark.nightly) for s in (False, 'both')),
+    ],
+)
 def test_folder_on_this_machine(tmp_path: Path, safe: bool | str) -> None:
     folder = write_model_folder(
         tmp_path / 'a.b' / 'mod/el', reference_clip(), safe=safe

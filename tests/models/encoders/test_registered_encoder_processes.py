@@ -80,6 +80,7 @@ def worker(rank: int, init_file: str, out_dir: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.nightly
 @pytest.mark.dist
 @pytest.mark.timeout(180)
 def test_gradient_of_two_processes(tmp_path: Path) -> None:

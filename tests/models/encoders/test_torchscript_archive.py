@@ -5,7 +5,7 @@ import zipfile
 import pytest
 import torch
 
-from eaglenet_mm.models.encoders.torchscript_archive import (
+from eaglenet_mm.models.encoders.clip_weights import (
     is_torchscript_archive,
     read_torchscript_tensors,
 )
@@ -14,7 +14,9 @@ from tests.models.encoders.tiny_clip import openai_archive
 pytestmark = pytest.mark.filterwarnings('ignore:.*torch.jit')
 
 
-@pytest.mark.parametrize('half', [True, False])
+@pytest.mark.parametrize(
+    'half', [True, pytest.param(False, marks=pytest.mark.nightly)]
+)
 def test_equals_what_torch_reads(tmp_path, half):
     path = str(tmp_path / 'clip.pt')
     weights = openai_archive(path, half=half)
@@ -42,6 +44,7 @@ class Mixed(torch.nn.Module):
         self.tied = torch.nn.Linear(2, 3)
         self.tied.weight = self.layers[0].weight
         self.register_buffer('turned', torch.arange(6.0).view(2, 3).t())
+        self.register_buffer('tail', torch.arange(6.0)[2:])  # an offset
         self.register_buffer('empty', torch.zeros(0, 4))
         self.register_buffer('flag', torch.tensor(True))
 

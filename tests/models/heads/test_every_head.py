@@ -340,7 +340,7 @@ def test_a_video_without_a_real_frame(name: str) -> None:
     head = build(name, '')
     text, video = features(2, 2)
     video.frame_mask[1] = False
-    with pytest.raises(ValueError, match='real frame.* position 1'):
+    with pytest.raises(ValueError, match=r'real frame.* position 1'):
         head(text, video)
 
 

@@ -1,39 +1,83 @@
-"""Rows of a score matrix, as the loops hand them out."""
+"""The score matrix of an evaluation, put together from rows."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 import torch
+from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
-from ..functional import RightPairs, check_finite
+from eaglenet_mm.evaluation.functional import RightPairs, check_finite
 
 _ROW_KEYS = ('caption_index', 'video_index', 'scores')
 
 
+class ScoreMatrixMetric(BaseMetric):
+    """Base of metrics that look at the whole matrix at once."""
+
+    # '' rather than None: the keys are complete, nothing is missing to warn of
+    default_prefix: str | None = ''
+
+    def __init__(self, collect_device: str = 'gpu', **kwargs: Any) -> None:
+        super().__init__(collect_device=collect_device, **kwargs)
+        self._announced: dict[str, Any] = {}
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep rows of the score matrix.
+
+        Args:
+            data_batch (dict, optional): What the loop says of the complete
+                evaluation: ``num_captions``, ``num_videos``,
+                ``num_frames``, of a two-stage one ``shortlist`` (int)
+                and ``first_stage`` (str), and of a joined one ``parts``, for
+                each a dict of ``name``, ``metainfo``, ``rows`` (first, and
+                one past the last) and ``columns``, and ``num_repeated``, how
+                many videos stand in more than one part.
+            data_samples (Sequence[dict]): Rows: ``caption_index`` (int),
+                ``video_index`` (int) of its video, ``scores`` against all
+                videos in canonical order, shape ``(Bv,)``, and optionally
+                ``column`` (int), the place of its video among these, where
+                that is not ``video_index``, and ``positives`` (list[int]),
+                the places of all right videos, where that is not the one;
+                without a right video ``video_index`` and ``column`` are -1.
+
+        Raises:
+            KeyError: If a row lacks a key.
+        """
+        if isinstance(data_batch, Mapping):
+            self._announced.update(data_batch)
+        self.results.extend(pack_rows(data_samples))
+
+    def evaluate(self, size: int) -> dict:
+        """Collect the rows of all processes and compute the metrics.
+
+        Args:
+            size (int): Ignored: rows are unique by id, so none is padding
+                that would have to be cut off.
+
+        Returns:
+            dict[str, float]: The metrics, the same on every process.
+        """
+        return super().evaluate(sys.maxsize)
+
+    def _assemble(
+        self, results: Sequence[Mapping[str, Tensor]]
+    ) -> tuple[Tensor, Tensor | RightPairs, dict[str, Any]]:
+        """The matrix, the right answers, and what was announced."""
+        announced, self._announced = self._announced, {}
+        return *assemble_rows(results, announced), announced
+
+
 def pack_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Tensor]]:
-    """Take from rows what ranking needs, in few tensors.
+    """Pack rows into blocks of few tensors: each is sent with a header.
 
-    One tensor for each row would make collecting slow: a process sends every
-    tensor with a header of its own.
-
-    Args:
-        rows (Iterable[Mapping]): Each with ``caption_index``,
-            ``video_index``, ``scores`` and optionally ``column`` and
-            ``positives``.
-
-    Returns:
-        list[dict[str, Tensor]]: Blocks of n rows: ``caption_index`` and
-        ``column``, shape ``(n,)``, and ``scores``, shape ``(n, Bv)``; where
-        rows have ``positives``, also these, one after the other, and
-        ``num_positives``, shape ``(n,)``. One block, unless rows differ in
-        length or in having positives.
-
-    Raises:
-        KeyError: If a row lacks a key.
+    A block has ``caption_index`` and ``column``, shape ``(n,)``, and
+    ``scores``, shape ``(n, Bv)``; where rows have ``positives``, also these,
+    one after the other, and ``num_positives``, shape ``(n,)``.
     """
     blocks = []
     for (_, several), group in groupby(
@@ -46,11 +90,10 @@ def pack_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Tensor]]:
             'scores': torch.stack(scores),
         }
         if several:
-            # a list within a tuple tells an empty one from none
-            lists = [own for (own,) in positives]
-            joined = [column for own in lists for column in own]
+            joined = [column for (own,) in positives for column in own]
             block['positives'] = torch.tensor(joined, dtype=torch.long)
-            block['num_positives'] = torch.tensor([len(own) for own in lists])
+            counts = [len(own) for (own,) in positives]
+            block['num_positives'] = torch.tensor(counts)
         blocks.append(block)
     return blocks
 
@@ -70,6 +113,7 @@ def _check_row(
         int(row['caption_index']),
         int(row.get('column', row['video_index'])),
         torch.as_tensor(row['scores']),
+        # a list within a tuple tells an empty one from none
         (sorted({int(column) for column in row['positives']}),)
         if 'positives' in row
         else (),
@@ -79,23 +123,7 @@ def _check_row(
 def assemble_rows(
     blocks: Sequence[Mapping[str, Tensor]], announced: Mapping[str, Any]
 ) -> tuple[Tensor, Tensor | RightPairs]:
-    """Order rows by caption, drop duplicates, check that none is missing.
-
-    Args:
-        blocks (Sequence[dict]): Of :func:`pack_rows`, in any order.
-        announced (Mapping): What the loop says of the whole:
-            ``num_captions`` and ``num_videos``, where known.
-
-    Returns:
-        tuple[Tensor, Tensor | RightPairs]: Scores, shape ``(Bt, Bv)``, and
-        the column of each caption's video, shape ``(Bt,)``, or the right
-        pairs where a caption has several right videos or none. Of rows of
-        one caption the first is taken.
-
-    Raises:
-        ValueError: If rows are missing, differ in length, hold a non-finite
-            score, or name a right video that is not in the matrix.
-    """
+    """Order rows by caption, take the first of one caption, miss none."""
     captions = torch.cat(
         [block['caption_index'] for block in blocks] or [torch.empty(0)]
     )

@@ -3,7 +3,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eaglenet_mm.evaluation.metrics.score_rows import assemble_rows, pack_rows
+from eaglenet_mm.evaluation.metrics.score_matrix import (
+    assemble_rows,
+    pack_rows,
+)
 
 
 def row(caption: int, video: int, **more: object) -> dict:
