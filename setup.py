@@ -85,6 +85,7 @@ setup(
     license='Apache-2.0',
     keywords='computer vision, text-video retrieval, OpenMMLab',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    package_data={f'{PACKAGE}.visualization': ['templates/*']},
     python_requires='>=3.10,<3.14',
     # mmaction2 needs mmcv and importlib_metadata without declaring them.
     # mmcv comes as the extra [lite], because a compiled mmcv lives in the
@@ -92,8 +93,11 @@ setup(
     install_requires=[
         'av>=14.2',  # the first with the rotation of a frame
         'decord>=0.6.0',
+        'filelock>=4.2',  # leaves no lock to a forked child
         'ftfy',
         'importlib_metadata',
+        'jinja2>=3.0',
+        'matplotlib>=3.7',
         'mmaction2==1.2.0',
         'mmengine>=0.10.6,<0.11',
         'numpy',
@@ -104,7 +108,7 @@ setup(
         'rich',
         'safetensors>=0.4',
         'setuptools<82',  # mmengine imports pkg_resources
-        'torch>=2.1',
+        'torch>=2.6',  # the first whose safe_globals takes names
         'torchvision',
     ],
     extras_require={

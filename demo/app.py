@@ -10,7 +10,7 @@ import sys
 from importlib.util import find_spec
 
 from eaglenet_mm.apis import RetrievalInferencer
-from eaglenet_mm.utils.launch import add_config_arguments, read_optional_config
+from eaglenet_mm.launching import add_config_arguments, read_optional_config
 
 
 def parse_args() -> argparse.Namespace:

@@ -21,9 +21,6 @@ def apply() -> None:
     """Apply every repair that this installation needs.
 
     Calling it again changes nothing.
-
-    Raises:
-        ImportError: If neither mmcv nor mmcv-lite is installed.
     """
     require_mmcv()
     alias_importlib_metadata()
@@ -37,11 +34,7 @@ def apply() -> None:
 
 
 def require_mmcv() -> None:
-    """Say how to get mmcv, which mmaction2 needs and does not declare.
-
-    Raises:
-        ImportError: If neither mmcv nor mmcv-lite is installed.
-    """
+    """Say how to get mmcv, which mmaction2 needs and does not declare."""
     if find_spec('mmcv') is None:
         raise ImportError(
             'eaglenet_mm needs mmcv>=2.0.1,<2.2, but none is installed. '
@@ -58,9 +51,6 @@ def alias_importlib_metadata() -> bool:
     :mod:`importlib.metadata` has as well, and does not declare it. End: when
     mmaction2 declares the dependency or imports the standard module. We
     declare it, so only installations with ``--no-deps`` need this.
-
-    Returns:
-        bool: Whether the repair was needed.
     """
     name = 'importlib_metadata'
     if name in sys.modules or find_spec(name) is not None:
@@ -76,9 +66,6 @@ def complete_localizers() -> bool:
     from the published wheel (mmaction2 issue 2714), so that
     ``import mmaction.models`` fails. End: a release that carries the folder
     or does not ask for it. ``DRN`` then says that it is missing when built.
-
-    Returns:
-        bool: Whether the repair was needed.
     """
     root = _package_folder('mmaction')
     if root is None:
@@ -115,9 +102,6 @@ def disable_broken_multimodal() -> bool:
     which transformers 4.56 removed there, so that ``import mmaction.models``
     fails. End: a mmaction2 that does not import the name. VindLU cannot be
     used meanwhile, as if transformers were absent.
-
-    Returns:
-        bool: Whether the repair was needed.
     """
     root = _package_folder('mmaction')
     if root is None or find_spec('transformers') is None:
@@ -148,9 +132,6 @@ def read_checkpoints_safely() -> bool:
     downloaded files still do today. End: an MMEngine whose loaders choose
     by themselves how to read (``weights_only`` or ``pickle_module``). A local
     loader that somebody else registered is left alone.
-
-    Returns:
-        bool: Whether the repair was needed.
     """
     from mmengine.runner import checkpoint
 
@@ -181,9 +162,6 @@ def start_loaders_late() -> bool:
     any hook was called and before a checkpoint was loaded, so that nobody can
     tell a data set anything. ``EpochBasedTrainLoop`` starts it after
     ``before_train_epoch``. End: an MMEngine whose loop does so as well.
-
-    Returns:
-        bool: Whether the repair was needed.
     """
     from mmengine.runner import loops
 
@@ -219,9 +197,6 @@ def let_configs_be_inherited() -> bool:
     first, and the folder of an editable one is not found; so our entry is a
     module of the package, which lies where ``.mim`` lies. End: an MMEngine
     that takes any installed package.
-
-    Returns:
-        bool: Whether the repair was needed.
     """
     from mmengine.config import utils
 
@@ -237,9 +212,6 @@ def resume_from_own_folder() -> bool:
     Cause: MMEngine 0.10.7 writes an absolute path to ``last_checkpoint`` and
     takes it unseen, so that a copied folder goes on from the files of the one
     it was copied from. End: an MMEngine that looks where the file is.
-
-    Returns:
-        bool: Whether the repair was needed.
     """
     from mmengine.runner import _flexible_runner, checkpoint, runner
 
@@ -264,9 +236,6 @@ def keep_updates_uncompiled() -> bool:
     traces the step of the optimizer as well, which raises for parameter
     groups of MMEngine, is traced anew for every learning rate, and changes
     the numbers of Adam. End: an MMEngine that compiles the model.
-
-    Returns:
-        bool: Whether the repair was needed.
     """
     import torch
     from mmengine.optim import OptimWrapper

@@ -9,15 +9,12 @@ some could not be read, with 2 if it could not be made.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
+from eaglenet_mm.config.datasets import add_dataset_arguments, load_datasets
 from eaglenet_mm.datasets import TextVideoDataset
 from eaglenet_mm.datasets.frame_cache_building import build_frame_cache
-from eaglenet_mm.utils.config_datasets import (
-    add_dataset_arguments,
-    load_datasets,
-)
+from eaglenet_mm.launching import run_script
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,14 +24,15 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_dataset_arguments(parser)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         '--out',
         default='frame_cache',
         metavar='FOLDER',
         help='of the cache, below the data_root of each data set; default: '
         '%(default)s',
     )
-    parser.add_argument(
+    add(
         '--time-limit',
         type=float,
         default=120,
@@ -45,8 +43,9 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(args: argparse.Namespace) -> bool:
-    """Make the caches; return whether they are complete."""
+def main() -> int:
+    """Make the caches; 1 if they are not complete."""
+    args = parse_args()
     complete = True
     for split, dataset in load_datasets(
         args.config, splits=args.split, options=args.cfg_options
@@ -73,15 +72,8 @@ def run(args: argparse.Namespace) -> bool:
             print(f'  not cached: {video_id}: {error}')
         complete = complete and not report.failed
     print(f"Set frame_cache='{args.out}' in the data sets to read from it.")
-    return complete
+    return int(not complete)
 
 
 if __name__ == '__main__':
-    try:
-        sys.exit(0 if run(parse_args()) else 1)
-    except KeyboardInterrupt:
-        print('\ncache_frames.py: interrupted; the same command goes on.')
-        sys.exit(130)
-    except Exception as err:  # noqa: BLE001 - 1 would mean something else
-        print(f'cache_frames.py: {type(err).__name__}: {err}', file=sys.stderr)
-        sys.exit(2)
+    run_script(main, goes_on=True)

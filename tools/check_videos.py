@@ -10,19 +10,19 @@ would stop at a video, with 2 if the check could not be made.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
+from eaglenet_mm.config.datasets import (
+    add_dataset_arguments,
+    load_annotation,
+    load_datasets,
+)
 from eaglenet_mm.datasets.video_checks import (
     check_videos,
     clean_annotation,
     report_lines,
 )
-from eaglenet_mm.utils.config_datasets import (
-    add_dataset_arguments,
-    load_annotation,
-    load_datasets,
-)
+from eaglenet_mm.launching import run_script
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,10 +32,9 @@ def parse_args() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_dataset_arguments(parser)
-    parser.add_argument(
-        '--videos', help='folder, if an annotation file is given as CONFIG'
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('--videos', help='folder, if an annotation file is given as CONFIG')
+    add(
         '--time-limit',
         type=float,
         default=120,
@@ -43,7 +42,7 @@ def parse_args() -> argparse.Namespace:
         help='that opening or reading a video may stand still, as in '
         'training; 0 for none; default: %(default)s',
     )
-    parser.add_argument(
+    add(
         '--write-clean',
         action='store_true',
         help='write NAME_clean.json without the videos that training would '
@@ -52,8 +51,9 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(args: argparse.Namespace) -> bool:
-    """Check and report; return whether training would be safe."""
+def main() -> int:
+    """Check and report; 1 if training would not be safe."""
+    args = parse_args()
     if args.videos is not None:
         datasets = {'given': load_annotation(args.config, args.videos)}
     else:
@@ -66,10 +66,7 @@ def run(args: argparse.Namespace) -> bool:
         path = annotation.with_name(f'{annotation.stem}_videos.json')
         print(f'{split}: {len(dataset)} videos of {annotation}')
         report = check_videos(
-            dataset,
-            path,
-            num_workers=args.workers,
-            time_limit=args.time_limit,
+            dataset, path, num_workers=args.workers, time_limit=args.time_limit
         )
         safe = safe and report['safe']
         print('\n'.join(report_lines(report)))
@@ -80,15 +77,8 @@ def run(args: argparse.Namespace) -> bool:
                 if report['safe']
                 else f'Reduced: {clean_annotation(annotation, report)}'
             )
-    return safe
+    return int(not safe)
 
 
 if __name__ == '__main__':
-    try:
-        sys.exit(0 if run(parse_args()) else 1)
-    except KeyboardInterrupt:
-        print('\ncheck_videos.py: interrupted; the same command goes on.')
-        sys.exit(130)
-    except Exception as err:  # noqa: BLE001 - 1 would mean something else
-        print(f'check_videos.py: {type(err).__name__}: {err}', file=sys.stderr)
-        sys.exit(2)
+    run_script(main, goes_on=True)

@@ -6,12 +6,11 @@ was stopped; after a change of the code, give another --work-dir.
 """
 
 import argparse
-import sys
 from pathlib import Path
 
 from eaglenet_mm.apis.comparison import Comparison, table_of
-from eaglenet_mm.utils.config_reading import config_path
-from eaglenet_mm.utils.launch import add_config_arguments, read_config
+from eaglenet_mm.config import config_path
+from eaglenet_mm.launching import add_config_arguments, read_config, run_script
 
 
 def parse_args() -> argparse.Namespace:
@@ -19,17 +18,16 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Train and test several configs under the same budget'
     )
-    parser.add_argument('configs', nargs='+', help='files or names')
-    parser.add_argument(
-        '--seeds', type=int, default=3, help='runs a config; default: 3'
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('configs', nargs='+', help='files or names')
+    add('--seeds', type=int, default=3, help='runs a config; default: 3')
+    add(
         '--epochs',
         type=int,
         help='epochs of every training; default: the epochs or iterations of '
         'the configs, which must agree',
     )
-    parser.add_argument(
+    add(
         '--work-dir',
         default='work_dirs/comparison',
         help='folder of all runs, where finished ones are found again, and '
@@ -68,4 +66,4 @@ def main() -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    run_script(main, goes_on=True)

@@ -11,54 +11,45 @@ import sys
 from pathlib import Path
 
 from eaglenet_mm.datasets.video_compression import compress_folder
+from eaglenet_mm.launching import run_script
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Describe the command line."""
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('source', type=Path, help='folder of videos')
-    parser.add_argument('target', type=Path, help='folder of copies to write')
-    parser.add_argument(
-        '--fps', type=float, default=3, help='frames a second; default: 3'
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('source', type=Path, help='folder of videos')
+    add('target', type=Path, help='folder of copies to write')
+    add('--fps', type=float, default=3, help='frames a second; default: 3')
+    add(
         '--short-side',
         type=int,
         default=224,
         help='pixels, even; smaller videos keep their size; default: 224',
     )
-    parser.add_argument(
+    add(
         '--workers',
         type=int,
         default=2,
         help='processes, of one thread each; default: 2',
     )
-    parser.add_argument(
+    add(
         '--crf',
         type=int,
         default=23,
         help='0 (no loss) to 51, quality of libx264; default: 23',
     )
-    return parser
+    return parser.parse_args()
 
 
-def main() -> None:
-    """Compress, and tell what failed."""
+def main() -> int:
+    """Compress, and tell what failed; 1 if anything did."""
     # names of files need not be text of any encoding
     sys.stdout.reconfigure(errors='backslashreplace')
-    parser = make_parser()
-    try:
-        report = compress_folder(**vars(parser.parse_args()))
-    except ValueError as err:
-        parser.error(str(err))
-    except (ImportError, OSError) as err:
-        raise SystemExit(f'compress_videos.py: {err}') from err
-    except KeyboardInterrupt:
-        print('Stopped. The same command goes on from here.')
-        raise SystemExit(130) from None
+    report = compress_folder(**vars(parse_args()))
     for name, reason in report.failures.items():
         print(f'FAILED {name}: {reason}')
     print(
@@ -66,8 +57,8 @@ def main() -> None:
         f'{len(report.failures)} failed, {len(report.hidden)} hidden files '
         'or folders left out.'
     )
-    raise SystemExit(bool(report.failures))
+    return int(bool(report.failures))
 
 
 if __name__ == '__main__':
-    main()
+    run_script(main, goes_on=True)

@@ -14,7 +14,7 @@ from rich.table import Table
 from eaglenet_mm.apis import load_retriever
 from eaglenet_mm.export import PARTS, export_retriever
 from eaglenet_mm.export.exported_file import hash_file
-from eaglenet_mm.utils.launch import (
+from eaglenet_mm.launching import (
     add_config_arguments,
     check_checkpoint,
     read_config,
@@ -24,22 +24,23 @@ from eaglenet_mm.utils.launch import (
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Export a model')
-    parser.add_argument('config', help='config file, or the name of one')
-    parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out', required=True, help='folder of the files')
-    parser.add_argument(
+    add = parser.add_argument
+    add('config', help='config file, or the name of one')
+    add('checkpoint', help='checkpoint file')
+    add('--out', required=True, help='folder of the files')
+    add(
         '--parts',
         nargs='+',
         choices=PARTS,
         default=list(PARTS[:3]),
         help='what to export; default: %(default)s',
     )
-    parser.add_argument(
+    add(
         '--raw-frames',
         action='store_true',
         help='let the video encoder take uint8 frames and normalise them',
     )
-    parser.add_argument(
+    add(
         '--device',
         choices=['cpu', 'cuda'],
         default='cpu',

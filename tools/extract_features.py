@@ -9,7 +9,6 @@ An interrupted run goes on with the same command.
 """
 
 import argparse
-import sys
 
 from eaglenet_mm.apis import find_config
 from eaglenet_mm.apis.feature_extraction import extract_features
@@ -19,8 +18,8 @@ from eaglenet_mm.apis.feature_items import (
     read_texts,
 )
 from eaglenet_mm.apis.retriever_encoding import RetrieverEncoder
+from eaglenet_mm.launching import add_config_arguments, read_config, run_script
 from eaglenet_mm.search.video_files import tell_passed_over
-from eaglenet_mm.utils.launch import add_config_arguments, read_config
 from eaglenet_mm.utils.printable import printable
 
 
@@ -76,19 +75,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except KeyboardInterrupt:
-        print('\nextract_features.py: interrupted; the same command goes on.')
-        sys.exit(130)
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        OSError,
-        ImportError,
-        RuntimeError,
-    ) as err:
-        words = ' '.join(f'{type(err).__name__}: {err}'.split())
-        print(printable(f'extract_features.py: {words}'), file=sys.stderr)
-        sys.exit(2)
+    run_script(main, goes_on=True)

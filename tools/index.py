@@ -8,15 +8,18 @@ same command goes on. Files that cannot be read are listed and left out.
 """
 
 import argparse
-import sys
 
 from eaglenet_mm.apis.index_updating import (
     parse_seconds,
     report_lines,
     update_index,
 )
+from eaglenet_mm.launching import (
+    add_config_arguments,
+    read_optional_config,
+    run_script,
+)
 from eaglenet_mm.search.precision import PRECISIONS
-from eaglenet_mm.utils.launch import add_config_arguments, read_optional_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -66,18 +69,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except KeyboardInterrupt:
-        print('\nindex.py: interrupted; the same command goes on.')
-        sys.exit(130)
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        OSError,
-        ImportError,
-        RuntimeError,
-    ) as err:
-        print(f'index.py: {type(err).__name__}: {err}', file=sys.stderr)
-        sys.exit(2)
+    run_script(main, goes_on=True)

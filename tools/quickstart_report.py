@@ -44,8 +44,9 @@ def make_table(annotation: Path, out: Path) -> Table:
 def main() -> None:
     """Print the table, and where everything lies."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('annotation', type=Path, help='of the test split')
-    parser.add_argument('out', type=Path, help='folder of the quickstart')
+    add = parser.add_argument
+    add('annotation', type=Path, help='of the test split')
+    add('out', type=Path, help='folder of the quickstart')
     args = parser.parse_args()
     console = Console(width=100)
     console.print(make_table(args.annotation, args.out))

@@ -13,13 +13,17 @@ from pathlib import Path
 from rich.console import Console
 
 from eaglenet_mm.apis import RetrievalInferencer, SearchHit
+from eaglenet_mm.launching import (
+    add_config_arguments,
+    read_optional_config,
+    run_script,
+)
 from eaglenet_mm.search.hit_output import (
     hit_page,
     hit_records,
     hit_table,
     search_note,
 )
-from eaglenet_mm.utils.launch import add_config_arguments, read_optional_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -81,10 +85,4 @@ def run_query(
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except (ValueError, KeyError, OSError, ImportError, RuntimeError) as err:
-        print(f'search.py: {type(err).__name__}: {err}', file=sys.stderr)
-        sys.exit(2)
+    run_script(main)

@@ -8,7 +8,7 @@ The folders are those of ``tools/test.py --show-dir``.
 import argparse
 
 from eaglenet_mm.visualization import compare_page, read_results
-from eaglenet_mm.visualization.comparing import choose_names
+from eaglenet_mm.visualization.compare_page import choose_names
 from eaglenet_mm.visualization.results_file import write_text
 
 
@@ -17,14 +17,15 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Show results of several models side by side'
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         'results',
         nargs='+',
         metavar='RESULTS_DIR',
         help='folders of tools/test.py --show-dir, of 2 to 6 models',
     )
-    parser.add_argument('--out', required=True, help='HTML file to write')
-    parser.add_argument(
+    add('--out', required=True, help='HTML file to write')
+    add(
         '--names',
         nargs='+',
         help='what to call the models; default: their methods',

@@ -2,37 +2,38 @@
 
 import argparse
 
+from eaglenet_mm.config import skip_pretrained
 from eaglenet_mm.engine.hooks.results_page_hook import (
     add_page_arguments,
     add_results_page,
     write_results_pages,
 )
-from eaglenet_mm.utils.cpu_processes import leave_processes
-from eaglenet_mm.utils.launch import (
+from eaglenet_mm.launching import (
     add_launch_arguments,
     build_runner,
     check_checkpoint,
     load_config,
-    skip_pretrained,
 )
-from eaglenet_mm.utils.lost_workers import name_lost_workers
-from eaglenet_mm.utils.metric_file import (
+from eaglenet_mm.launching.lost_workers import name_lost_workers
+from eaglenet_mm.launching.metric_file import (
     dump_scores,
     start_metrics,
     write_metrics,
 )
+from eaglenet_mm.launching.processes import leave_processes
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Test a checkpoint')
-    parser.add_argument('config', help='config file, or the name of one')
-    parser.add_argument(
+    add = parser.add_argument
+    add('config', help='config file, or the name of one')
+    add(
         'checkpoint',
         help="checkpoint file or URL; the word 'none' tests the model as it "
         'is initialised, for comparison',
     )
-    parser.add_argument(
+    add(
         '--dump',
         metavar='OUT.pkl',
         help='write the scores of every caption against all videos',

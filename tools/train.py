@@ -2,21 +2,22 @@
 
 import argparse
 
-from eaglenet_mm.utils.cpu_processes import leave_processes
-from eaglenet_mm.utils.launch import (
+from eaglenet_mm.launching import (
     add_launch_arguments,
     build_runner,
     load_config,
     merge_train_arguments,
 )
-from eaglenet_mm.utils.lost_workers import name_lost_workers
+from eaglenet_mm.launching.lost_workers import name_lost_workers
+from eaglenet_mm.launching.processes import leave_processes
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Train a retriever')
-    parser.add_argument('config', help='config file, or the name of one')
-    parser.add_argument(
+    add = parser.add_argument
+    add('config', help='config file, or the name of one')
+    add(
         '--resume',
         nargs='?',
         const='auto',
@@ -24,26 +25,24 @@ def parse_args() -> argparse.Namespace:
         help='go on from this checkpoint; without a path, from the latest '
         'one of the work directory (from the start if there is none)',
     )
-    parser.add_argument(
+    add(
         '--amp',
         action='store_true',
         help='mixed precision: scaled float16 on a GPU, bfloat16 on CPU',
     )
-    parser.add_argument(
-        '--no-validate', action='store_true', help='do not evaluate meanwhile'
-    )
-    parser.add_argument(
+    add('--no-validate', action='store_true', help='do not evaluate meanwhile')
+    add(
         '--auto-scale-lr',
         action='store_true',
         help='scale the learning rate by global batch / base_batch_size',
     )
-    parser.add_argument('--seed', type=int, help='seed of all random numbers')
-    parser.add_argument(
+    add('--seed', type=int, help='seed of all random numbers')
+    add(
         '--diff-rank-seed',
         action='store_true',
         help='give every process its own seed',
     )
-    parser.add_argument(
+    add(
         '--deterministic',
         action='store_true',
         help='let cuDNN and torch use repeatable algorithms only',

@@ -6,7 +6,6 @@ import contextlib
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO
 
 from eaglenet_mm.apis.feature_file import FeatureFile
 from eaglenet_mm.apis.feature_items import Item
@@ -94,7 +93,7 @@ def _check_texts(encoder: RetrieverEncoder, texts: Sequence[Item]) -> None:
         encoder.tokenizer.transform({'captions': sentences})
 
 
-def _lock(folder: Path, out: Path) -> IO[str]:
+def _lock(folder: Path, out: Path) -> contextlib.ExitStack:
     """Make the folder of what is finished, and keep a second run out."""
     try:
         return take_lock(folder / _LOCK)

@@ -14,9 +14,9 @@ from mmengine.dataset import pseudo_collate
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from eaglenet_mm.config import skip_pretrained
 from eaglenet_mm.registry import DATASETS, MODELS, SCOPE
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
-from eaglenet_mm.utils.launch import skip_pretrained
 
 #: Texts and videos of the block that is counted.
 BLOCK = 16

@@ -12,9 +12,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger, print_log
 from mmengine.runner import load_checkpoint
 
+from eaglenet_mm.config import open_config, skip_pretrained
+from eaglenet_mm.launching import check_checkpoint
 from eaglenet_mm.registry import MODELS, SCOPE
-from eaglenet_mm.utils.config_reading import open_config
-from eaglenet_mm.utils.launch import check_checkpoint, skip_pretrained
 from eaglenet_mm.utils.type_name import type_name
 
 #: MMEngine's start from a checkpoint: its registered name, and its class.
@@ -34,7 +34,7 @@ def find_config(model: str | os.PathLike | Config) -> Config:
 
     Raises:
         FileNotFoundError, KeyError, ValueError, TypeError: See
-            :func:`~eaglenet_mm.utils.config_reading.open_config`.
+            :func:`~eaglenet_mm.config.reading.open_config`.
     """
     if isinstance(model, Config):
         return copy.deepcopy(model)

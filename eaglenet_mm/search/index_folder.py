@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO
 
 from eaglenet_mm.search.errors import (
     DamagedIndexError,
@@ -36,14 +36,14 @@ class IndexFolder:
     Args:
         path (Path): The folder.
         manifest (IndexManifest): Its table of contents.
-        lock (IO, optional): The lock of the writer; None for a reader.
+        lock (ExitStack, optional): The lock of the writer; None for a reader.
     """
 
     def __init__(
         self,
         path: Path,
         manifest: IndexManifest,
-        lock: IO[str] | None = None,
+        lock: ExitStack | None = None,
     ) -> None:
         self.path = path
         self.manifest = manifest
@@ -249,7 +249,7 @@ def _names(path: Path, first: int) -> list[str]:
     )
 
 
-def _take_lock(path: Path) -> IO[str]:
+def _take_lock(path: Path) -> ExitStack:
     """Become the writer of an index."""
     try:
         return take_lock(path / _LOCK)

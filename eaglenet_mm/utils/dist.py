@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -10,9 +11,14 @@ from mmengine.dist import all_gather_object, get_rank, get_world_size
 from torch import Tensor
 from torch.autograd import Function
 
-from eaglenet_mm.structures import Features
 
-FeaturesT = TypeVar('FeaturesT', bound=Features)
+class _Mapped(Protocol):
+    """Tensors of one side, such as features, changed by a function."""
+
+    def map(self, function: Callable[[Tensor], Tensor], /) -> Any: ...
+
+
+FeaturesT = TypeVar('FeaturesT', bound=_Mapped)
 
 
 class _GatherRows(Function):
@@ -103,15 +109,6 @@ def agree_on_share(
     """Refuse a batch in every process if it is wrong in one of them.
 
     A process that raised alone would leave the others waiting for it.
-
-    Args:
-        size (int): Pairs of this process in the batch.
-        fault (str, optional): What is wrong with its share.
-        has_ids (bool): Whether its videos have ids. Default: False.
-
-    Raises:
-        ValueError: In every process, if one has a fault, sizes differ or
-            only some have ids.
     """
     shares = [(size, fault, has_ids)]
     if get_world_size() > 1:

@@ -7,14 +7,7 @@ MAX_NAMED = 5
 
 
 def name_some(names: Sequence[object]) -> str:
-    """List the first names and count the others.
-
-    Args:
-        names (Sequence): What is to be named.
-
-    Returns:
-        str: For example ``'a, b, c, d, e and 2 more'``.
-    """
+    """List the first names and count the others."""
     shown = ', '.join(str(name) for name in names[:MAX_NAMED])
     rest = len(names) - MAX_NAMED
     return f'{shown} and {rest} more' if rest > 0 else shown

@@ -13,12 +13,6 @@ def near_match(path: str) -> str | None:
     Names are compared that look alike: composed and decomposed accents
     (Unicode NFC and NFD; macOS writes the latter), an ending or a name in
     upper or lower case, a backslash for a slash. No folder is listed.
-
-    Args:
-        path (str): Where there is nothing.
-
-    Returns:
-        str | None: The path as it is on the disk.
     """
     for wanted in (path, path.replace('\\', '/')):
         found = _walk(wanted)
@@ -28,15 +22,7 @@ def near_match(path: str) -> str | None:
 
 
 def near_match_hint(path: str) -> str:
-    """Say that there is a file of almost this name.
-
-    Args:
-        path (str): Where there is nothing.
-
-    Returns:
-        str: A sentence with the difference and the mend, behind a space;
-        empty if there is none.
-    """
+    """Say that there is a file of almost this name."""
     found = near_match(path)
     if found is None:
         return ''

@@ -6,12 +6,6 @@ def printable(text: str) -> str:
 
     Names of files may hold bytes that are no text, and characters that steer
     a terminal.
-
-    Args:
-        text (str): Any text; line ends stay.
-
-    Returns:
-        str: Encodable text without control characters.
     """
     return ''.join(
         character

@@ -11,17 +11,7 @@ _UPDATES = 40
 
 
 class Progress:
-    """Draw a progress bar on the main process.
-
-    Args:
-        name (str): What is counted; written before the bar.
-        total (int): Number of items of this evaluation.
-
-    Note:
-        The bar is drawn about 40 times whatever the total, so that a log file
-        stays readable. With several processes the main one shows its share;
-        :meth:`close` completes the bar.
-    """
+    """Draw a progress bar on the main process."""
 
     def __init__(self, name: str, total: int) -> None:
         self.total = total
@@ -32,11 +22,7 @@ class Progress:
             self._bar = ProgressBar(total, file=sys.stdout)
 
     def update(self, count: int) -> None:
-        """Count finished items.
-
-        Args:
-            count (int): Items finished since the last call.
-        """
+        """Count finished items."""
         self._done += count
         if (self._done - self._shown) * _UPDATES >= self.total:
             self._show()

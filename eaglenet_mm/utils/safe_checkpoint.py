@@ -9,14 +9,15 @@ MMEngine; anything else is refused by name.
 import glob
 import os
 import os.path as osp
-import tarfile
+import pickle
+import re
 import zipfile
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
 
-from eaglenet_mm.utils import restricted_unpickler
+from eaglenet_mm.utils.safe_globals import allowed_in_checkpoints, real_objects
 
 #: Set this environment variable to 1 to read every checkpoint as a plain
 #: pickle. ``--trust-checkpoint`` of the tools sets it.
@@ -44,12 +45,7 @@ class UnsafeCheckpointError(ValueError):
 
 
 def checkpoints_are_trusted() -> bool:
-    """Tell whether the user asked to read checkpoints as plain pickles.
-
-    Returns:
-        bool: Whether ``EAGLENET_MM_TRUST_CHECKPOINTS`` is ``1``, ``true`` or
-        ``yes``.
-    """
+    """Whether the user asked to read checkpoints as plain pickles."""
     value = os.environ.get(TRUST_VARIABLE, '')
     return value.lower() in ('1', 'true', 'yes')
 
@@ -64,10 +60,10 @@ def load_checkpoint_file(
     Args:
         path (str | PathLike): The file; ``~`` is expanded.
         map_location (Any): Where tensors go, as in :func:`torch.load`.
-            Defaults to ``'cpu'``.
+            Default: ``'cpu'``.
         trusted (bool): Read it as a plain pickle, which executes what the
             file says. ``EAGLENET_MM_TRUST_CHECKPOINTS=1`` does the same.
-            Defaults to False.
+            Default: False.
 
     Returns:
         Any: What was saved, mostly a dict.
@@ -93,25 +89,39 @@ def load_checkpoint_file(
     if trusted or checkpoints_are_trusted():
         return torch.load(path, map_location=map_location, weights_only=False)
     try:
-        _check_form(path)
-        return torch.load(
-            path,
-            map_location=map_location,
-            pickle_module=restricted_unpickler,
-            weights_only=False,
-        )
-    except UnsafeCheckpointError:
-        raise
-    except restricted_unpickler.ForbiddenGlobalError as err:
-        raise UnsafeCheckpointError(path, err.name) from err
+        with allowed_in_checkpoints():
+            loaded = torch.load(path, map_location, weights_only=True)
+        return real_objects(loaded)
     except PermissionError:
         raise
     except Exception as err:
+        refused = _refused(path, err)
+        if refused is not None:
+            raise UnsafeCheckpointError(path, refused) from err
         raise ValueError(
             f'{path} ({osp.getsize(path)} bytes) is no complete PyTorch '
             f'checkpoint: {type(err).__name__}: {err}. Copy or download it '
             'again, or take an earlier checkpoint of the same run.'
         ) from err
+
+
+def _refused(path: str, err: Exception) -> str | None:
+    """What a file asks for that torch refused; None if it is damaged."""
+    message = str(err)
+    if 'TorchScript' in message:
+        return 'a TorchScript program'
+    if '.tar' in message:
+        return 'files of a tar archive'
+    with open(path, 'rb') as file:
+        is_pickle = file.read(1) == b'\x80'
+    if not isinstance(err, pickle.UnpicklingError) or not (
+        is_pickle or zipfile.is_zipfile(path)
+    ):
+        return None
+    found = re.search(r'GLOBAL (\S+)', message)
+    if found is None:
+        found = re.search(r'error:\s+(.+)', message)
+    return found[1] if found else message.splitlines()[0]
 
 
 def load_checkpoint_for_runner(filename: str, map_location: Any = None) -> Any:
@@ -120,18 +130,6 @@ def load_checkpoint_for_runner(filename: str, map_location: Any = None) -> Any:
     The Runner executes ``meta['config']`` of a checkpoint that it resumes, as
     a Python config; MMEngine itself has written ``meta['cfg']`` for years, so
     the old field is left out.
-
-    Args:
-        filename (str): The file.
-        map_location (Any): As in :func:`torch.load`. Defaults to None.
-
-    Returns:
-        Any: What was saved, mostly a dict, without ``meta['config']``.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        UnsafeCheckpointError: If the file holds more than the allowed kinds.
-        ValueError: If the file is truncated or no checkpoint.
     """
     checkpoint = load_checkpoint_file(filename, map_location)
     meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
@@ -147,16 +145,6 @@ def find_latest_checkpoint(path: str) -> str | None:
     ``last_checkpoint`` holds a full path, of another folder after the work
     directory was copied or moved; a file of the same name in the work
     directory comes first.
-
-    Args:
-        path (str): The work directory.
-
-    Returns:
-        str or None: The checkpoint, or None if none was saved.
-
-    Raises:
-        FileNotFoundError: If the checkpoint is in neither place, or there
-            are checkpoints but nothing says which is the last.
     """
     note = osp.join(path, 'last_checkpoint')
     if not osp.isfile(note):
@@ -203,21 +191,6 @@ def load_checkpoint_url(
 
     It has the interface of :func:`torch.hub.load_state_dict_from_url`, which
     reads as a plain pickle, and takes its place in MMEngine.
-
-    Args:
-        url (str): Where the file is.
-        model_dir (str, optional): Where it is kept. Defaults to None, the
-            ``checkpoints`` folder of :func:`torch.hub.get_dir`.
-        map_location (Any): As in :func:`torch.load`. Defaults to None.
-        progress (bool): Show a progress bar. Defaults to True.
-        **kwargs: ``file_name`` and ``check_hash``, as in torch.
-
-    Returns:
-        Any: What was saved, mostly a dict.
-
-    Raises:
-        UnsafeCheckpointError: If the file holds more than the allowed kinds.
-        ValueError: If the file is truncated or no checkpoint.
     """
     name = kwargs.get('file_name') or osp.basename(url.split('?')[0])
     model_dir = model_dir or osp.join(torch.hub.get_dir(), 'checkpoints')
@@ -230,23 +203,3 @@ def load_checkpoint_url(
         )
         torch.hub.download_url_to_file(url, path, expected, progress=progress)
     return load_checkpoint_for_runner(path, map_location)
-
-
-def _check_form(path: str) -> None:
-    """Refuse what torch reads by other means than the pickle reader."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        if any(name.endswith('/constants.pkl') for name in names):
-            raise UnsafeCheckpointError(path, 'a TorchScript program')
-        return
-    try:
-        with tarfile.open(path, 'r:'):
-            raise UnsafeCheckpointError(path, 'files of a tar archive')
-    except tarfile.TarError:
-        pass
-    with open(path, 'rb') as file:
-        start = file.read(2)
-    if not start.startswith(b'\x80'):  # the mark of a pickle
-        form = 'a zip archive without its end' if start == b'PK' else start
-        raise EOFError(f'neither a zip archive nor a pickle, but {form!r}')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
@@ -20,7 +21,6 @@ from eaglenet_mm.apis import RetrievalInferencer, feature_parts
 from eaglenet_mm.apis.feature_extraction import extract_features
 from eaglenet_mm.apis.feature_file import FeatureFile
 from eaglenet_mm.apis.feature_items import list_items, read_texts
-from eaglenet_mm.utils import folder_lock
 
 
 @pytest.fixture
@@ -338,7 +338,7 @@ def test_a_lock_that_another_run_took_away(
 ) -> None:
     """It has ended between opening the lock and taking it."""
     lock = tmp_path / '.f.parts' / 'writer.lock'
-    take, taken = folder_lock.fcntl.flock, []
+    take, taken = fcntl.flock, []
 
     def late(*arguments: Any) -> None:
         taken.append(lock.exists())
@@ -349,11 +349,11 @@ def test_a_lock_that_another_run_took_away(
                 lock.touch()
         take(*arguments)
 
-    monkeypatch.setattr(folder_lock.fcntl, 'flock', late)
+    monkeypatch.setattr(fcntl, 'flock', late)
     extract_features(
         inferencer.encoder, items[0][:1], [], tmp_path / 'f', num_workers=0
     )
-    assert taken == [True, True]
+    assert taken[:2] == [True, True]  # the third lets it go
     assert [path.name for path in tmp_path.iterdir()] == ['f']
 
 

@@ -13,6 +13,7 @@ from mmengine.optim import build_optim_wrapper
 
 from eaglenet_mm.models import TextVideoRetriever
 from eaglenet_mm.registry import MODELS, TRANSFORMS
+from tests.some_cases import mostly_nightly
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 FOLDER = CONFIGS / 'backbone_mixes'
@@ -70,7 +71,9 @@ def small_model(cfg: Config) -> dict[str, Any]:
     return model
 
 
-@pytest.mark.parametrize('path', MIXES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    'path', mostly_nightly(MIXES, kept=2), ids=lambda path: path.stem
+)
 def test_it_takes_a_step(path: Path) -> None:
     cfg = Config.fromfile(path)
     torch.manual_seed(0)

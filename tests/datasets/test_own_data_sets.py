@@ -14,6 +14,7 @@ from torch.utils.data import ConcatDataset as TorchConcatDataset
 from torch.utils.data import DataLoader
 
 from eaglenet_mm.apis.retriever_encoding import _pipeline_of
+from eaglenet_mm.config.datasets import load_datasets
 from eaglenet_mm.datasets import (
     CaptionExpansion,
     ParagraphDataset,
@@ -27,7 +28,6 @@ from eaglenet_mm.datasets.shared_records import inner_datasets
 from eaglenet_mm.datasets.video_checks import check_videos
 from eaglenet_mm.engine.hooks import LostVideosHook
 from eaglenet_mm.registry import DATASETS
-from eaglenet_mm.utils.config_datasets import load_datasets
 from eaglenet_mm.visualization.set_catalogue import SetCatalogue
 from tests.datasets.own_videos import OwnVideos
 

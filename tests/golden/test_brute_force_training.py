@@ -25,9 +25,9 @@ from tests.golden.conftest import find_golden_dir, to_numpy
 from tests.golden.rules import gradient_summary
 from tests.golden.test_ebm import Draws
 from tests.golden.test_frl_head import LOSS_NAMES, Case
-from tests.reference.brute_force import log_radius, pool_frames
-from tests.reference.brute_force_energy import BruteForceEnergy
-from tests.reference.brute_force_training import (
+from tools.benchmark.reference.brute_force import log_radius, pool_frames
+from tools.benchmark.reference.brute_force_energy import BruteForceEnergy
+from tools.benchmark.reference.brute_force_training import (
     BruteForceObjective,
     info_nce_loss,
     sigmoid_loss,

@@ -27,7 +27,7 @@ from tests.golden.cases import (
 )
 from tests.golden.conftest import to_numpy
 from tests.golden.rules import gradient_summary, rule_noise
-from tests.reference.brute_force import score_pairs
+from tools.benchmark.reference.brute_force import score_pairs
 
 FILE = 'frl_head.npz'
 TOLERANCE = {torch.float32: 1e-4, torch.float64: 1e-6}

@@ -31,7 +31,7 @@ from tests.golden.cases import (
     tensor,
 )
 from tests.golden.conftest import find_golden_dir, to_numpy
-from tests.reference.brute_force import gat, rgat
+from tools.benchmark.reference.brute_force import gat, rgat
 
 FILE = 'rgat.npz'
 Report = Callable[..., float]

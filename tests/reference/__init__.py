@@ -1,1 +1,0 @@
-"""Slow references, written as the formulas stand."""

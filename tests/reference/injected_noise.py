@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.reference.brute_force_energy import LangevinNoise, TorchNoise
+from tools.benchmark.reference.brute_force_energy import (
+    LangevinNoise,
+    TorchNoise,
+)
 
 
 def seeded_noise(seed: int) -> TorchNoise:

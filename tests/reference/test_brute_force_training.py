@@ -10,9 +10,12 @@ from eaglenet_mm.models.heads import EagleNetHead
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from tests.models.tiny import FRAMES, WIDTH, eaglenet_head
-from tests.reference.brute_force_training import BruteForceObjective
 from tests.reference.injected_noise import inject_noise, seeded_noise
-from tests.reference.release_weights import release_names, release_weights
+from tools.benchmark.reference.brute_force_training import BruteForceObjective
+from tools.benchmark.reference.release_weights import (
+    release_names,
+    release_weights,
+)
 
 BATCH, CANDIDATES = 4, 4
 DOUBLE = torch.float64

@@ -20,7 +20,7 @@ from tests.models.converters.baseline_checkpoint import (
 from tests.models.converters.release_checkpoint import (
     release_state_dict as eaglenet_state_dict,
 )
-from tests.models.encoders.tiny_backbones import mostly_nightly
+from tests.some_cases import mostly_nightly
 
 TOOL = 'model_converters/baseline_release.py'
 

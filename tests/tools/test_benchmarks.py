@@ -117,6 +117,7 @@ def test_pair_scoring(benchmark: Run) -> None:
 STEP = (*TINY, *PEAK, '--batch', 4, '--frames', 3)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_indexing_time(benchmark: Run) -> None:
     report = benchmark(
@@ -138,6 +139,7 @@ def test_indexing_time(benchmark: Run) -> None:
     assert [growth['lengths'] for growth in report['growths']] == ['8/4'] * 5
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_reader_speed(benchmark: Run) -> None:
     report = benchmark(
@@ -157,6 +159,7 @@ def test_reader_speed(benchmark: Run) -> None:
         assert (case['decord'] is None) == (case['kind'] == 'ts')
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_training_step(benchmark: Run) -> None:
     (case,) = benchmark('training_step', *STEP)['cases']
@@ -171,6 +174,7 @@ def test_training_step(benchmark: Run) -> None:
     assert case['flop_ratio'] > 1
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_training_memory(benchmark: Run) -> None:
     report = benchmark(
@@ -197,6 +201,7 @@ def test_training_memory(benchmark: Run) -> None:
 CAPTIONS = ('--frames', 3, '--videos', 12, '--captions', 40, '--sample', 9)
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_multi_caption(benchmark: Run) -> None:
     report = benchmark(
@@ -226,6 +231,7 @@ def test_multi_caption(benchmark: Run) -> None:
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_an_interrupted_evaluation_keeps_what_it_has(
     repository: Path, environment: dict, tmp_path: Path
@@ -260,6 +266,7 @@ def test_an_interrupted_evaluation_keeps_what_it_has(
     assert 0 <= stage['metrics']['t2v/R1'] <= 100
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_training_iteration(benchmark: Run, tmp_path: Path) -> None:
     write_toy_dataset(tmp_path / 'toy', renderings=2, limit=2, workers=1)
@@ -289,6 +296,7 @@ def test_training_iteration(benchmark: Run, tmp_path: Path) -> None:
         assert case['head_ratio'] > 0
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.dist
 @pytest.mark.timeout(120)
@@ -330,17 +338,17 @@ def test_formulas_are_what_the_counters_count(
     in_process: Path, frames: int, layers: int, brute_force: bool
 ) -> None:
     """The terms of a pair, apart from what is computed once a side."""
-    arithmetic, common, rates, scores = (
+    arithmetic, harness, rates, scores = (
         importlib.import_module(name)
-        for name in ('arithmetic', 'common', 'rates', 'brute_force_scores')
+        for name in ('arithmetic', 'harness', 'rates', 'brute_force_scores')
     )
     options = ('--dim', '64', '--candidates', '5', '--layers', str(layers))
-    args = common.make_parser('').parse_args(options)
-    head = common.build_head(args, frames).eval()
+    args = harness.make_parser('').parse_args(options)
+    head = harness.build_head(args, frames).eval()
 
     @torch.no_grad()
     def count(texts: int, videos: int) -> int:
-        text, video = common.random_features(args, texts, videos, frames)
+        text, video = harness.random_features(args, texts, videos, frames)
         if brute_force:
             return rates.count_flops(
                 lambda: scores.score_by_brute_force(
@@ -387,6 +395,7 @@ def test_what_cannot_be_measured_is_refused(
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ('name', 'sizes', 'bound'),
     [('training_step', STEP, None), ('pair_scoring', (*TINY, *PEAK), 0.05)],
@@ -482,6 +491,7 @@ def test_results_are_counted_and_views_are_not(in_process: Path) -> None:
         assert rates.count_work(run).flops == 0
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_video_loading(benchmark: Run) -> None:
     report = benchmark(
@@ -498,6 +508,7 @@ def test_video_loading(benchmark: Run) -> None:
     assert len(report['memory']['resident_mib']) == 4
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_loader_throughput(benchmark: Run) -> None:
     report = benchmark(
@@ -510,15 +521,7 @@ def test_loader_throughput(benchmark: Run) -> None:
     assert all(row['frames_per_second'] > 0 for row in report['rows'])
 
 
-@pytest.mark.slow
-def test_shortlisters(benchmark: Run) -> None:
-    pytest.importorskip('faiss')
-    report = benchmark(
-        'shortlisters', '--rows', 500, '--dim', 16, '--threads', 1
-    )
-    assert report['options']['rows'] == 500
-
-
+@pytest.mark.nightly
 def test_video_search(benchmark: Run, tmp_path: Path) -> None:
     report = benchmark(
         'video_search', '--config', 'eaglenet_toy', '--rows', 700,
@@ -529,6 +532,7 @@ def test_video_search(benchmark: Run, tmp_path: Path) -> None:
     assert report['seconds']['one query, median'] > 0
 
 
+@pytest.mark.nightly
 def test_search_recall(
     benchmark: Run, repository: Path, tmp_path: Path
 ) -> None:
@@ -552,6 +556,7 @@ def test_search_recall(
     assert all_of_them['of the ten best'] == 100
 
 
+@pytest.mark.nightly
 def test_wide_gallery(
     repository: Path, benchmark: Run, tmp_path: Path
 ) -> None:

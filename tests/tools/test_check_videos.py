@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -29,16 +27,19 @@ val_dataloader = train_dataloader
 """
 
 
-def call(repository: Path, tool: str, *options: Any) -> tuple[int, str]:
-    command = [sys.executable, repository / 'tools' / tool, *options]
-    result = subprocess.run(
-        [str(part) for part in command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    return result.returncode, result.stdout
+@pytest.fixture
+def call(call_tool: Callable, capfd: pytest.CaptureFixture) -> Callable:
+    """Run a tool in this process; give its exit code and what it showed."""
+
+    def run(tool: str, *options: object) -> tuple[int, str]:
+        code = 0
+        try:
+            call_tool(tool, *options)
+        except SystemExit as end:
+            code = end.code
+        return code, ''.join(capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture
@@ -54,8 +55,8 @@ def config(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize('tool', ['check_videos.py', 'cache_frames.py'])
-def test_a_missing_video(repository: Path, config: Path, tool: str) -> None:
-    code, shown = call(repository, tool, config)
+def test_a_missing_video(call: Callable, config: Path, tool: str) -> None:
+    code, shown = call(tool, config)
     assert code == 1
     assert "Video 'v': Video file" in shown
     # train and val are one file, read once
@@ -72,7 +73,7 @@ def test_a_missing_video(repository: Path, config: Path, tool: str) -> None:
     ],
 )
 def test_what_cannot_be_checked(
-    repository: Path,
+    call: Callable,
     tmp_path: Path,
     tool: str,
     content: str | None,
@@ -80,20 +81,20 @@ def test_what_cannot_be_checked(
 ) -> None:
     if content is not None:
         (tmp_path / 'bad.py').write_text(content)
-    code, shown = call(repository, tool, tmp_path / 'bad.py')
+    code, shown = call(tool, tmp_path / 'bad.py')
     assert code == 2
     assert message in shown
 
 
 def test_an_annotation_without_its_videos(
-    repository: Path, config: Path
+    call: Callable, config: Path
 ) -> None:
     annotation = config.with_name('set.json')
-    code, shown = call(repository, 'check_videos.py', annotation)
+    code, shown = call('check_videos.py', annotation)
     assert code == 2
     assert '--videos' in shown
     code, shown = call(
-        repository, 'check_videos.py', annotation, '--videos', config.parent
+        'check_videos.py', annotation, '--videos', config.parent
     )
     assert code == 1
     assert 'missing: 1' in shown

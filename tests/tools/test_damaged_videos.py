@@ -131,6 +131,7 @@ def train(folder: Path, repository: Path, *options: str, code: int) -> str:
     )
 
 
+@pytest.mark.nightly
 def test_training_stops_at_the_first(
     folder: Path, repository: Path, damaged: dict[str, Path]
 ) -> None:
@@ -139,6 +140,7 @@ def test_training_stops_at_the_first(
     assert sum(path.name in line for path in damaged.values()) == 1, line
 
 
+@pytest.mark.nightly
 def test_training_and_testing_without_them(
     folder: Path, repository: Path, damaged: dict[str, Path]
 ) -> None:

@@ -67,6 +67,7 @@ def test_msrvtt(convert, annotations, tmp_path):
     assert 'nothing was written' in strict.stderr
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_didemo(convert, annotations, tmp_path):
     folder = annotations / 'didemo'
@@ -78,6 +79,7 @@ def test_didemo(convert, annotations, tmp_path):
     assert sum(x['video'].endswith('.') for x in records) == 27
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_msvd(convert, annotations, tmp_path):
     folder = annotations / 'msvd'
@@ -98,6 +100,7 @@ def test_msvd(convert, annotations, tmp_path):
         ]
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_vatex(convert, annotations, tmp_path):
     folder = annotations / 'vatex'

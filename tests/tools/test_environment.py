@@ -66,6 +66,7 @@ def test_installs_once_and_again_when_the_pins_change(checkout):
     assert len(called.read_text().splitlines()) == 2
 
 
+@pytest.mark.nightly
 def test_a_failed_install_is_tried_again(checkout):
     python = checkout / '.venv' / 'bin' / 'python'
     working = python.read_text()
@@ -75,6 +76,7 @@ def test_a_failed_install_is_tried_again(checkout):
     assert 'Installing' in run(checkout, 'ensure_environment').stdout
 
 
+@pytest.mark.nightly
 def test_makes_an_environment_where_there_is_none(checkout):
     """Only that it is made: the installation into it is left out."""
     command = (
@@ -88,6 +90,7 @@ def test_makes_an_environment_where_there_is_none(checkout):
     assert result.stdout.endswith(f'{new}/bin/python\n')
 
 
+@pytest.mark.nightly
 def test_finds_a_base_python(checkout):
     result = run(checkout, 'find_base_python', BASE_PYTHON=sys.executable)
     assert result.stdout.strip() == sys.executable

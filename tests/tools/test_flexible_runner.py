@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from eaglenet_mm.utils import load_checkpoint_file
+from tests.some_cases import mostly_nightly
 
 FLEXIBLE = (
     "runner_type = 'FlexibleRunner'\n"
@@ -45,7 +46,7 @@ def test_trains_tests_and_starts_from_weights_as_runner(
     assert their_error == error > 0
 
 
-@pytest.mark.parametrize('tool', ['train.py', 'test.py'])
+@pytest.mark.parametrize('tool', mostly_nightly(['train.py', 'test.py']))
 def test_weights_must_fit(call_tool, configs, tmp_path, tool):
     _, config = configs
     folder = tmp_path / 'first'

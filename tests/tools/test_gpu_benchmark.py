@@ -96,6 +96,7 @@ def test_a_stage_costs_itself_alone(
     assert raised['report'] == {'value': 7}
 
 
+@pytest.mark.nightly
 def test_a_stage_that_hangs_is_ended_with_its_children(
     chain: Callable, tmp_path: Path
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_stage_that_hangs_is_ended_with_its_children(
     assert not child.exists() or child.read_text().split()[2] == 'Z'
 
 
+@pytest.mark.nightly
 def test_time_that_was_not_used_is_there_later(chain: Callable) -> None:
     slow = WRITE + 'import time; time.sleep(11)'
     code, results = chain(WRITE, WRITE, slow, seconds=10)
@@ -245,6 +247,7 @@ def smoke(
     return out, lines
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.timeout(540)
 def test_every_stage_runs_in_small(smoke: tuple[Path, str]) -> None:
@@ -268,6 +271,7 @@ def test_every_stage_runs_in_small(smoke: tuple[Path, str]) -> None:
     assert large['ratio'] is None
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.timeout(540)
 def test_figures_come_into_the_pages(
@@ -402,7 +406,7 @@ def test_what_is_not_installed_is_named(
 def test_towers_come_with_the_head_of_their_recipe(
     benchmarks: Callable, arch: str, energy: str
 ) -> None:
-    options = benchmarks('common').make_parser('').parse_args([])
+    options = benchmarks('harness').make_parser('').parse_args([])
     options.arch = arch
     config = benchmarks('training_batches').arch_config(options)
     assert config.model.head.loss_energy.energy.type == energy

@@ -157,6 +157,7 @@ def test_the_note_counts_what_was_scored(tool: Callable, index: Path) -> None:
     assert 'the head scored 7 of ' in ' '.join(shown.split())
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_killed_while_indexing(
     tool: Callable, folder: Path, tmp_path: Path

@@ -19,6 +19,7 @@ def toy_folder(start_tool, repository, tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_the_toy_config_trains_there(start_tool, repository, toy_folder):

@@ -92,6 +92,7 @@ def test_the_steps(quickstart):
         assert f'== {number}/7' in quickstart.output
 
 
+@pytest.mark.nightly
 def test_a_second_call_reuses_the_trainings(quickstart):
     first = quickstart()
     second = quickstart()
@@ -101,6 +102,7 @@ def test_a_second_call_reuses_the_trainings(quickstart):
     assert len(trainings(quickstart('--fresh'))) == 2
 
 
+@pytest.mark.nightly
 def test_a_changed_config_trains_anew(quickstart, checkout):
     quickstart()
     stale = checkout / 'work_dirs/quickstart/eaglenet_toy/best_old.pth'
@@ -112,6 +114,7 @@ def test_a_changed_config_trains_anew(quickstart, checkout):
     assert not stale.exists()
 
 
+@pytest.mark.nightly
 def test_an_interrupted_training_goes_on(quickstart, checkout):
     (checkout / 'interrupt').touch()
     calls = quickstart(expected=1)

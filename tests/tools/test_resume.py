@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from eaglenet_mm.utils import load_checkpoint_file
+from tests.some_cases import mostly_nightly
 
 SCHEDULE = (
     "param_scheduler = [dict(type='LinearLR', start_factor=0.1, end=0.5, "
@@ -78,7 +79,7 @@ def plain(value):
     return value.tolist() if isinstance(value, torch.Tensor) else value
 
 
-@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('kind', mostly_nightly(KINDS, kept=2))
 def test_goes_on_as_without_a_break(train, config, tmp_path, kind):
     """To the last bit, on both Runners; MMEngine's flexible one skips one."""
     path = config(kind.replace('-', '_'), KINDS[kind])
@@ -101,7 +102,7 @@ def test_goes_on_as_without_a_break(train, config, tmp_path, kind):
             assert plain(second[key]) == plain(first[key])
 
 
-@pytest.mark.parametrize('kind', ['schedule', 'flexible'])
+@pytest.mark.parametrize('kind', mostly_nightly(['schedule', 'flexible']))
 def test_best_files_hold_no_training(train, config, kind):
     path = config(kind, KINDS[kind])
     folder = train(path, 'work')
@@ -161,7 +162,7 @@ def test_averages_need_their_hook(train, config, tmp_path):
         train(averaged, 'again', '--resume', tmp_path / 'part.pth')
 
 
-@pytest.mark.parametrize('flexible', [False, True])
+@pytest.mark.parametrize('flexible', mostly_nightly([False, True]))
 @pytest.mark.parametrize(
     ('change', 'match'),
     [
@@ -215,7 +216,9 @@ def told(folder, text):
     ]
 
 
-@pytest.mark.parametrize('kind', ['schedule', 'flexible', 'warmup'])
+@pytest.mark.parametrize(
+    'kind', mostly_nightly(['schedule', 'flexible', 'warmup'])
+)
 def test_more_epochs_and_a_stretched_schedule(train, config, kind):
     """Stretched, the rates are those of a run that was longer from its start;
     also where the old schedule had come to its end, and a rate of 0.
@@ -247,7 +250,7 @@ def test_more_epochs_and_a_stretched_schedule(train, config, kind):
         assert rate == pytest.approx(long[step], rel=1e-9)
 
 
-@pytest.mark.parametrize('kind', ['plain', 'flexible'])
+@pytest.mark.parametrize('kind', mostly_nightly(['plain', 'flexible']))
 def test_a_copy_resumes_and_removes_its_own_files(
     train, config, tmp_path, kind
 ):

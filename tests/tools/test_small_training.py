@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.some_cases import mostly_nightly
+
 TOOL = 'train.py'
 
 
@@ -26,7 +28,9 @@ FLEXIBLE = (
 SMALL = 'train_dataloader = dict(batch_size=9, drop_last=True)'
 
 
-@pytest.mark.parametrize('lines', [[], [SCHEDULED], [SCHEDULED, FLEXIBLE]])
+@pytest.mark.parametrize(
+    'lines', mostly_nightly([[], [SCHEDULED], [SCHEDULED, FLEXIBLE]])
+)
 def test_fewer_items_than_a_batch(call_tool, config, tmp_path, lines):
     """Before, it ended well, and an untrained model was called best."""
     path, folder = config(SMALL, *lines), tmp_path / 'work'
@@ -50,6 +54,7 @@ def test_a_loop_of_no_length(call_tool, config, tmp_path, loop):
     assert not list(folder.glob('*.pth'))
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.dist
 @pytest.mark.timeout(300)

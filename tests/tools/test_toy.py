@@ -33,6 +33,7 @@ def test_generates_once(repository, tmp_path):
     assert 'nothing to do' in second.stdout
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_says_what_is_wrong(repository, tmp_path):
     (tmp_path / 'precious.txt').write_text('mine')

@@ -142,6 +142,7 @@ def test_mistyped_option(call_tool, mini_config, tmp_path):
         )
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_killed_training_resumes_with_the_same_losses(
     environment, call_tool, mini_config, tmp_path, trained
@@ -174,6 +175,7 @@ def test_killed_training_resumes_with_the_same_losses(
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 @pytest.mark.dist
 @pytest.mark.timeout(300)
@@ -287,6 +289,7 @@ def toy_set(call_tool, tmp_path):
     return folder
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_a_shipped_config_by_name_with_other_settings(
     call_tool, toy_set, tmp_path, monkeypatch
@@ -334,6 +337,7 @@ def test_a_shipped_config_by_name_with_other_settings(
         )
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_training_over_an_installed_config(
     call_tool, toy_set, tmp_path, monkeypatch

@@ -11,18 +11,7 @@ from __future__ import annotations
 def brute_force_terms(
     dim: int, frames: int, candidates: int, heads: int, layers: int
 ) -> dict[str, int]:
-    """Operations of a pair when every pair is expanded to a graph.
-
-    Args:
-        dim (int): Width ``D``.
-        frames (int): Frames ``F``.
-        candidates (int): Candidates ``S``.
-        heads (int): Heads ``H``.
-        layers (int): Layers of the graph, the last included.
-
-    Returns:
-        dict[str, int]: By term.
-    """
+    """Operations of a pair when every pair is expanded to a graph."""
     nodes = frames + 1 + candidates
     hidden, narrow = layers - 1, dim // heads
     return {
@@ -42,21 +31,7 @@ def brute_force_terms(
 def factorised_terms(
     dim: int, frames: int, candidates: int, heads: int, layers: int
 ) -> dict[str, int]:
-    """Operations of a pair in the head; two layers at most.
-
-    Args:
-        dim (int): Width ``D``.
-        frames (int): Frames ``F``.
-        candidates (int): Candidates ``S``.
-        heads (int): Heads ``H``.
-        layers (int): Layers of the graph, 1 or 2.
-
-    Returns:
-        dict[str, int]: By term.
-
-    Raises:
-        ValueError: If there are more layers.
-    """
+    """Operations of a pair in the head; two layers at most."""
     if layers not in (1, 2):
         raise ValueError(
             f'The formulas hold for 1 or 2 layers, but layers={layers}.'

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import common  # noqa: F401  makes the checkout importable
+import harness  # noqa: F401  makes the checkout importable
 import torch
 from torch import Tensor
 
 from eaglenet_mm.models.heads import EagleNetHead
-from tests.reference.brute_force import score_pairs
-from tests.reference.brute_force_training import score_options
-from tests.reference.release_weights import release_weights
+from tools.benchmark.reference.brute_force import score_pairs
+from tools.benchmark.reference.brute_force_training import score_options
+from tools.benchmark.reference.release_weights import release_weights
 
 
 @torch.no_grad()

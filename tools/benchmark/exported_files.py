@@ -5,34 +5,34 @@ normalised frames. What is compared runs in turn; times are medians.
 """
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 import torch
+from harness import interleaved_medians, plain_parser, set_up
 
 from eaglenet_mm.apis import load_retriever
+from eaglenet_mm.config.reading import open_config
 from eaglenet_mm.export.encoder_programs import text_program, video_program
 from eaglenet_mm.export.program import flatten
 from eaglenet_mm.export.scoring_programs import scoring_programs
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
-from eaglenet_mm.utils.config_reading import open_config
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('folder', type=Path, help='folder of exported files')
-    parser.add_argument('--texts', type=int, default=16)
-    parser.add_argument('--videos', type=int, default=4)
-    parser.add_argument('--pairs', type=int, default=64, help='a side')
-    parser.add_argument('--threads', type=int, default=1)
-    parser.add_argument('--repeats', type=int, default=9)
+    parser = plain_parser(__doc__, threads=1)
+    add = parser.add_argument
+    add('config', help='config file')
+    add('checkpoint', help='checkpoint file')
+    add('folder', type=Path, help='folder of exported files')
+    add('--texts', type=int, default=16)
+    add('--videos', type=int, default=4)
+    add('--pairs', type=int, default=64, help='a side')
+    add('--repeats', type=int, default=9)
     return parser.parse_args()
 
 
@@ -56,27 +56,23 @@ def report(
     name: str, arguments: tuple, repeats: int, **runs: Callable
 ) -> None:
     """Print the times of functions, and how far apart their results are."""
-    times: dict[str, list[float]] = {key: [] for key in runs}
     eager, *others = runs.values()
     wanted = flatten(eager(*arguments))[0]
     for key, run in zip(list(runs)[1:], others, strict=True):
         distance = (flatten(run(*arguments))[0] - wanted).abs().max()
         print(f'{name}: {key} differs by {float(distance):.1e}')
-    for _ in range(repeats):
-        for key, run in runs.items():
-            start = time.perf_counter()
-            run(*arguments)
-            times[key].append(time.perf_counter() - start)
-    medians = {k: 1e3 * statistics.median(v) for k, v in times.items()}
-    print(name, *(f'{k} {v:.1f} ms' for k, v in medians.items()), sep=' | ')
+    medians = interleaved_medians(
+        {key: partial(run, *arguments) for key, run in runs.items()}, repeats
+    )
+    found = [f'{k} {1000 * v:.1f} ms' for k, v in medians.items()]
+    print(name, *found, sep=' | ')
 
 
 @torch.no_grad()
 def main() -> None:
     """Compare encoders and scoring."""
     args = parse_args()
-    torch.set_num_threads(args.threads)
-    torch.manual_seed(0)
+    set_up(args)
     model = load_retriever(open_config(args.config), args.checkpoint).cpu()
     frames = model.data_preprocessor.num_frames
     text = text_program(model.text_encoder).fix_optional()

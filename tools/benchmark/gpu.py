@@ -32,6 +32,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
+from gpu_tables import ROWS, notes_of, skipped_in
+from tables import cell
+
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 #: Seconds between asking a process to stop and ending it.
@@ -51,16 +54,7 @@ INTERRUPTED = 'interrupted'
 
 
 class Stage(NamedTuple):
-    """A link of the chain.
-
-    Args:
-        name (str): Of the stage and of its JSON file.
-        seconds (float): Its share of the time.
-        full (list): Commands on a GPU: the name of a benchmark, or
-            ``'pytest'``, and its options.
-        smoke (list): The same in small, on a CPU.
-        line (Callable): Says in a line what the report of a command tells.
-    """
+    """A link of the chain."""
 
     name: str
     seconds: float
@@ -82,62 +76,17 @@ def tests_line(report: Report) -> str:
     return line + (f': {", ".join(names[:5])}{more}' if names else '')
 
 
-def scoring_line(report: Report) -> str:
-    """Say how long all pairs took."""
-    return ', '.join(
-        f'{x["texts"]}x{x["videos"]}x{x["frames"]} {x["dtype"]} '
-        + (
-            f'{x["ours"]["seconds"]:.3g} s ({x["ratio"]:.3g}x)'
-            if 'ours' in x
-            else f'compiled {x["seconds"]:.3g} s'
+def rows_line(report: Report) -> str:
+    """Say in a line what the rows of a table tell."""
+    rows = ROWS[report['benchmark']](report)
+    return '; '.join(
+        ', '.join(
+            f'{key} {cell(value)}'
+            for key, value in row.items()
+            if value is not None
         )
-        for x in report['cases']
+        for row in rows
     )
-
-
-def step_line(report: Report) -> str:
-    """Say how long a step took at each batch."""
-    return ', '.join(
-        f'B={x["batch"]} {x["dtype"]} {x["ours"]["seconds"]:.3g} s'
-        + gigabytes(x['ours']['peak_bytes'])
-        for x in report['cases']
-    )
-
-
-def iteration_line(report: Report) -> str:
-    """Say how long an iteration took, and the head in it."""
-    return ', '.join(
-        f'{x["dtype"]} checkpointing {x["checkpointing"]} '
-        f'{x["total_seconds"]["ours"]:.3g} s (head '
-        f'{x["head_percent"]["ours"]:.2g} %)'
-        + gigabytes(x['peak_bytes']['ours'])
-        for x in report['cases']
-    )
-
-
-def evaluation_line(report: Report) -> str:
-    """Say how long an evaluation, or a query, took."""
-    if report['benchmark'] == 'video_search':
-        took = 1000 * report['seconds']['one query, median']
-        return f'a query in {report["options"]["rows"]} rows {took:.3g} ms'
-    return ', '.join(
-        f'{report["options"]["videos"]} videos x {stage["captions"]} captions '
-        f'{name.replace("_", " ")} {stage["seconds"]:.3g} s'
-        for name, stage in report['stages'].items()
-    )
-
-
-def loading_line(report: Report) -> str:
-    """Say how many frames arrive in a second."""
-    return ', '.join(
-        f'{x["way"]} {x["frames_per_second"]:.0f} frames/s'
-        for x in report['rows']
-    )
-
-
-def gigabytes(size: int | None) -> str:
-    """Write a size, where it was measured."""
-    return '' if size is None else f' {size / 2**30:.2f} GiB'
 
 
 # The chain -----------------------------------------------------------------
@@ -186,7 +135,7 @@ STAGES = (
             ('pair_scoring', *TINY, '--texts', 7, '--videos', 5, '--frames', 3,
              '--reference-texts', 3),
         ],
-        line=scoring_line,
+        line=rows_line,
     ),
     Stage(
         'step',
@@ -200,7 +149,7 @@ STAGES = (
             ('training_step', *TINY, '--frames', 3, '--batch', 3, 6,
              '--reference-up-to', 3, '--count-up-to', 3),
         ],
-        line=step_line,
+        line=rows_line,
     ),
     Stage(
         'iteration',
@@ -215,7 +164,7 @@ STAGES = (
              '--frames', 1, '--repeats', 1, '--dtype', 'bfloat16',
              '--checkpointing', 'on'),
         ],
-        line=iteration_line,
+        line=rows_line,
     ),
     Stage(
         'evaluation',
@@ -234,7 +183,7 @@ STAGES = (
             ('video_search', '--config', 'eaglenet_toy', '--rows', 600,
              '--queries', 3, '--folder', '{scratch}/index'),
         ],
-        line=evaluation_line,
+        line=rows_line,
     ),
     Stage(
         'loading',
@@ -248,7 +197,7 @@ STAGES = (
             ('loader_throughput', '--clips', 2, '--items', 6, '--batch', 3,
              '--size', 32, '--workers', 1, '--repeats', 1),
         ],
-        line=loading_line,
+        line=rows_line,
     ),
 )  # fmt: skip
 
@@ -294,13 +243,7 @@ def _names(stages: Sequence[Stage]) -> str:
 def command_line(
     command: Sequence[object], file: Path, args: argparse.Namespace
 ) -> list[str]:
-    """Write out a command.
-
-    Args:
-        command (Sequence): Of a stage.
-        file (Path): Where its report goes.
-        args (argparse.Namespace): Options of the chain.
-    """
+    """Write out a command."""
     name, *options = (str(x).format(scratch=file.parent) for x in command)
     if name == 'pytest':
         if args.golden_dir:
@@ -351,18 +294,7 @@ def read_report(file: Path) -> Report | None:
 def run_command(
     command: list[str], file: Path, seconds: float
 ) -> dict[str, Any]:
-    """Run a process, and end it with all its children at the time limit.
-
-    Args:
-        command (list[str]): What to run.
-        file (Path): Its report.
-        seconds (float): Time limit.
-
-    Returns:
-        dict: ``status`` (``'done'``, or what went wrong), ``seconds``,
-        ``command``, ``report`` (None if there is none), and the end of the
-        ``output`` of a process that failed.
-    """
+    """Run a process, and end it with all its children at the time limit."""
     begin = time.perf_counter()
     environment = dict(os.environ, HF_HUB_OFFLINE='1', PYTHONUNBUFFERED='1')
     paths = [str(REPOSITORY), os.environ.get('PYTHONPATH', '')]
@@ -403,7 +335,7 @@ def run_command(
         report, status = None, f'{status}, unreadable report: {error}'
     if status == 'done' and report is None:
         status = 'left no report'
-    if status == 'done' and notes_of(report):
+    if status == 'done' and skipped_in(report):
         status = 'measured in part'
     return dict(
         status=status,
@@ -412,12 +344,6 @@ def run_command(
         report=report,
         output=None if status == 'done' else tail,
     )
-
-
-def notes_of(report: Report | None) -> list[str]:
-    """List what a benchmark could not measure; of pytest it is a number."""
-    notes = (report or {}).get('skipped')
-    return notes if isinstance(notes, list) else []
 
 
 def end_group(process: subprocess.Popen, number: signal.Signals) -> None:
@@ -431,16 +357,7 @@ def end_group(process: subprocess.Popen, number: signal.Signals) -> None:
 def run_stage(
     stage: Stage, args: argparse.Namespace, seconds: float
 ) -> dict[str, Any]:
-    """Run a stage and write its JSON file, after every process of it.
-
-    Args:
-        stage (Stage): What to run.
-        args (argparse.Namespace): Options of the chain.
-        seconds (float): Time limit of the whole stage.
-
-    Returns:
-        dict: What is in the file.
-    """
+    """Run a stage and write its JSON file, after every process of it."""
     begin = time.perf_counter()
     parts: list[dict[str, Any]] = []
     result: dict[str, Any] = dict(
@@ -480,12 +397,7 @@ def _line(stage: Stage, report: Report | None) -> str:
     except (KeyError, TypeError, ValueError) as error:
         # of a process that was stopped before it had all figures
         line = f'unfinished report ({type(error).__name__}: {error})'
-    unfit = [
-        note
-        for case in report.get('cases', [])
-        for note in case.get('reference_note', [])
-    ]
-    return '; '.join([line, *notes_of(report), *unfit])
+    return '; '.join([line, *notes_of(report)])
 
 
 def main(stages: Sequence[Stage] = STAGES) -> int:

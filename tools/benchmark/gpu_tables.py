@@ -15,12 +15,11 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import common  # noqa: F401  makes the checkout importable
-from reporting import markdown_table
+from tables import markdown_table
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GIB = 2**30
@@ -29,74 +28,60 @@ UNKNOWN = 'Not measured yet: no GPU was at hand.'
 PAGES = {'docs/performance.md': 'gpu', 'README.md': 'gpu-iteration'}
 
 Stage = dict[str, Any]
+Report = dict[str, Any]
 Rows = list[dict[str, Any]]
 
 
-def reports(stage: Stage) -> Iterator[dict[str, Any]]:
-    """Give the reports of a stage; a process that failed may have none."""
-    for part in stage['parts']:
-        if part['report'] is not None:
-            yield part['report']
-
-
-def test_rows(stage: Stage) -> Rows:
+def pytest_rows(report: Report) -> Rows:
     """Count tests."""
-    return [
-        {key: report[key] for key in ('passed', 'failed', 'skipped')}
-        for report in reports(stage)
-    ]
+    return [{key: report[key] for key in ('passed', 'failed', 'skipped')}]
 
 
-def scoring_rows(stage: Stage) -> Rows:
+def scoring_rows(report: Report) -> Rows:
     """Give the time of all pairs, and what bounds it."""
-    cases = [case for report in reports(stage) for case in report['cases']]
-    compiled = {
-        (case['frames'], case['dtype']): case['seconds']
-        for case in cases
-        if 'failed' in case and not case['failed']
-    }
-    return [
-        {
+    rows = []
+    for case in report['cases']:
+        # of a run under torch.compile, seconds alone
+        ours, reference = case.get('ours', case), case.get('reference', {})
+        row = {
             'texts x videos x frames': 'x'.join(
                 str(case[x]) for x in ('texts', 'videos', 'frames')
             ),
             'type': case['dtype'],
-            's': case['ours']['seconds'],
-            's compiled': compiled.get((case['frames'], case['dtype'])),
-            'pairs/s': case['ours']['pairs_per_second'],
-            'of the matrix peak': case['ours']['peak_fraction'],
-            's at that peak': case['ours']['seconds_at_peak'],
-            's to move its bytes': case['ours']['seconds_at_bandwidth'],
-            'reference pairs/s': case['reference']['pairs_per_second'],
-            'ratio': case['ratio'],
+            'compiled': 'failed' if case.get('failed') else 'ours' not in case,
+            's': ours['seconds'],
+            'pairs/s': ours['pairs_per_second'],
+            'of the matrix peak': ours.get('peak_fraction'),
+            's at that peak': ours.get('seconds_at_peak'),
+            's to move its bytes': ours.get('seconds_at_bandwidth'),
+            'reference pairs/s': reference.get('pairs_per_second'),
+            'ratio': case.get('ratio'),
             'difference': case['largest_difference'],
         }
-        for case in cases
-        if 'ours' in case
-    ]
+        rows.append(row)
+    return rows
 
 
-def step_rows(stage: Stage) -> Rows:
+def step_rows(report: Report) -> Rows:
     """Give time and memory of a step of the head."""
-    return [
-        {
+    rows = []
+    for case in report['cases']:
+        ours, reference = case['ours'], case.get('reference', {})
+        row = {
             'batch': case['batch'],
             'frames': case['frames'],
             'type': case['dtype'],
-            's': case['ours']['seconds'],
-            'peak GiB': gib(case['ours']['peak_bytes']),
-            'reference s': case.get('reference', {}).get('seconds'),
-            'reference peak GiB': gib(
-                case.get('reference', {}).get('peak_bytes')
-            ),
+            's': ours['seconds'],
+            'peak GiB': gib(ours['peak_bytes']),
+            'reference s': reference.get('seconds'),
+            'reference peak GiB': gib(reference.get('peak_bytes')),
             'ratio': case['ratio'],
         }
-        for report in reports(stage)
-        for case in report['cases']
-    ]
+        rows.append(row)
+    return rows
 
 
-def iteration_rows(stage: Stage) -> Rows:
+def iteration_rows(report: Report) -> Rows:
     """Give the parts of an iteration, ours and with the reference."""
     return [
         {
@@ -108,61 +93,68 @@ def iteration_rows(stage: Stage) -> Rows:
             'head %': case['head_percent'][name],
             'peak GiB': gib(case['peak_bytes'][name]),
         }
-        for report in reports(stage)
         for case in report['cases']
         for name, parts in case['seconds'].items()
     ]
 
 
-def evaluation_rows(stage: Stage) -> Rows:
-    """Give the time of evaluations and of a query."""
-    rows = []
-    for report in reports(stage):
-        if report['benchmark'] == 'video_search':
-            rows.append(
-                {
-                    'what': f'a query in {report["options"]["rows"]} rows',
-                    's': report['seconds']['one query, median'],
-                    'pairs/s': None,
-                    'peak GiB': None,
-                }
-            )
-            continue
-        for name, found in report['stages'].items():
-            what = (
-                f'{report["options"]["videos"]} videos, '
-                f'{found["captions"]} captions, {name.replace("_", " ")}'
-            )
-            rows.append(
-                {
-                    'what': what,
-                    's': found['seconds'],
-                    'pairs/s': found['pairs_per_second'],
-                    'peak GiB': gib(found.get('cuda_peak_bytes')),
-                }
-            )
-    return rows
+def evaluation_rows(report: Report) -> Rows:
+    """Give the time of evaluations."""
+    options = report['options']
+    return [
+        {
+            'what': f'{options["videos"]} videos, {found["captions"]} '
+            f'captions, {name.replace("_", " ")}',
+            's': found['seconds'],
+            'pairs/s': found['pairs_per_second'],
+            'peak GiB': gib(found.get('cuda_peak_bytes')),
+        }
+        for name, found in report['stages'].items()
+    ]
 
 
-def loading_rows(stage: Stage) -> Rows:
+def search_rows(report: Report) -> Rows:
+    """Give the time of a query."""
+    row = {
+        'what': f'a query in {report["options"]["rows"]} rows',
+        's': report['seconds']['one query, median'],
+    }
+    return [{**row, 'pairs/s': None, 'peak GiB': None}]
+
+
+def loading_rows(report: Report) -> Rows:
     """Give the frames a second of each reader."""
     keys = ('way', 'workers', 'frames_per_second', 'videos_per_second')
     return [
         {key.replace('_', ' '): row[key] for key in keys}
-        for report in reports(stage)
         for row in report['rows']
     ]
 
 
-def notes_of(stage: Stage) -> list[str]:
+#: By benchmark, the rows of its table.
+ROWS: dict[str, Callable[[Report], Rows]] = {
+    'pytest': pytest_rows,
+    'pair_scoring': scoring_rows,
+    'training_step': step_rows,
+    'training_iteration': iteration_rows,
+    'multi_caption': evaluation_rows,
+    'video_search': search_rows,
+    'loader_throughput': loading_rows,
+}
+
+
+def skipped_in(report: Report | None) -> list[str]:
+    """List what a benchmark could not measure; of pytest it is a number."""
+    skipped = (report or {}).get('skipped')
+    return skipped if isinstance(skipped, list) else []
+
+
+def notes_of(report: Report) -> list[str]:
     """List what did not fit or could not be measured, and why."""
-    notes: list[str] = []
-    for report in reports(stage):
-        skipped = report.get('skipped')  # of pytest it is a number
-        notes += skipped if isinstance(skipped, list) else []
-        for case in report.get('cases', []):
-            what = f'{case.get("batch", "")} {case["dtype"]}'.strip()
-            notes += [f'{what}: {x}' for x in case.get('reference_note', [])]
+    notes = [*skipped_in(report)]
+    for case in report.get('cases', []):
+        what = f'{case.get("batch", "")} {case["dtype"]}'.strip()
+        notes += [f'{what}: {x}' for x in case.get('reference_note', [])]
     return notes
 
 
@@ -171,28 +163,27 @@ def gib(size: int | None) -> float | None:
     return None if size is None else size / GIB
 
 
-#: By stage, what its table shows.
-TABLES: dict[str, tuple[str, Callable[[Stage], Rows]]] = {
-    'tests': ('Tests that need a GPU', test_rows),
-    'golden': ("The release's numbers, heads on the GPU", test_rows),
-    'scoring': ('Scoring pairs', scoring_rows),
-    'step': ('Training step of the head', step_rows),
-    'iteration': (
-        'Training iteration of `eaglenet_msrvtt`: ViT-B/16, 64 videos of 12 '
-        'frames',
-        iteration_rows,
-    ),
-    'evaluation': ('Evaluation and search', evaluation_rows),
-    'loading': ('From disk to the card', loading_rows),
+#: By stage, the title of its table.
+TABLES = {
+    'tests': 'Tests that need a GPU',
+    'golden': "The release's numbers, heads on the GPU",
+    'scoring': 'Scoring pairs',
+    'step': 'Training step of the head',
+    'iteration': 'Training iteration of `eaglenet_msrvtt`: ViT-B/16, 64 '
+    'videos of 12 frames',
+    'evaluation': 'Evaluation and search',
+    'loading': 'From disk to the card',
 }
 
 
-def read_stages(folder: Path) -> dict[str, Stage]:
-    """Read the JSON files of a run.
+def reports(stage: Stage | None) -> list[Report]:
+    """Give the reports of a stage; a process that failed may have none."""
+    parts = stage['parts'] if stage else ()
+    return [part['report'] for part in parts if part['report'] is not None]
 
-    Raises:
-        SystemExit: If they are of ``--smoke``.
-    """
+
+def read_stages(folder: Path) -> dict[str, Stage]:
+    """Read the JSON files of a run."""
     stages = {}
     for name in TABLES:
         file = folder / f'{name}.json'
@@ -223,13 +214,14 @@ def section(stages: dict[str, Stage]) -> str:
             f'{m["gpu"]}, CUDA {m["cuda"]}, torch {m["torch"]}, Python '
             f'{m["python"]}; {m["cores"]} cores of {m["processor"]}.'
         )
-    for name, (title, rows_of) in TABLES.items():
+    for name, title in TABLES.items():
         stage = stages.get(name)
-        rows = rows_of(stage) if stage else []
+        found = reports(stage)
+        rows = [row for x in found for row in ROWS[x['benchmark']](x)]
         text = markdown_table(rows) if rows else UNKNOWN
         if stage and stage['status'] != 'done':
             text += f'\n\nThis stage: {stage["status"]}.'
-        for note in notes_of(stage) if stage else ():
+        for note in (note for report in found for note in notes_of(report)):
             text += f'\n\n* {note}'
         lines.append(f'**{title}.**\n\n{text}')
     return '\n\n'.join(lines)
@@ -239,9 +231,7 @@ def iteration_sentence(stages: dict[str, Stage]) -> str:
     """Say in README.md what a training iteration costs."""
     stage = stages.get('iteration')
     cases = [
-        (report, case)
-        for report in (reports(stage) if stage else ())
-        for case in report['cases']
+        (report, case) for report in reports(stage) for case in report['cases']
     ]
     if not cases:
         return 'not measured on a GPU yet'
@@ -256,11 +246,7 @@ def iteration_sentence(stages: dict[str, Stage]) -> str:
 
 
 def replace_between(text: str, name: str, content: str) -> str:
-    """Put content between the markers of a name, on lines of its own or not.
-
-    Raises:
-        ValueError: If the text has not exactly one pair of markers.
-    """
+    """Put content between the markers of a name."""
     pattern = re.compile(
         rf'(<!-- {name}: begin[^>]*-->)(\s*).*?(\s*)(<!-- {name}: end -->)',
         re.DOTALL,
@@ -282,9 +268,10 @@ def main() -> int:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('out_dir', type=Path, help='of gpu.sh')
-    parser.add_argument('--check', action='store_true', help='write nothing')
-    parser.add_argument('--root', type=Path, default=REPOSITORY)
+    add = parser.add_argument
+    add('out_dir', type=Path, help='of gpu.sh')
+    add('--check', action='store_true', help='write nothing')
+    add('--root', type=Path, default=REPOSITORY)
     args = parser.parse_args()
     if not args.out_dir.is_dir():
         parser.error(f'{args.out_dir} is no folder.')

@@ -14,25 +14,22 @@ piece, so that making it takes seconds. The process keeps to one core.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
-from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
-import torch
-from common import REPOSITORY, interleaved_medians
-from mmengine.config import Config
-from reporting import (
-    describe_machine,
-    print_machine,
+from clips import write_clip
+from harness import (
+    REPOSITORY,
+    interleaved_medians,
     print_table,
-    write_report,
+    reader_parser,
+    start,
 )
+from mmengine.config import Config
 
 from eaglenet_mm.search.moment_reading import MomentReader
 
@@ -52,40 +49,20 @@ _GRAIN = 6  # standard deviation, grey levels
 
 
 def encode_piece(
-    codec: str,
-    options: dict[str, str],
-    path: Path,
-    seconds: int,
-    size: tuple[int, int],
+    kind: str, path: Path, seconds: int, size: tuple[int, int]
 ) -> None:
-    """Encode a moving texture with grain, as cameras add it.
-
-    Without grain there is next to nothing to decode.
-
-    Args:
-        codec (str): FFmpeg's encoder.
-        options (dict[str, str]): Of the encoder.
-        path (Path): Where to write.
-        seconds (int): Length.
-        size (tuple[int, int]): Width and height.
-    """
-    width, height = size
-    rng = np.random.default_rng(0)
-    small = rng.integers(0, 256, (height // 8, width // 8, 3), dtype=np.uint8)
-    texture = small.repeat(16, 0).repeat(16, 1)  # twice the picture
-    with av.open(str(path), 'w') as container:
-        stream = container.add_stream(codec, rate=RATE)
-        stream.width, stream.height = size
-        stream.pix_fmt = 'yuv420p'
-        stream.options = {'g': '250', **options}
-        for step in range(RATE * seconds):
-            top, left = step // 2 % height, step % width
-            image = texture[top : top + height, left : left + width]
-            grain = rng.normal(0, _GRAIN, (height, width, 1))
-            image = np.clip(image + grain, 0, 255).astype(np.uint8)
-            frame = av.VideoFrame.from_ndarray(image, format='rgb24')
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+    """Encode some seconds of a kind; grain gives a decoder work to do."""
+    codec, _, options = KINDS[kind]
+    write_clip(
+        path,
+        size,
+        RATE * seconds,
+        codec=codec,
+        rate=RATE,
+        block=16,
+        grain=_GRAIN,
+        options=options,
+    )
 
 
 def repeat_piece(piece: Path, path: Path, times: int) -> None:
@@ -117,22 +94,11 @@ def make_files(
     piece: int,
     size: tuple[int, int],
 ) -> dict[int, str]:
-    """Make files of one kind.
-
-    Args:
-        folder (Path): Where to write.
-        kind (str): One of :data:`KINDS`.
-        lengths (list[int]): Seconds.
-        piece (int): Seconds of the piece that they repeat.
-        size (tuple[int, int]): Width and height.
-
-    Returns:
-        dict[int, str]: Paths by seconds.
-    """
-    codec, ending, options = KINDS[kind]
+    """Make files of one kind."""
+    ending = KINDS[kind][1]
     # Matroska and MP4 keep the times of decoding; MPEG-TS is cut from MP4
     encoded = folder / f'{kind}_piece{".mp4" if ending == ".ts" else ending}'
-    encode_piece(codec, options, encoded, piece, size)
+    encode_piece(kind, encoded, piece, size)
     paths = {}
     for length in lengths:
         path = folder / f'{kind}_{length}{ending}'
@@ -162,31 +128,20 @@ def measure(
     path: str, seconds: int, reader: MomentReader, repeats: int
 ) -> dict[str, Any]:
     """Read and decode a file in turn."""
-    results: dict[str, Any] = {}
-
-    def keep(name: str, run: Callable[[], Any]) -> Callable[[], None]:
-        def run_it() -> None:
-            results[name] = run()
-
-        return run_it
-
+    frames = decode_in_order(path)
+    segments, error = read_segments(reader, path)
     times = interleaved_medians(
         {
-            'decoding': (keep('frames', lambda: decode_in_order(path)), 1),
-            'reading': (
-                keep('found', lambda: read_segments(reader, path)),
-                1,
-            ),
+            'decoding': lambda: decode_in_order(path),
+            'reading': lambda: read_segments(reader, path),
         },
         repeats,
-        torch.device('cpu'),
     )
-    segments, error = results['found']
     if error:
         print(f'{path}: {error}', flush=True)
     return dict(
         seconds=seconds,
-        frames=results['frames'],
+        frames=frames,
         segments=segments,
         **times,
         to_decoding=times['reading'] / times['decoding'],
@@ -195,10 +150,7 @@ def measure(
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = reader_parser(__doc__, repeats=3)
     add = parser.add_argument
     add('--kinds', nargs='+', choices=KINDS, default=list(KINDS))
     add('--lengths', type=int, nargs='+', default=[60, 240, 480])
@@ -212,10 +164,6 @@ def parse_args() -> argparse.Namespace:
         help='whose test pipeline reads',
     )
     add('--workers', type=int, default=0, help='processes that read')
-    add('--cores', type=int, default=1, help='of the process; 0 for all')
-    add('--threads', type=int, default=1, help='of torch')
-    add('--repeats', type=int, default=3, help='passes, for the median')
-    add('--json', type=Path, metavar='FILE', help='where to write the result')
     args = parser.parse_args()
     wrong = [x for x in args.lengths if x <= 0 or x % args.piece]
     if wrong:
@@ -230,11 +178,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Measure and print."""
     args = parse_args()
-    torch.set_num_threads(args.threads)
-    if args.cores:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
-    machine = describe_machine(torch.device('cpu'))
-    print_machine(machine)
+    bench = start(args)
     config = Config.fromfile(args.config)
     reader = MomentReader(
         config.test_dataloader.dataset.pipeline,
@@ -270,7 +214,7 @@ def main() -> None:
     )
     if growths:
         print_table('Times of the longer over those of the shorter', growths)
-    write_report(args, machine, cases=cases, growths=growths)
+    bench.write(cases=cases, growths=growths)
 
 
 if __name__ == '__main__':

@@ -17,17 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import make_parser, seconds, start
+from clips import dataset_options, make_clips
+from harness import make_parser, print_table, seconds, start
 from mmengine.runner import Runner
-from reporting import (
-    describe_machine,
-    print_machine,
-    print_table,
-    write_report,
-)
-from video_loading import make_clips
 
-from eaglenet_mm.datasets import TextVideoDataset, write_annotation
+from eaglenet_mm.datasets import TextVideoDataset
 from eaglenet_mm.datasets.frame_cache_building import build_frame_cache
 from eaglenet_mm.models.data_preprocessor import RetrievalDataPreprocessor
 
@@ -45,24 +39,6 @@ def parse_args() -> argparse.Namespace:
     add('--size', type=int, default=224, help='side of a frame in pixels')
     add('--workers', type=int, help='default: all cores')
     return parser.parse_args()
-
-
-def dataset_options(
-    args: argparse.Namespace, ann_file: Path, backend: str
-) -> dict[str, Any]:
-    """Give the options of the data set of the recipe, on made clips."""
-    return dict(
-        ann_file=str(ann_file),
-        pipeline=[
-            dict(type='OpenVideo', backend=backend),
-            dict(type='SampleFrames', num_frames=args.frames),
-            dict(
-                type='DecodeFrames',
-                resize=dict(type='ResizeCenterCrop', size=args.size),
-            ),
-            dict(type='PackRetrievalInputs'),
-        ],
-    )
 
 
 def measure(
@@ -109,32 +85,24 @@ def measure(
 def main() -> None:
     """Measure, print and write."""
     args = parse_args()
-    machine = describe_machine(start(args))
-    print_machine(machine)
+    bench = start(args)
     rows: list[dict] = []
     skipped: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = make_clips(folder, args.clips)
-        ann_file = folder / 'all.json'
-        write_annotation(
-            ann_file,
-            dict(dataset='benchmark', split='test', protocol='all'),
-            [
-                dict(
-                    video_id=str(number),
-                    video=paths[number % len(paths)],
-                    captions=['-'],
-                )
-                for number in range(args.items)
-            ],
-        )
+        items = [paths[number % len(paths)] for number in range(args.items)]
+
+        def options_of(reader: str) -> dict[str, Any]:
+            return dataset_options(
+                folder, items, args.frames, args.size, reader
+            )
 
         def add(way: str, options: dict[str, Any]) -> None:
             rows.append(dict(way=way, **measure(args, options)))
-            write_report(args, machine, rows=rows, skipped=skipped)
+            bench.write(rows=rows, skipped=skipped)
 
-        options = dataset_options(args, ann_file, 'pyav')
+        options = options_of('pyav')
         add('pyav', options)
         cache = str(folder / 'cache')
         build_frame_cache(
@@ -147,11 +115,11 @@ def main() -> None:
             if not find_spec(package):
                 continue
             try:
-                add(reader, dataset_options(args, ann_file, reader))
+                add(reader, options_of(reader))
             except (ImportError, OSError, RuntimeError) as error:
                 # installed, but not its libraries, for example
                 skipped.append(f'{reader}: {error!s:.300}')
-                write_report(args, machine, rows=rows, skipped=skipped)
+                bench.write(rows=rows, skipped=skipped)
     print_table(
         f'{args.items} videos of {args.clips} clips, {args.size} pixels', rows
     )

@@ -19,34 +19,40 @@ the captions it has scored.
 from __future__ import annotations
 
 import argparse
+import logging
 import tempfile
 import time
 from typing import Any
 
 import torch
 from brute_force_scores import score_by_brute_force
-from common import (
+from harness import (
+    MIB,
     build_head,
     make_parser,
+    print_table,
+    reset_peak,
     seconds,
     start,
+    status,
     synchronize,
 )
-from evaluation_stage import make_loop, partial_metrics
-from given_features import (
-    GivenFeatures,
-    deal_captions,
-    multi_caption_features,
-)
-from reporting import (
-    describe_machine,
-    print_machine,
-    print_table,
-    write_report,
-)
-from resident_memory import reset_peak, status
+from mmengine.model import BaseDataPreprocessor, BaseModel
+from mmengine.runner import Runner
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-MIB = 2**20
+from eaglenet_mm.evaluation.functional import (
+    shortlist_recall,
+    summarize_ranks,
+    text_to_video_ranks,
+)
+from eaglenet_mm.models.heads import BasePairHead
+from eaglenet_mm.structures import (
+    RetrievalDataSample,
+    TextFeatures,
+    VideoFeatures,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -94,15 +100,164 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+class _AsItIs(BaseDataPreprocessor):
+    """Takes items that are a batch already."""
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """Return the batch."""
+        return self.cast_data(data)
+
+
+class GivenFeatures(BaseModel):
+    """Looks features up where a retriever would encode.
+
+    What stands for pixels is the number of a video, what stands for token ids
+    the number of a caption.
+    """
+
+    def __init__(
+        self, head: BasePairHead, text: TextFeatures, video: VideoFeatures
+    ) -> None:
+        super().__init__(_AsItIs())
+        self.head = head
+        self.text = text
+        self.video = video
+
+    def encode_text(self, token_ids: Tensor) -> TextFeatures:
+        """Look up captions, numbers of shape ``(Bt, 1)``."""
+        return self.text.index_select(
+            token_ids[:, 0].to(self.text.embeds.device)
+        )
+
+    def encode_video(self, pixels: Tensor, _: Tensor) -> VideoFeatures:
+        """Look up videos, numbers of shape ``(Bv, 1)``."""
+        return self.video.index_select(
+            pixels[:, 0].to(self.video.frames.device)
+        )
+
+    def forward(self, *_: Any, **__: Any) -> None:
+        """Nothing calls it: the loop encodes and scores by parts."""
+        raise TypeError('GivenFeatures is for evaluation loops only.')
+
+
+class NumberedVideos(Dataset):
+    """Videos and captions that are numbers; one batch an item."""
+
+    def __init__(self, counts: list[int]) -> None:
+        self.counts = counts
+        self.starts = torch.tensor([0, *counts]).cumsum(0).tolist()
+        self.metainfo = dict(
+            dataset='random features',
+            split='test',
+            protocol='multi-caption',
+            num_videos=len(counts),
+            num_captions=self.starts[-1],
+        )
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __getitem__(self, index: int) -> dict:
+        captions = range(self.starts[index], self.starts[index + 1])
+        sample = RetrievalDataSample(
+            metainfo=dict(
+                video_id=str(index),
+                video_index=index,
+                caption_indices=list(captions),
+            )
+        )
+        return dict(
+            inputs=dict(
+                pixels=torch.tensor([[index]]),
+                frame_mask=torch.ones(1, 1, dtype=torch.bool),
+                token_ids=torch.tensor(captions)[:, None],
+                caption_counts=torch.tensor([len(captions)]),
+            ),
+            data_samples=[sample],
+        )
+
+
+def deal_captions(captions: int, videos: int) -> list[int]:
+    """Give every video equally many captions, the first ones one more."""
+    return [
+        captions // videos + (index < captions % videos)
+        for index in range(videos)
+    ]
+
+
+def multi_caption_features(
+    args: argparse.Namespace, counts: list[int], frames: int, noise: float
+) -> tuple[TextFeatures, VideoFeatures]:
+    """Draw videos, and captions that are their mean frame and noise."""
+    generator = torch.Generator().manual_seed(args.seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    scene = draw(len(counts), 1, args.dim)  # what the frames share
+    video = scene + draw(len(counts), frames, args.dim)
+    mean = video.mean(dim=1)
+    scale = noise * mean.norm(dim=-1, keepdim=True) / args.dim**0.5
+    repeats = torch.tensor(counts)
+    text = mean.repeat_interleave(repeats, dim=0)
+    text = text + scale.repeat_interleave(repeats, dim=0) * draw(
+        sum(counts), args.dim
+    )
+    mask = torch.ones(video.shape[:2], dtype=torch.bool)
+    return (
+        TextFeatures(text.to(args.device)),
+        VideoFeatures(video.to(args.device), mask.to(args.device)),
+    )
+
+
+def make_loop(
+    model: GivenFeatures,
+    counts: list[int],
+    shortlist: int,
+    work_dir: str,
+    device: torch.device,
+) -> Any:
+    """Build the test loop of a runner, as a config would."""
+    runner = Runner(
+        model=model,
+        work_dir=work_dir,
+        test_dataloader=DataLoader(NumberedVideos(counts), batch_size=None),
+        test_cfg=dict(type='RetrievalTestLoop', shortlist=shortlist),
+        test_evaluator=dict(type='RetrievalRankMetric'),
+        default_scope='eaglenet_mm',
+        default_hooks=dict(
+            timer=None,
+            logger=None,
+            param_scheduler=None,
+            checkpoint=None,
+            sampler_seed=None,
+        ),
+        experiment_name=f'multi_caption_{shortlist}',
+        log_level=logging.WARNING,
+    )
+    loop = runner.build_test_loop(runner._test_loop)
+    model.to(device)  # the runner has taken a GPU if there is one
+    return loop
+
+
+def partial_metrics(evaluator: Any) -> dict[str, float]:
+    """Text-to-video metrics of the rows that have reached the metric."""
+    blocks = evaluator.metrics[0].results
+    if not blocks:
+        return {}
+    scores, columns = (
+        torch.cat([block[key] for block in blocks])
+        for key in ('scores', 'column')
+    )
+    summary = summarize_ranks(text_to_video_ranks(scores, columns).ranks)
+    summary['shortlist_recall'] = shortlist_recall(scores, columns)[0]
+    return {f't2v/{key}': value for key, value in summary.items()}
+
+
 def run_stage(
     model: GivenFeatures, counts: list[int], shortlist: int, device: Any
 ) -> dict[str, Any]:
-    """Evaluate once.
-
-    Returns:
-        dict: Captions scored, seconds, peak memory, metrics, and whether it
-        was interrupted.
-    """
+    """Evaluate once."""
     with tempfile.TemporaryDirectory() as work_dir:
         loop = make_loop(model, counts, shortlist, work_dir, device)
         exact = reset_peak()
@@ -218,9 +373,8 @@ def table_rows(stages: dict[str, dict], reference: dict) -> list[dict]:
 def main() -> None:
     """Measure, print and write."""
     args = parse_args()
-    device = start(args)
-    machine = describe_machine(device)
-    print_machine(machine)
+    bench = start(args)
+    device = bench.device
     head = build_head(args, args.frames).eval()
     counts = deal_captions(args.captions, args.videos)
     model = GivenFeatures(
@@ -234,13 +388,7 @@ def main() -> None:
 
     def write() -> dict[str, float]:
         found = compare(stages, reference)
-        write_report(
-            args,
-            machine,
-            reference=reference,
-            stages=stages,
-            comparison=found,
-        )
+        bench.write(reference=reference, stages=stages, comparison=found)
         return found
 
     for name, shortlist in planned.items():

@@ -22,28 +22,23 @@ from typing import Any, NamedTuple
 import torch
 from arithmetic import brute_force_terms, factorised_terms
 from brute_force_scores import score_by_brute_force
-from common import (
+from harness import (
     build_head,
-    each_dtype,
     interleaved_medians,
     make_parser,
+    measure_cases,
     precision,
+    print_table,
     random_features,
     seconds,
     start,
     tensor_bytes,
-    unless_out_of_memory,
 )
-from rates import Peaks, count_work, measure_peaks, rate
-from reporting import (
-    describe_machine,
-    print_machine,
-    print_table,
-    write_report,
-)
+from rates import count_work, measure_peaks, rate
 from torch import Tensor
 
 from eaglenet_mm.models.heads import EagleNetHead
+from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
 #: Texts whose scores are also computed in float64, and with how many videos.
 CHECKED_TEXTS = 2
@@ -111,14 +106,7 @@ def choose_cases(args: argparse.Namespace) -> list[Case]:
 def fastest_rows(
     run: Callable[[int, int], Any], case: Case, limit: int, device: Any
 ) -> int:
-    """Find how many texts at once suit the reference best.
-
-    Args:
-        run (Callable): Scores some texts (first argument), some at once.
-        case (Case): Sizes.
-        limit (int): Pairs that may be expanded at once.
-        device (torch.device): What to wait for.
-    """
+    """Find how many texts at once suit the reference best."""
     most = max(1, min(case.reference_texts, limit // case.videos))
     choices = sorted({1, min(4, most), most})
     run(1, 1)  # warm-up
@@ -129,19 +117,28 @@ def fastest_rows(
     return min(cost, key=cost.__getitem__)
 
 
-def measure(case: Case, args: argparse.Namespace, peaks: Peaks) -> dict:
+def score_all(
+    head: EagleNetHead,
+    text: TextFeatures,
+    video: VideoFeatures,
+    args: argparse.Namespace,
+) -> Tensor:
+    """Prepare and score all pairs."""
+    with torch.no_grad(), precision(args):
+        return head.score_chunked(
+            head.prepare_text(text), head.prepare_video(video)
+        )
+
+
+def measure(case: Case, args: argparse.Namespace) -> dict[str, Any]:
     """Measure one size in one precision."""
-    device = torch.device(args.device)
+    device, peaks = torch.device(args.device), measure_peaks(args)
     head = build_head(args, case.frames).eval()
     text, video = random_features(args, case.texts, case.videos, case.frames)
     scored = text.embeds[: case.reference_texts]
 
-    @torch.no_grad()
     def ours() -> Tensor:
-        with precision(args):
-            return head.score_chunked(
-                head.prepare_text(text), head.prepare_video(video)
-            )
+        return score_all(head, text, video, args)
 
     def reference(texts: int, rows: int) -> Tensor:
         with precision(args):
@@ -153,12 +150,10 @@ def measure(case: Case, args: argparse.Namespace, peaks: Peaks) -> dict:
     ours_work = count_work(ours)  # warm-up at the same time
     reference_work = count_work(lambda: reference(len(scored), rows))
     times = interleaved_medians(
-        {
-            'ours': (ours, 3),
-            'reference': (lambda: reference(len(scored), rows), 1),
-        },
+        {'ours': ours, 'reference': lambda: reference(len(scored), rows)},
         args.repeats,
         device,
+        dict(ours=3),
     )
     with torch.no_grad(), precision(args):
         states = head.prepare_text(text), head.prepare_video(video)
@@ -190,27 +185,14 @@ def measure(case: Case, args: argparse.Namespace, peaks: Peaks) -> dict:
         ),
         **differences(head, scored, video.frames, ours(), rows),
     )
-    result['ratio'] = (
-        result['ours']['pairs_per_second']
-        / result['reference']['pairs_per_second']
-    )
-    result['flop_ratio'] = (
-        result['reference']['mflop_per_pair']
-        / result['ours']['mflop_per_pair']
-    )
+    found, other = result['ours'], result['reference']
+    result['ratio'] = found['pairs_per_second'] / other['pairs_per_second']
+    result['flop_ratio'] = other['mflop_per_pair'] / found['mflop_per_pair']
     return result
 
 
-def measure_compiled(
-    case: Case, args: argparse.Namespace, _: Peaks
-) -> dict[str, Any]:
-    """Measure one size with ``compile_score`` and without, in turn.
-
-    Returns:
-        dict: Seconds of the first call and of the median ones, pairs a
-        second, largest difference of the scores, and whether the compiler
-        failed, in which case the figures are those without it.
-    """
+def measure_compiled(case: Case, args: argparse.Namespace) -> dict[str, Any]:
+    """Measure one size with ``compile_score`` and without, in turn."""
     device = torch.device(args.device)
     text, video = random_features(args, case.texts, case.videos, case.frames)
     plain, compiled = (
@@ -218,20 +200,13 @@ def measure_compiled(
         for option in (False, True)
     )
 
-    @torch.no_grad()
     def score(head: EagleNetHead) -> Tensor:
-        with precision(args):
-            return head.score_chunked(
-                head.prepare_text(text), head.prepare_video(video)
-            )
+        return score_all(head, text, video, args)
 
     first = seconds(lambda: score(compiled), device)
     times = interleaved_medians(
-        {
-            'compiled': (lambda: score(compiled), 3),
-            'plain': (lambda: score(plain), 3),
-        },
-        args.repeats,
+        {'compiled': lambda: score(compiled), 'plain': lambda: score(plain)},
+        3 * args.repeats,
         device,
     )
     return dict(
@@ -251,20 +226,7 @@ def measure_compiled(
 def differences(
     head: EagleNetHead, text: Tensor, frames: Tensor, scores: Tensor, rows: int
 ) -> dict[str, Any]:
-    """Tell how far scores are from the reference, and both from float64.
-
-    Args:
-        head (EagleNetHead): The head, float32.
-        text (Tensor): What the reference scored, shape ``(n, D)``.
-        frames (Tensor): Shape ``(Bv, F, D)``.
-        scores (Tensor): Of the head in the precision that was asked for,
-            rows of at least these texts.
-        rows (int): Texts the reference scores at once.
-
-    Returns:
-        dict: ``largest_difference`` to the reference in float32, and
-        ``error_float64`` of both.
-    """
+    """Tell how far scores are from the reference, and both from float64."""
     plain = score_by_brute_force(head, text, frames, rows)
     checked, frames = text[:CHECKED_TEXTS], frames[:CHECKED_VIDEOS]
     exact = score_by_brute_force(
@@ -334,26 +296,9 @@ def print_results(args: argparse.Namespace, results: list[dict]) -> None:
 def main() -> None:
     """Measure, print and write."""
     args = parse_args()
-    machine = describe_machine(start(args))
-    print_machine(machine)
+    bench = start(args)
     run = measure_compiled if args.compiled else measure
-    results: list[dict] = []
-    skipped: list[str] = []
-    for options in each_dtype(args):
-        peaks = measure_peaks(options)
-        print(
-            f'peak of torch.mm in {options.dtype}: {peaks.flops / 1e9:.1f} '
-            f'GFLOP/s; a copy moves {peaks.bandwidth / 1e9:.1f} GB/s'
-        )
-        for case in choose_cases(args):
-            found = unless_out_of_memory(
-                f'{case} in {options.dtype}',
-                lambda: run(case, options, peaks),  # noqa: B023
-                skipped,
-            )
-            results += [found] if found else []
-            # every case is on disk before the next one starts
-            write_report(args, machine, cases=results, skipped=skipped)
+    results = measure_cases(bench, choose_cases(args), run)
     if results:
         print_results(args, results)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from common import DTYPES, precision, seconds
+from harness import DTYPES, precision, seconds
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -20,25 +20,14 @@ GIGA = 1e9
 
 
 class Peaks(NamedTuple):
-    """What the machine can do at best.
-
-    Args:
-        flops (float): Operations a second of a large product.
-        bandwidth (float): Bytes a second, read and written, of a large copy.
-    """
+    """What the machine can do at best."""
 
     flops: float
     bandwidth: float
 
 
 class Work(NamedTuple):
-    """What a run asks of the machine.
-
-    Args:
-        flops (int): Operations of all products.
-        written (int): Bytes of all results.
-        read (int): Bytes of what they were computed from.
-    """
+    """What a run asks of the machine."""
 
     flops: int
     written: int
@@ -129,24 +118,28 @@ def count_work(run: Callable[[], Any]) -> Work:
     return Work(flops, moved.written, moved.read)
 
 
+_PEAKS: dict[str, Peaks] = {}
+
+
 def measure_peaks(args: argparse.Namespace) -> Peaks:
-    """Find the best rates of the device in the precision of the options."""
-    device = torch.device(args.device)
-    with precision(args):
-        return Peaks(
-            matmul_peak(device, DTYPES[args.dtype], args.peak_size),
-            copy_peak(device, args.peak_size),
+    """Find the best rates of the device, once in each precision."""
+    if args.dtype not in _PEAKS:
+        device = torch.device(args.device)
+        with precision(args):
+            peaks = Peaks(
+                matmul_peak(device, DTYPES[args.dtype], args.peak_size),
+                copy_peak(device, args.peak_size),
+            )
+        _PEAKS[args.dtype] = peaks
+        print(
+            f'peak of torch.mm in {args.dtype}: {peaks.flops / GIGA:.1f} '
+            f'GFLOP/s; a copy moves {peaks.bandwidth / GIGA:.1f} GB/s'
         )
+    return _PEAKS[args.dtype]
 
 
 def copy_peak(device: torch.device, size: int | None = None) -> float:
-    """Find the rate of a large copy, in bytes read and written a second.
-
-    Args:
-        device (torch.device): Where.
-        size (int, optional): Numbers to copy, instead of those of
-            ``COPY_BYTES``. Default: None.
-    """
+    """Find the rate of a large copy, in bytes read and written a second."""
     source = torch.ones(size or COPY_BYTES[device.type] // 4, device=device)
     target = torch.empty_like(source)
     best = min(seconds(lambda: target.copy_(source), device) for _ in range(9))
@@ -156,13 +149,7 @@ def copy_peak(device: torch.device, size: int | None = None) -> float:
 def matmul_peak(
     device: torch.device, dtype: torch.dtype, size: int | None = None
 ) -> float:
-    """Find the best rate of a large product, in operations a second.
-
-    Args:
-        device (torch.device): Where.
-        dtype (torch.dtype): Of the matrices.
-        size (int, optional): Side of the matrices. Default: None, several.
-    """
+    """Find the best rate of a large product, in operations a second."""
     best = 0.0
     for side in (size,) if size else PEAK_SIZES[device.type]:
         left, right = (
@@ -178,14 +165,7 @@ def matmul_peak(
 def rate(
     work: Work, pairs: int, took: float, peaks: Peaks
 ) -> dict[str, float]:
-    """Bring a time and a count to rates.
-
-    Args:
-        work (Work): Of the run.
-        pairs (int): Pairs of the run.
-        took (float): Seconds of the run.
-        peaks (Peaks): Of the machine.
-    """
+    """Bring a time and a count to rates."""
     moved = work.written + work.read
     return dict(
         seconds=took,

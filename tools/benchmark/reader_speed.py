@@ -12,22 +12,15 @@ figure.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import torch
-from common import interleaved_medians
+from harness import interleaved_medians, print_table, reader_parser, start
 from indexing_time import KINDS, encode_piece
-from reporting import (
-    describe_machine,
-    print_machine,
-    print_table,
-    write_report,
-)
 
 from eaglenet_mm.datasets.video_readers import VideoReadError, open_video
 
@@ -66,52 +59,34 @@ def reads(path: str, backend: str) -> bool:
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = reader_parser(__doc__)
     add = parser.add_argument
     add('--kinds', nargs='+', choices=KINDS, default=list(KINDS))
     add('--seconds', type=int, default=20, help='length of a clip')
     add('--size', type=int, nargs=2, default=[320, 240], help='of a picture')
     add('--frames', type=int, default=12, help='frames that are spread')
-    add('--cores', type=int, default=1, help='of the process; 0 for all')
-    add('--threads', type=int, default=1, help='of torch')
-    add('--repeats', type=int, default=5, help='passes, for the median')
-    add('--json', type=Path, metavar='FILE', help='where to write the result')
     return parser.parse_args()
 
 
 def main() -> None:
     """Measure and print."""
     args = parse_args()
-    torch.set_num_threads(args.threads)
-    if args.cores:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
-    machine = describe_machine(torch.device('cpu'))
-    print_machine(machine)
+    bench = start(args)
     installed = [x for x, package in BACKENDS.items() if find_spec(package)]
     cases = []
     with tempfile.TemporaryDirectory() as name:
         for kind in args.kinds:
-            codec, ending, options = KINDS[kind]
+            ending = KINDS[kind][1]
             path = str(Path(name) / f'{kind}{ending}')
-            encode_piece(
-                codec, options, Path(path), args.seconds, tuple(args.size)
-            )
+            encode_piece(kind, Path(path), args.seconds, tuple(args.size))
             count = {'spread': args.frames, 'in order': read_all(path, 'pyav')}
-            runs = {}
-            for backend in installed:
-                if reads(path, backend):
-                    runs[f'{backend} spread'] = (
-                        partial(read_spread, path, backend, args.frames), 1,
-                    )  # fmt: skip
-                    runs[f'{backend} in order'] = (
-                        partial(read_all, path, backend), 1,
-                    )  # fmt: skip
-            times = interleaved_medians(
-                runs, args.repeats, torch.device('cpu')
-            )
+            runs: dict[str, Callable] = {}
+            for backend in filter(partial(reads, path), installed):
+                runs[f'{backend} spread'] = partial(
+                    read_spread, path, backend, args.frames
+                )
+                runs[f'{backend} in order'] = partial(read_all, path, backend)
+            times = interleaved_medians(runs, args.repeats)
             for way, frames in count.items():
                 row: dict[str, object] = dict(kind=kind, way=way)
                 for backend in installed:
@@ -124,7 +99,7 @@ def main() -> None:
         f' pixels, {args.frames} frames spread and all in order',
         cases,
     )
-    write_report(args, machine, cases=cases)
+    bench.write(cases=cases)
 
 
 if __name__ == '__main__':

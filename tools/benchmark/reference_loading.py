@@ -26,12 +26,7 @@ from eaglenet_mm.models.data_preprocessor import CLIP_MEAN, CLIP_STD
 
 
 class ReleaseLoading:
-    """Read a video as the authors' release does, at one frame a second.
-
-    Args:
-        num_frames (int): Most frames of a video.
-        size (int): Side of a frame in pixels.
-    """
+    """Read a video as the authors' release does, at one frame a second."""
 
     def __init__(self, num_frames: int, size: int) -> None:
         self.num_frames = num_frames
@@ -49,15 +44,7 @@ class ReleaseLoading:
         )
 
     def __call__(self, path: str) -> Tensor:
-        """Load a video.
-
-        Args:
-            path (str): The file.
-
-        Returns:
-            Tensor: float32, shape ``(1, F, 3, size, size)``, zeros behind the
-            frames that were found.
-        """
+        """Load a video."""
         frames = self._read(path)
         if len(frames) > self.num_frames:
             places = np.linspace(
@@ -86,12 +73,7 @@ class ReleaseLoading:
 
 
 class StockLoading:
-    """Read a video by mmaction2's transforms and preprocessor.
-
-    Args:
-        num_frames (int): Frames of a video.
-        size (int): Side of a frame in pixels.
-    """
+    """Read a video by mmaction2's transforms and preprocessor."""
 
     def __init__(self, num_frames: int, size: int) -> None:
         steps: list[dict[str, Any]] = [
@@ -125,14 +107,7 @@ class StockLoading:
         )
 
     def __call__(self, path: str) -> Tensor:
-        """Load a video.
-
-        Args:
-            path (str): The file.
-
-        Returns:
-            Tensor: float32, shape ``(1, F, 3, size, size)``.
-        """
+        """Load a video."""
         item = self._pipeline(
             dict(filename=path, start_index=0, modality='RGB', label=0)
         )

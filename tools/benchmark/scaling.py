@@ -21,14 +21,16 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from common import fork_server, make_parser, random_features, seconds, start
-from rates import count_flops
-from reporting import (
-    describe_machine,
-    print_machine,
+from harness import (
+    fork_server,
+    make_parser,
     print_table,
-    write_report,
+    random_features,
+    seconds,
+    set_up,
+    start,
 )
+from rates import count_flops
 from torch import Tensor, nn
 from torch.multiprocessing import start_processes
 from torch.nn.parallel import DistributedDataParallel
@@ -120,7 +122,7 @@ def worker(
 ) -> None:
     """Join the processes, and write what this one measures."""
     os.environ['OMP_NUM_THREADS'] = str(args.threads)
-    start(args)
+    set_up(args)
     dist.init_process_group(
         'gloo',
         init_method=f'file://{folder}/init',
@@ -170,8 +172,7 @@ def gradient_difference(
 def main() -> None:
     """Measure, print and write."""
     args = parse_args()
-    machine = describe_machine(start(args))
-    print_machine(machine)
+    bench = start(args)
     cases: list[dict] = []
     alone: dict[str, Any] = {}
     for world in args.processes:
@@ -193,7 +194,7 @@ def main() -> None:
                 ),
             )
         )
-        write_report(args, machine, cases=cases)
+        bench.write(cases=cases)
     print_table(
         f'Training step of the head, joint batch {args.batch}, '
         f'D={args.dim}, F={args.frames}, S={args.candidates}, {args.energy}',

@@ -17,14 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common import start
+from harness import plain_parser, print_table, start
 from mmengine.dataset import pseudo_collate
-from reporting import (
-    describe_machine,
-    print_machine,
-    print_table,
-    write_report,
-)
 from torch import Tensor
 
 from eaglenet_mm.apis import RetrievalInferencer, VideoIndex, find_config
@@ -35,31 +29,20 @@ from eaglenet_mm.search.precision import PRECISIONS
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = plain_parser(__doc__)
     add = parser.add_argument
     add('config', help='config file or name')
     add('checkpoint', help='checkpoint file')
     add('--data-root', help='folder of the test set, if not the config says')
     add('--shortlists', type=int, nargs='+', default=[10, 20, 50])
-    add('--threads', type=int, help='default: all cores')
-    add('--json', type=Path, metavar='FILE', help='write the report too')
     add('--device', default='cpu')
-    add('--seed', type=int, default=0)
     return parser.parse_args()
 
 
 def evaluate(
     inferencer: RetrievalInferencer, dataset: Any
 ) -> tuple[list[str], list[int], list[str], Tensor]:
-    """Test as tools/test.py does.
-
-    Returns:
-        tuple: Captions, the column of the video of each, paths of the
-        columns, and scores, shape ``(Bt, Bv)``.
-    """
+    """Test as tools/test.py does."""
     evaluation = RetrievalEvaluation(inferencer.encoder.model)
     captions, videos = [], []
     with torch.no_grad():
@@ -98,7 +81,7 @@ def search(
 def main() -> None:
     """Test, search, compare, and report."""
     args = parse_args()
-    device = start(args)
+    bench = start(args)
     cfg = find_config(args.config)
     if args.data_root is not None:
         cfg.test_dataloader.dataset.data_root = args.data_root
@@ -136,21 +119,13 @@ def main() -> None:
                     'of the ten best': 100 * sum(shares) / len(shares),
                 }
             )
-    machine = describe_machine(device)
-    print_machine(machine)
     print(
         f'\n{same} of {len(captions)} rankings of all {len(videos)} videos '
         'are those of the test'
     )
     print_table('By precision of the index, percent', precision_rows)
     print_table('Let through by the first stage, percent', recall_rows)
-    write_report(
-        args,
-        machine,
-        same=same,
-        precision=precision_rows,
-        shortlist=recall_rows,
-    )
+    bench.write(same=same, precision=precision_rows, shortlist=recall_rows)
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Iterator
 
 import torch
-from common import REPOSITORY
+from harness import REPOSITORY
 from mmengine.config import Config
 from mmengine.runner import Runner
 

@@ -25,15 +25,20 @@ import copy
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
-from common import (
+from harness import (
     REPOSITORY,
-    each_dtype,
+    cuda_peak,
     make_parser,
+    measure_cases,
     precision,
+    print_table,
+    quotient,
     start,
     synchronize,
     unless_out_of_memory,
@@ -41,19 +46,13 @@ from common import (
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
-from reporting import (
-    describe_machine,
-    print_machine,
-    print_table,
-    write_report,
-)
 from torch import Tensor
 from training_batches import arch_config, loaded_batches, random_batches
 
+from eaglenet_mm.config.reading import open_config
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
-from eaglenet_mm.utils.config_reading import open_config
-from tests.reference.brute_force_training import BruteForceObjective
+from tools.benchmark.reference.brute_force_training import BruteForceObjective
 
 PARTS = (
     'data',
@@ -100,35 +99,24 @@ def parse_args() -> argparse.Namespace:
 
 
 class Clock:
-    """Adds up the time of parts, waiting for the GPU in between.
-
-    Args:
-        device (torch.device): What to wait for.
-    """
+    """Adds up the time of parts, waiting for the GPU in between."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.spent = dict.fromkeys(PARTS, 0.0)
 
-    def __call__(self, part: str, run: Callable[[], Any]) -> Any:
-        """Run something and book its time on a part."""
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        """Book the time of a block on a part."""
         synchronize(self.device)
         begin = time.perf_counter()
-        result = run()
+        yield
         synchronize(self.device)
         self.spent[part] += time.perf_counter() - begin
-        return result
 
 
 class Iteration:
-    """One way to train.
-
-    Args:
-        model (TextVideoRetriever): The retriever; changed by training.
-        optim_wrapper (dict): Config of the optimizer.
-        brute_force (bool): Put the reference in the place of the head.
-        args (argparse.Namespace): Options.
-    """
+    """One way to train."""
 
     def __init__(
         self,
@@ -170,70 +158,39 @@ class Iteration:
     def run(self, batches: Iterator[dict], device: torch.device) -> Clock:
         """Train one step and give the time of its parts."""
         clock, model = Clock(device), self.model
-        batch = clock('data', lambda: next(batches))
-        inputs = clock(
-            'preprocessor', lambda: model.data_preprocessor(batch, True)
-        )['inputs']
+        with clock('data'):
+            batch = next(batches)
+        with clock('preprocessor'):
+            inputs = model.data_preprocessor(batch, True)['inputs']
+        mask = inputs['frame_mask']
         with precision(self.args):
-            text = clock(
-                'text encoder', lambda: model.encode_text(inputs['token_ids'])
-            ).embeds
-            frames = clock(
-                'video encoder',
-                lambda: model.encode_video(
-                    inputs['pixels'], inputs['frame_mask']
-                ),
-            ).frames
+            with clock('text encoder'):
+                text = model.encode_text(inputs['token_ids']).embeds
+            with clock('video encoder'):
+                frames = model.encode_video(inputs['pixels'], mask).frames
             sides = [x.detach().requires_grad_() for x in (text, frames)]
-            loss = clock(
-                'head forward',
-                lambda: self.head_loss(
-                    sides[0], sides[1], inputs['frame_mask']
-                ),
-            )
-        # scales the loss where a scaler is needed
-        clock('head backward', lambda: self.optimizer.backward(loss))
-        clock(
-            'encoders backward',
-            lambda: torch.autograd.backward(
-                (text, frames), [side.grad for side in sides]
-            ),
-        )
-
-        def step() -> None:
+            with clock('head forward'):
+                loss = self.head_loss(*sides, mask)
+        with clock('head backward'):  # scales the loss for a scaler
+            self.optimizer.backward(loss)
+        with clock('encoders backward'):
+            gradients = [side.grad for side in sides]
+            torch.autograd.backward((text, frames), gradients)
+        with clock('optimizer'):
             self.optimizer.step()
             self.optimizer.zero_grad()
-
-        clock('optimizer', step)
         self.loss = float(loss.detach())
         return clock
-
-
-def peak_bytes(
-    way: Iteration, batches: Iterator[dict], device: torch.device, others: int
-) -> int | None:
-    """Memory of an iteration, weights and optimizer included, on a GPU.
-
-    Args:
-        way (Iteration): Has run once, so that the optimizer has its state.
-        batches (Iterator): What to train on.
-        device (torch.device): Where.
-        others (int): Bytes that other ways hold meanwhile.
-    """
-    if device.type != 'cuda':
-        return None
-    torch.cuda.reset_peak_memory_stats(device)
-    way.run(batches, device)
-    return torch.cuda.max_memory_allocated(device) - others
 
 
 def measure(
     config: Config,
     batches: Iterator[dict],
+    sizes: dict[str, int],
     checkpointing: str,
     args: argparse.Namespace,
 ) -> dict[str, Any]:
-    """Measure ours and, where it fits, the reference."""
+    """Measure and print ours and, where it fits, the reference."""
     device = torch.device(args.device)
     model_config = copy.deepcopy(config.model)
     if checkpointing != 'as in the config':
@@ -246,9 +203,8 @@ def measure(
     unfit: list[str] = []
 
     def add(name: str) -> None:
-        others = (
-            torch.cuda.memory_allocated(device) if device.type == 'cuda' else 0
-        )
+        is_cuda = device.type == 'cuda'
+        others = torch.cuda.memory_allocated(device) if is_cuda else 0
         way = Iteration(
             copy.deepcopy(model).to(device),
             config.optim_wrapper,
@@ -256,7 +212,10 @@ def measure(
             args,
         )
         way.run(batches, device)  # warm-up
-        peak[name] = peak_bytes(way, batches, device, others)
+        # with weights and optimizer, without what the other way holds
+        before = torch.cuda.memory_allocated(device) - others if is_cuda else 0
+        extra = cuda_peak(lambda: way.run(batches, device), device)
+        peak[name] = None if extra is None else before + extra
         ways[name] = way
 
     add('ours')
@@ -277,28 +236,23 @@ def measure(
         name: sum(parts[part] for part in HEAD_PARTS)
         for name, parts in spent.items()
     }
-    return dict(
+    case = dict(
         dtype=args.dtype,
         checkpointing=checkpointing,
         seconds=spent,
         total_seconds=total,
         head_seconds=head,
         head_percent={k: 100 * head[k] / total[k] for k in total},
-        ratio=quotient(total),
-        head_ratio=quotient(head),
+        ratio=quotient(total.get('reference'), total['ours']),
+        head_ratio=quotient(head.get('reference'), head['ours']),
         peak_bytes=peak,
         reference_note=unfit,
         losses_finite=all(math.isfinite(way.loss) for way in ways.values()),
         # lowered by every step that was skipped
         loss_scale={name: way.loss_scale() for name, way in ways.items()},
     )
-
-
-def quotient(seconds: dict[str, float]) -> float | None:
-    """Divide the time of the reference by ours, where it was measured."""
-    if 'reference' not in seconds:
-        return None
-    return seconds['reference'] / seconds['ours']
+    report(case, sizes)
+    return case
 
 
 def report(case: dict, sizes: dict[str, int]) -> None:
@@ -326,9 +280,8 @@ def report(case: dict, sizes: dict[str, int]) -> None:
 def main() -> None:
     """Measure, print and write."""
     args = parse_args()
-    device = start(args)
-    machine = describe_machine(device)
-    print_machine(machine)
+    bench = start(args)
+    device = bench.device
     init_default_scope('eaglenet_mm')
     if args.arch:
         config = arch_config(args)
@@ -350,21 +303,9 @@ def main() -> None:
         candidates=head.num_candidates,
         pixels=inputs['frames'][0].shape[-1],
     )
-    cases: list[dict] = []
-    skipped: list[str] = []
-    for options in each_dtype(args):
-        for checkpointing in args.checkpointing:
-            case = unless_out_of_memory(
-                f'{options.dtype} with checkpointing {checkpointing}',
-                lambda: measure(config, batches, checkpointing, options),  # noqa: B023
-                skipped,
-            )
-            if case:
-                report(case, sizes)
-                cases.append(case)
-            write_report(
-                args, machine, sizes=sizes, cases=cases, skipped=skipped
-            )
+    bench.about = dict(sizes=sizes)
+    run = partial(measure, config, batches, sizes)
+    measure_cases(bench, args.checkpointing, run, 'checkpointing {}')
 
 
 if __name__ == '__main__':

@@ -20,19 +20,22 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
-from common import fork_server, make_parser, start
-from reporting import (
-    describe_machine,
-    print_machine,
+from harness import (
+    MIB,
+    cuda_peak,
+    fork_server,
+    make_parser,
     print_table,
-    write_report,
+    quotient,
+    reset_peak,
+    set_up,
+    start,
+    status,
 )
-from resident_memory import reset_peak, status
 from training_objective import TrainingStep, add_objective_options
 
 #: Pairs of the warm-up step.
 WARM_UP = 2
-MIB = 2**20
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,20 +63,16 @@ def measure(
     args: argparse.Namespace, batch: int, brute_force: bool
 ) -> dict[str, Any]:
     """Measure one batch; runs in a process of its own."""
-    device = start(args)
+    device = set_up(args)
     step = TrainingStep(args, args.frames, brute_force)
     step(*step.batch(WARM_UP))
     text, frames = step.batch(batch)
     gc.collect()
-    if device.type == 'cuda':
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        step(text, frames)
-        extra, exact = torch.cuda.max_memory_allocated(device) - before, True
-    else:
-        # without the reset an earlier peak may hide that of the step
-        exact = reset_peak()
-        before = status('VmRSS')
+    # without the reset an earlier peak may hide that of the step
+    exact = device.type == 'cuda' or reset_peak()
+    before = status('VmRSS')
+    extra = cuda_peak(lambda: step(text, frames), device)
+    if extra is None:
         step(text, frames)
         extra = status('VmHWM') - before
     kept = step.kept_bytes(text, frames)
@@ -99,52 +98,50 @@ def in_own_process(
 def main() -> None:
     """Measure, print and write."""
     args = parse_args()
-    machine = describe_machine(start(args))
-    print_machine(machine)
+    bench = start(args)
     cases: list[dict] = []
     for batch in args.batches:
         found = {'ours': in_own_process(args, batch, False)}
-        found['reference'] = (
-            in_own_process(args, batch, True)
-            if batch <= args.reference_up_to
-            else None
-        )
+        if batch <= args.reference_up_to:
+            found['reference'] = in_own_process(args, batch, True)
+        ours = found['ours'] or {}
+        reference = found.get('reference') or {}
         extra = {
-            k: None if v is None else v['bytes'] for k, v in found.items()
+            'ours': ours.get('bytes'),
+            'reference': reference.get('bytes'),
         }
-        ours, reference = extra['ours'], extra['reference']
-        earlier = cases[-1] if cases else None
-        before = earlier and earlier['ours']
-        growth = ours / before if ours and before else None
+        earlier = cases[-1] if cases else {}
         cases.append(
             dict(
                 batch=batch,
                 **extra,
                 kept_per_pair={
-                    k: None if v is None else v['kept'] / batch**2
-                    for k, v in found.items()
+                    'ours': quotient(ours.get('kept'), batch**2),
+                    'reference': quotient(reference.get('kept'), batch**2),
                 },
-                exact=all(v['exact'] for v in found.values() if v),
-                ratio=reference / ours if ours and reference else None,
-                batch_growth=batch / earlier['batch'] if earlier else None,
-                growth=growth,
+                exact=all(part['exact'] for part in found.values() if part),
+                ratio=quotient(extra['reference'], extra['ours']),
+                batch_growth=quotient(batch, earlier.get('batch')),
+                growth=quotient(extra['ours'], earlier.get('ours')),
             )
         )
         print(f'batch {batch} measured', flush=True)
-        write_report(args, machine, cases=cases)
+        bench.write(cases=cases)
     print_table(
         f'Peak extra memory of a training step, D={args.dim}, '
         f'F={args.frames}, S={args.candidates}, {args.energy}, {args.dtype}',
         [
             {
                 'batch': case['batch'],
-                'ours MiB': _mib(case['ours']),
-                'reference MiB': _mib(case['reference']),
+                'ours MiB': quotient(case['ours'], MIB),
+                'reference MiB': quotient(case['reference'], MIB),
                 'ratio': case['ratio'],
                 'batch grew by': case['batch_growth'],
                 'ours grew by': case['growth'],
-                'kept KiB a pair': _kib(case['kept_per_pair']['ours']),
-                'reference': _kib(case['kept_per_pair']['reference']),
+                **{
+                    f'{name} kept KiB a pair': quotient(kept, 1024)
+                    for name, kept in case['kept_per_pair'].items()
+                },
             }
             for case in cases
         ],
@@ -154,14 +151,6 @@ def main() -> None:
             '\nThe peak could not be set back before the step '
             '(/proc/self/clear_refs), so small figures may be too small.'
         )
-
-
-def _kib(count: float | None) -> float | None:
-    return None if count is None else count / 1024
-
-
-def _mib(count: int | None) -> float | None:
-    return None if count is None else count / MIB
 
 
 if __name__ == '__main__':

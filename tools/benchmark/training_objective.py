@@ -6,12 +6,12 @@ import argparse
 from typing import Any
 
 import torch
-from common import build_head, precision, random_features
+from harness import build_head, precision, random_features
 from torch import Tensor
 
 from eaglenet_mm.models.heads import EagleNetHead
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
-from tests.reference.brute_force_training import BruteForceObjective
+from tools.benchmark.reference.brute_force_training import BruteForceObjective
 
 
 def add_objective_options(parser: argparse.ArgumentParser) -> None:
@@ -48,13 +48,7 @@ def training_head(args: argparse.Namespace, frames: int) -> EagleNetHead:
 
 
 class TrainingStep:
-    """Forward, losses and backward of a batch, features' gradient included.
-
-    Args:
-        args (argparse.Namespace): Options.
-        frames (int): Frames ``F``.
-        brute_force (bool): Take the reference instead of the head.
-    """
+    """Forward, losses and backward of a batch, features' gradient included."""
 
     def __init__(
         self, args: argparse.Namespace, frames: int, brute_force: bool

@@ -13,23 +13,23 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from common import (
-    each_dtype,
+from harness import (
+    MIB,
+    cuda_peak,
     interleaved_medians,
     make_parser,
+    measure_cases,
+    print_table,
+    quotient,
     start,
     unless_out_of_memory,
 )
-from rates import Peaks, count_work, measure_peaks, rate
-from reporting import (
-    describe_machine,
-    print_machine,
-    print_table,
-    write_report,
-)
+from rates import count_work, measure_peaks, rate
 from training_objective import TrainingStep, add_objective_options
 
 #: Batch and frames.
@@ -56,72 +56,26 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Way:
-    """One way to take the step, on a batch of its own.
-
-    Args:
-        args (argparse.Namespace): Options.
-        batch (int): Pairs ``B``.
-        frames (int): Frames ``F``.
-        brute_force (bool): Take the reference instead of the head.
-    """
-
-    def __init__(
-        self,
-        args: argparse.Namespace,
-        batch: int,
-        frames: int,
-        brute_force: bool,
-    ) -> None:
-        self.step = TrainingStep(args, frames, brute_force)
-        self.sides = self.step.batch(batch)
-        self.losses: dict[str, float] = {}
-
-    def __call__(self) -> None:
-        """Take the step."""
-        self.losses = self.step(*self.sides)
-
-
-def peak_bytes(run: Way, device: torch.device) -> int | None:
-    """Memory of a step beside what was there before, on a GPU."""
-    if device.type != 'cuda':
-        return None
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    run()
-    return torch.cuda.max_memory_allocated(device) - before
-
-
-def measure(
-    batch: int, frames: int, args: argparse.Namespace, peaks: Peaks
-) -> dict[str, Any]:
-    """Measure one size in one precision.
-
-    The reference is left out where it is not asked for or does not fit.
-    """
-    device = torch.device(args.device)
-    ways = {'ours': Way(args, batch, frames, False)}
-    ways['ours']()  # the first step of all: the replay buffer is empty
-    peak = {'ours': peak_bytes(ways['ours'], device)}
+def measure(sizes: tuple[int, int], args: argparse.Namespace) -> dict:
+    """Measure a batch; the reference is left out where it does not fit."""
+    batch, frames = sizes
+    device, peaks = torch.device(args.device), measure_peaks(args)
+    ways: dict[str, Callable[[], dict[str, float]]] = {}
+    peak: dict[str, int | None] = {}
     unfit: list[str] = []
+
+    def add(name: str) -> None:
+        step = TrainingStep(args, frames, brute_force=name == 'reference')
+        way = partial(step, *step.batch(batch))
+        way()  # the first step of all: the replay buffer is empty
+        peak[name] = cuda_peak(way, device)
+        ways[name] = way
+
+    add('ours')
     if batch <= (args.reference_up_to or batch):
-
-        def add_reference() -> None:
-            way = Way(args, batch, frames, True)
-            way()
-            peak['reference'] = peak_bytes(way, device)
-            ways['reference'] = way
-
-        unless_out_of_memory(
-            f'the reference at batch {batch} in {args.dtype}',
-            add_reference,
-            unfit,
-        )
-    times = interleaved_medians(
-        {name: (ways[name], 1 + (name == 'ours')) for name in ways},
-        args.repeats,
-        device,
-    )
+        what = f'the reference at batch {batch} in {args.dtype}'
+        unless_out_of_memory(what, lambda: add('reference'), unfit)
+    times = interleaved_medians(ways, args.repeats, device, dict(ours=2))
     found: dict[str, Any] = {
         name: dict(seconds=times[name], peak_bytes=peak[name]) for name in ways
     }
@@ -129,7 +83,16 @@ def measure(
         for name, way in ways.items():
             work = count_work(way)
             found[name].update(rate(work, batch * batch, times[name], peaks))
-    losses = {name: way.losses for name, way in ways.items()}
+    losses = {name: way() for name, way in ways.items()}
+    ours, reference = found['ours'], found.get('reference', {})
+    ratios = {
+        name: quotient(reference.get(key), ours.get(key))
+        for name, key in (
+            ('ratio', 'seconds'),
+            ('flop_ratio', 'gflop'),
+            ('memory_ratio', 'peak_bytes'),
+        )
+    }
     return dict(
         batch=batch,
         frames=frames,
@@ -137,9 +100,7 @@ def measure(
         peak_gflop_per_second=peaks.flops / 1e9,
         **found,
         reference_note=unfit,
-        ratio=quotient(found, 'seconds'),
-        flop_ratio=quotient(found, 'gflop'),
-        memory_ratio=quotient(found, 'peak_bytes'),
+        **ratios,
         losses=losses,
         losses_finite=all(
             math.isfinite(value)
@@ -149,21 +110,9 @@ def measure(
     )
 
 
-def quotient(found: dict, key: str) -> float | None:
-    """Divide a figure of the reference by ours, where both are known."""
-    figures = [found.get(name, {}).get(key) for name in ('reference', 'ours')]
-    return None if None in figures else figures[0] / figures[1]
-
-
 def table_row(result: dict) -> dict[str, Any]:
     """Pick what the table shows; what was not measured is None."""
     ours, reference = result['ours'], result.get('reference', {})
-    scaled = {'MB': 1e6, 'MiB': 2**20}
-
-    def figure(values: dict, key: str, unit: str) -> float | None:
-        value = values.get(key)
-        return None if value is None else value / scaled[unit]
-
     return {
         'batch': result['batch'],
         'frames': result['frames'],
@@ -177,10 +126,10 @@ def table_row(result: dict) -> dict[str, Any]:
         'GFLOP/s': ours.get('gflop_per_second'),
         'of peak': ours.get('peak_fraction'),
         'reference of peak': reference.get('peak_fraction'),
-        'MB written a pair': figure(ours, 'written_bytes_per_pair', 'MB'),
-        'reference MB': figure(reference, 'written_bytes_per_pair', 'MB'),
-        'peak MiB': figure(ours, 'peak_bytes', 'MiB'),
-        'reference peak MiB': figure(reference, 'peak_bytes', 'MiB'),
+        'MB written a pair': quotient(ours.get('written_bytes_per_pair'), 1e6),
+        'reference MB': quotient(reference.get('written_bytes_per_pair'), 1e6),
+        'peak MiB': quotient(ours.get('peak_bytes'), MIB),
+        'reference peak MiB': quotient(reference.get('peak_bytes'), MIB),
         'losses finite': result['losses_finite'],
     }
 
@@ -188,23 +137,13 @@ def table_row(result: dict) -> dict[str, Any]:
 def main() -> None:
     """Measure, print and write."""
     args = parse_args()
-    machine = describe_machine(start(args))
-    print_machine(machine)
+    bench = start(args)
     cases: tuple[tuple[int, int], ...] = DEFAULT_CASES
     if args.batch or args.frames:
         cases = tuple((x, args.frames or 12) for x in args.batch or [32])
-    results: list[dict] = []
-    skipped: list[str] = []
-    for options in each_dtype(args):
-        peaks = measure_peaks(options)
-        for batch, frames in cases:
-            found = unless_out_of_memory(
-                f'batch {batch} at {frames} frames in {options.dtype}',
-                lambda: measure(batch, frames, options, peaks),  # noqa: B023
-                skipped,
-            )
-            results += [found] if found else []
-            write_report(args, machine, cases=results, skipped=skipped)
+    results = measure_cases(
+        bench, cases, measure, 'batch {0[0]} at {0[1]} frames'
+    )
     if results:
         print_table(
             f'Training step of the head, D={args.dim}, S={args.candidates}, '

@@ -14,44 +14,31 @@ release's. Without ``--videos`` clips are made, encoded as those of MSR-VTT are
 
 from __future__ import annotations
 
-import argparse
-import os
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import common  # noqa: F401  makes the checkout importable; first of all
-import numpy as np
 import torch
+from clips import dataset_options, make_clips
+from harness import (
+    interleaved_medians,
+    print_table,
+    reader_parser,
+    start,
+    status,
+)
 from mmengine.dataset import pseudo_collate
 from reference_loading import ReleaseLoading, StockLoading
-from reporting import (
-    describe_machine,
-    print_machine,
-    print_table,
-    write_report,
-)
-from resident_memory import status
 
-from eaglenet_mm.datasets import TextVideoDataset, write_annotation
+from eaglenet_mm.datasets import TextVideoDataset
 from eaglenet_mm.datasets.frame_cache_building import build_frame_cache
 from eaglenet_mm.models.data_preprocessor import RetrievalDataPreprocessor
 
 
 class OwnLoading:
-    """Read videos by this project's data set and preprocessor.
-
-    Args:
-        paths (list[str]): The files.
-        folder (Path): Where annotation and cache go.
-        num_frames (int): Most frames of a video.
-        size (int): Side of a frame in pixels.
-        backend (str): Reader.
-        cached (bool): Whether frames come from a cache, which is made.
-    """
+    """Read videos by this project's data set and preprocessor."""
 
     def __init__(
         self,
@@ -63,23 +50,7 @@ class OwnLoading:
         backend: str = 'auto',
         cached: bool = False,
     ) -> None:
-        write_annotation(
-            folder / 'all.json',
-            dict(dataset='benchmark', split='test', protocol='all'),
-            [dict(video_id=x, video=x, captions=['-']) for x in paths],
-        )
-        options: dict[str, Any] = dict(
-            ann_file=str(folder / 'all.json'),
-            pipeline=[
-                dict(type='OpenVideo', backend=backend),
-                dict(type='SampleFrames', num_frames=num_frames),
-                dict(
-                    type='DecodeFrames',
-                    resize=dict(type='ResizeCenterCrop', size=size),
-                ),
-                dict(type='PackRetrievalInputs'),
-            ],
-        )
+        options = dataset_options(folder, paths, num_frames, size, backend)
         if cached:
             cache = str(folder / 'cache')
             begin = time.perf_counter()
@@ -97,45 +68,10 @@ class OwnLoading:
         return self._preprocessor(pseudo_collate([item]))['inputs']['pixels']
 
 
-def make_clips(folder: Path, count: int) -> list[str]:
-    """Write clips of moving texture, encoded as a video site does."""
-    import av
-
-    paths = []
-    for number in range(count):
-        rng = np.random.default_rng(number)
-        texture = rng.integers(0, 256, (60, 80, 3), dtype=np.uint8)
-        texture = texture.repeat(8, 0).repeat(8, 1)  # (480, 640, 3)
-        path = folder / f'clip{number}.mp4'
-        with av.open(str(path), 'w') as container:
-            stream = container.add_stream('libx264', rate=30)
-            stream.width, stream.height = 320, 240
-            stream.pix_fmt = 'yuv420p'
-            stream.options = {'crf': '23', 'g': '250'}
-            for step in range(30 * (10 + number * 10 // max(1, count - 1))):
-                shift = (step // 2 % 240, step % 320)
-                image = texture[shift[0] :, shift[1] :][:240, :320].copy()
-                frame = av.VideoFrame.from_ndarray(image, format='rgb24')
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-        paths.append(str(path))
-    return paths
-
-
-def measure(
-    ways: dict[str, Callable[[str], torch.Tensor]],
-    paths: list[str],
-    repeats: int,
-) -> dict[str, float]:
-    """Time each way on all videos, in turn; median seconds of a pass."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
-    for _ in range(repeats):
-        for name, load in ways.items():
-            begin = time.perf_counter()
-            for path in paths:
-                load(path)
-            times[name].append(time.perf_counter() - begin)
-    return {name: statistics.median(values) for name, values in times.items()}
+def load_all(load: Callable[[str], torch.Tensor], paths: list[str]) -> None:
+    """Load every video once."""
+    for path in paths:
+        load(path)
 
 
 def growth(
@@ -152,27 +88,16 @@ def growth(
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = reader_parser(__doc__)
     add = parser.add_argument
     add('--videos', type=Path, help='folder; default: clips are made')
     add('--clips', type=int, default=8, help='clips to make')
     add('--frames', type=int, default=12, help='most frames of a video')
     add('--size', type=int, default=224, help='side of a frame in pixels')
-    add('--cores', type=int, default=1, help='of the process; 0 for all')
-    add('--threads', type=int, default=1, help='of torch')
-    add('--repeats', type=int, default=5, help='passes, for the median')
     add('--backend', default='auto', help='reader of this project')
     add('--reads', type=int, default=0, help='also watch memory over N reads')
-    add('--json', type=Path, metavar='FILE', help='where to write the result')
     args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    if args.cores:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
-    machine = describe_machine(torch.device('cpu'))
-    print_machine(machine)
+    bench = start(args)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         paths = (
@@ -194,7 +119,13 @@ def main() -> None:
             num_frames += int(expected.flatten(2).any(-1).sum())
             for way in ('decoding', 'cache'):
                 differences.append((ways[way](path) - expected).abs().max())
-        times = measure(ways, paths, args.repeats)
+        times = interleaved_medians(
+            {
+                name: partial(load_all, load, paths)
+                for name, load in ways.items()
+            },
+            args.repeats,
+        )
         memory = growth(ways['decoding'], paths, args.reads)
     rows = [
         dict(
@@ -218,9 +149,7 @@ def main() -> None:
     )
     if args.reads:
         print(f'Memory over {args.reads} reads: {memory["resident_mib"]} MiB')
-    write_report(
-        args,
-        machine,
+    bench.write(
         rows=rows,
         largest_difference=difference,
         cache_bytes=cached.bytes_of_cache,

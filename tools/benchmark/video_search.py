@@ -20,14 +20,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from common import seconds, start
-from reporting import (
-    describe_machine,
-    print_machine,
-    print_table,
-    write_report,
-)
-from resident_memory import status
+from harness import plain_parser, print_table, seconds, start, status
 
 from eaglenet_mm.apis import (
     IndexedFile,
@@ -46,10 +39,7 @@ WORDS = ('a', 'man', 'dog', 'red', 'car', 'runs', 'near', 'the', 'sea')
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = plain_parser(__doc__)
     add = parser.add_argument
     add('--config', default='eaglenet_msrvtt_vit-b32', help='config or name')
     add('--rows', type=int, default=100_000, help='videos of the index')
@@ -57,12 +47,9 @@ def parse_args() -> argparse.Namespace:
     add('--shortlist', type=int, default=100, help='rows that are ranked')
     add('--first-stage', default='auto', help='torch, faiss or milvus')
     add('--queries', type=int, default=50, help='timed, for the median')
-    add('--threads', type=int, help='default: all cores')
     add('--folder', type=Path, default=Path('work_dirs/benchmark_index'))
     add('--reuse', action='store_true', help='take the index that is there')
-    add('--json', type=Path, metavar='FILE', help='write the report too')
     add('--device', default='cpu')
-    add('--seed', type=int, default=0)
     return parser.parse_args()
 
 
@@ -134,19 +121,18 @@ def percentile(values: list[float], share: float) -> float:
 def main() -> None:
     """Build, load, search, add, remove, and report."""
     args = parse_args()
-    device = start(args)
+    bench = start(args)
+    device = bench.device
     cfg = find_config(args.config)
     for side in ('text_encoder', 'video_encoder'):
         cfg.model[side].pop('pretrained', None)
     inferencer = RetrievalInferencer(
         cfg, device=args.device, untrained=True, first_stage=args.first_stage
     )
-    machine = describe_machine(device)
-    print_machine(machine)
     measured: dict[str, Any] = {}
     if not args.reuse:
         measured = build(inferencer, args)
-    write_report(args, machine, seconds=measured)
+    bench.write(seconds=measured)
     size = sum(path.stat().st_size for path in args.folder.iterdir())
     before = status('VmRSS')
     measured['loading'], index = timed(lambda: VideoIndex.load(args.folder))
@@ -169,7 +155,7 @@ def main() -> None:
     measured['one query, median'] = statistics.median(times)
     measured['one query, 95 %'] = percentile(times, 0.95)
     measured['of it the text'] = statistics.median(texts)
-    write_report(args, machine, seconds=measured)
+    bench.write(seconds=measured)
     with VideoIndex.load(args.folder, writable=True) as writer:
         inferencer.use(writer)
         inferencer.searcher()
@@ -202,7 +188,7 @@ def main() -> None:
             ),
         ],
     )
-    write_report(args, machine, seconds=measured, bytes=sizes)
+    bench.write(seconds=measured, bytes=sizes)
 
 
 if __name__ == '__main__':

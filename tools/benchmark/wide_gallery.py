@@ -20,20 +20,14 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import common  # noqa: F401  makes the checkout importable; first of all
 import torch
+from harness import plain_parser, print_table, start
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from reporting import (
-    describe_machine,
-    print_machine,
-    print_table,
-    write_report,
-)
 from torch import Tensor
 
+from eaglenet_mm.apis.comparison import chosen_checkpoint
 from eaglenet_mm.apis.retriever_loading import load_retriever
-from eaglenet_mm.apis.run_folder import chosen_checkpoint
 from eaglenet_mm.apis.tool_process import RunError
 from eaglenet_mm.evaluation.functional import (
     RightPairs,
@@ -48,15 +42,10 @@ METRICS = ('R1', 'R5', 'R10')
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = plain_parser(__doc__, threads=1)
     add = parser.add_argument
     add('runs', nargs='+', help='folders of runs, as .../x_pool_toy-*/seed0')
     add('--data-root', default='data/toy', help='folder of the toy set')
-    add('--threads', type=int, default=1, help='of this process')
-    add('--json', type=Path, metavar='FILE', help='where to write the result')
     args = parser.parse_args()
     for run in args.runs:
         if not (Path(run) / 'config.py').is_file():
@@ -84,16 +73,7 @@ def videos_of(config: Config, data_root: str, split: str) -> list[dict]:
 
 @torch.no_grad()
 def rank(model: Any, test: list[dict], others: list[dict]) -> Tensor:
-    """Rank every caption of the test videos among all videos.
-
-    Args:
-        model (TextVideoRetriever): In evaluation mode.
-        test (list[dict]): Of :func:`videos_of`.
-        others (list[dict]): The distractors.
-
-    Returns:
-        Tensor: Ranks from 1, one a caption that has a right video.
-    """
+    """Rank every caption of the test videos among all videos."""
     texts, videos, right = [], [], []
     number = {x['data_samples'].video_id: i for i, x in enumerate(test)}
     for place, item in enumerate([*test, *others]):
@@ -170,10 +150,8 @@ def means(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def main() -> None:
     """Measure, print and write."""
     args = parse_args()
-    torch.set_num_threads(args.threads)
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    machine = describe_machine(torch.device(device))
-    print_machine(machine)
+    args.device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    bench = start(args)
     rows: list[dict[str, Any]] = []
     for run in args.runs:
         try:
@@ -188,7 +166,7 @@ def main() -> None:
             flush=True,
         )
         averages = means(rows)
-        write_report(args, machine, runs=rows, means=averages)
+        bench.write(runs=rows, means=averages)
     print_table('Test captions among all videos, percent', rows + averages)
 
 

@@ -10,23 +10,19 @@ from eaglenet_mm.datasets.official import ConvertedSplit, write_splits
 
 
 def make_parser(description: str, dataset: str) -> argparse.ArgumentParser:
-    """Make a parser with the options of every converter.
-
-    Args:
-        description (str): Docstring of the tool.
-        dataset (str): Name of the set.
-    """
+    """Make a parser with the options of every converter."""
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         '--out',
         type=Path,
         default=Path('data') / dataset,
         help='folder to write; default: %(default)s',
     )
-    parser.add_argument(
+    add(
         '--strict',
         action='store_true',
         help='exit with 1, and write nothing, unless every number is the '
@@ -39,12 +35,7 @@ def make_parser(description: str, dataset: str) -> argparse.ArgumentParser:
 def run_converter(
     args: argparse.Namespace, convert: Callable[[], list[ConvertedSplit]]
 ) -> None:
-    """Convert, write and report.
-
-    Raises:
-        SystemExit: With a sentence if the files cannot be converted, or
-            ``--strict`` finds a difference.
-    """
+    """Convert, write and report."""
     name = f'{args.dataset}.py'
     try:
         splits = convert()

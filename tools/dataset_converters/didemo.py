@@ -18,13 +18,10 @@ from eaglenet_mm.datasets.official import convert_didemo
 def main() -> None:
     """Convert."""
     parser = make_parser(__doc__, 'didemo')
-    parser.add_argument(
-        '--data', type=Path, required=True, help='folder with the JSON files'
-    )
-    parser.add_argument(
-        '--lists', type=Path, help='folder with train_list.txt and so on'
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('--data', type=Path, required=True, help='folder with the JSON files')
+    add('--lists', type=Path, help='folder with train_list.txt and so on')
+    add(
         '--video-suffix',
         help='of the video files if they were written again, for example '
         '.mp4; default: files are named as officially',

@@ -18,7 +18,8 @@ from eaglenet_mm.datasets.official import convert_msrvtt
 def main() -> None:
     """Convert."""
     parser = make_parser(__doc__, 'msrvtt')
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         '--data',
         type=Path,
         nargs='+',
@@ -26,12 +27,8 @@ def main() -> None:
         help='MSRVTT_data.json, or train_val_videodatainfo.json and '
         'test_videodatainfo.json',
     )
-    parser.add_argument(
-        '--lists', type=Path, required=True, help='folder with the CSV files'
-    )
-    parser.add_argument(
-        '--video-suffix', default='.mp4', help='of the video files'
-    )
+    add('--lists', type=Path, required=True, help='folder with the CSV files')
+    add('--video-suffix', default='.mp4', help='of the video files')
     args = parser.parse_args()
     run_converter(
         args, lambda: convert_msrvtt(args.data, args.lists, args.video_suffix)

@@ -17,21 +17,16 @@ from eaglenet_mm.datasets.official import convert_msvd
 def main() -> None:
     """Convert."""
     parser = make_parser(__doc__, 'msvd')
-    parser.add_argument(
-        '--captions', type=Path, required=True, help='the file of captions'
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('--captions', type=Path, required=True, help='the file of captions')
+    add(
         '--lists',
         type=Path,
         required=True,
         help='folder with train_list.txt, val_list.txt and test_list.txt',
     )
-    parser.add_argument(
-        '--mapping', type=Path, help='youtube_mapping.txt; a table needs it'
-    )
-    parser.add_argument(
-        '--video-suffix', default='.avi', help='of the video files'
-    )
+    add('--mapping', type=Path, help='youtube_mapping.txt; a table needs it')
+    add('--video-suffix', default='.avi', help='of the video files')
     args = parser.parse_args()
     run_converter(
         args,

@@ -14,27 +14,18 @@ from eaglenet_mm.datasets.toy_writer import write_toy_dataset
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument(
-        '--out', type=Path, default=Path('data/toy'), help='folder to write'
-    )
-    parser.add_argument(
-        '--seed', type=int, default=0, help='of split, videos and captions'
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    add('--out', type=Path, default=Path('data/toy'), help='folder to write')
+    add('--seed', type=int, default=0, help='of split, videos and captions')
+    add(
         '--renderings',
         type=int,
         default=6,
         help='training videos of one combination',
     )
-    parser.add_argument(
-        '--captions', type=int, default=4, help='captions of one video, 1-4'
-    )
-    parser.add_argument(
-        '--limit', type=int, help='combinations a split; default: all'
-    )
-    parser.add_argument(
-        '--workers', type=int, default=2, help='processes that draw'
-    )
+    add('--captions', type=int, default=4, help='captions of one video, 1-4')
+    add('--limit', type=int, help='combinations a split; default: all')
+    add('--workers', type=int, default=2, help='processes that draw')
     return parser.parse_args()
 
 

@@ -18,25 +18,22 @@ from eaglenet_mm.datasets.official import convert_vatex
 def main() -> None:
     """Convert."""
     parser = make_parser(__doc__, 'vatex')
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         '--captions',
         type=Path,
         nargs='+',
         required=True,
         help='the files of captions',
     )
-    parser.add_argument(
-        '--lists', type=Path, required=True, help='folder with the lists'
-    )
-    parser.add_argument(
+    add('--lists', type=Path, required=True, help='folder with the lists')
+    add(
         '--language',
         choices=('en', 'zh'),
         default='en',
         help='of the captions, where a file has both',
     )
-    parser.add_argument(
-        '--video-suffix', default='.mp4', help='of the video files'
-    )
+    add('--video-suffix', default='.mp4', help='of the video files')
     args = parser.parse_args()
     run_converter(
         args,

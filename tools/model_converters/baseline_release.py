@@ -7,6 +7,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from eaglenet_mm import __version__
+from eaglenet_mm.config import open_config, skip_pretrained
 from eaglenet_mm.models.converters import (
     METHODS,
     convert_baseline_release,
@@ -14,27 +15,26 @@ from eaglenet_mm.models.converters import (
     write_converted,
 )
 from eaglenet_mm.registry import MODELS
-from eaglenet_mm.utils.config_reading import open_config
-from eaglenet_mm.utils.launch import skip_pretrained
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument(
+    add = parser.add_argument
+    add(
         'method',
         choices=list(METHODS),
         help="what it is of; mmaction2's CLIP4Clip is clip4clip_mean",
     )
-    parser.add_argument('input', help="the authors' checkpoint")
-    parser.add_argument('output', help='where ours is written')
-    parser.add_argument('--config', help='config whose model it must fit')
-    parser.add_argument(
+    add('input', help="the authors' checkpoint")
+    add('output', help='where ours is written')
+    add('--config', help='config whose model it must fit')
+    add(
         '--initialise-from-clip',
         action='store_true',
         help="start missing positions and blocks as CLIP's text tower",
     )
-    parser.add_argument(
+    add(
         '--trust-checkpoint',
         action='store_true',
         help='read the input as a plain pickle, which can run code',

@@ -18,8 +18,8 @@ from tests.models.converters.baseline_checkpoint import (
 from tests.models.converters.release_checkpoint import (
     release_state_dict as eaglenet_state_dict,
 )
-from tests.models.encoders.tiny_backbones import mostly_nightly
 from tests.models.encoders.tiny_clip import pixels, token_ids
+from tests.some_cases import mostly_nightly
 
 EVERY = pytest.mark.parametrize('method', list(METHODS))
 SCALE = 'head.loss_match.log_scale'

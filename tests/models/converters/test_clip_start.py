@@ -8,7 +8,7 @@ from tests.models.converters.baseline_checkpoint import (
     model_config,
     release_state_dict,
 )
-from tests.models.encoders.tiny_backbones import mostly_nightly
+from tests.some_cases import mostly_nightly
 
 #: Of text tower and features, as in CLIP.
 WIDTH = 64

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from eaglenet_mm.models.encoders import CLIPTextEncoder, CLIPVideoEncoder
 from eaglenet_mm.models.encoders.clip_encoder import CLIPEncoder
 from eaglenet_mm.models.encoders.clip_tower import CLIPAttention
-from tests.models.encoders.tiny_backbones import mostly_nightly
 from tests.models.encoders.tiny_clip import pixels, tiny_arch, token_ids
+from tests.some_cases import mostly_nightly
 
 KINDS = ['video', 'text']
 #: Linear maps of a block: of queries, keys and values, of the output, and

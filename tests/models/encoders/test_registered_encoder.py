@@ -19,9 +19,9 @@ from tests.models.encoders.tiny_backbones import (
     FRAMES,
     SIZE,
     STEPS,
-    mostly_nightly,
 )
 from tests.models.tiny import TEXT_ENCODER, WIDTH, eaglenet_head, tiny_inputs
+from tests.some_cases import mostly_nightly
 
 
 def build(name: str, **options: Any) -> RegisteredEncoder:

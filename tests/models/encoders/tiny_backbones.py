@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
-
-import pytest
 
 #: Length of the clips, and side of the frames in pixels.
 FRAMES, SIZE = 4, 32
@@ -174,11 +171,3 @@ STEPS = {
     'slowonly': 4,
     'slowfast': 2,
 }
-
-
-def mostly_nightly(names: Iterable[str], *daily: str) -> list[Any]:
-    """Parameters of a test; all but some run with ``--all`` alone."""
-    return [
-        pytest.param(name, marks=[pytest.mark.nightly] * (name not in daily))
-        for name in names
-    ]

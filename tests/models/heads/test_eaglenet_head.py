@@ -22,8 +22,8 @@ from tests.models.tiny import (
     nightly,
     random_features,
 )
-from tests.reference.brute_force import score_pairs
-from tests.reference.release_weights import release_weights
+from tools.benchmark.reference.brute_force import score_pairs
+from tools.benchmark.reference.release_weights import release_weights
 
 GRAPHS = [
     dict(type='rgat', num_layers=1),

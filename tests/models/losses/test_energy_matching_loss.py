@@ -16,7 +16,7 @@ from eaglenet_mm.models.losses.energy_matching_loss import (
     FrameTextEnergy,
     reduce_frames,
 )
-from tests.reference.brute_force import energy_pairs
+from tools.benchmark.reference.brute_force import energy_pairs
 
 ENERGIES = {
     'mlp': 'MLPEnergy',

@@ -1,0 +1,64 @@
+"""Models whose weights all come from a checkpoint."""
+
+from typing import Any
+
+from mmengine.config import Config
+
+from eaglenet_mm.utils.type_name import type_name
+
+#: Settings that name a file of weights, or ask for one.
+_START_WEIGHTS = ('pretrained', 'checkpoint', 'checkpoint_path')
+#: Models of open_clip that come with weights by themselves.
+_MODEL_FOLDERS = ('local-dir:', 'hf-hub:')
+
+
+def skip_pretrained(cfg: Config) -> None:
+    """Let no part of the model read weights to start from.
+
+    For a model whose weights all come from a checkpoint: those to start from
+    may not be at hand, and would be overwritten.
+    """
+    _skip_weights(cfg.model)
+
+
+def _skip_weights(settings: Any) -> None:
+    """Remove what names weights from settings, in place."""
+    # here: the models are not needed to read a config
+    from eaglenet_mm.models.encoders.clip_tower import (
+        keep_pixel_statistics,
+    )
+
+    if isinstance(settings, list | tuple):
+        for part in settings:
+            _skip_weights(part)
+    if not isinstance(settings, dict):
+        return
+    keep_pixel_statistics(settings)
+    for name in _START_WEIGHTS:
+        if name == 'pretrained' or isinstance(settings.get(name), str):
+            settings.pop(name, None)
+    for name, value in settings.items():
+        # timm_model_pretrained of open_clip, clip_pretrained of mmaction
+        if name.endswith('_pretrained') and value:
+            settings[name] = False
+        elif name == 'init_cfg':
+            settings[name] = _without_weights(value)
+    names = (settings.get('arch'), str(settings.get('type')).partition('.')[2])
+    if any(str(name).startswith(_MODEL_FOLDERS) for name in names) or (
+        type_name(settings) == 'HuggingFaceTextEncoder'
+        and isinstance(settings.get('model'), str)
+    ):
+        settings['pretrained'] = False
+    for value in settings.values():
+        _skip_weights(value)
+
+
+def _without_weights(init: Any) -> Any:
+    """Leave out initialisation from a file."""
+    if isinstance(init, list | tuple):
+        kept = [part for part in init if _without_weights(part) is not None]
+        return kept or None
+    if not isinstance(init, dict):
+        return init
+    is_file = type_name(init) in ('Pretrained', 'PretrainedInit')
+    return None if is_file else init

@@ -1,0 +1,25 @@
+"""Starting a training, a test or another tool, and ending it well."""
+
+from eaglenet_mm.launching.runs import (
+    add_config_arguments,
+    add_launch_arguments,
+    build_runner,
+    check_checkpoint,
+    load_config,
+    merge_train_arguments,
+    read_config,
+    read_optional_config,
+)
+from eaglenet_mm.launching.scripts import run_script
+
+__all__ = [
+    'add_config_arguments',
+    'add_launch_arguments',
+    'build_runner',
+    'check_checkpoint',
+    'load_config',
+    'merge_train_arguments',
+    'read_config',
+    'read_optional_config',
+    'run_script',
+]

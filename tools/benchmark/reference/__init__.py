@@ -1,0 +1,1 @@
+"""Slow references, written as the formulas stand."""
