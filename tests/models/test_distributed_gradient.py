@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from eaglenet_mm.models.heads import MeanPoolingHead
-from eaglenet_mm.models.losses import joint_batch
+from eaglenet_mm.models.losses import score_losses
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import RetrievalDataSample
 from tests.models.every_head import CASES, config_of
@@ -304,7 +304,7 @@ def test_a_batch_that_is_wrong_in_one_process(tmp_path: Path) -> None:
 
 def memory_worker(rank: int, init_file: str, out_dir: str) -> None:
     joined(rank, 2, init_file)
-    joint_batch.BLOCK_NUMBERS['cpu'] = 2**14
+    score_losses.BLOCK_NUMBERS['cpu'] = 2**14
     peaks = []
     for kind in ('PairwiseSigmoidLoss', 'InfoNCELoss'):
         head = MeanPoolingHead(loss_match=dict(type=kind))

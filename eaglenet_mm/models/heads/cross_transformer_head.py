@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from eaglenet_mm.models.heads.seeded_head import SeededHead
 from eaglenet_mm.models.layers import PairRandom
-from eaglenet_mm.models.layers.graph_attention import check_dropout
+from eaglenet_mm.models.layers.keyed_random import check_dropout
 from eaglenet_mm.models.layers.temporal import (
     ResidualBlock,
     check_heads,

@@ -18,7 +18,7 @@ from eaglenet_mm.models.heads.base_pair_head import (
 )
 from eaglenet_mm.models.heads.seeded_head import SeededHead
 from eaglenet_mm.models.layers import PairRandom
-from eaglenet_mm.models.layers.graph_attention import check_dropout
+from eaglenet_mm.models.layers.keyed_random import check_dropout
 from eaglenet_mm.models.precision import at_least_float32, float32_layer_norm
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import (

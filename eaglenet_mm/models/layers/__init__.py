@@ -1,17 +1,20 @@
 """Parts of heads, each with a contract of its own."""
 
+from .fine_grained_relationships import FineGrainedRelationships, build_graph
 from .frame_pooling import FramePooling, PooledFramesState
-from .graph_attention import AttentionProjection
-from .graphs import build_graph
 from .keyed_random import KeyedRandom, PairRandom
 from .plain_graph import PlainGraph
-from .relational_graph import RelationalGraph
-from .relational_layer import RelationalGraphLayer
+from .relational_graph import (
+    AttentionProjection,
+    RelationalGraph,
+    RelationalGraphLayer,
+)
+from .relational_messages import Workspace
 from .stochastic_text import StochasticText
-from .workspace import Workspace
 
 __all__ = [
     'AttentionProjection',
+    'FineGrainedRelationships',
     'FramePooling',
     'KeyedRandom',
     'PairRandom',

@@ -184,6 +184,14 @@ def kept_share(rate: float) -> float:
     return 1.0 - round(rate * 65536) / 65536
 
 
+def check_dropout(rate: float) -> None:
+    """Refuse a rate of dropout that is no probability below 1."""
+    if not 0.0 <= rate < 1.0:
+        raise ValueError(
+            f'dropout must be at least 0 and below 1, but is {rate}.'
+        )
+
+
 class PairRandom:
     """Random numbers of the pairs of a chunk.
 
