@@ -1,5 +1,8 @@
 """Deprecated place of functions of the contract of heads."""
 
-from .base_pair_head import mean_of_unit_frames, unit_sentences
+from eaglenet_mm.models.heads.base_pair_head import (
+    mean_of_unit_frames,
+    unit_sentences,
+)
 
 __all__ = ['mean_of_unit_frames', 'unit_sentences']

@@ -1,16 +1,22 @@
 """Parts of heads, each with a contract of its own."""
 
-from .fine_grained_relationships import FineGrainedRelationships, build_graph
-from .frame_pooling import FramePooling, PooledFramesState
-from .keyed_random import KeyedRandom, PairRandom
-from .plain_graph import PlainGraph
-from .relational_graph import (
+from eaglenet_mm.models.layers.fine_grained_relationships import (
+    FineGrainedRelationships,
+    build_graph,
+)
+from eaglenet_mm.models.layers.frame_pooling import (
+    FramePooling,
+    PooledFramesState,
+)
+from eaglenet_mm.models.layers.keyed_random import KeyedRandom, PairRandom
+from eaglenet_mm.models.layers.plain_graph import PlainGraph
+from eaglenet_mm.models.layers.relational_graph import (
     AttentionProjection,
     RelationalGraph,
     RelationalGraphLayer,
 )
-from .relational_messages import Workspace
-from .stochastic_text import StochasticText
+from eaglenet_mm.models.layers.relational_messages import Workspace
+from eaglenet_mm.models.layers.stochastic_text import StochasticText
 
 __all__ = [
     'AttentionProjection',

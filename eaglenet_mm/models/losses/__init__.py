@@ -1,7 +1,9 @@
 """Losses on score matrices, and on features for energies."""
 
-from .channel_decorrelation_loss import ChannelDecorrelationLoss
-from .energy_matching_loss import (
+from eaglenet_mm.models.losses.channel_decorrelation_loss import (
+    ChannelDecorrelationLoss,
+)
+from eaglenet_mm.models.losses.energy_matching_loss import (
     BilinearEnergy,
     CosineEnergy,
     EnergyMatchingLoss,
@@ -11,7 +13,12 @@ from .energy_matching_loss import (
     MLPEnergy,
     NoiseSource,
 )
-from .score_losses import InfoNCELoss, PairLabels, PairwiseSigmoidLoss, Share
+from eaglenet_mm.models.losses.score_losses import (
+    InfoNCELoss,
+    PairLabels,
+    PairwiseSigmoidLoss,
+    Share,
+)
 
 __all__ = [
     'BilinearEnergy',
