@@ -85,6 +85,7 @@ setup(
     license='Apache-2.0',
     keywords='computer vision, text-video retrieval, OpenMMLab',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    package_data={f'{PACKAGE}.visualization': ['templates/*']},
     python_requires='>=3.10,<3.14',
     # mmaction2 needs mmcv and importlib_metadata without declaring them.
     # mmcv comes as the extra [lite], because a compiled mmcv lives in the
@@ -95,6 +96,9 @@ setup(
         'filelock>=4.2',  # leaves no lock to a forked child
         'ftfy',
         'importlib_metadata',
+        'jinja2>=3.0',
+        'lmdb>=1.2',
+        'matplotlib>=3.7',
         'mmaction2==1.2.0',
         'mmengine>=0.10.6,<0.11',
         'numpy',

@@ -96,6 +96,16 @@ def shared_dir() -> Path:
     return folder
 
 
+@pytest.fixture(scope='session')
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small toy data set; tests read it and leave it as it is."""
+    from eaglenet_mm.datasets.toy import write_toy_dataset
+
+    folder = tmp_path_factory.mktemp('data') / 'toy'
+    write_toy_dataset(folder, limit=8, renderings=1, workers=1)
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def _seed_everything() -> None:
     random.seed(0)

@@ -8,7 +8,9 @@ import inspect
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 
+from eaglenet_mm.datasets import TextVideoDataset, write_annotation
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
 ROOMS = [
@@ -37,15 +39,28 @@ def public_classes() -> list[type]:
     return list(found.values())
 
 
+def two_videos(path) -> TextVideoDataset:
+    metainfo = dict(dataset='two', split='train', protocol='all')
+    captions = [['a dog runs', 'a brown dog'], ['a cat sleeps']]
+    records = [
+        dict(video_id=f'v{n}', video=f'v{n}.mp4', captions=own)
+        for n, own in enumerate(captions)
+    ]
+    write_annotation(path, metainfo, records)
+    return TextVideoDataset(str(path))
+
+
 @pytest.mark.parametrize('cls', public_classes(), ids=lambda x: x.__name__)
 def test_the_example_runs(cls, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    MMLogger.get_current_instance().setLevel('ERROR')  # writes to stdout
     assert '>>>' in (cls.__doc__ or ''), f'{cls.__name__} shows no example'
     text = TextFeatures(torch.randn(3, 32))
     video = VideoFeatures(
         torch.randn(4, 8, 32), torch.ones(4, 8, dtype=torch.bool)
     )
     names = {**vars(inspect.getmodule(cls)), 'text': text, 'video': video}
+    names['dataset'] = two_videos(tmp_path / 'videos.json')
     runner = doctest.DocTestRunner(
         optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
     )

@@ -55,7 +55,7 @@ def test_a_wheel_carries_configs_tools_and_every_module(checkout, tmp_path):
         assert copy.is_file(), f'{name} is missing from the wheel'
         assert not copy.is_symlink()
         assert copy.read_bytes() == (checkout / name).read_bytes()
-    for path in (checkout / 'eaglenet_mm').rglob('*.py'):
+    for path in (checkout / 'eaglenet_mm').rglob('*.*'):
         name = path.relative_to(checkout)
         assert (target / name).is_file(), (
             f'{name} is missing from the wheel; has its folder an __init__.py?'

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from eaglenet_mm.config.datasets import add_dataset_arguments, load_datasets
 from eaglenet_mm.datasets import TextVideoDataset
-from eaglenet_mm.datasets.frame_cache_building import build_frame_cache
+from eaglenet_mm.datasets.frame_cache import build_frame_cache
 from eaglenet_mm.launching import run_script
 
 

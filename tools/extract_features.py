@@ -11,9 +11,9 @@ An interrupted run goes on with the same command.
 import argparse
 
 from eaglenet_mm.apis import find_config
-from eaglenet_mm.apis.feature_extraction import extract_features
-from eaglenet_mm.apis.feature_items import (
+from eaglenet_mm.apis.feature_extraction import (
     count_passed_over,
+    extract_features,
     list_items,
     read_texts,
 )

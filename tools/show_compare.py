@@ -8,7 +8,7 @@ The folders are those of ``tools/test.py --show-dir``.
 import argparse
 
 from eaglenet_mm.visualization import compare_page, read_results
-from eaglenet_mm.visualization.comparing import choose_names
+from eaglenet_mm.visualization.compare_page import choose_names
 from eaglenet_mm.visualization.results_file import write_text
 
 

@@ -1,12 +1,11 @@
 """What users import."""
 
+from eaglenet_mm.apis.feature_file import FeatureFile
+from eaglenet_mm.apis.retrieval_inferencer import RetrievalInferencer
+from eaglenet_mm.apis.retriever_loading import find_config, load_retriever
 from eaglenet_mm.search.records import IndexedFile, IndexEntry
 from eaglenet_mm.search.searching import SearchHit
 from eaglenet_mm.search.video_index import VideoIndex
-
-from .feature_file import FeatureFile
-from .retrieval_inferencer import RetrievalInferencer
-from .retriever_loading import find_config, load_retriever
 
 __all__ = [
     'FeatureFile',

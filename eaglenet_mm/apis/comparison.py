@@ -3,50 +3,54 @@
 from __future__ import annotations
 
 import copy
+import fcntl
 import hashlib
 import json
-import os
+import math
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from mmengine.config import Config
 
-from .comparison_table import METRICS, comparison_table
-from .model_cost import ModelCost, measure_cost_apart
-from .run_folder import chosen_checkpoint, locked, write_whole
-from .tool_process import RunError, run_tool
+from eaglenet_mm.apis.model_cost import ModelCost, measure_cost_apart
+from eaglenet_mm.apis.tool_process import RunError, run_tool
+from eaglenet_mm.utils.durable_file import (
+    replace_durably,
+    write_text_durably,
+)
+
+#: Columns of the table that are metrics of the test.
+METRICS = {
+    't2v/R1': 't2v R@1',
+    't2v/R5': 't2v R@5',
+    't2v/R10': 't2v R@10',
+    'v2t/R1': 'v2t R@1',
+}
+#: How long a config trains.
+_UNITS = {'max_epochs': 'epochs', 'max_iters': 'iterations'}
+_MISSING = '–'  # noqa: RUF001 a dash, as tables have it
+_PREFIXES = ('', ' k', ' M', ' G', ' T')
 
 
 @dataclass
 class Run:
-    """One training and test.
-
-    Args:
-        config (str): Name of the config.
-        seed (int): Of all its random numbers.
-        folder (str): Where its files lie.
-        status (str): ``'finished'`` or ``'failed'``.
-        metrics (dict, optional): Of the test.
-        train_seconds (float, optional): Wall clock of the training process,
-            start, validation and checkpoints included. None where it went on
-            from an interrupted one, whose time is not known.
-        peak_bytes (int, optional): Most resident memory of that process; None
-            likewise.
-        checkpoint (str, optional): What was tested.
-        error (str, optional): Why it failed.
-    """
+    """One training and test."""
 
     config: str
     seed: int
     folder: str
-    status: str
+    status: str  # finished or failed
     metrics: dict[str, float] | None = None
+    # of the training process: time by the clock and most resident memory; not
+    # known where it went on from an interrupted one
     train_seconds: float | None = None
     peak_bytes: int | None = None
-    checkpoint: str | None = None
+    checkpoint: str | None = None  # what was tested
     error: str | None = None
 
 
@@ -92,11 +96,8 @@ class Comparison:
                 'seeds and epochs must be at least 1, but got '
                 f'seeds={seeds} and epochs={epochs}.'
             )
-        self.configs = {
-            name: _with_epochs(name, config, epochs)
-            for name, config in configs.items()
-        }
-        self.budget = _same_budget(self.configs)
+        self.configs = copy.deepcopy(configs)
+        self.budget = _same_budget(self.configs, epochs)
         self.seeds = seeds
         self.work_dir = Path(work_dir)
         self.tools = Path(tools)
@@ -114,7 +115,7 @@ class Comparison:
             RuntimeError: If another comparison is at work in the folder.
         """
         self.work_dir.mkdir(parents=True, exist_ok=True)
-        with locked(self.work_dir / 'lock') as self._lock:
+        with _locked(self.work_dir / 'lock') as self._lock:
             costs = {
                 name: self._cost(name, config)
                 for name, config in self.configs.items()
@@ -124,22 +125,14 @@ class Comparison:
             for seed in range(self.seeds):
                 for name, config in self.configs.items():
                     runs.append(self._run(name, config, seed))
-                    result = self._result(costs, runs)
-                    write_whole(self.work_dir / 'comparison.json', result)
+                    result = dict(
+                        **dict([self.budget]),
+                        seeds=self.seeds,
+                        costs={k: x and asdict(x) for k, x in costs.items()},
+                        runs=[asdict(run) for run in runs],
+                    )
+                    _write(self.work_dir / 'comparison.json', result)
         return result
-
-    def _result(
-        self, costs: dict[str, ModelCost | None], runs: Sequence[Run]
-    ) -> dict[str, Any]:
-        return dict(
-            **dict([self.budget]),
-            seeds=self.seeds,
-            costs={
-                name: None if cost is None else asdict(cost)
-                for name, cost in costs.items()
-            },
-            runs=[asdict(run) for run in runs],
-        )
 
     def _cost(self, name: str, config: Config) -> ModelCost | None:
         """Measure a model; one that cannot be built fails when it trains."""
@@ -152,7 +145,11 @@ class Comparison:
     def _run(self, name: str, config: Config, seed: int) -> Run:
         folder = self.work_dir / f'{name}-{digest(config)}' / f'seed{seed}'
         title = f'{name}, seed {seed}'
-        earlier = _earlier(folder / 'run.json')
+        earlier = None
+        if (folder / 'run.json').exists():
+            earlier = Run(
+                **json.loads((folder / 'run.json').read_text('utf-8'))
+            )
         if earlier is not None and earlier.status == 'finished':
             self.report(f'{title}: finished already in {folder}')
             return earlier
@@ -173,19 +170,16 @@ class Comparison:
                 for key in METRICS
             )
             self.report(f'{title}: {values}')
-        write_whole(folder / 'run.json', asdict(run))
+        _write(folder / 'run.json', asdict(run))
         return run
 
     def _train_and_test(self, config: Config, folder: Path, run: Run) -> None:
         settings, train, test = (
             folder / name for name in ('config.py', 'train', 'test')
         )
-        folder.mkdir(parents=True, exist_ok=True)
         if not settings.exists():
-            # written at the end, so that the file is whole if it is there
-            part = folder / 'part.py'
-            config.dump(part)
-            os.replace(part, settings)
+            with replace_durably(settings) as part:
+                part.write_text(config.pretty_text, encoding='utf-8')
         resumed = (train / 'last_checkpoint').exists()
         if not resumed:
             shutil.rmtree(train, ignore_errors=True)
@@ -203,7 +197,7 @@ class Comparison:
         )
         if not resumed:
             run.train_seconds, run.peak_bytes = seconds, peak
-            write_whole(folder / 'run.json', asdict(run))
+            _write(folder / 'run.json', asdict(run))
         run.checkpoint = str(chosen_checkpoint(train))
         run_tool(
             self.tools / 'test.py',
@@ -215,57 +209,36 @@ class Comparison:
         run.metrics = metrics['metrics']
 
 
-def table_of(result: dict[str, Any]) -> str:
-    """Make the Markdown table of a comparison.
-
-    Args:
-        result (dict[str, Any]): Of :meth:`Comparison.run`, or of its file.
-
-    Returns:
-        str: A line a config, in the order they were given.
-    """
-    return comparison_table(result['costs'], result['runs'])
-
-
 def digest(config: Config) -> str:
     """Name all settings of a config by 8 characters."""
     text = json.dumps(config.to_dict(), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def _with_epochs(name: str, config: Config, epochs: int | None) -> Config:
-    """Copy a config, and set how long it trains."""
-    config = copy.deepcopy(config)
-    unit, number = _budget(name, config)
-    if epochs is None:
-        return config
-    if unit != 'epochs':
-        # its schedule counts iterations, too, and cannot be translated
-        raise ValueError(
-            f'{name} trains for {number} iterations (max_iters of its '
-            f'train_cfg), so --epochs {epochs} does not apply to it. Leave '
-            '--epochs out and set max_iters alike in all configs, or give it '
-            'a schedule with max_epochs.'
-        )
-    config.train_cfg.max_epochs = epochs
-    return config
-
-
-def _budget(name: str, config: Config) -> tuple[str, int]:
-    """Tell how long a config trains: unit and number."""
-    settings = config.get('train_cfg') or {}
-    for unit, key in (('epochs', 'max_epochs'), ('iterations', 'max_iters')):
-        if settings.get(key):
-            return unit, settings[key]
-    raise ValueError(
-        f'{name} does not say how long it trains. Set max_epochs or '
-        'max_iters in its train_cfg.'
-    )
-
-
-def _same_budget(configs: dict[str, Config]) -> tuple[str, int]:
-    """Refuse configs of different budgets."""
-    budgets = {name: _budget(name, config) for name, config in configs.items()}
+def _same_budget(
+    configs: dict[str, Config], epochs: int | None
+) -> tuple[str, int]:
+    """Set epochs, if given, and tell how long all train: unit and number."""
+    budgets = {}
+    for name, config in configs.items():
+        settings = config.get('train_cfg') or {}
+        key = next((key for key in _UNITS if settings.get(key)), None)
+        if key is None:
+            raise ValueError(
+                f'{name} does not say how long it trains. Set max_epochs or '
+                'max_iters in its train_cfg.'
+            )
+        if epochs is not None:
+            if key != 'max_epochs':
+                # its schedule counts iterations and cannot be translated
+                raise ValueError(
+                    f'{name} trains for {settings[key]} iterations (max_iters '
+                    f'of its train_cfg), so --epochs {epochs} does not apply '
+                    'to it. Leave --epochs out and set max_iters alike in all '
+                    'configs, or give it a schedule with max_epochs.'
+                )
+            settings[key] = epochs
+        budgets[name] = (_UNITS[key], settings[key])
     if len(set(budgets.values())) > 1:
         told = ', '.join(
             f'{name}: {number} {unit}'
@@ -278,12 +251,109 @@ def _same_budget(configs: dict[str, Config]) -> tuple[str, int]:
     return next(iter(budgets.values()))
 
 
-def _earlier(file: Path) -> Run | None:
-    """Read the record of an earlier run, if there is one."""
-    if not file.exists():
-        return None
-    return Run(**json.loads(file.read_text('utf-8')))
+def chosen_checkpoint(folder: Path) -> Path:
+    """Best checkpoint of a work directory, else the last, else RunError."""
+    best = sorted(
+        folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime
+    )
+    if best:
+        return best[-1]
+    last = folder / 'last_checkpoint'
+    if not last.exists():
+        raise RunError(
+            f'The training left no checkpoint in {folder}. Set '
+            'default_hooks.checkpoint of the config.'
+        )
+    return Path(last.read_text('utf-8').strip())
+
+
+def _write(file: Path, content: dict[str, Any]) -> None:
+    write_text_durably(file, f'{json.dumps(content, indent=2)}\n')
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[int]:
+    """Keep a second comparison out of the folder; gives the open file."""
+    with file.open('w') as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            raise RuntimeError(
+                f'Another comparison is at work in {file.parent}. Wait for '
+                'it, or give another --work-dir.'
+            ) from err
+        yield handle.fileno()
 
 
 def _line(err: Exception) -> str:
     return ' '.join(f'{type(err).__name__}: {err}'.split())
+
+
+def table_of(result: dict[str, Any]) -> str:
+    """Make the Markdown table of a comparison.
+
+    Args:
+        result (dict[str, Any]): Of :meth:`Comparison.run`, or of its file.
+
+    Returns:
+        str: A line a config, in the order they were given. A spread is the
+        sample standard deviation over the runs; there is none of one run.
+    """
+    head = [
+        *('config', 'runs', *METRICS.values()),
+        *('training', 'memory', 'head / all parameters', 'FLOPs a pair'),
+    ]
+    rows = [head, ['---', *['--:'] * (len(head) - 1)]]
+    for name, cost in result['costs'].items():
+        own = [run for run in result['runs'] if run['config'] == name]
+        rows.append([name, *_cells(own, cost)])
+    return '\n'.join(f'| {" | ".join(row)} |' for row in rows)
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """Write numbers as mean and sample standard deviation."""
+    if not values:
+        return _MISSING
+    if not all(map(math.isfinite, values)):
+        return 'not finite'
+    spread = f' ± {stdev(values):.1f}' if len(values) > 1 else ''
+    return f'{fmean(values):.1f}{spread}'
+
+
+def rounded(number: float) -> str:
+    """Write a number in three digits with a prefix: ``24.6 k``."""
+    for prefix in _PREFIXES:
+        if number < 999.5 or prefix == _PREFIXES[-1]:
+            break
+        number /= 1000
+    return f'{number:.3g}{prefix}' if number < 1000 else f'{number:.0f} T'
+
+
+def _cells(
+    runs: Sequence[dict[str, Any]], cost: dict[str, Any] | None
+) -> list[str]:
+    """Cells of one config, but for its name."""
+    done = [run for run in runs if run['status'] == 'finished']
+    minutes, memory = (
+        [run[key] / unit for run in done if run[key] is not None]
+        for key, unit in (('train_seconds', 60), ('peak_bytes', 2**30))
+    )
+    sizes = [_MISSING, _MISSING]
+    if cost is not None:
+        head, total, flops = (
+            rounded(cost[key])
+            for key in ('head_parameters', 'parameters', 'flops_per_pair')
+        )
+        sizes = [f'{head} / {total}', flops]
+    return [
+        f'{len(done)} of {len(runs)}',
+        *(
+            mean_and_spread(
+                [run['metrics'][key] for run in done if key in run['metrics']]
+            )
+            for key in METRICS
+        ),
+        f'{mean_and_spread(minutes)} min' if minutes else _MISSING,
+        f'{fmean(memory):.2f} GiB' if memory else _MISSING,
+        *sizes,
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 from collections.abc import Iterator
@@ -15,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from eaglenet_mm.search.part_file import sync_folder
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
+from eaglenet_mm.utils.durable_file import replace_durably
 
 _FORMAT = 'eaglenet_mm features'
 _VERSION = '1'
@@ -40,6 +39,11 @@ class FeatureFile:
             ``unreadable`` (path to reason), ``notes`` (id of a video to what
             is odd about it, such as that it ends early), ``passed_over``
             (files not looked at, by ending) and ``model``.
+
+    Example:
+        >>> FeatureFile(videos=video).save('features.safetensors')
+        >>> FeatureFile.load('features.safetensors').videos.frames.shape
+        torch.Size([4, 8, 32])
     """
 
     videos: VideoFeatures | None = None
@@ -51,36 +55,22 @@ class FeatureFile:
     def save(self, path: str | os.PathLike) -> None:
         """Write the file, whole or not at all.
 
-        It appears under its name only when all of it is on the disk.
-
         Raises:
             OSError: If it cannot be written.
         """
-        path = Path(path)
-        temporary = path.with_name(f'.{path.name}.part')
         about = {
             'format': _FORMAT,
             'version': _VERSION,
             'about': json.dumps(self.about),
         }
         try:
-            temporary.unlink(missing_ok=True)  # of a run that was killed
-            temporary.touch()
-            mode = temporary.stat().st_mode
-            save_file(dict(self._tensors()), temporary, about)
-            os.chmod(temporary, mode)  # nobody else could read it
-            with temporary.open('rb') as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-            sync_folder(path.parent)
+            with replace_durably(Path(path)) as part:
+                save_file(dict(self._tensors()), part, about)
         except (OSError, SafetensorError) as err:
             raise OSError(
                 f'{path} could not be written: {err}. Make room, or check '
                 'the folder and its permissions.'
             ) from err
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         for side, features in (('video', self.videos), ('text', self.texts)):
@@ -158,19 +148,13 @@ class FeatureFile:
                 for name, reason in part.about.get(key, {}).items()
             }
         if filled:
-            joined.videos = VideoFeatures.cat(
-                [part.videos for part in filled if part.videos is not None]
+            videos, vectors, times = zip(
+                *((x.videos, x.vectors, x.frame_times) for x in filled),
+                strict=True,
             )
-            joined.vectors = torch.cat(
-                [part.vectors for part in filled if part.vectors is not None]
-            )
-            joined.frame_times = torch.cat(
-                [
-                    part.frame_times
-                    for part in filled
-                    if part.frame_times is not None
-                ]
-            )
+            joined.videos = VideoFeatures.cat(videos)
+            joined.vectors = torch.cat(vectors)
+            joined.frame_times = torch.cat(times)
         return joined
 
 

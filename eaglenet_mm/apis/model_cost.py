@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from eaglenet_mm.config import skip_pretrained
+from eaglenet_mm.models.heads import BasePairHead
 from eaglenet_mm.registry import DATASETS, MODELS, SCOPE
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
@@ -24,17 +25,13 @@ BLOCK = 16
 
 @dataclass
 class ModelCost:
-    """Size of a model.
+    """Size of a model."""
 
-    Args:
-        head_parameters (int): Numbers in the head, its losses included.
-        parameters (int): Numbers in all of the model.
-        flops_per_pair (float): Floating-point operations of the matrix
-            products in the score of one pair.
-    """
-
+    #: Numbers in the head, its losses included.
     head_parameters: int
+    #: Numbers in all of the model.
     parameters: int
+    #: Floating-point operations of the matrix products in a pair's score.
     flops_per_pair: float
 
 
@@ -45,24 +42,18 @@ def measure_cost(config: Config) -> ModelCost:
     What a head prepares once a text or video is not counted: for a gallery
     it is done once, the score once a query and video. Of a block of 16 texts
     and 16 videos the matrix products are counted, a multiplication and an
-    addition as two; other operations are not.
-
-    Args:
-        config (Config): Names the model and, in ``test_dataloader``, the data
-            that tell the size of its inputs.
-
-    Returns:
-        ModelCost: See there.
+    addition as two; other operations are not. The first video of
+    ``test_dataloader`` tells the size of the inputs.
     """
     config = copy.deepcopy(config)
     skip_pretrained(config)
     model = MODELS.build({'_scope_': SCOPE, **config.model}).eval()
     text, video = _one_of_each(model, config)
-    head: Any = model.head
+    head: BasePairHead = model.head
     texts = TextFeatures.cat([text] * BLOCK)
     text_state = head.prepare_text(texts)
     video_state = head.prepare_video(VideoFeatures.cat([video] * BLOCK))
-    if getattr(head, 'needs_own_captions', False):
+    if head.needs_own_captions:
         video_state = head.attach_captions(video_state, texts)
     with FlopCounterMode(display=False) as counter:
         head.score(text_state, video_state)
@@ -74,11 +65,7 @@ def measure_cost(config: Config) -> ModelCost:
 
 
 def measure_cost_apart(config: Config) -> ModelCost:
-    """Do as :func:`measure_cost` in a process of its own.
-
-    The memory of a model, which may be large, is then given back before
-    others train.
-    """
+    """Do as :func:`measure_cost` in a process, which gives memory back."""
     context = multiprocessing.get_context('spawn')
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(measure_cost, config).result()

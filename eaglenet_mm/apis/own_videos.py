@@ -19,36 +19,25 @@ from eaglenet_mm.utils.progress import Progress
 
 @dataclass
 class IndexingReport:
-    """What became of the files.
-
-    Args:
-        added (list[str]): New ones.
-        updated (list[str]): Ones that have changed since.
-        unchanged (int): Ones that were in the index already.
-        unreadable (dict[str, str]): Ones that could not be read, wholly or
-            in part, now or before, and why.
-        gone (list[str]): Files of the index that no longer exist.
-        passed_over (dict[str, int]): Files of the searched folders that were
-            not looked at because of their ending, by ending.
-    """
+    """What became of the files."""
 
     added: list[str] = field(default_factory=list)
+    #: Those that have changed since.
     updated: list[str] = field(default_factory=list)
     unchanged: int = 0
+    #: Those that could not be read, wholly or in part, now or before: why.
     unreadable: dict[str, str] = field(default_factory=dict)
+    #: Files of the index that no longer exist.
     gone: list[str] = field(default_factory=list)
+    #: Files of the folders that were not looked at, by their ending.
     passed_over: dict[str, int] = field(default_factory=dict)
 
 
 class VideoIndexer:
     """Encodes videos into an index.
 
-    Args:
-        encode (Callable): Turns what was read (``n`` videos or segments) and
-            their names into ``n`` rows.
-        reader (MomentReader): Reads them.
-        video_batch (int): Videos, or segments, encoded together; so many
-            may have to be encoded again after an interruption.
+    ``video_batch`` videos, or segments, are encoded together; so many may
+    have to be encoded again after an interruption.
     """
 
     def __init__(
@@ -68,22 +57,11 @@ class VideoIndexer:
         *,
         retry: bool = False,
     ) -> IndexingReport:
-        """Add the files that are new or have changed.
+        """Add the files, by absolute paths, that are new or have changed.
 
         Every file is in the index as soon as it is finished, so a run that
-        was stopped goes on where it was.
-
-        Args:
-            index (VideoIndex): The index, to be changed.
-            paths (Sequence[str]): Absolute paths of the files.
-            retry (bool): Whether files that could not be read are tried
-                again although they have not changed. Default: False.
-
-        Returns:
-            IndexingReport: What became of them.
-
-        Raises:
-            IndexWriteError: If the index cannot be written.
+        was stopped goes on where it was. ``retry``: those that could not be
+        read are tried again although they have not changed.
         """
         known, report = index.files, IndexingReport()
         wanted: dict[str, tuple[int, int]] = {}
@@ -160,12 +138,10 @@ class VideoIndexer:
             joined.spans += found.spans
             joined.thumbnails += found.thumbnails
             names += [path] * len(found.frames)
+        size = self.video_batch
         blocks = [
-            self.encode(joined.part(start, start + self.video_batch), block)
-            for start, block in (
-                (start, names[start : start + self.video_batch])
-                for start in range(0, len(names), self.video_batch)
-            )
+            self.encode(joined.part(x, x + size), names[x : x + size])
+            for x in range(0, len(names), size)
         ]
         rows = Moments.join(blocks) if blocks else None
         encoded: list[Moments | None] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +11,26 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
+from eaglenet_mm.apis.own_videos import IndexingReport, VideoIndexer
 from eaglenet_mm.apis.retriever_encoding import RetrieverEncoder
 from eaglenet_mm.apis.retriever_loading import find_config
-from eaglenet_mm.apis.video_gallery import VideoGallery, Videos
 from eaglenet_mm.search.errors import VideoIndexError
-from eaglenet_mm.search.searching import SearchHit, recall_of_shortlist
+from eaglenet_mm.search.moment_reading import MomentReader
+from eaglenet_mm.search.searching import (
+    SearchHit,
+    VideoSearcher,
+    recall_of_shortlist,
+)
+from eaglenet_mm.search.shortlisters import build_shortlister
 from eaglenet_mm.search.stored_config import from_plain
 from eaglenet_mm.search.video_files import find_videos
 from eaglenet_mm.search.video_index import VideoIndex
 from eaglenet_mm.structures import TextFeatures
 
+Videos = str | os.PathLike | Iterable[str | os.PathLike]
 
-class RetrievalInferencer(VideoGallery):
+
+class RetrievalInferencer:
     """Find videos by sentences, and by videos.
 
     Args:
@@ -52,14 +60,17 @@ class RetrievalInferencer(VideoGallery):
 
     Raises:
         FileNotFoundError: If the config or the checkpoint does not exist.
-        ValueError: If the checkpoint does not fit, there is none, or the
-            method cannot search.
+        ValueError: If the checkpoint does not fit, there is none, the
+            method cannot search, or a number is not allowed.
 
     Example:
-        >>> inferencer = RetrievalInferencer('eaglenet_msrvtt', 'best.pth')
-        >>> index = inferencer.encode_videos('holidays')
-        >>> for hit in inferencer.search('a dog runs into the sea', k=3):
-        ...     print(hit.entry.file.path, hit.best_time, hit.score)
+        >>> inferencer = RetrievalInferencer('eaglenet_toy', untrained=True)
+        >>> inferencer.encode_texts('a red ring moves left').embeds.shape
+        torch.Size([1, 96])
+
+        With a trained model, ``inferencer.encode_videos('holidays')`` makes an
+        index of a folder, and ``inferencer.search('a dog runs', k=3)`` gives
+        hits with ``entry.file.path``, ``best_time`` and ``score``.
     """
 
     def __init__(
@@ -73,11 +84,17 @@ class RetrievalInferencer(VideoGallery):
         video_batch: int = 1,
         first_stage: str | dict = 'auto',
     ) -> None:
-        super().__init__(
-            num_workers=num_workers,
-            video_batch=video_batch,
-            first_stage=first_stage,
-        )
+        if num_workers < 0 or video_batch < 1:
+            raise ValueError(
+                'num_workers must be at least 0 and video_batch at least 1, '
+                f'but they are {num_workers} and {video_batch}.'
+            )
+        self.num_workers = num_workers
+        self.video_batch = video_batch
+        self.first_stage = first_stage
+        self.index: VideoIndex | None = None
+        self.report: IndexingReport | None = None
+        self._searcher: VideoSearcher | None = None
         self.encoder = RetrieverEncoder(
             find_config(model), weights, device, untrained=untrained
         )
@@ -143,6 +160,149 @@ class RetrievalInferencer(VideoGallery):
                 ) from err
         inferencer.use(index)
         return inferencer
+
+    def use(self, index: VideoIndex) -> None:
+        """Search an index from now on.
+
+        Raises:
+            OtherModelError: If another model made it.
+        """
+        where = 'the index' if index.folder is None else str(index.folder)
+        index.model.require(self.encoder.identity, where)
+        if index is not self.index:
+            self._searcher = None
+        self.index = index
+
+    def new_index(
+        self,
+        folder: str | os.PathLike | None = None,
+        *,
+        segment: float = 0.0,
+        precision: str = 'float32',
+    ) -> VideoIndex:
+        """Make an empty index for videos that this model encodes.
+
+        Args:
+            folder (str | PathLike, optional): Where; default: in memory.
+            segment (float): Seconds of a segment; 0 for whole videos.
+                Default: 0.
+            precision (str): ``'float32'``, ``'float16'`` or ``'int8'``.
+                Default: 'float32'.
+
+        Returns:
+            VideoIndex: Open for writing.
+
+        Raises:
+            ValueError: If a setting is not allowed.
+            IndexWriteError: If the folder is not empty, or cannot be made.
+        """
+        if not 0 <= segment < float('inf'):
+            raise ValueError(
+                'segment must be a number of seconds, or 0 for whole videos, '
+                f'but is {segment}.'
+            )
+        identity = self.encoder.new_identity()
+        settings: dict[str, Any] = dict(precision=precision, segment=segment)
+        if folder is None:
+            return VideoIndex(identity, **settings)
+        return VideoIndex.create(Path(folder), identity, **settings)
+
+    def encode_videos(
+        self,
+        videos: Videos,
+        *,
+        index: VideoIndex | None = None,
+        segment: float = 0.0,
+        precision: str = 'float32',
+        retry: bool = False,
+    ) -> VideoIndex:
+        """Encode videos, and search them from now on.
+
+        Files that cannot be read are logged, kept in ``report.unreadable``
+        and left out.
+
+        Args:
+            videos (Videos): A folder, a file, or several of them.
+            index (VideoIndex, optional): Takes up what is new or has
+                changed. Default: a new one in memory.
+            segment (float): Of a new index, see :meth:`new_index`.
+            precision (str): Of a new index, see :meth:`new_index`.
+            retry (bool): Whether unreadable files that have not changed are
+                tried again. Default: False.
+
+        Returns:
+            VideoIndex: With the videos.
+
+        Raises:
+            FileNotFoundError: If a folder or file does not exist.
+            ValueError: If there is no video.
+            OtherModelError: If another model made the index.
+        """
+        found = find_videos(videos)
+        if index is None:
+            index = self.new_index(segment=segment, precision=precision)
+        report = self.update(index, found.paths, retry=retry)
+        report.passed_over = found.passed_over
+        return index
+
+    def update(
+        self, index: VideoIndex, paths: Sequence[str], *, retry: bool = False
+    ) -> IndexingReport:
+        """Bring an index up to date with files, and search it from now on.
+
+        Args:
+            index (VideoIndex): Open for writing.
+            paths (Sequence[str]): Absolute paths; one that does not exist is
+                reported as unreadable.
+            retry (bool): See :meth:`encode_videos`.
+
+        Returns:
+            IndexingReport: What became of the files.
+
+        Raises:
+            OtherModelError: If another model made the index.
+        """
+        self.use(index)
+        reader = MomentReader(
+            self.encoder.pipeline,
+            segment=index.segment,
+            num_workers=self.num_workers,
+        )
+        indexer = VideoIndexer(
+            self.encoder.encode_moments, reader, self.video_batch
+        )
+        self.report = indexer.update(index, paths, retry=retry)
+        return self.report
+
+    def searcher(self) -> VideoSearcher:
+        """Give what searches the index, brought up to date with it.
+
+        Raises:
+            ValueError: If there is no index.
+        """
+        index = self.index
+        if index is None:
+            raise ValueError(
+                'There is nothing to search: call encode_videos first, or '
+                'open an index with RetrievalInferencer.of_index.'
+            )
+        if self._searcher is None:
+            row = index.vectors(index.row_ids[:1])
+            shortlister = build_shortlister(
+                self.first_stage,
+                embed_dim=row.shape[1] or 1,
+                num_rows=len(index),
+                folder=None if index.folder is None else str(index.folder),
+                model=index.model.fingerprint,
+            )
+            searcher = VideoSearcher(
+                self.encoder.head, index, shortlister, self.encoder.device
+            )
+            if not len(index):
+                return searcher  # the width of its vectors is not known yet
+            self._searcher = searcher
+        self._searcher.synchronise()
+        return self._searcher
 
     def encode_texts(self, texts: str | Sequence[str]) -> TextFeatures:
         """Encode sentences.

@@ -21,6 +21,7 @@ from eaglenet_mm.engine.loops.retrieval_evaluation import (
     check_texts,
     check_videos,
 )
+from eaglenet_mm.models.heads import BasePairHead
 from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.registry import SCOPE, TRANSFORMS
 from eaglenet_mm.search.model_identity import (
@@ -46,24 +47,7 @@ _SEGMENTS = 'by the clock'
 
 
 class RetrieverEncoder:
-    """A model and the pipeline of its test set.
-
-    Args:
-        cfg (Config): With ``model`` and ``test_dataloader``.
-        weights (str, optional): See :func:`load_retriever`.
-        device (str | torch.device, optional): See :func:`load_retriever`.
-        untrained (bool): See :func:`load_retriever`.
-
-    Attributes:
-        model (TextVideoRetriever): The model.
-        head (BasePairHead): Its head.
-        pipeline (list[dict]): Transforms of the test set.
-        tokenizer (TokenizeCaptions): The one among them for sentences.
-
-    Raises:
-        ValueError: If the pipeline lacks a step, or the head needs what only
-            an annotated test set has.
-    """
+    """A model, built as :func:`load_retriever` does, and its test pipeline."""
 
     def __init__(
         self,
@@ -80,10 +64,10 @@ class RetrieverEncoder:
             TRANSFORMS.build({'_scope_': SCOPE, **settings})
             for settings in self.pipeline
         ]
-        self.tokenizer = self._find(TokenizeCaptions)
+        self.tokenizer: TokenizeCaptions = self._find(TokenizeCaptions)
         self._find(DecodeFrames)
         self.model = load_retriever(cfg, weights, device, untrained=untrained)
-        self.head = self.model.head
+        self.head: BasePairHead = self.model.head
         if self.head.needs_own_captions:
             raise ValueError(
                 f'{type(self.head).__name__} as configured scores a video '
@@ -161,17 +145,7 @@ class RetrieverEncoder:
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
-        """Encode sentences.
-
-        Args:
-            texts (Sequence[str]): ``Bt`` sentences.
-
-        Returns:
-            TextFeatures: On the device of the model.
-
-        Raises:
-            ValueError: If there is none, or one is empty.
-        """
+        """Encode sentences; features are on the device of the model."""
         if not texts or not all(text.strip() for text in texts):
             raise ValueError(
                 'The query is empty. Say in a sentence what the video shows.'
@@ -196,16 +170,8 @@ class RetrieverEncoder:
     ) -> VideoFeatures:
         """Encode videos or segments in one call.
 
-        Args:
-            frames (Sequence[Tensor]): Of the pipeline, uint8, shape
-                ``(n, 3, H, W)``.
-            names (Sequence[str]): What messages call them.
-
-        Returns:
-            VideoFeatures: A row each, on the device of the model.
-
-        Raises:
-            ValueError: If features are not finite.
+        ``frames`` of the pipeline are uint8, (n, 3, H, W) each; ``names`` are
+        what messages call them. Features are on the device of the model.
         """
         batch = [{'inputs': {'frames': own}} for own in frames]
         inputs = self.model.data_preprocessor(pseudo_collate(batch))['inputs']
@@ -219,15 +185,7 @@ class RetrieverEncoder:
     def encode_moments(
         self, found: ReadMoments, names: Sequence[str]
     ) -> Moments:
-        """Make rows of videos or segments, encoded in one call.
-
-        Args:
-            found (ReadMoments): What was read, ``n`` of them.
-            names (Sequence[str]): What messages call them.
-
-        Returns:
-            Moments: ``n`` rows, on the CPU.
-        """
+        """Make rows of videos or segments, encoded in one call, on the CPU."""
         features = self.encode_batch(
             [torch.from_numpy(own) for own in found.frames], names
         )
@@ -246,17 +204,10 @@ class RetrieverEncoder:
     def pad_times(
         self, times: Sequence[Sequence[float]], num_steps: int
     ) -> Tensor:
-        """Say when the vectors of videos are shown.
+        """Say when the vectors of videos are shown, by seconds of frames.
 
         An encoder of clips makes one vector of several frames, whose mean
-        time is taken.
-
-        Args:
-            times (Sequence[Sequence[float]]): Seconds of the frames.
-            num_steps (int): Vectors ``F`` of a video.
-
-        Returns:
-            Tensor: NaN where padded, float32, shape ``(n, F)``.
+        time is taken. NaN where padded, float32, (n, num_steps).
         """
         taken = getattr(self.model.video_encoder, 'num_input_frames', None)
         return pad_times(times, num_steps, taken or num_steps)
@@ -264,18 +215,7 @@ class RetrieverEncoder:
     def encode_files(
         self, paths: Sequence[str], num_workers: int
     ) -> VideoFeatures:
-        """Encode whole videos, all of which must be readable.
-
-        Args:
-            paths (Sequence[str]): The files.
-            num_workers (int): Processes that read them.
-
-        Returns:
-            VideoFeatures: In the order of ``paths``.
-
-        Raises:
-            VideoReadError: If one cannot be read.
-        """
+        """Encode whole videos, all of which must be readable, in order."""
         encoded: dict[str, VideoFeatures] = {}
         reader = MomentReader(self.pipeline, num_workers=num_workers)
         for path, found, _ in reader.read(list(dict.fromkeys(paths))):

@@ -14,6 +14,7 @@ from mmengine.runner import load_checkpoint
 
 from eaglenet_mm.config import open_config, skip_pretrained
 from eaglenet_mm.launching import check_checkpoint
+from eaglenet_mm.models.retrievers import TextVideoRetriever
 from eaglenet_mm.registry import MODELS, SCOPE
 from eaglenet_mm.utils.type_name import type_name
 
@@ -47,7 +48,7 @@ def load_retriever(
     device: str | torch.device | None = None,
     *,
     untrained: bool = False,
-) -> Any:
+) -> TextVideoRetriever:
     """Build the model of a config with the weights of a checkpoint.
 
     Pretrained weights that the config names are not read then: the checkpoint
@@ -98,22 +99,19 @@ def _build(cfg: Config) -> Any:
     What the parts would say of random weights is wrong before a checkpoint
     is read, and MMEngine writes a line for every parameter.
     """
+
+    def is_news(record: logging.LogRecord) -> bool:
+        is_warning = record.levelno > logging.INFO
+        return is_warning and 'random weights' not in record.getMessage()
+
     logger = MMLogger.get_current_instance()
-    logger.addFilter(_is_no_news)
+    logger.addFilter(is_news)
     try:
         model = MODELS.build({'_scope_': SCOPE, **cfg.model})
         model.init_weights()
     finally:
-        logger.removeFilter(_is_no_news)
+        logger.removeFilter(is_news)
     return model
-
-
-def _is_no_news(record: logging.LogRecord) -> bool:
-    """Whether to let a log line pass."""
-    return (
-        record.levelno > logging.INFO
-        and 'random weights' not in record.getMessage()
-    )
 
 
 def _build_without_checkpoint(cfg: Config, untrained: bool) -> Any:

@@ -25,20 +25,10 @@ def run_tool(
     log: Path,
     pass_fds: Sequence[int] = (),
 ) -> tuple[float, int]:
-    """Run a tool in a process of its own.
+    """Run a tool in a process that appends to a log and inherits open files.
 
-    Args:
-        tool (Path): The script.
-        arguments (Sequence): Of its command line.
-        log (Path): Gets its output, behind what is there.
-        pass_fds (Sequence[int]): Open files that it inherits. Default: none.
-
-    Returns:
-        tuple[float, int]: Seconds by the clock, and bytes of the host's memory
-        that were resident in the process at most.
-
-    Raises:
-        RunError: If it ended with an error; names the log and its end.
+    Returns seconds by the clock, and bytes of the host's memory that were
+    resident in the process at most.
     """
     begin = time.perf_counter()
     with log.open('ab') as file:

@@ -1,11 +1,14 @@
 """Annotation, data sets, wrappers, readers and transforms."""
 
-from .annotation import check_annotation, read_annotation, write_annotation
-from .base_wrapper import RetrievalDatasetWrapper
-from .draws import current_draw, number_draws
-from .samplers import DistinctVideoBatchSampler
-from .text_video_dataset import TextVideoDataset
-from .transforms import (
+from eaglenet_mm.datasets.annotation import (
+    check_annotation,
+    read_annotation,
+    write_annotation,
+)
+from eaglenet_mm.datasets.draws import current_draw, number_draws
+from eaglenet_mm.datasets.samplers import DistinctVideoBatchSampler
+from eaglenet_mm.datasets.text_video_dataset import TextVideoDataset
+from eaglenet_mm.datasets.transforms import (
     CLIPTokenizer,
     DecodeFrames,
     OpenVideo,
@@ -15,11 +18,12 @@ from .transforms import (
     TokenizeCaptions,
     WordTokenizer,
 )
-from .video_readers import VideoReadError, open_video
-from .wrappers import (
+from eaglenet_mm.datasets.video_readers import VideoReadError, open_video
+from eaglenet_mm.datasets.wrappers import (
     CaptionExpansion,
     ParagraphDataset,
     RandomCaption,
+    RetrievalDatasetWrapper,
     VideoSubset,
 )
 

@@ -23,10 +23,11 @@ that are right, if any: ``"queries": [{"caption": "a cat", "positives": []}]``.
 import json
 import math
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from eaglenet_mm.utils.durable_file import write_text_durably
 
 #: Keys that the header must have, each a string that is not empty.
 HEADER_KEYS = ('dataset', 'split', 'protocol')
@@ -72,14 +73,9 @@ def read_annotation(
             f'{path}: expected JSON in UTF-8, but reading stopped with: '
             f'{err}. {_MEND}'
         ) from err
-    if not isinstance(content, dict) or {'metainfo', 'data_list'} - set(
-        content
-    ):
-        found = (
-            sorted(content)[:10]
-            if isinstance(content, dict)
-            else type(content)
-        )
+    is_object = isinstance(content, dict)
+    if not is_object or not {'metainfo', 'data_list'} <= set(content):
+        found = sorted(content)[:10] if is_object else type(content)
         raise KeyError(
             f"{path}: expected an object with 'metainfo' and 'data_list', "
             f'but got {found}. {_MEND}'
@@ -96,8 +92,7 @@ def write_annotation(
 ) -> None:
     """Check an annotation and write it, all or nothing.
 
-    The text goes to a temporary file in the same folder, which then takes
-    the place of ``path``: an interrupted run leaves no half-written file.
+    An interrupted run leaves no half-written file.
 
     Args:
         path (str or PathLike): Where to write; missing folders are made.
@@ -116,21 +111,7 @@ def write_annotation(
         allow_nan=False,
         indent=1,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(
-        dir=path.parent, prefix=f'.{path.name}.', suffix='.tmp'
-    )
-    try:
-        with open(handle, 'w', encoding='utf-8', newline='\n') as file:
-            file.write(text + '\n')
-        # mkstemp makes files private; give the mode an ordinary file has
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    write_text_durably(path, text + '\n')
 
 
 def check_annotation(
@@ -201,17 +182,9 @@ def check_annotation(
 def right_videos(
     header: Mapping[str, Any], records: Sequence[Mapping[str, Any]]
 ) -> list[list[list[str]]] | None:
-    """List the videos that each caption fits.
+    """List the videos that each caption of each record fits, its own first.
 
-    Args:
-        header (Mapping): Of :func:`read_annotation`.
-        records (Sequence[Mapping]): Likewise.
-
-    Returns:
-        list[list[list[str]]] or None: For each record and each of its
-        captions the ``video_id`` of its own video, then of the others. None
-        if the file says nothing of the kind: every caption fits its own
-        video alone.
+    None if the file says nothing of the kind: its own video alone.
     """
     shared: dict[str, list[str]] = {}
     if header.get('shared_captions'):
@@ -221,25 +194,17 @@ def right_videos(
     stated = any('positives' in record for record in records)
     if not stated and not shared and 'queries' not in header:
         return None
-    return [
-        [
-            list(
-                dict.fromkeys(
-                    [
-                        record['video_id'],
-                        *shared.get(caption, []),
-                        *(
-                            record['positives'][place]
-                            if 'positives' in record
-                            else ()
-                        ),
-                    ]
-                )
-            )
-            for place, caption in enumerate(record['captions'])
+
+    def fits(record: Mapping[str, Any]) -> list[list[str]]:
+        captions = record['captions']
+        stated = record.get('positives') or [()] * len(captions)
+        own = [record['video_id']]
+        return [
+            list(dict.fromkeys([*own, *shared.get(caption, ()), *others]))
+            for caption, others in zip(captions, stated, strict=True)
         ]
-        for record in records
-    ]
+
+    return [fits(record) for record in records]
 
 
 def _check_answers(

@@ -15,20 +15,15 @@ from typing import Any
 from mmengine.dataset import InfiniteSampler
 from torch.utils.data import DataLoader
 
-from .shared_records import all_datasets
+from eaglenet_mm.datasets.shared_records import all_datasets
 
 
 class DrawnIndex(int):
-    """Index of an item of the outermost data set, and which draw it is.
+    """Index of an item of the outermost data set, and which draw it is."""
 
-    Args:
-        index (int): The index.
-        pass_number (int): Passes over the data set before this one.
-        repeat (int): Draws of the index in this pass before this one.
-            Defaults to 0.
-    """
-
+    #: Passes over the data set before this one.
     pass_number: int
+    #: Draws of the index in this pass before this one.
     repeat: int
 
     def __new__(
@@ -61,15 +56,9 @@ class NumberedSampler:
     """A sampler whose indices say which draw they are.
 
     A pass is one iteration of the sampler; of MMEngine's ``InfiniteSampler``
-    as many draws, by all processes together, as there are items. Everything
-    else is asked of the sampler inside.
-
-    Args:
-        sampler (Any): Gives indices.
-
-    Note:
-        Of another sampler without end, all is one pass, and an index is
-        counted within its own process.
+    as many draws, by all processes together, as there are items. Of another
+    sampler without end, all is one pass, and an index is counted within its
+    own process. Everything else is asked of the sampler inside.
     """
 
     def __init__(self, sampler: Any) -> None:
@@ -83,7 +72,13 @@ class NumberedSampler:
 
     def __iter__(self) -> Iterator[DrawnIndex]:
         if isinstance(self.sampler, InfiniteSampler):
-            yield from self._without_end(self.sampler)
+            # of a stream each process takes every n-th; it goes on where it
+            # stopped, and so does the count
+            for index in self.sampler:
+                place = self._num_drawn * self.sampler.world_size
+                place += self.sampler.rank
+                self._num_drawn += 1
+                yield DrawnIndex(index, place // self.sampler.size)
             return
         pass_number = self._next_pass
         self._next_pass += 1
@@ -91,14 +86,6 @@ class NumberedSampler:
         for index in self.sampler:
             yield DrawnIndex(index, pass_number, seen[index])
             seen[index] += 1
-
-    def _without_end(self, sampler: InfiniteSampler) -> Iterator[DrawnIndex]:
-        """Number the stream of which each process takes every n-th."""
-        # the sampler goes on where it stopped, and so does the count
-        for index in sampler:
-            place = self._num_drawn * sampler.world_size + sampler.rank
-            self._num_drawn += 1
-            yield DrawnIndex(index, place // sampler.size)
 
     def __len__(self) -> int:
         return len(self.sampler)

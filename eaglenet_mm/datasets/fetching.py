@@ -1,17 +1,23 @@
-"""How data sets and wrappers get an item through the pipeline."""
+"""How an item is fetched: from any data set, through its pipeline."""
+
+from __future__ import annotations
 
 import logging
 from bisect import bisect_right
+from collections.abc import Iterable
 from itertools import accumulate
 from numbers import Integral
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from mmengine.dataset import BaseDataset, ClassBalancedDataset, RepeatDataset
 from mmengine.logging import print_log
 from torch.utils.data import ConcatDataset
 
-from .shared_records import CurrentItems, LostVideos
+from eaglenet_mm.datasets.shared_records import CurrentItems, LostVideos
+
+if TYPE_CHECKING:
+    from eaglenet_mm.datasets.text_video_dataset import TextVideoDataset
 
 #: What every item has before the pipeline; ``start`` and ``end`` are optional.
 ITEM_KEYS = (
@@ -23,42 +29,11 @@ ITEM_KEYS = (
 )
 
 
-class ItemSource(Protocol):
-    """What wrappers need of a data set; ours and our wrappers have it."""
-
-    def __len__(self) -> int:
-        """Return the number of items."""
-
-    def get_data_info(self, index: int) -> dict[str, Any]:
-        """Return an item before the pipeline."""
-
-    def process(self, item: dict[str, Any]) -> Any:
-        """Send an item through the pipeline."""
-
-    @property
-    def metainfo(self) -> dict[str, Any]:
-        """Header of the annotation file."""
-
-    @property
-    def test_mode(self) -> bool:
-        """Whether the set is evaluated."""
-
-    @property
-    def max_refetch(self) -> int:
-        """Items tried in the place of an unreadable one."""
-
-    @property
-    def items_are_videos(self) -> bool:
-        """Whether every video is one item."""
-
-    def full_init(self) -> None:
-        """Load the annotation, if that is still to be done."""
-
-    def count_captions(self, index: int) -> int:
-        """Return how many captions an item carries."""
-
-    def video_ids(self) -> list[str]:
-        """Return the id of the video of each item."""
+#: What is read of a data set: of ours and our wrappers, or through one of the
+#: sources below.
+ItemSource: TypeAlias = (
+    'TextVideoDataset | RearrangedItems | JoinedSource | ForeignSource'
+)
 
 
 def fetch(source: ItemSource, index: int, max_refetch: int) -> Any:
@@ -68,18 +43,6 @@ def fetch(source: ItemSource, index: int, max_refetch: int) -> Any:
     a random state: runs repeat themselves with any number of workers. Stand-
     ins are spread over the set, so that a block of lost videos does not become
     many copies of the video behind it.
-
-    Args:
-        source (ItemSource): Data set or wrapper.
-        index (int): Number of the item; negative ones count from the end.
-        max_refetch (int): Items tried after the first.
-
-    Returns:
-        Any: What the pipeline returns.
-
-    Raises:
-        IndexError: If there is no such item.
-        RuntimeError: If the pipeline drops all items tried.
     """
     length = len(source)
     if not -length <= index < length:
@@ -102,23 +65,11 @@ def fetch(source: ItemSource, index: int, max_refetch: int) -> Any:
 
 
 def as_source(dataset: Any, reader: str = 'This wrapper') -> ItemSource:
-    """Read any data set the way ours are read.
+    """Read any data set the way ours are read; ``reader`` asks, in messages.
 
-    Args:
-        dataset (Any): One of ours is returned as it is. Another needs
-            ``get_data_info``, ``__len__`` and a ``pipeline`` (or
-            ``process``), as MMEngine's ``BaseDataset`` has them, and items
-            with the keys :data:`ITEM_KEYS`. ``ConcatDataset``,
-            ``RepeatDataset`` and ``ClassBalancedDataset`` of such ones are
-            read through.
-        reader (str): Who asks, for messages.
-
-    Returns:
-        ItemSource: Its items are numbered as the data set numbers them;
-        those of joined sets go on where the set before ended.
-
-    Raises:
-        TypeError: If the data set lacks one of these.
+    Another one needs ``get_data_info``, ``__len__`` and a ``pipeline`` (or
+    ``process``), as MMEngine's ``BaseDataset`` has them, and items with the
+    keys :data:`ITEM_KEYS`. Joined and repeated sets are read through.
     """
     # those of the class: a property may need the annotation
     if all(hasattr(type(dataset), name) for name in _SOURCE_NAMES):
@@ -141,251 +92,78 @@ _SOURCE_NAMES = (
 )
 
 
-class ForeignSource:
-    """Items of a data set that is none of ours.
+class RearrangedItems:
+    """Items made of those of one source, in another order."""
 
-    Args:
-        dataset (Any): See :func:`as_source`.
-        reader (str): Who asks, for messages.
-
-    Attributes:
-        lost_videos (LostVideos): Items of which its pipeline made nothing.
-        current_items (CurrentItems): What each loader worker is reading.
-    """
-
-    def __init__(self, dataset: Any, reader: str) -> None:
-        missing = [
-            name
-            for name in ('get_data_info', '__len__')
-            if not hasattr(type(dataset), name)
-        ]
-        self.dataset = dataset
-        if not missing and not callable(self._pipeline):
-            missing = ['pipeline']
-        if missing:
-            raise TypeError(
-                f'{reader} wraps a TextVideoDataset or another data set with '
-                "'get_data_info', '__len__' and a callable 'pipeline', but "
-                f"got {type(dataset).__name__}, which has no '{missing[0]}'. "
-                "Derive it from MMEngine's BaseDataset."
-            )
-        if isinstance(dataset, BaseDataset) and (
-            type(dataset).prepare_data is not BaseDataset.prepare_data
-        ):
-            raise TypeError(
-                f'{reader} sends items through the pipeline itself, so '
-                f"'prepare_data' of {type(dataset).__name__} would not be "
-                'called. Move what it does into a transform or into '
-                "'get_data_info'."
-            )
-        self.current_items = CurrentItems()
-        self._ids: list[str] | None = None
-        self._shared: dict[int, list[str]] = {}
-
-    @property
-    def _pipeline(self) -> Any:
-        """What makes inputs of an item."""
-        pipeline = getattr(self.dataset, 'pipeline', None)
-        if pipeline is None:
-            pipeline = getattr(self.dataset, 'process', None)
-        return pipeline
-
-    @property
-    def name(self) -> str:
-        """str: Class of the data set."""
-        return type(self.dataset).__name__
-
-    @property
-    def metainfo(self) -> dict[str, Any]:
-        """dict: That of the data set, completed by the counts."""
-        counts = dict(
-            num_videos=self._num_videos, num_captions=self._num_captions
-        )
-        return {**counts, **(getattr(self.dataset, 'metainfo', None) or {})}
-
-    @property
-    def test_mode(self) -> bool:
-        """bool: Whether the set is evaluated."""
-        return bool(getattr(self.dataset, 'test_mode', False))
-
-    @property
-    def max_refetch(self) -> int:
-        """int: Items tried in the place of one that the pipeline drops."""
-        return int(getattr(self.dataset, 'max_refetch', 0))
-
-    @property
-    def items_are_videos(self) -> bool:
-        """bool: Whether every video is one item."""
-        self.full_init()
-        return len(set(self.video_ids())) == len(self)
-
-    def full_init(self) -> None:
-        """Load the annotation and look at every item once.
-
-        Raises:
-            KeyError: If an item lacks a key.
-            TypeError: If an item, or its captions, have the wrong type.
-            ValueError: If its captions and their indices differ in number.
-        """
-        if self._ids is not None:
-            return
-        if hasattr(self.dataset, 'full_init'):
-            self.dataset.full_init()
-        ids: list[str] = []
-        self._counts: list[int] = []
-        holders: dict[int, dict[str, None]] = {}
-        self._num_videos = self._num_captions = 0
-        for index in range(len(self)):
-            item = self.get_data_info(index)
-            ids.append(item['video_id'])
-            for number in item['caption_indices']:
-                holders.setdefault(number, {})[item['video_id']] = None
-            self._counts.append(len(item['captions']))
-            self._num_videos = max(self._num_videos, item['video_index'] + 1)
-            self._num_captions = max(
-                self._num_captions,
-                *(x + 1 for x in item['caption_indices']),
-                0,
-            )
-        # one index in several items is one caption that fits all of them;
-        # wrappers that number anew need it said by ids
-        self._shared = {
-            number: list(names)
-            for number, names in holders.items()
-            if len(names) > 1
-        }
-        self.lost_videos = LostVideos(len(self))
-        self._ids = ids
-
-    def video_ids(self) -> list[str]:
-        """Return the id of the video of each item."""
-        self.full_init()
-        return list(self._ids or ())
-
-    def count_captions(self, index: int) -> int:
-        """Return how many captions an item carries."""
-        return self._counts[index]
-
-    def get_data_info(self, index: int) -> dict[str, Any]:
-        """Return a copy of an item, after a look at its keys."""
-        item = self.dataset.get_data_info(index)
-        where = f'Item {index} of {self.name}'
-        if not isinstance(item, dict):
-            raise TypeError(
-                f'{where} must be a dict, but get_data_info returned '
-                f'{type(item).__name__}.'
-            )
-        for key in ITEM_KEYS:
-            if key not in item:
-                raise KeyError(
-                    f"{where} has no '{key}', but {sorted(map(str, item))}. "
-                    f'Wrappers and metrics need {list(ITEM_KEYS)}; see '
-                    'TextVideoDataset for their meaning.'
-                )
-        for key in ('captions', 'caption_indices'):
-            if not isinstance(item[key], list | tuple):
-                raise TypeError(
-                    f"{where}: '{key}' must be a list, one entry for each "
-                    f'caption, but got {type(item[key]).__name__}.'
-                )
-        if not isinstance(item['video_index'], Integral):
-            raise TypeError(
-                f"{where}: 'video_index' must be an int, the place of the "
-                f'video in the set, but got {item["video_index"]!r}.'
-            )
-        if len(item['captions']) != len(item['caption_indices']):
-            raise ValueError(
-                f"{where}: 'captions' and 'caption_indices' must be equally "
-                f'many, but got {len(item["captions"])} and '
-                f'{len(item["caption_indices"])}.'
-            )
-        # wrappers change what they get
-        item = {'sample_idx': index, **item}
-        if 'positives' not in item and not self._shared.keys().isdisjoint(
-            item['caption_indices']
-        ):
-            item['positives'] = [
-                list(self._shared.get(number, [item['video_id']]))
-                for number in item['caption_indices']
-            ]
-        return item
-
-    def process(self, item: dict[str, Any]) -> Any:
-        """Send an item through the pipeline, and note if nothing comes."""
-        index = item['sample_idx']
-        video_id, video = item['video_id'], item['video']
-        self.current_items.begin(index)
-        try:
-            result = self._pipeline(item)
-        finally:
-            self.current_items.end()
-        if result is None and self.lost_videos.add(index):
-            print_log(
-                f"Video '{video_id}' ({video}) is skipped "
-                f'({len(self.lost_videos)} of {len(self)} items so far): the '
-                f'pipeline of {self.name} returned None.',
-                logger='current',
-                # processes other than the first log errors alone
-                level=logging.ERROR,
-            )
-        return result
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-
-class RepeatedSource:
-    """Items of a data set in another order, some of them several times.
-
-    Args:
-        dataset (RepeatDataset | ClassBalancedDataset): Says which.
-        source (ItemSource): Reads them.
-    """
-
-    items_are_videos = False
-
-    def __init__(self, dataset: Any, source: ItemSource) -> None:
-        self.dataset = dataset
+    def __init__(self, source: ItemSource) -> None:
+        self.source = source
         self.item_sources = [source]
 
+    def source_index(self, index: int) -> int:
+        """Return the number of the item that an item is made of."""
+        return index
+
     @property
     def metainfo(self) -> dict[str, Any]:
-        """dict: That of the data set."""
-        return self.item_sources[0].metainfo
+        """dict: Header of the annotation file, as it is for these items."""
+        return self.source.metainfo
 
     @property
     def test_mode(self) -> bool:
         """bool: Whether the set is evaluated."""
-        return self.item_sources[0].test_mode
+        return self.source.test_mode
 
     @property
     def max_refetch(self) -> int:
         """int: Items tried in the place of an unreadable one."""
-        return self.item_sources[0].max_refetch
+        return self.source.max_refetch
+
+    @property
+    def items_are_videos(self) -> bool:
+        """bool: Whether every video is one item."""
+        return self.source.items_are_videos
 
     def full_init(self) -> None:
         """Load the annotation, if that is still to be done."""
-        self.item_sources[0].full_init()
-        self.dataset.full_init()
+        self.source.full_init()
 
-    def video_ids(self) -> list[str]:
-        """Return the id of the video of each item."""
-        ids = self.item_sources[0].video_ids()
-        return [ids[self._inner(index)] for index in range(len(self))]
+    def __len__(self) -> int:
+        return len(self.source)
 
     def count_captions(self, index: int) -> int:
         """Return how many captions an item carries."""
-        return self.item_sources[0].count_captions(self._inner(index))
+        return self.source.count_captions(self.source_index(index))
+
+    def video_ids(self) -> list[str]:
+        """Return the id of the video of each item."""
+        ids = self.source.video_ids()
+        return [ids[self.source_index(index)] for index in range(len(self))]
 
     def get_data_info(self, index: int) -> dict[str, Any]:
         """Return an item before the pipeline."""
-        return self.item_sources[0].get_data_info(self._inner(index))
+        return self.source.get_data_info(self.source_index(index))
 
     def process(self, item: dict[str, Any]) -> Any:
         """Send an item through the pipeline."""
-        return self.item_sources[0].process(item)
+        return self.source.process(item)
 
-    def _inner(self, index: int) -> int:
+
+class RepeatedSource(RearrangedItems):
+    """Items of MMEngine's ``RepeatDataset`` or ``ClassBalancedDataset``."""
+
+    items_are_videos = False
+
+    def __init__(self, dataset: Any, source: ItemSource) -> None:
+        super().__init__(source)
+        self.dataset = dataset
+
+    def full_init(self) -> None:
+        """Load the annotation, if that is still to be done."""
+        super().full_init()
+        self.dataset.full_init()
+
+    def source_index(self, index: int) -> int:
+        """Return the number of the item that is repeated."""
         return self.dataset._get_ori_dataset_idx(index)
 
     def __len__(self) -> int:
@@ -397,9 +175,6 @@ class JoinedSource:
 
     Videos and captions of a set are numbered on from the set before, and the
     counts in ``metainfo`` are sums.
-
-    Args:
-        sources (list[ItemSource]): The sets in order.
     """
 
     def __init__(self, sources: list[ItemSource]) -> None:
@@ -441,21 +216,21 @@ class JoinedSource:
         for source in self.item_sources:
             source.full_init()
         parts = [source.metainfo for source in self.item_sources]
-        self._ends = list(accumulate(map(len, self.item_sources)))
-        self._videos = [0, *accumulate(part['num_videos'] for part in parts)]
-        self._captions = [
-            0,
-            *accumulate(part['num_captions'] for part in parts),
-        ]
+        self._ends = _running(map(len, self.item_sources))[1:]
+        self._videos = _running(part['num_videos'] for part in parts)
+        self._captions = _running(part['num_captions'] for part in parts)
 
-    def video_ids(self) -> list[str]:
-        """Return the id of the video of each item."""
-        return [x for source in self.item_sources for x in source.video_ids()]
+    def __len__(self) -> int:
+        return sum(map(len, self.item_sources))
 
     def count_captions(self, index: int) -> int:
         """Return how many captions an item carries."""
         part, place = self._place(index)
         return self.item_sources[part].count_captions(place)
+
+    def video_ids(self) -> list[str]:
+        """Return the id of the video of each item."""
+        return [x for source in self.item_sources for x in source.video_ids()]
 
     def get_data_info(self, index: int) -> dict[str, Any]:
         """Return an item before the pipeline, numbered on."""
@@ -480,5 +255,176 @@ class JoinedSource:
         part = bisect_right(self._ends, index)
         return part, index - (self._ends[part - 1] if part else 0)
 
+
+def _running(counts: Iterable[int]) -> list[int]:
+    return [0, *accumulate(counts)]
+
+
+class ForeignSource:
+    """Items of a data set that is none of ours."""
+
+    def __init__(self, dataset: Any, reader: str) -> None:
+        self.dataset = dataset
+        self.name = type(dataset).__name__
+        missing = [
+            name
+            for name in ('get_data_info', '__len__')
+            if not hasattr(type(dataset), name)
+        ]
+        if not missing and not callable(self._pipeline):
+            missing = ['pipeline']
+        if missing:
+            raise TypeError(
+                f'{reader} wraps a TextVideoDataset or another data set with '
+                "'get_data_info', '__len__' and a callable 'pipeline', but "
+                f"got {self.name}, which has no '{missing[0]}'. "
+                "Derive it from MMEngine's BaseDataset."
+            )
+        if isinstance(dataset, BaseDataset) and (
+            type(dataset).prepare_data is not BaseDataset.prepare_data
+        ):
+            raise TypeError(
+                f'{reader} sends items through the pipeline itself, so '
+                f"'prepare_data' of {self.name} would not be "
+                'called. Move what it does into a transform or into '
+                "'get_data_info'."
+            )
+        #: What each loader worker is reading.
+        self.current_items = CurrentItems()
+        self._ids: list[str] | None = None
+        self._shared: dict[int, list[str]] = {}
+
+    @property
+    def _pipeline(self) -> Any:
+        """What makes inputs of an item."""
+        pipeline = getattr(self.dataset, 'pipeline', None)
+        if pipeline is None:
+            pipeline = getattr(self.dataset, 'process', None)
+        return pipeline
+
+    @property
+    def metainfo(self) -> dict[str, Any]:
+        """dict: That of the data set, completed by the counts."""
+        counts = dict(
+            num_videos=self._num_videos, num_captions=self._num_captions
+        )
+        return {**counts, **(getattr(self.dataset, 'metainfo', None) or {})}
+
+    @property
+    def test_mode(self) -> bool:
+        """bool: Whether the set is evaluated."""
+        return bool(getattr(self.dataset, 'test_mode', False))
+
+    @property
+    def max_refetch(self) -> int:
+        """int: Items tried in the place of one that the pipeline drops."""
+        return int(getattr(self.dataset, 'max_refetch', 0))
+
+    @property
+    def items_are_videos(self) -> bool:
+        """bool: Whether every video is one item."""
+        return len(set(self.video_ids())) == len(self)
+
+    def full_init(self) -> None:
+        """Load the annotation and look at every item once."""
+        if self._ids is not None:
+            return
+        if hasattr(self.dataset, 'full_init'):
+            self.dataset.full_init()
+        ids: list[str] = []
+        self._counts: list[int] = []
+        holders: dict[int, dict[str, None]] = {}
+        self._num_videos = 0
+        for index in range(len(self)):
+            item = self.get_data_info(index)
+            ids.append(item['video_id'])
+            for number in item['caption_indices']:
+                holders.setdefault(number, {})[item['video_id']] = None
+            self._counts.append(len(item['captions']))
+            self._num_videos = max(self._num_videos, item['video_index'] + 1)
+        self._num_captions = max(holders, default=-1) + 1
+        # one index in several items is one caption that fits all of them;
+        # wrappers that number anew need it said by ids
+        self._shared = {
+            number: list(names)
+            for number, names in holders.items()
+            if len(names) > 1
+        }
+        #: Items of which the pipeline made nothing.
+        self.lost_videos = LostVideos(len(self))
+        self._ids = ids
+
     def __len__(self) -> int:
-        return sum(map(len, self.item_sources))
+        return len(self.dataset)
+
+    def count_captions(self, index: int) -> int:
+        """Return how many captions an item carries."""
+        return self._counts[index]
+
+    def video_ids(self) -> list[str]:
+        """Return the id of the video of each item."""
+        self.full_init()
+        return list(self._ids or ())
+
+    def get_data_info(self, index: int) -> dict[str, Any]:
+        """Return a copy of an item, after a look at its keys."""
+        item = self.dataset.get_data_info(index)
+        self._check(item, f'Item {index} of {self.name}')
+        # wrappers change what they get
+        item = {'sample_idx': index, **item}
+        if 'positives' not in item and not self._shared.keys().isdisjoint(
+            item['caption_indices']
+        ):
+            item['positives'] = [
+                list(self._shared.get(number, [item['video_id']]))
+                for number in item['caption_indices']
+            ]
+        return item
+
+    def _check(self, item: Any, where: str) -> None:
+        if not isinstance(item, dict):
+            raise TypeError(
+                f'{where} must be a dict, but get_data_info returned '
+                f'{type(item).__name__}.'
+            )
+        for key in ITEM_KEYS:
+            if key not in item:
+                raise KeyError(
+                    f"{where} has no '{key}', but {sorted(map(str, item))}. "
+                    f'Wrappers and metrics need {list(ITEM_KEYS)}; see '
+                    'TextVideoDataset for their meaning.'
+                )
+        for key in ('captions', 'caption_indices'):
+            if not isinstance(item[key], list | tuple):
+                raise TypeError(
+                    f"{where}: '{key}' must be a list, one entry for each "
+                    f'caption, but got {type(item[key]).__name__}.'
+                )
+        if not isinstance(item['video_index'], Integral):
+            raise TypeError(
+                f"{where}: 'video_index' must be an int, the place of the "
+                f'video in the set, but got {item["video_index"]!r}.'
+            )
+        if len(item['captions']) != len(item['caption_indices']):
+            raise ValueError(
+                f"{where}: 'captions' and 'caption_indices' must be equally "
+                f'many, but got {len(item["captions"])} and '
+                f'{len(item["caption_indices"])}.'
+            )
+
+    def process(self, item: dict[str, Any]) -> Any:
+        """Send an item through the pipeline, and note if nothing comes."""
+        index = item['sample_idx']
+        video_id, video = item['video_id'], item['video']
+        with self.current_items.reading(index):
+            result = self._pipeline(item)
+        if result is None and self.lost_videos.add(index):
+            print_log(
+                f"Video '{video_id}' ({video}) is skipped "
+                f'({len(self.lost_videos)} of {len(self)} items so far): the '
+                f'pipeline of {self.name} returned None.',
+                logger='current',
+                # processes other than the first log errors alone
+                level=logging.ERROR,
+            )
+        return result

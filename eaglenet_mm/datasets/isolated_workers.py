@@ -23,13 +23,10 @@ _LOOKS = 8
 class Outcome:
     """What became of one task.
 
-    Args:
-        index (int): Number of the task.
-        kind (str): ``'part'`` (of a task that goes on), ``'done'``,
-            ``'hang'`` (stood still) or ``'crash'`` (its process died).
-        value (Any): What the function yielded, for ``'part'``, or returned,
-            for ``'done'``.
-        detail (str): Time limit or exit code in words, for the others.
+    ``kind`` is ``'part'`` (of a task that goes on), ``'done'``, ``'hang'``
+    (stood still) or ``'crash'`` (its process died); ``value`` is what the
+    function yielded or returned; ``detail`` says a time limit or an exit code
+    in words.
     """
 
     index: int
@@ -154,8 +151,12 @@ class _Worker:
                 return Outcome(self._index, kind, value)
         except (EOFError, ConnectionError):
             self._process.join()
-            detail = f'its process died ({_describe(self._process.exitcode)})'
+            code = self._process.exitcode
+            reason = f'exit code {code}'
+            with suppress(ValueError):  # no signal, or one without a name
+                reason = signal.Signals(-code).name
             self.stop()
+            detail = f'its process died ({reason})'
             return Outcome(self._index, 'crash', detail=detail)
         if time.monotonic() < self._deadline:
             return None
@@ -202,6 +203,14 @@ def _work(
         with lock:
             connection.send((kind, value))
 
+    def send_parts(parts: Generator[Any, None, Any]) -> Any:
+        """Send what a generator yields, keep none, and give its return."""
+        while True:
+            try:
+                send('part', next(parts))
+            except StopIteration as end:
+                return end.value
+
     if time_limit:
         threading.Thread(
             target=_tell_progress,
@@ -216,24 +225,11 @@ def _work(
         try:
             result = function(task)
             if isinstance(result, Generator):
-                result = _send_parts(result, send)
+                result = send_parts(result)
         except Exception:  # noqa: BLE001 - raised on the other side
             send('error', traceback.format_exc())
         else:
             send('done', result)
-
-
-def _send_parts(
-    parts: Generator[Any, None, Any], send: Callable[[str, Any], None]
-) -> Any:
-    """Send what a generator yields, and give what it returns."""
-    while True:
-        try:
-            part = next(parts)
-        except StopIteration as end:
-            return end.value
-        send('part', part)
-        del part  # or it would be kept while the next one is made
 
 
 def _tell_progress(
@@ -259,13 +255,3 @@ def _die_with_parent() -> None:
     if parent is not None:
         wait([parent.sentinel])
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _describe(exitcode: int) -> str:
-    """Put an exit code into words."""
-    if exitcode >= 0:
-        return f'exit code {exitcode}'
-    try:
-        return signal.Signals(-exitcode).name
-    except ValueError:
-        return f'signal {-exitcode}'

@@ -7,21 +7,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .base_wrapper import RetrievalDatasetWrapper
+from eaglenet_mm.datasets.wrappers import RetrievalDatasetWrapper
 
 _STATED = ('dataset', 'split', 'protocol')
 
 
 @dataclass(frozen=True)
 class Part:
-    """One data set within a joined one.
+    """One data set within a joined one."""
 
-    Args:
-        name (str): Different from that of all others; stands in metric keys.
-        dataset (Any): The data set, or what wraps it within the join.
-    """
-
+    #: Different from that of all others; stands in metric keys.
     name: str
+    #: The data set, or what wraps it within the join.
     dataset: Any
 
     @property
@@ -32,22 +29,18 @@ class Part:
     def sizes(self) -> tuple[int | None, int | None]:
         """Tell how many numbers videos and captions of this part may use.
 
-        Returns:
-            tuple[int | None, int | None]: Of ``video_index`` and of
-            ``caption_indices``; None where the data set does not tell.
+        None where the data set does not tell.
         """
         meta = self.metainfo
-        known = [meta.get('num_videos'), meta.get('num_captions')]
-        if None not in known:
-            return known[0], known[1]
+        known = meta.get('num_videos'), meta.get('num_captions')
         read = getattr(self.dataset, 'get_data_info', None)
-        if not callable(read):
-            return known[0], known[1]
+        if None not in known or not callable(read):
+            return known
         items: list[Any] = [read(place) for place in range(len(self.dataset))]
         if not all(
             {'video_index', 'caption_indices'} <= set(i) for i in items
         ):
-            return known[0], known[1]
+            return known
         captions = [c for item in items for c in item['caption_indices']]
         return (
             1 + max((item['video_index'] for item in items), default=-1),
@@ -59,10 +52,6 @@ class MarkedPart:
     """A data set whose packed items say which part of a join they are from.
 
     Everything else is that of the data set.
-
-    Args:
-        dataset (Any): The data set.
-        number (int): Its place among the parts.
     """
 
     def __init__(self, dataset: Any, number: int) -> None:
@@ -94,15 +83,10 @@ def mark_parts(dataset: Any) -> list[Part]:
 
     Joined is what holds a list ``datasets``, as ``ConcatDataset`` of MMEngine
     and of torch do; joins may lie in each other and within wrappers that have
-    a ``dataset``, such as ``RepeatDataset``. A data set that stands in a join
-    twice is one part, whose items come twice.
-
-    Args:
-        dataset (Any): Of a dataloader, before its first iteration. Data sets
-            in its joins are replaced by :class:`MarkedPart`.
-
-    Returns:
-        list[Part]: In the order of the join; none if nothing is joined.
+    a ``dataset``, such as ``RepeatDataset``. Data sets in joins are replaced
+    by :class:`MarkedPart`, before the first iteration of their loader. One
+    that stands in a join twice is one part, whose items come twice. There is
+    none if nothing is joined.
     """
     numbers: dict[int, int] = {}
     parts: list[Any] = []
@@ -161,14 +145,9 @@ def _plain(words: Iterable[str]) -> str:
 def joined_metainfo(parts: Sequence[Part]) -> dict[str, Any]:
     """Describe the whole of some parts.
 
-    Args:
-        parts (Sequence[Part]): Of :func:`mark_parts`.
-
-    Returns:
-        dict: ``dataset``, ``split`` and ``protocol``, joined by `` + ``
-        where they differ, and the sums of ``num_videos`` and
-        ``num_captions`` (of the published ones, where a part has them),
-        which are left out if a part does not tell.
+    ``dataset``, ``split`` and ``protocol`` are joined by `` + `` where they
+    differ; ``num_videos`` and ``num_captions`` are sums (of the published
+    ones, where a part has them), left out if a part does not tell.
     """
     metas = [part.metainfo for part in parts]
     whole: dict[str, Any] = {}

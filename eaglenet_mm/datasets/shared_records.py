@@ -1,7 +1,10 @@
-"""What the workers of a loader tell the process that started them."""
+"""What the workers of a loader tell, and the data sets inside of wrappers."""
+
+from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,11 +16,7 @@ _MAX_WORKERS = 512
 
 
 class LostVideos:
-    """Which videos could not be read, known to all processes of a loader.
-
-    Args:
-        num_videos (int): Items of the data set.
-    """
+    """Which videos could not be read, known to all processes of a loader."""
 
     def __init__(self, num_videos: int) -> None:
         self._flags = torch.zeros(num_videos, dtype=torch.uint8)
@@ -53,13 +52,14 @@ class CurrentItems:
         self._places = torch.zeros(_MAX_WORKERS, 2, dtype=torch.int64)
         self._places.share_memory_()
 
-    def begin(self, index: int) -> None:
-        """Note the item that this worker begins with."""
+    @contextmanager
+    def reading(self, index: int) -> Iterator[None]:
+        """Note the item that this worker is busy with."""
         self._write(index + 1)
-
-    def end(self) -> None:
-        """Note that it is done."""
-        self._write(0)
+        try:
+            yield
+        finally:
+            self._write(0)
 
     def of_processes(self, pids: list[int]) -> list[int]:
         """Return the items that these processes were busy with."""
@@ -77,14 +77,7 @@ class CurrentItems:
 
 
 def wrapped_datasets(dataset: Any) -> list[Any]:
-    """List what a wrapper wraps, be it ours or another's.
-
-    Args:
-        dataset (Any): A data set or wrapper.
-
-    Returns:
-        list[Any]: Nothing for a data set.
-    """
+    """List what a wrapper, ours or another's, wraps; none for a data set."""
     if isinstance(dataset, BaseDataset):  # MMEngine's wrappers are none
         return []
     inner = getattr(dataset, 'dataset', None)
@@ -94,40 +87,19 @@ def wrapped_datasets(dataset: Any) -> list[Any]:
 
 
 def all_datasets(dataset: Any) -> Iterator[Any]:
-    """Find a data set and all inside, from the outside to the inside.
-
-    Args:
-        dataset (Any): A data set or wrapper.
-
-    Yields:
-        Any: Every wrapper and data set.
-    """
+    """Find a data set and all inside, from the outside to the inside."""
     yield dataset
     for part in wrapped_datasets(dataset):
         yield from all_datasets(part)
 
 
 def inner_datasets(dataset: Any) -> Iterator[Any]:
-    """Find the data sets inside wrappers, ours and others'.
-
-    Args:
-        dataset (Any): A data set or wrapper.
-
-    Yields:
-        Any: Every data set that wraps no other.
-    """
+    """Find the data sets that wrap no other, inside wrappers of any kind."""
     return (x for x in all_datasets(dataset) if not wrapped_datasets(x))
 
 
 def recording_datasets(dataset: Any) -> Iterator[Any]:
-    """Find what notes the items that it reads and loses.
-
-    Args:
-        dataset (Any): A data set or wrapper.
-
-    Yields:
-        Any: With ``current_items``, ``lost_videos`` and ``get_data_info``.
-    """
+    """Find what notes its ``current_items`` and ``lost_videos``."""
     if hasattr(dataset, 'current_items'):
         yield dataset
         return
@@ -137,12 +109,7 @@ def recording_datasets(dataset: Any) -> Iterator[Any]:
 
 
 def tell_epoch(dataset: Any, epoch: int) -> None:
-    """Call ``set_epoch`` of the outermost data sets that have it.
-
-    Args:
-        dataset (Any): A data set or wrapper.
-        epoch (int): Number of the epoch, from 0.
-    """
+    """Call ``set_epoch`` of the outermost data sets that have it."""
     if hasattr(dataset, 'set_epoch'):
         dataset.set_epoch(epoch)
         return

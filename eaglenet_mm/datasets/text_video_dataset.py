@@ -8,15 +8,13 @@ from typing import Any
 from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
+from eaglenet_mm.datasets.annotation import read_annotation, right_videos
+from eaglenet_mm.datasets.fetching import fetch
+from eaglenet_mm.datasets.shared_records import CurrentItems, LostVideos
+from eaglenet_mm.datasets.transforms.open_video import closed_on_error
+from eaglenet_mm.datasets.video_readers import VideoReadError
 from eaglenet_mm.registry import DATASETS, SCOPE, TRANSFORMS
 from eaglenet_mm.utils.near_match import near_match_hint
-
-from .annotation import read_annotation, right_videos
-from .fetching import fetch
-from .frame_cache.reader import FrameCache
-from .shared_records import CurrentItems, LostVideos
-from .transforms.open_video import closed_on_error
-from .video_readers import VideoReadError
 
 
 @DATASETS.register_module()
@@ -45,29 +43,29 @@ class TextVideoDataset(BaseDataset):
         ann_file (str): Annotation file, see
             :mod:`eaglenet_mm.datasets.annotation`.
         data_root (str): Folder in front of ``ann_file`` and of the prefix.
-            Defaults to ''.
-        data_prefix (dict): ``video``: folder of the videos. Defaults to
+            Default: ''.
+        data_prefix (dict): ``video``: folder of the videos. Default:
             ``dict(video='')``.
-        pipeline (Sequence[dict | Callable]): Transforms. Defaults to none.
-        test_mode (bool): Whether the set is evaluated. Defaults to False.
+        pipeline (Sequence[dict | Callable]): Transforms. Default: none.
+        test_mode (bool): Whether the set is evaluated. Default: False.
         check_files (bool): Whether to look for every video when the set is
-            built and to list those that are missing. Defaults to False: a
+            built and to list those that are missing. Default: False: a
             missing file raises when it is read.
         on_missing (str): What happens to a video that is missing or cannot be
             read. ``'raise'``: the error names it and ends the run.
             ``'skip'``: it is logged once, with its path, counted in
             :attr:`lost_videos`, and another video stands in for it; in an
             evaluation the stand-in is dropped as a duplicate, and the result
-            says how many of how many videos were found. Defaults to 'raise'.
+            says how many of how many videos were found. Default: 'raise'.
         shared_captions (bool, optional): Whether a sentence that stands in
-            several records fits the videos of all of them. Defaults to None:
+            several records fits the videos of all of them. Default: None:
             what ``shared_captions`` in the header says, or else False.
         frame_cache (str, optional): Folder of a frame cache, below
             ``data_root``, made by ``tools/cache_frames.py``. Frames are taken
             from it where they are what the pipeline would read, and decoded
-            where not. Defaults to None: all are decoded.
-        max_refetch (int): Videos tried in the place of a lost one. Defaults
-            to 100.
+            where not. Default: None: all are decoded.
+        max_refetch (int): Videos tried in the place of a lost one. Default:
+            100.
         **kwargs: Further arguments of MMEngine's ``BaseDataset``, such as
             ``metainfo``, ``indices``, ``serialize_data`` and ``lazy_init``.
 
@@ -83,12 +81,13 @@ class TextVideoDataset(BaseDataset):
             ``data_prefix`` has no ``video``, or ``on_missing`` is unknown.
 
     Example:
-        >>> dataset = TextVideoDataset(
-        ...     ann_file='msrvtt/test_1k-A.json',
-        ...     data_root='data',
-        ...     data_prefix=dict(video='msrvtt/videos'))
-        >>> dataset.get_data_info(0)['captions']
-        ['a woman creating a fondant baby and flower']
+        >>> import json
+        >>> records = [dict(video_id='v', video='v.mp4', captions=['a dog'])]
+        >>> metainfo = dict(dataset='mine', split='test', protocol='all')
+        >>> with open('test.json', 'w') as file:
+        ...     json.dump(dict(metainfo=metainfo, data_list=records), file)
+        >>> TextVideoDataset('test.json').get_data_info(0)['captions']
+        ['a dog']
     """
 
     def __init__(
@@ -136,27 +135,18 @@ class TextVideoDataset(BaseDataset):
             max_refetch=max_refetch,
             **kwargs,
         )
-        self.frame_cache = (
-            None
-            if frame_cache is None
-            else FrameCache(
+        self.frame_cache: Any = None
+        if frame_cache is not None:
+            from eaglenet_mm.datasets.frame_cache import FrameCache
+
+            self.frame_cache = FrameCache(
                 osp.join(data_root, frame_cache),
                 self.pipeline.transforms,
                 data_root=data_root,
             )
-        )
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Read the annotation file into items.
-
-        Returns:
-            list[dict]: One item a video, in file order.
-
-        Raises:
-            FileNotFoundError: If the file is missing, or a video is and
-                ``check_files`` is on.
-            ValueError, KeyError, TypeError: If it breaks the schema.
-        """
+        """Read the annotation file into items, one a video, in file order."""
         header, records = read_annotation(self.ann_file)
         if self.shared_captions is not None:
             header['shared_captions'] = self.shared_captions
@@ -239,9 +229,8 @@ class TextVideoDataset(BaseDataset):
         index = item['sample_idx']
         if self.on_missing == 'skip' and index in self.lost_videos:
             return None
-        self.current_items.begin(index)
         try:
-            with closed_on_error(item):
+            with self.current_items.reading(index), closed_on_error(item):
                 return self._transform(item)
         except (VideoReadError, FileNotFoundError) as err:
             if self.on_missing == 'raise':
@@ -261,8 +250,6 @@ class TextVideoDataset(BaseDataset):
                     level=logging.ERROR,
                 )
             return None
-        finally:
-            self.current_items.end()
 
     def _transform(self, item: dict[str, Any]) -> Any:
         """Send an item through the pipeline, or the part behind the cache."""

@@ -5,16 +5,125 @@ wrappers leave it out with a count in the log; in an evaluation (``test_mode``)
 it stays in the gallery, as an item without text.
 """
 
+from __future__ import annotations
+
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from mmengine.logging import print_log
 
-from eaglenet_mm.registry import DATASETS
+from eaglenet_mm.datasets.draws import current_draw
+from eaglenet_mm.datasets.fetching import RearrangedItems, as_source, fetch
+from eaglenet_mm.datasets.shared_records import tell_epoch
+from eaglenet_mm.registry import DATASETS, SCOPE
 
-from .base_wrapper import RetrievalDatasetWrapper, items_with_captions
-from .draws import current_draw
+
+class RetrievalDatasetWrapper(RearrangedItems):
+    """Base of the wrappers; they also wrap each other.
+
+    An heir says by :meth:`number_items` which items it makes, and by
+    ``get_data_info`` how. What it leaves alone is that of the data set.
+
+    Args:
+        dataset (dict | BaseDataset | RetrievalDatasetWrapper): What to wrap,
+            or its config: :class:`TextVideoDataset`, or any data set with
+            ``get_data_info``, ``__len__`` and ``pipeline`` whose items have
+            the same keys, joined and repeated ones included.
+
+    Raises:
+        TypeError: If it is something else, or gives pairs to a wrapper that
+            needs whole videos.
+        KeyError: If an item lacks a key.
+
+    Example:
+        >>> class Shouting(RetrievalDatasetWrapper):
+        ...     def get_data_info(self, index):
+        ...         item = super().get_data_info(index)
+        ...         item['captions'] = [x.upper() for x in item['captions']]
+        ...         return item
+        >>> Shouting(dataset).get_data_info(1)['captions']
+        ['A CAT SLEEPS']
+    """
+
+    #: Whether the wrapper makes sense around whole videos only.
+    needs_videos = False
+
+    def __init__(self, dataset: Any) -> None:
+        if isinstance(dataset, dict):
+            dataset = DATASETS.build({'_scope_': SCOPE, **dataset})
+        self.dataset = dataset
+        super().__init__(as_source(dataset, type(self).__name__))
+        self._numbers: Sequence[int] | np.ndarray | None = None
+        self._is_numbered = False
+        self.source.full_init()
+        if self.needs_videos and not self.source.items_are_videos:
+            raise TypeError(
+                f'{type(self).__name__} needs items that are whole videos, '
+                f'but got {type(dataset).__name__} with pairs. Put '
+                f'CaptionExpansion around {type(self).__name__} instead.'
+            )
+        self.full_init()
+
+    def full_init(self) -> None:
+        """Load the annotation, if that is still to be done."""
+        super().full_init()
+        if not self._is_numbered:
+            self._numbers = self.number_items()
+            self._is_numbered = True
+
+    def number_items(self) -> Sequence[int] | np.ndarray | None:
+        """Say which items there are, once the annotation is loaded.
+
+        Returns:
+            Sequence[int] | ndarray | None: For each item the number of the
+            wrapped one that it is made of; None: as many, in their order.
+        """
+        return None
+
+    def source_index(self, index: int) -> int:
+        """Return the number of the wrapped item that an item is made of."""
+        return index if self._numbers is None else int(self._numbers[index])
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tell the data sets and wrappers inside which epoch begins.
+
+        Args:
+            epoch (int): Number of the epoch, from 0.
+        """
+        tell_epoch(self.dataset, epoch)
+
+    def get_cat_ids(self, index: int) -> list[int]:
+        """Return the classes of an item, for ``ClassBalancedDataset``."""
+        return self.dataset.get_cat_ids(self.source_index(index))
+
+    def __len__(self) -> int:
+        return len(self.source if self._numbers is None else self._numbers)
+
+    def __getitem__(self, index: int) -> Any:
+        return fetch(self, index, self.max_refetch)
+
+    def _items_with_captions(self) -> list[int]:
+        """List the wrapped items that have a caption, and log the others."""
+        length = len(self.source)
+        kept = [x for x in range(length) if self.source.count_captions(x)]
+        name = type(self).__name__
+        if not kept:
+            raise ValueError(
+                f'{name} needs items with captions, but none of the '
+                f'{length} items of {type(self.dataset).__name__} has '
+                'one. Check the annotation file.'
+            )
+        if len(kept) < length:
+            print_log(
+                f'{name} leaves out {length - len(kept)} of {length} '
+                'items: they are videos without captions.',
+                logger='current',
+                level=logging.WARNING,
+            )
+        return kept
 
 
 @DATASETS.register_module()
@@ -27,6 +136,11 @@ class CaptionExpansion(RetrievalDatasetWrapper):
     Args:
         dataset (dict | BaseDataset | RetrievalDatasetWrapper): What to wrap,
             or its config; see :class:`RetrievalDatasetWrapper`.
+
+    Example:
+        >>> pairs = CaptionExpansion(dataset)
+        >>> [pairs.get_data_info(n)['captions'] for n in range(len(pairs))]
+        [['a dog runs'], ['a brown dog'], ['a cat sleeps']]
     """
 
     @property
@@ -34,50 +148,27 @@ class CaptionExpansion(RetrievalDatasetWrapper):
         """bool: Whether every video is one item; False."""
         return False
 
-    def number_items(self) -> None:
-        """Count the captions."""
+    def number_items(self) -> np.ndarray:
+        """Number the pairs; see :class:`RetrievalDatasetWrapper`."""
         if not self.test_mode:
-            items_with_captions(self)
-        counts = [
-            self.source.count_captions(index)
-            for index in range(len(self.source))
-        ]
-        least = 1 if self.test_mode else 0
-        self._num_items = [max(count, least) for count in counts]
-        self._ends = np.cumsum(self._num_items)  # one past the last pair
+            self._items_with_captions()  # says what is left out
+        length = len(self.source)
+        found = [self.source.count_captions(x) for x in range(length)]
+        counts = np.maximum(found, 1 if self.test_mode else 0)
+        self._starts = np.cumsum(counts) - counts  # first pair of a video
+        return np.repeat(np.arange(length), counts)
 
     def count_captions(self, index: int) -> int:
         """Return 1, or 0 for a video without captions in an evaluation."""
-        return min(self.source.count_captions(self._video(index)), 1)
-
-    def video_ids(self) -> list[str]:
-        """Return the id of the video of each pair."""
-        return [
-            video_id
-            for video_id, count in zip(
-                self.source.video_ids(), self._num_items, strict=True
-            )
-            for _ in range(count)
-        ]
-
-    def get_cat_ids(self, index: int) -> list[int]:
-        """Return the classes of the video of a pair."""
-        return self.dataset.get_cat_ids(self._video(index))
+        return min(super().count_captions(index), 1)
 
     def get_data_info(self, index: int) -> dict[str, Any]:
         """Return a pair; see :class:`RetrievalDatasetWrapper`."""
-        video = self._video(index)
-        item = self.source.get_data_info(video)
+        item = super().get_data_info(index)
         if not item['captions']:
             return item
-        return _keep_captions(item, index - int(self._ends[video]))
-
-    def _video(self, index: int) -> int:
-        """Number of the wrapped item."""
-        return int(np.searchsorted(self._ends, index, side='right'))
-
-    def __len__(self) -> int:
-        return int(self._ends[-1])
+        start = self._starts[self.source_index(index)]
+        return _keep_caption(item, index - int(start))
 
 
 @DATASETS.register_module()
@@ -94,13 +185,19 @@ class RandomCaption(RetrievalDatasetWrapper):
     Args:
         dataset (dict | BaseDataset | RetrievalDatasetWrapper): What to wrap,
             or its config; see :class:`RetrievalDatasetWrapper`.
-        seed (int): Seed of the choice. Defaults to 0.
+        seed (int): Seed of the choice. Default: 0.
 
     Note:
         Training needs ``custom_hooks = [dict(type='DatasetEpochHook')]``,
         which calls :func:`~eaglenet_mm.datasets.number_draws` for the loader.
         Where draws are not numbered, :meth:`set_epoch` says the pass; its
         number lies in shared memory, so that workers that live on see it.
+
+    Example:
+        >>> drawn = RandomCaption(dataset)
+        >>> drawn.set_epoch(0)
+        >>> [len(drawn.get_data_info(n)['captions']) for n in range(2)]
+        [1, 1]
     """
 
     reads_draws = True
@@ -110,9 +207,9 @@ class RandomCaption(RetrievalDatasetWrapper):
         self._epoch = torch.tensor(-1).share_memory_()
         super().__init__(dataset)
 
-    def number_items(self) -> None:
+    def number_items(self) -> list[int]:
         """Leave out videos without captions."""
-        self._kept = items_with_captions(self)
+        return self._items_with_captions()
 
     def set_epoch(self, epoch: int) -> None:
         """Say which epoch begins; see :class:`RetrievalDatasetWrapper`.
@@ -132,15 +229,6 @@ class RandomCaption(RetrievalDatasetWrapper):
         """Return 1."""
         return 1
 
-    def video_ids(self) -> list[str]:
-        """Return the id of the video of each item."""
-        ids = self.source.video_ids()
-        return [ids[place] for place in self._kept]
-
-    def get_cat_ids(self, index: int) -> list[int]:
-        """Return the classes of an item."""
-        return self.dataset.get_cat_ids(self._kept[index])
-
     def get_data_info(self, index: int) -> dict[str, Any]:
         """Return a video with one caption.
 
@@ -154,9 +242,9 @@ class RandomCaption(RetrievalDatasetWrapper):
             RuntimeError: If neither draws are numbered nor
                 :meth:`set_epoch` was called.
         """
-        item = self.source.get_data_info(self._kept[index])
+        item = super().get_data_info(index)
         generator = np.random.default_rng(self._draw(index))
-        return _keep_captions(
+        return _keep_caption(
             item, int(generator.integers(len(item['captions'])))
         )
 
@@ -183,9 +271,6 @@ class RandomCaption(RetrievalDatasetWrapper):
         # drawn through a wrapper that may show an item several times
         return [*first, draw.repeat, int(draw)]
 
-    def __len__(self) -> int:
-        return len(self._kept)
-
 
 @DATASETS.register_module()
 class ParagraphDataset(RetrievalDatasetWrapper):
@@ -200,11 +285,19 @@ class ParagraphDataset(RetrievalDatasetWrapper):
     Args:
         dataset (dict | BaseDataset | RetrievalDatasetWrapper): What to wrap,
             or its config; see :class:`RetrievalDatasetWrapper`.
+
+    Raises:
+        ValueError: If a set to be evaluated has texts that stand with no
+            video.
+
+    Example:
+        >>> ParagraphDataset(dataset).get_data_info(0)['captions']
+        ['a dog runs a brown dog']
     """
 
     needs_videos = True
 
-    def number_items(self) -> None:
+    def number_items(self) -> Sequence[int]:
         """Find the videos without captions."""
         if self.test_mode and self.source.metainfo.get('queries'):
             raise ValueError(
@@ -218,9 +311,7 @@ class ParagraphDataset(RetrievalDatasetWrapper):
         self._silent = np.array(
             sorted(self.source.get_data_info(x)['video_index'] for x in silent)
         )
-        self._kept = (
-            list(everything) if self.test_mode else items_with_captions(self)
-        )
+        return everything if self.test_mode else self._items_with_captions()
 
     @property
     def metainfo(self) -> dict[str, Any]:
@@ -236,20 +327,11 @@ class ParagraphDataset(RetrievalDatasetWrapper):
 
     def count_captions(self, index: int) -> int:
         """Return 1, or 0 for a video without captions in an evaluation."""
-        return min(self.source.count_captions(self._kept[index]), 1)
-
-    def video_ids(self) -> list[str]:
-        """Return the id of the video of each item."""
-        ids = self.source.video_ids()
-        return [ids[place] for place in self._kept]
-
-    def get_cat_ids(self, index: int) -> list[int]:
-        """Return the classes of an item."""
-        return self.dataset.get_cat_ids(self._kept[index])
+        return min(super().count_captions(index), 1)
 
     def get_data_info(self, index: int) -> dict[str, Any]:
         """Return a video with its paragraph."""
-        item = self.source.get_data_info(self._kept[index])
+        item = super().get_data_info(index)
         if item['captions']:
             before = int(np.searchsorted(self._silent, item['video_index']))
             item['captions'] = [' '.join(item['captions'])]
@@ -260,9 +342,6 @@ class ParagraphDataset(RetrievalDatasetWrapper):
                     [x for x in first if all(x in other for other in others)]
                 ]
         return item
-
-    def __len__(self) -> int:
-        return len(self._kept)
 
 
 @DATASETS.register_module()
@@ -282,6 +361,10 @@ class VideoSubset(RetrievalDatasetWrapper):
     Raises:
         ValueError: If a number does not exist or comes twice, or none is
             left.
+
+    Example:
+        >>> VideoSubset(dataset, [1]).get_data_info(0)['captions']
+        ['a cat sleeps']
     """
 
     needs_videos = True
@@ -306,7 +389,7 @@ class VideoSubset(RetrievalDatasetWrapper):
             'subset_of': metainfo['num_videos'],
         }
 
-    def number_items(self) -> None:
+    def number_items(self) -> list[int]:
         """Number the captions anew."""
         length, kept = len(self.source), self._indices
         if (
@@ -321,23 +404,11 @@ class VideoSubset(RetrievalDatasetWrapper):
             )
         counts = [self.source.count_captions(index) for index in kept]
         self._starts = np.cumsum([0, *counts])
-
-    def count_captions(self, index: int) -> int:
-        """Return how many captions an item carries."""
-        return self.source.count_captions(self._indices[index])
-
-    def video_ids(self) -> list[str]:
-        """Return the id of the video of each item."""
-        ids = self.source.video_ids()
-        return [ids[place] for place in self._indices]
-
-    def get_cat_ids(self, index: int) -> list[int]:
-        """Return the classes of an item."""
-        return self.dataset.get_cat_ids(self._indices[index])
+        return kept
 
     def get_data_info(self, index: int) -> dict[str, Any]:
         """Return a video of the subset, numbered anew."""
-        item = self.source.get_data_info(self._indices[index])
+        item = super().get_data_info(index)
         start = int(self._starts[index])
         item['video_index'] = index
         item['caption_indices'] = list(
@@ -345,14 +416,10 @@ class VideoSubset(RetrievalDatasetWrapper):
         )
         return item
 
-    def __len__(self) -> int:
-        return len(self._indices)
 
-
-def _keep_captions(item: dict[str, Any], place: int) -> dict[str, Any]:
+def _keep_caption(item: dict[str, Any], place: int) -> dict[str, Any]:
     """Keep one caption of an item."""
-    item['captions'] = [item['captions'][place]]
-    item['caption_indices'] = [item['caption_indices'][place]]
-    if 'positives' in item:
-        item['positives'] = [item['positives'][place]]
+    for key in ('captions', 'caption_indices', 'positives'):
+        if key in item:
+            item[key] = [item[key][place]]
     return item

@@ -1,9 +1,12 @@
 """Export: encoders and scoring as files that run without this package."""
 
-from .encoders import export_text_encoder, export_video_encoder
-from .exported_file import ExportedFile
-from .retriever import PARTS, export_retriever
-from .scoring import export_scoring, export_scoring_onnx
+from eaglenet_mm.export.encoders import (
+    export_text_encoder,
+    export_video_encoder,
+)
+from eaglenet_mm.export.exported_file import ExportedFile
+from eaglenet_mm.export.retriever import PARTS, export_retriever
+from eaglenet_mm.export.scoring import export_scoring, export_scoring_onnx
 
 __all__ = [
     'PARTS',

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
+from eaglenet_mm.export.exported_file import ExportedFile, write_program
+from eaglenet_mm.export.program import Program
 from eaglenet_mm.models.data_preprocessor import (
     CLIP_MEAN,
     CLIP_STD,
     check_statistics,
 )
-from eaglenet_mm.version import __version__
-
-from .encoder_programs import text_program, video_program, vocab_size
-from .exported_file import ExportedFile
-from .onnx_file import write_onnx
 
 #: Share of the largest feature that onnxruntime may be off by default.
 TOLERANCE = 1e-4
+# Words of a sentence where the encoder has no limit.
+_EXAMPLE_WORDS = 32
+
+Statistics = tuple[Sequence[float], Sequence[float]]
 
 
 def export_text_encoder(
@@ -42,20 +47,21 @@ def export_text_encoder(
         ExportedFile: What was written, and how far it is from the encoder.
 
     Raises:
-        ImportError: If onnx or onnxscript is not installed.
+        ImportError: If onnx or onnxscript is not installed. Without
+            onnxruntime the file is written unchecked, which is logged.
         OSError: If the folder cannot be written to.
         ValueError: If the encoder cannot be exported, or the file computes
             something else. Then no file is left.
     """
-    program = text_program(encoder)
     metadata = dict(
-        eaglenet_mm_version=__version__,
         encoder=type(encoder).__name__,
         embed_dim=encoder.embed_dim,
-        vocab_size=vocab_size(encoder),
+        vocab_size=_vocab_size(encoder),
         max_words=encoder.context_length,
     )
-    return write_onnx(program, Path(path), metadata, tolerance)
+    return write_program(
+        text_program(encoder), Path(path), 'onnx', metadata, tolerance
+    )
 
 
 def export_video_encoder(
@@ -99,13 +105,7 @@ def export_video_encoder(
     mean = mean or getattr(encoder, 'mean', None) or CLIP_MEAN
     std = std or getattr(encoder, 'std', None) or CLIP_STD
     check_statistics(mean, std)
-    program = video_program(
-        encoder,
-        num_frames,
-        statistics=(mean, std) if raw_frames else None,
-    )
     metadata = dict(
-        eaglenet_mm_version=__version__,
         encoder=type(encoder).__name__,
         embed_dim=encoder.embed_dim,
         image_size=list(encoder.image_size),
@@ -114,4 +114,158 @@ def export_video_encoder(
         std=[float(x) for x in std],
         normalises=raw_frames,
     )
-    return write_onnx(program, Path(path), metadata, tolerance)
+    program = video_program(
+        encoder, num_frames, (mean, std) if raw_frames else None
+    )
+    return write_program(program, Path(path), 'onnx', metadata, tolerance)
+
+
+class _TextModule(nn.Module):
+    """From token ids to the tensors that a text encoder gives."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, token_ids: Tensor) -> tuple[Tensor, ...]:
+        text = self.encoder(token_ids)
+        parts = (text.embeds, text.tokens, text.token_mask)
+        return tuple(x for x in parts if x is not None)
+
+
+class _VideoModule(nn.Module):
+    """From pixels to the tensors that a video encoder gives.
+
+    With statistics, pixels are raw and normalised as the data preprocessor
+    does: padded frames are zero afterwards.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, encoder: nn.Module, statistics: Statistics | None
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.is_raw = statistics is not None
+        if statistics is not None:
+            mean, std = torch.tensor(statistics).view(2, 3, 1, 1)
+            self.register_buffer('mean', mean)
+            self.register_buffer('std', std)
+
+    def forward(
+        self, pixels: Tensor, frame_mask: Tensor
+    ) -> tuple[Tensor, ...]:
+        if self.is_raw:
+            normalised = (pixels.float() / 255 - self.mean) / self.std
+            is_real = frame_mask[:, :, None, None, None]
+            pixels = torch.where(is_real, normalised, 0.0)
+        video = self.encoder(pixels, frame_mask)
+        # an output of its own, also where it is the input
+        mask = video.frame_mask.clone()
+        if video.patches is None:
+            return video.frames, mask
+        return video.frames, mask, video.patches
+
+
+def text_program(encoder: Any) -> Program:
+    """Describe a text encoder, and random inputs to check it on."""
+    module = _TextModule(_for_export(encoder))
+    length = encoder.context_length or _EXAMPLE_WORDS
+    vocabulary = _vocab_size(encoder)
+    pad_id = getattr(encoder, 'pad_id', 0)
+
+    def draw(texts: int, words: int) -> tuple[Tensor, ...]:
+        generator = _generator(texts, words)
+        ids = torch.randint(vocabulary, (texts, words), generator=generator)
+        ends = torch.randint(1, words + 1, (texts, 1), generator=generator)
+        return (torch.where(torch.arange(words) < ends, ids, pad_id),)
+
+    outputs = len(module(*draw(texts=1, words=length)))
+    return Program(
+        name='text_encoder',
+        module=module,
+        input_names=['token_ids'],
+        output_names=['embeds', 'tokens', 'token_mask'][:outputs],
+        axes=({0: 'texts', 1: 'words'},),
+        draw=draw,
+        sizes=dict(texts=2, words=max(2, min(5, length - 1))),
+        other_sizes=[
+            dict(texts=1, words=length),
+            dict(texts=7, words=length),
+            dict(texts=3, words=1),
+        ],
+        optional=dict(words=length),
+        limits={} if encoder.context_length is None else dict(words=length),
+    )
+
+
+def video_program(
+    encoder: Any, num_frames: int, statistics: Statistics | None = None
+) -> Program:
+    """Describe a video encoder, and random inputs to check it on.
+
+    With statistics, mean and deviation, it takes raw frames.
+    """
+    fixed = getattr(encoder, 'num_input_frames', None)
+    if fixed is not None and fixed != num_frames:
+        raise ValueError(
+            f'The video encoder takes {fixed} frames, but num_frames='
+            f'{num_frames}. Set num_frames={fixed}.'
+        )
+    encoder = _for_export(encoder)
+    module = _VideoModule(encoder, statistics)
+    height, width = encoder.image_size
+
+    def draw(videos: int, frames: int) -> tuple[Tensor, ...]:
+        generator = _generator(videos, frames)
+        shape = (videos, frames, 3, height, width)
+        counts = torch.randint(1, frames + 1, (videos, 1), generator=generator)
+        mask = torch.arange(frames) < counts  # (videos, frames)
+        if statistics is not None:
+            raw = torch.randint(256, shape, generator=generator)
+            return raw.to(torch.uint8), mask
+        pixels = torch.randn(shape, generator=generator)
+        return pixels * mask[:, :, None, None, None], mask
+
+    outputs = len(module(*draw(videos=1, frames=num_frames)))
+    axes = {0: 'videos', 1: 'frames'}
+    program = Program(
+        name='video_encoder',
+        module=module,
+        input_names=['pixels', 'frame_mask'],
+        output_names=['frames', 'feature_mask', 'patches'][:outputs],
+        axes=(axes, axes),
+        draw=draw,
+        sizes=dict(videos=2, frames=3),
+        other_sizes=[
+            dict(videos=1, frames=num_frames),
+            dict(videos=3, frames=num_frames),
+            dict(videos=5, frames=1),
+        ],
+        optional=dict(frames=num_frames),
+    )
+    return program if fixed is None else program.fix_optional()
+
+
+def _for_export(encoder: Any) -> Any:
+    """Copy an encoder to the CPU, in float32, for inference."""
+    encoder = copy.deepcopy(encoder).cpu().float().eval()
+    for part in encoder.modules():
+        # transformers leaves the mask of fused attention out where the
+        # example needs none, which would then hold for all sizes
+        choose = getattr(part, 'set_attn_implementation', None)
+        if choose is not None:
+            choose('eager')
+    return encoder.requires_grad_(False)
+
+
+def _vocab_size(encoder: Any) -> int:
+    stated = getattr(encoder, 'vocab_size', None)
+    return encoder.tower.vocab_size if stated is None else stated
+
+
+def _generator(*seed: int) -> torch.Generator:
+    """Give random numbers of their own to each size."""
+    return torch.Generator().manual_seed(hash(seed) % 2**31)

@@ -1,18 +1,44 @@
-"""Files that appear complete or not at all, and what is said of them."""
+"""Programs as files of ONNX and ``torch.export``, checked once written."""
 
 from __future__ import annotations
 
 import hashlib
+import json
+import logging
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from .parity import Parity
+import torch
+from mmengine.logging import print_log
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from eaglenet_mm.export.program import (
+    Parity,
+    Program,
+    check_parity,
+    flatten,
+    trace,
+)
+from eaglenet_mm.models.encoders.backbones import require_package
+from eaglenet_mm.utils.durable_file import replace_durably
+from eaglenet_mm.version import __version__
+
+EXTRA = 'eaglenet_mm[export]'
+#: Weights beyond this lie in a file of their own: an ONNX file ends at 2 GB,
+#: and its graph takes some too.
+EMBEDDED_BYTES = 2**31 - 2**26
+#: Name of the metadata inside of a file of ``torch.export``.
+METADATA = 'metadata.json'
 
 
 @dataclass(frozen=True)
@@ -45,20 +71,48 @@ class ExportedFile:
     num_bytes: int
 
 
+def write_program(
+    program: Program,
+    path: Path,
+    format: str,  # noqa: A002  name of the field
+    metadata: Mapping[str, Any],
+    tolerance: float,
+) -> ExportedFile:
+    """Trace a program, write it in a format, and compare it with the model.
+
+    Weights above 2 GB go to a second ONNX file, whose name ends with
+    ``.data``. If anything fails, no file is left.
+    """
+    if format == 'onnx':
+        for package in ('onnx', 'onnxscript'):
+            require_package(package, 'Export to ONNX', EXTRA)
+    save = _save_onnx if format == 'onnx' else _save_torch
+    start = time.perf_counter()
+    metadata = dict(eaglenet_mm_version=__version__, **metadata)
+    with staged(path.parent) as folder:
+        exported, program = trace(program)
+        run = save(exported, program, folder / path.name, metadata)
+        parity = run and check_parity(program, run, tolerance)
+        files = sorted(folder.iterdir())
+        sha256 = {file.name: hash_file(file) for file in files}
+        num_bytes = sum(file.stat().st_size for file in files)
+    inputs, outputs = program.describe()
+    return ExportedFile(
+        path,
+        format,
+        inputs,
+        outputs,
+        metadata,
+        parity,
+        time.perf_counter() - start,
+        sha256,
+        num_bytes,
+    )
+
+
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """Give a folder whose files move to another one if all goes well.
-
-    Args:
-        folder (Path): Made if it is not there.
-
-    Returns:
-        Iterator[Path]: An empty folder beside the files to be, on the same
-        disk.
-
-    Raises:
-        OSError: If the folder cannot be made or written to.
-    """
+    """Give a folder whose files move to another one if all goes well."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         inner = Path(tempfile.mkdtemp(prefix='.export-', dir=folder))
@@ -75,7 +129,8 @@ def staged(folder: Path) -> Iterator[Path]:
         for path in sorted(
             inner.iterdir(), key=lambda x: (order.get(x.suffix, 1), x.name)
         ):
-            os.replace(path, folder / path.name)
+            with replace_durably(folder / path.name) as part:
+                os.replace(path, part)
     finally:
         shutil.rmtree(inner, ignore_errors=True)
 
@@ -84,6 +139,161 @@ def hash_file(path: str | Path) -> str:
     """Hash a file by SHA-256."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
-        for block in iter(lambda: file.read(2**20), b''):
+        while block := file.read(2**20):
             digest.update(block)
     return digest.hexdigest()
+
+
+Run = Callable[[tuple[Any, ...]], list[Tensor]]
+
+
+def _save_torch(
+    exported: ExportedProgram,
+    program: Program,
+    path: Path,
+    metadata: Mapping[str, Any],
+) -> Run:
+    """Write a file of ``torch.export``; return what runs it."""
+    for node in _nodes(exported):
+        node.meta.pop('stack_trace', None)  # has local paths
+    torch.export.save(
+        exported, path, extra_files={METADATA: json.dumps(metadata)}
+    )
+    loaded = torch.export.load(path).module()
+
+    @torch.no_grad()
+    def run(arguments: tuple[Any, ...]) -> list[Tensor]:
+        return flatten(loaded(*arguments))
+
+    return run
+
+
+def _save_onnx(
+    exported: ExportedProgram,
+    program: Program,
+    path: Path,
+    metadata: Mapping[str, Any],
+) -> Run | None:
+    """Write an ONNX file; return what runs it, if something can."""
+    graph = torch.onnx.export(
+        suited_to_onnx(exported),
+        dynamo=True,
+        verbose=False,
+        input_names=list(program.input_names),
+        output_names=list(program.output_names),
+    )
+    if graph is None:  # only where a file is written at once
+        raise RuntimeError('torch.onnx.export gave no program.')
+    tidy_up(graph.model, program.flat_axes())
+    graph.model.metadata_props.update(
+        {key: json.dumps(value) for key, value in metadata.items()}
+    )
+    weights = [*exported.state_dict.values(), *exported.constants.values()]
+    size = sum(x.nbytes for x in weights if isinstance(x, Tensor))
+    graph.save(path, external_data=size > EMBEDDED_BYTES)
+    if find_spec('onnxruntime') is None:
+        print_log(
+            f'{path.name} was not compared with the model, since onnxruntime '
+            f"is not installed. Install it with: pip install '{EXTRA}'.",
+            logger='current',
+            level=logging.WARNING,
+        )
+        return None
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        str(path), options, providers=['CPUExecutionProvider']
+    )
+    names = [node.name for node in session.get_inputs()]
+
+    def run(arguments: tuple[Any, ...]) -> list[Tensor]:
+        tensors = [x.cpu().numpy() for x in flatten(arguments)]
+        feed = dict(zip(names, tensors, strict=True))
+        return [torch.from_numpy(x) for x in session.run(None, feed)]
+
+    return run
+
+
+def tidy_up(model: Any, axes: Sequence[Mapping[int, str]]) -> None:
+    """Name the open sizes of an ``onnx_ir`` model as the axes of its inputs.
+
+    And leave out what the tracer notes of the source of each operation.
+    """
+    names: dict[str, str] = {}
+    for value, open_axes in zip(model.graph.inputs, axes, strict=True):
+        for axis, name in open_axes.items():
+            names[str(value.shape[axis])] = name
+    symbol = re.compile('|'.join(rf'\b{re.escape(x)}\b' for x in names) or '$')
+    values = [*model.graph.inputs, *model.graph.outputs]
+    for node in model.graph.all_nodes():
+        values += node.outputs
+        node.metadata_props.clear()  # lines of source, with local paths
+    for value in values:
+        for axis, length in enumerate(value.shape or ()):
+            # one that nobody knows has no name, and must not get one: equal
+            # names are taken for equal sizes
+            if not isinstance(length, int) and length.value is not None:
+                value.shape[axis] = symbol.sub(
+                    lambda match: names.get(match[0], match[0]), length.value
+                )
+
+
+def suited_to_onnx(exported: ExportedProgram) -> ExportedProgram:
+    """Replace what torch 2.14 translates to ONNX wrongly, or to slow code.
+
+    ``copy_`` of a smaller tensor repeats it; the translation does not. A
+    write to some places of an axis becomes a write of every element by an
+    index of its own, which takes several times as long as joining the parts.
+    """
+    aten = torch.ops.aten
+    targets = {node.target for node in _nodes(exported)}
+    if not targets & {aten.copy_.default, aten.copy.default}:
+        return exported
+    return exported.run_decompositions(
+        {
+            aten.copy.default: _copy,
+            aten.select_scatter.default: _select_scatter,
+            aten.slice_scatter.default: _slice_scatter,
+        }
+    )
+
+
+def _nodes(exported: ExportedProgram) -> Iterator[torch.fx.Node]:
+    for module in exported.graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            yield from module.graph.nodes
+
+
+def _copy(
+    target: Tensor, source: Tensor, non_blocking: bool = False
+) -> Tensor:
+    return source.to(target.dtype).expand(target.shape).clone()
+
+
+def _select_scatter(
+    target: Tensor, source: Tensor, dim: int, index: int
+) -> Tensor:
+    return _slice_scatter(target, source.unsqueeze(dim), dim, index)
+
+
+def _slice_scatter(
+    target: Tensor,
+    source: Tensor,
+    dim: int = 0,
+    start: int | None = None,
+    end: int | None = None,
+    step: int = 1,
+) -> Tensor:
+    if step != 1:
+        return NotImplemented  # torch keeps the operation
+    length, first = target.shape[dim], start or 0
+    first = first + length if first < 0 else first
+    behind = first + source.shape[dim]
+    parts = [
+        target.narrow(dim, 0, first),
+        source,
+        target.narrow(dim, behind, length - behind),
+    ]
+    return torch.cat([part for part in parts if part.shape[dim]], dim)

@@ -1,45 +1,47 @@
-"""What is exported: a module with the names and axes of its tensors."""
+"""What is exported: a traced module, compared with what a file computes."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+#: What ``torch.export`` raises where it cannot follow; the errors of its
+#: tracer are RuntimeErrors.
+_EXPORT_ERRORS = (AssertionError, RuntimeError, TypeError, ValueError)
+#: Below this, what the model gives counts as zero.
+_SMALLEST_SCALE = 1e-6
 
 
 @dataclass(frozen=True)
 class Program:
-    """A module and what is to be known of it to export and to check it.
+    """A module and what is to be known of it to export and to check it."""
 
-    Args:
-        name (str): Of the file, without its ending.
-        module (nn.Module): Takes tensors, or tuples of tensors; gives a
-            tensor or a tuple of them.
-        input_names (Sequence[str]): Of the tensors, in order.
-        output_names (Sequence[str]): Likewise.
-        axes (tuple): For each argument a dict from axis to the name of its
-            size, or a tuple of such dicts: what the file leaves open.
-        draw (Callable): Takes sizes by name, gives random arguments.
-        sizes (dict): Sizes at which the module is traced, above 1 and all
-            different, so that none is mistaken for another or for a constant.
-        other_sizes (Sequence[dict]): Sizes at which the file is checked too.
-        optional (dict): Sizes that may be fixed if the module needs it, and
-            to what.
-        limits (dict): The most that a size may be, where there is a limit.
-    """
-
+    #: Of the file, without its ending.
     name: str
+    #: From tensors, or tuples of tensors, to a tensor or a tuple of them.
     module: nn.Module
     input_names: Sequence[str]
     output_names: Sequence[str]
+    #: For each argument a dict from axis to the name of its size, or a tuple
+    #: of such dicts: what the file leaves open.
     axes: tuple[Any, ...]
+    #: From sizes by name to random arguments.
     draw: Callable[..., tuple[Any, ...]]
+    #: Sizes of the tracing, above 1 and all different, so that none is
+    #: mistaken for another or for a constant.
     sizes: Mapping[str, int]
+    #: Sizes at which the file is checked too.
     other_sizes: Sequence[Mapping[str, int]]
+    #: Sizes that may be fixed if the module needs it, and to what.
     optional: Mapping[str, int] = field(default_factory=dict)
+    #: The most that a size may be, where there is a limit.
     limits: Mapping[str, int] = field(default_factory=dict)
 
     def fix_optional(self) -> Program:
@@ -68,11 +70,9 @@ class Program:
         return flatten(self.module(*arguments))
 
     def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Describe inputs and outputs.
+        """Give ``dtype`` and ``shape`` of inputs and outputs, by name.
 
-        Returns:
-            tuple[dict, dict]: For each tensor by name its ``dtype`` and
-            ``shape``, in which an open size is the name of it.
+        An open size in a shape is the name of it.
         """
         axes = self.flat_axes()
         arguments = self.draw(**self.sizes)
@@ -92,8 +92,7 @@ class Program:
         # an axis of an output is open if it follows a size that is changed
         for size in opened:
             larger = {**self.sizes, size: self.sizes[size] + 1}
-            limit = self.limits.get(size)
-            if limit is not None and larger[size] > limit:
+            if larger[size] > self.limits.get(size, larger[size]):
                 larger[size] = self.sizes[size] - 1
             changed = self.run(self.draw(**larger))
             for described, x in zip(outputs.values(), changed, strict=True):
@@ -121,3 +120,115 @@ def _leaves(axes: Any) -> Iterator[dict[int, str]]:
 def _describe(x: Tensor, open_axes: Mapping[int, str]) -> dict[str, Any]:
     shape = [open_axes.get(axis, size) for axis, size in enumerate(x.shape)]
     return {'dtype': str(x.dtype).removeprefix('torch.'), 'shape': shape}
+
+
+@torch.no_grad()
+def trace(program: Program) -> tuple[ExportedProgram, Program]:
+    """Trace a module; the program returned has sizes fixed that had to be."""
+    try:
+        return _trace(program), program
+    except _EXPORT_ERRORS as err:
+        reason = f'{type(err).__name__}: {str(err)[:400]}'
+        if not program.optional:
+            raise ValueError(
+                f'torch.export cannot follow {program.name} ({reason}). '
+                'Decisions in Python by the values of tensors are what it '
+                'cannot follow; use this model from Python.'
+            ) from err
+    fixed = ', '.join(f'{k}={v}' for k, v in program.optional.items())
+    print_log(
+        f'{program.name} cannot be exported for any {fixed.partition("=")[0]}'
+        f', so the file takes {fixed} alone ({reason}).',
+        logger='current',
+        level=logging.WARNING,
+    )
+    return trace(program.fix_optional())
+
+
+def _trace(program: Program) -> ExportedProgram:
+    dims = {
+        size: Dim(size, min=1, max=program.limits.get(size))
+        for size in program.sizes
+    }
+
+    def shapes(axes: Any) -> Any:
+        if isinstance(axes, tuple):
+            return tuple(shapes(part) for part in axes)
+        return {axis: dims[size] for axis, size in axes.items()}
+
+    try:
+        # strict: Python's len() of a state stays open, it does not if the
+        # module is simply run
+        return torch.export.export(
+            program.module,
+            program.draw(**program.sizes),
+            dynamic_shapes=shapes(program.axes),
+            strict=True,
+        )
+    finally:
+        torch._dynamo.reset()
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a file was from the model."""
+
+    #: The largest difference, over all outputs and sizes.
+    difference: float
+    #: The largest share of the largest value of an output.
+    relative: float
+    #: Sizes at which both were run.
+    sizes: list[dict[str, int]]
+
+
+def check_parity(
+    program: Program,
+    run: Callable[[tuple[Any, ...]], Sequence[Tensor]],
+    tolerance: float,
+) -> Parity:
+    """Run a file and its model on random inputs of several sizes.
+
+    ``tolerance`` is the share of the largest value of an output that an
+    element of it may be off.
+    """
+    difference = relative = 0.0
+    all_sizes = [dict(x) for x in (program.sizes, *program.other_sizes)]
+    for sizes in all_sizes:
+        arguments = program.draw(**sizes)
+        for name, wanted, got in zip(
+            program.output_names,
+            program.run(arguments),
+            run(arguments),
+            strict=True,
+        ):
+            if wanted.shape != got.shape:
+                raise ValueError(
+                    f"{program.name}: the output '{name}' of the model has "
+                    f'the shape {tuple(wanted.shape)} at {sizes}, but the '
+                    f'file gives {tuple(got.shape)}. Nothing was written.'
+                )
+            distance, scale = _compare(wanted, got)
+            share = distance / max(scale, _SMALLEST_SCALE)
+            if not share <= tolerance:  # also if it is no number
+                raise ValueError(
+                    f"{program.name}: the output '{name}' of the file is "
+                    f'{distance:.2e} from that of the model, whose largest '
+                    f'value is {scale:.2e}, at {sizes}; allowed is a share '
+                    f'of {tolerance:g}. Nothing was written. Raise the '
+                    'tolerance if this is enough for you.'
+                )
+            difference = max(difference, distance)
+            relative = max(relative, share)
+    return Parity(difference, relative, all_sizes)
+
+
+def _compare(wanted: Tensor, got: Tensor) -> tuple[float, float]:
+    """Largest difference, and largest finite value of the model."""
+    wanted, got = wanted.double().cpu(), got.double().cpu()
+    # equal infinities, of masked logits, differ by nothing
+    distance = torch.where(wanted == got, 0.0, (wanted - got).abs())
+    finite = wanted[wanted.isfinite()].abs()
+    return (
+        float(distance.max()) if distance.numel() else 0.0,
+        float(finite.max()) if finite.numel() else 0.0,
+    )

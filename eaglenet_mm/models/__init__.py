@@ -1,14 +1,14 @@
 """Encoders, heads, losses and the retriever that joins them."""
 
-from .data_preprocessor import RetrievalDataPreprocessor
-from .encoders import (
+from eaglenet_mm.models.data_preprocessor import RetrievalDataPreprocessor
+from eaglenet_mm.models.encoders import (
     CLIPTextEncoder,
     CLIPVideoEncoder,
     HuggingFaceTextEncoder,
     RegisteredEncoder,
     RegisteredTextEncoder,
 )
-from .heads import (
+from eaglenet_mm.models.heads import (
     BasePairHead,
     CrossTransformerHead,
     EagleNetHead,
@@ -19,7 +19,7 @@ from .heads import (
     WTIHead,
     XPoolHead,
 )
-from .losses import (
+from eaglenet_mm.models.losses import (
     BilinearEnergy,
     ChannelDecorrelationLoss,
     CosineEnergy,
@@ -28,7 +28,7 @@ from .losses import (
     MLPEnergy,
     PairwiseSigmoidLoss,
 )
-from .retrievers import TextVideoRetriever
+from eaglenet_mm.models.retrievers import TextVideoRetriever
 
 __all__ = [
     'BasePairHead',

@@ -5,25 +5,16 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Sequence
-from html import escape
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from eaglenet_mm.search.searching import SearchHit
+from eaglenet_mm.search.video_index import VideoIndex
 from eaglenet_mm.utils.printable import printable
-
-from .searching import SearchHit
-from .video_index import VideoIndex
-
-
-def clock(seconds: float) -> str:
-    """Write seconds as a player shows them: ``1:02:03.4`` or ``2:03.4``."""
-    tenths = round(seconds * 10)
-    minutes, rest = divmod(tenths, 600)
-    hours, minutes = divmod(minutes, 60)
-    text = f'{minutes}:{rest / 10:04.1f}'
-    return f'{hours}:{minutes:02d}:{rest / 10:04.1f}' if hours else text
+from eaglenet_mm.visualization.page import clock, render
 
 
 def hit_records(hits: Sequence[SearchHit]) -> list[dict[str, Any]]:
@@ -109,7 +100,7 @@ def hit_table(query: str, hits: Sequence[SearchHit], note: str) -> Table:
 def hit_page(
     query: str, hits: Sequence[SearchHit], index: VideoIndex, note: str
 ) -> str:
-    """Write hits as one HTML page, thumbnails included.
+    """Write hits as one HTML page with thumbnails and links to the files.
 
     Args:
         query (str): What was searched for.
@@ -121,52 +112,17 @@ def hit_page(
         str: The page. Queries and names of files are text in it, whatever
         they hold.
     """
-    rows = []
-    for record, hit in zip(hit_records(hits), hits, strict=True):
-        image = base64.b64encode(index.thumbnail(hit.entry.row_id)).decode()
-        gone = '' if record['exists'] else '<b class="gone">file is gone</b>'
+    records = hit_records(hits)
+    for record, hit in zip(records, hits, strict=True):
+        path = os.path.abspath(record['path'])
         folder, name = os.path.split(printable(record['path']))
-        rows.append(
-            f'<li><img src="data:image/jpeg;base64,{image}" alt="">'
-            f'<div><h2>{escape(name)} {gone}</h2>'
-            f'<p class="time">{clock(hit.entry.start)} to '
-            f'{clock(hit.entry.end)}, best at <b>{clock(hit.best_time)}</b>'
-            f'</p><p>score {hit.score:.4f}, first stage '
-            f'{hit.similarity:.4f}</p>'
-            f'<p class="path">{escape(folder)}</p></div></li>'
+        thumbnail = index.thumbnail(hit.entry.row_id)
+        record.update(
+            folder=folder,
+            image=base64.b64encode(thumbnail).decode(),
+            link=Path(path).as_uri() if record['exists'] else '',
+            name=name,
         )
-    return _PAGE.format(
-        title=escape(printable(query)), note=escape(note), rows='\n'.join(rows)
+    return render(
+        'hits.html.j2', title=printable(query), note=note, hits=records
     )
-
-
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
-<style>
-body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto;
-  max-width: 50rem; padding: 0 1rem; color: #1c2430; background: #f6f7f9; }}
-h1 {{ font-size: 1.5rem; overflow-wrap: anywhere; }}
-ol {{ list-style: none; padding: 0; }}
-li {{ display: flex; gap: 1rem; background: #fff; border-radius: 10px;
-  margin: .7rem 0; padding: .8rem; box-shadow: 0 1px 3px #0002; }}
-img {{ width: 160px; height: 120px; object-fit: contain; background: #111;
-  border-radius: 6px; flex: none; }}
-h2 {{ font-size: 1rem; margin: 0; overflow-wrap: anywhere; }}
-p {{ margin: .1rem 0; }}
-.path, .note {{ color: #667; font-size: .85rem; overflow-wrap: anywhere; }}
-.gone {{ color: #b3261e; font-size: .85rem; }}
-</style>
-</head>
-<body>
-<h1>{title}</h1>
-<p class="note">{note}</p>
-<ol>
-{rows}
-</ol>
-</body>
-</html>
-"""

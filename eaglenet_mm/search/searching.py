@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from eaglenet_mm.models.heads import BasePairHead
 from eaglenet_mm.search.records import IndexEntry
 from eaglenet_mm.search.shortlisters import Shortlister
 from eaglenet_mm.search.state_rows import restore_state
@@ -48,7 +49,7 @@ class VideoSearcher:
 
     def __init__(
         self,
-        head: Any,
+        head: BasePairHead,
         index: VideoIndex,
         shortlister: Shortlister,
         device: torch.device | str = 'cpu',

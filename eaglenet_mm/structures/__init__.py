@@ -1,6 +1,17 @@
 """Containers that pass between the parts; they import nothing of ours."""
 
-from .features import Features, TextFeatures, VideoFeatures
-from .retrieval_data_sample import RetrievalDataSample
+from eaglenet_mm.structures.features import (
+    EmbedsState,
+    Features,
+    TextFeatures,
+    VideoFeatures,
+)
+from eaglenet_mm.structures.retrieval_data_sample import RetrievalDataSample
 
-__all__ = ['Features', 'RetrievalDataSample', 'TextFeatures', 'VideoFeatures']
+__all__ = [
+    'EmbedsState',
+    'Features',
+    'RetrievalDataSample',
+    'TextFeatures',
+    'VideoFeatures',
+]

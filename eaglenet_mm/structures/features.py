@@ -110,6 +110,17 @@ class Features:
 
 
 @dataclass
+class EmbedsState(Features):
+    """One vector an item; what many heads prepare of a side.
+
+    Args:
+        embeds (Tensor): Shape ``(B, D)``.
+    """
+
+    embeds: Tensor
+
+
+@dataclass
 class TextFeatures(Features):
     """Features of ``Bt`` sentences.
 

@@ -33,7 +33,9 @@ def replace_durably(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f'.{path.name}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}')
+    part = path.with_name(
+        f'.{path.name[:40]}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}'
+    )
     try:
         part.touch(exist_ok=False)
         mode = part.stat().st_mode

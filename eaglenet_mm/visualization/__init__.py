@@ -1,10 +1,10 @@
-"""Pictures of results: pages of evaluations, side by side, and in training."""
+"""Pages of evaluations, one or several models, and pictures in training."""
 
-from .collecting import collect_results
-from .compare_page import compare_page
-from .results_data import RetrievalResults
-from .results_file import read_results, write_results
-from .results_page import results_page
+from eaglenet_mm.visualization.collecting import collect_results
+from eaglenet_mm.visualization.compare_page import compare_page
+from eaglenet_mm.visualization.results_data import RetrievalResults
+from eaglenet_mm.visualization.results_file import read_results, write_results
+from eaglenet_mm.visualization.results_page import results_page
 
 __all__ = [
     'RetrievalResults',

@@ -1,247 +1,197 @@
-"""The charts of a page, as SVG: histogram, curves, maps, matrix."""
+"""Charts drawn by matplotlib, for pages as inline SVG."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from html import escape
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
-from .results_data import ConfusionMatrix, Points, Projection
-from .svg_parts import label, line, nice_ticks, short_number, svg, tag
+from markupsafe import Markup
+
+from eaglenet_mm.visualization.results_data import Points, Projection
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 #: Bins of ranks: first and last rank, both included.
 BINS = (
     (1, 1), (2, 2), (3, 3), (4, 5), (6, 10), (11, 20), (21, 50), (51, 100),
     (101, None),
 )  # fmt: skip
+SERIES = ('#2557d6', '#e08a1e', '#7b5bd6', '#1b9e9e', '#b8478b', '#7a8699')
+_SOFT, _RULE, _BAD = '#667085', '#e3e7ee', '#c8322b'
+#: What a page puts in place of a colour, so that dark mode has its own.
+_VARIABLES = {
+    **{color: f'var(--c{i})' for i, color in enumerate(SERIES)},
+    **{_SOFT: 'var(--soft)', _RULE: 'var(--rule)', _BAD: 'var(--bad)'},
+}
+_STYLE = {
+    'axes.axisbelow': True,
+    'axes.edgecolor': _RULE,
+    'axes.grid': True,
+    'axes.grid.axis': 'y',
+    'axes.labelcolor': _SOFT,
+    'axes.spines.left': False,
+    'axes.spines.right': False,
+    'axes.spines.top': False,
+    'font.size': 8.5,
+    'grid.color': _RULE,
+    'svg.fonttype': 'none',
+    'svg.hashsalt': 'eaglenet_mm',
+    'text.color': _SOFT,
+    'text.parse_math': False,
+    'xtick.color': _SOFT,
+    'xtick.major.size': 0,
+    'ytick.color': _SOFT,
+    'ytick.major.size': 0,
+}
+_HINT = 'hint-'
+
+
+@contextmanager
+def chart_style() -> Iterator[None]:
+    """Draw in the colours of the pages, whatever the user has set."""
+    import matplotlib.style
+
+    with matplotlib.style.context(['default', _STYLE]):
+        yield
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure((width, height), layout='constrained')
+    return figure, figure.subplots()
+
+
+def _hint(text: str) -> str:
+    """Id of what shows a text when pointed at, safe whatever it says."""
+    return _HINT + text.encode(errors='replace').hex()
+
+
+def _to_svg(figure: Figure, title: str) -> Markup:
+    """SVG that scales with its page; the same for the same figure."""
+    file = io.StringIO()
+    unstated = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
+    figure.savefig(file, format='svg', transparent=True, metadata=unstated)
+    _, _, text = re.sub(r'\s*\n\s*', ' ', file.getvalue()).partition('<svg ')
+    head, _, drawn = text.partition('>')
+    for pattern, other in (
+        (r'<(style|clipPath)\b.*?</\1>', ''),
+        (r' clip-path="[^"]*"', ''),
+        (r"font-family: '[^;\"]*;? ?", ''),
+        (r' id="[a-zA-Z][\w.]*_\d+"', ''),  # not those of markers
+        ('> +<', '><'),
+    ):
+        drawn = re.sub(pattern, other, drawn)
+    for color, variable in _VARIABLES.items():
+        drawn = drawn.replace(color, variable)
+    # at the end, so that nothing above reads in what comes from data
+    drawn = re.sub(
+        rf'<g id="{_HINT}(\w*)">',
+        lambda found: Markup('<g><title>{}</title>').format(
+            bytes.fromhex(found[1]).decode()
+        ),
+        drawn,
+    )
+    return Markup(
+        '<svg class="chart" role="img" viewBox="{}" style="max-width:{}px">'
+        '<title>{}</title>{}'
+    ).format(
+        head.partition('viewBox="')[2].partition('"')[0],
+        round(120 * figure.get_figwidth()),
+        title,
+        Markup(drawn),
+    )
 
 
 def rank_shares(ranks: Sequence[int]) -> list[tuple[str, float]]:
-    """Count ranks in bins.
-
-    Args:
-        ranks (Sequence[int]): From 1.
-
-    Returns:
-        list[tuple[str, float]]: Name and percent of each bin.
-    """
+    """Name and percent of each bin of ranks."""
     shares = []
     for first, last in BINS:
+        name = f'{first}\N{EN DASH}{last}' if last != first else str(first)
         if last is None:
-            name, hits = f'>{first - 1}', [r for r in ranks if r >= first]
-        else:
-            name = str(first) if first == last else f'{first}\N{EN DASH}{last}'
-            hits = [rank for rank in ranks if first <= rank <= last]
-        shares.append((name, 100.0 * len(hits) / max(1, len(ranks))))
+            name, last = f'>{first - 1}', max(ranks, default=0)
+        hits = sum(first <= rank <= last for rank in ranks)
+        shares.append((name, 100.0 * hits / max(1, len(ranks))))
     return shares
 
 
-def rank_histogram(series: Mapping[str, Sequence[int]]) -> str:
-    """Draw the ranks of both directions side by side.
-
-    Args:
-        series (Mapping): Ranks by the name of the direction.
-
-    Returns:
-        str: SVG.
-    """
-    width, height, left, bottom, top = 460, 260, 40, 40, 22
+def rank_figure(series: Mapping[str, Sequence[int]]) -> Figure:
+    """Draw ranks by their name side by side; in :func:`chart_style`."""
+    figure, axes = _axes(4.6, 2.6)
     shares = {name: rank_shares(ranks) for name, ranks in series.items()}
-    most = max(value for bars in shares.values() for _, value in bars)
-    ticks = nice_ticks(0, most)
-    scale = (height - bottom - top) / ticks[-1]
-    step = (width - left - 8) / len(BINS)
-    parts = []
-    for tick in ticks:
-        y = height - bottom - tick * scale
-        parts.append(line(left, y, width - 8, y, 'grid'))
-        parts.append(label(f'{tick:g}%', left - 6, y + 4, anchor='end'))
-    for place, (name, _) in enumerate(next(iter(shares.values()))):
-        x = left + (place + 0.5) * step
-        parts.append(label(name, x, height - bottom + 16))
-    bar = step * 0.78 / len(shares)
-    for number, (name, bars) in enumerate(shares.items()):
-        for place, (bin_name, value) in enumerate(bars):
-            x = left + step * (place + 0.11) + number * bar
-            y = height - bottom - value * scale
-            rect = tag(
-                'rect',
-                tag('title', escape(f'{name}, rank {bin_name}: {value:.1f}%')),
-                x=x,
-                y=y,
-                width=bar - 1.5,
-                height=value * scale,
-                rx=1.5,
-                cls=f'series{number}',
-            )
-            parts.append(rect)
-            if value >= most / 12:
-                text = f'{value:.0f}'
-                parts.append(
-                    label(text, x + bar / 2 - 0.75, y - 4, cls='tiny')
-                )
-    axis = 'rank of the right answer'
-    parts.append(label(axis, (left + width) / 2, height - 6, cls='axis'))
-    return svg(width, height, parts, 'Histogram of ranks')
-
-
-def line_chart(curves: Mapping[str, Points], title: str, unit: str) -> str:
-    """Draw curves over iterations.
-
-    Args:
-        curves (Mapping): Points by name; the first name is drawn boldest.
-        title (str): Of the chart.
-        unit (str): Behind the numbers of the y axis.
-
-    Returns:
-        str: SVG.
-    """
-    width, height, left, bottom, top = 460, 260, 48, 40, 12
-    points = [point for curve in curves.values() for point in curve]
-    x_ticks = nice_ticks(0, max(x for x, _ in points), 6)
-    values = [y for _, y in points]
-    y_ticks = nice_ticks(min(0.0, *values), max(values))
-    x_scale = (width - left - 12) / max(x for x, _ in points)
-    y_scale = (height - bottom - top) / (y_ticks[-1] - y_ticks[0])
-
-    def place(x: float, y: float) -> tuple[float, float]:
-        return (
-            left + x * x_scale,
-            height - bottom - (y - y_ticks[0]) * y_scale,
+    most = max(share for bins in shares.values() for _, share in bins)
+    width = 0.8 / len(shares)
+    for number, (name, bins) in enumerate(shares.items()):
+        left = (number - (len(shares) - 1) / 2) * width
+        bars = axes.bar(
+            [place + left for place in range(len(bins))],
+            [share for _, share in bins],
+            0.93 * width,
+            color=SERIES[number],
         )
+        told = [f'{x:.0f}' if x >= most / 12 else '' for _, x in bins]
+        axes.bar_label(bars, told, padding=1, fontsize=7)
+        for bar, (ranks, share) in zip(bars, bins, strict=True):
+            bar.set_gid(_hint(f'{name}, rank {ranks}: {share:.1f}%'))
+    axes.set_xticks(range(len(BINS)), [name for name, _ in bins])
+    axes.yaxis.set_major_formatter('{x:g}%')
+    axes.set_xlabel('rank of the right answer')
+    return figure
 
-    parts = []
-    for tick in y_ticks:
-        _, y = place(0, tick)
-        parts.append(line(left, y, width - 12, y, 'grid'))
-        text = f'{short_number(tick)}{unit}'
-        parts.append(label(text, left - 6, y + 4, anchor='end'))
-    for tick in x_ticks:
-        x, y = place(tick, y_ticks[0])
-        if x <= width - 11:
-            parts.append(label(short_number(tick), x, y + 16))
-    parts.append(
-        label('iteration', (left + width) / 2, height - 6, cls='axis')
-    )
-    for number, (name, curve) in enumerate(curves.items()):
-        places = [place(x, y) for x, y in curve]
-        joined = ' '.join(f'{x:.1f},{y:.1f}' for x, y in places)
-        parts.append(
-            tag('polyline', points=joined, cls=f'curve series{number}')
-        )
-        if len(curve) <= 40:
-            for (x, y), (at, value) in zip(places, curve, strict=True):
-                text = f'{name} at {at:g}: {value:.4g}{unit}'
-                dot = tag('title', escape(text))
-                parts.append(
-                    tag(
-                        'circle', dot, cx=x, cy=y, r=3.0, cls=f'series{number}'
-                    )
-                )
-    return svg(width, height, parts, title)
+
+def rank_histogram(series: Mapping[str, Sequence[int]]) -> Markup:
+    """Histogram of ranks by their name."""
+    with chart_style():
+        return _to_svg(rank_figure(series), 'Histogram of ranks')
+
+
+def line_chart(curves: Mapping[str, Points], title: str, unit: str) -> Markup:
+    """Curves over iterations by name; the first name is drawn boldest."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    with chart_style():
+        figure, axes = _axes(4.6, 2.6)
+        for number, (name, curve) in enumerate(curves.items()):
+            color, width = SERIES[number], 1.1 if number else 2
+            axes.plot(*zip(*curve, strict=True), color=color, lw=width)
+            for x, y in curve if len(curve) <= 40 else ():
+                hint = _hint(f'{name} at {x:g}: {y:.4g}{unit}')
+                axes.plot(x, y, 'o', ms=4, color=color, gid=hint)
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=''))
+        axes.yaxis.set_major_formatter(f'{{x:g}}{unit}')
+        axes.set_xlabel('iteration')
+        return _to_svg(figure, title)
 
 
 def embedding_map(
     projection: Projection, captions: Sequence[str], ranks: Sequence[int]
-) -> str:
-    """Draw texts and their videos, each pair joined by a line.
-
-    Args:
-        projection (Projection): What to draw.
-        captions (Sequence[str]): All captions of the set.
-        ranks (Sequence[int]): Their ranks; the lines of failures differ.
-
-    Returns:
-        str: SVG.
-    """
-    size, margin = 560, 18
+) -> Markup:
+    """Texts and their videos, joined by red lines where the rank is not 1."""
     both = projection.texts + projection.videos
-    lows = [min(point[axis] for point in both) for axis in (0, 1)]
-    highs = [max(point[axis] for point in both) for axis in (0, 1)]
-    span = max(high - low for low, high in zip(lows, highs, strict=True))
-    scale = (size - 2 * margin) / (span or 1.0)
-    middle = [(low + high) / 2 for low, high in zip(lows, highs, strict=True)]
-
-    def place(point: Sequence[float]) -> tuple[float, float]:
-        return (
-            size / 2 + (point[0] - middle[0]) * scale,
-            size / 2 - (point[1] - middle[1]) * scale,
-        )
-
-    frame = tag(
-        'rect', x=1, y=1, width=size - 2, height=size - 2, rx=8, cls='frame'
+    wide, tall = (
+        max(point[axis] for point in both) - min(point[axis] for point in both)
+        for axis in (0, 1)
     )
-    links, marks = [], []
-    for row, text, video in zip(
-        projection.rows, projection.texts, projection.videos, strict=True
-    ):
-        (x, y), (u, v) = place(text), place(video)
-        right = ranks[row] == 1
-        links.append(line(x, y, u, v, 'link' if right else 'link missed'))
-        said = f'{captions[row]} (rank {ranks[row]})'
-        hint = tag('title', escape(said))
-        marks.append(
-            tag('rect', hint, x=u - 3.5, y=v - 3.5, width=7, height=7,
-                rx=1, cls='series1')
-        )  # fmt: skip
-        marks.append(tag('circle', hint, cx=x, cy=y, r=3.8, cls='series0'))
-    return svg(size, size, [frame, *links, *marks], projection.title)
-
-
-def matrix_chart(
-    matrix: ConfusionMatrix, captions: Sequence[str], width: int = 1080
-) -> str:
-    """Draw mean scores among confused videos, with the counts of firsts.
-
-    Args:
-        matrix (ConfusionMatrix): Not empty.
-        captions (Sequence[str]): All captions of the set.
-        width (int): Of the chart. Defaults to 1080.
-
-    Returns:
-        str: SVG: rows are captions of a video, columns videos.
-    """
-    count, cell, top = len(matrix.columns), 36, 26
-    left = width - count * cell - 4
-    values = [value for row in matrix.scores for value in row]
-    low, high = min(values), max(values)
-    room = int((left - 44) / 6.3)  # characters beside the cells
-    parts = []
-    for place, row in enumerate(matrix.rows):
-        y = top + place * cell
-        caption = captions[row]
-        text = caption if len(caption) <= room else caption[: room - 1] + '…'
-        parts.append(label(f'{place + 1}', left - 10, y + 22, anchor='end'))
-        parts.append(label(text, left - 36, y + 22, cls='name', anchor='end'))
-        x = left + (place + 0.5) * cell
-        parts.append(label(f'{place + 1}', x, top - 9))
-        for other in range(count):
-            value = matrix.scores[place][other]
-            hits = matrix.firsts[place][other]
-            share = (value - low) / ((high - low) or 1.0)
-            hint = (
-                f'captions of {place + 1} with video {other + 1}: mean score '
-                f'{value:.3g}, first for {hits}'
+    with chart_style():
+        flat = min(1.0, max(0.5, tall / (wide or 1.0)))
+        figure, axes = _axes(5.6, 5.6 * flat)
+        for row, text, video in zip(
+            projection.rows, projection.texts, projection.videos, strict=True
+        ):
+            color = _SOFT if ranks[row] == 1 else _BAD
+            axes.plot(
+                *zip(text, video, strict=True), color=color, alpha=0.4, lw=0.8
             )
-            parts.append(
-                tag(
-                    'rect',
-                    tag('title', escape(hint)),
-                    x=left + other * cell + 1,
-                    y=y + 1,
-                    width=cell - 2,
-                    height=cell - 2,
-                    rx=3,
-                    cls='cell own' if other == place else 'cell',
-                    fill_opacity=round(0.06 + 0.94 * share**2, 3),
-                )
-            )
-            if hits:
-                parts.append(
-                    label(
-                        str(hits),
-                        left + (other + 0.5) * cell,
-                        y + 23,
-                        cls='hits dark' if share > 0.7 else 'hits',
-                    )
-                )
-    return svg(width, top + count * cell + 4, parts, 'Confused captions')
+            hint = _hint(f'{captions[row]} (rank {ranks[row]})')
+            axes.plot(*video, 's', ms=5.5, color=SERIES[1], gid=hint, zorder=3)
+            axes.plot(*text, 'o', ms=5.5, color=SERIES[0], gid=hint, zorder=3)
+        axes.set_aspect('equal', adjustable='datalim')
+        axes.set_axis_off()
+        return _to_svg(figure, projection.title)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+from mmengine.runner.amp import autocast
 from torch import Tensor
 
 from eaglenet_mm.evaluation.functional import (
@@ -14,22 +15,35 @@ from eaglenet_mm.evaluation.functional import (
     text_to_video_ranks,
     video_to_text_ranks,
 )
+from eaglenet_mm.models.heads.base_pair_head import (
+    BasePairHead,
+    mean_of_unit_frames,
+)
+from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from eaglenet_mm.utils.progress import Progress
-
-from .confusions import confusion_matrix, find_confusions
-from .explanations import encode_captions, explain_results, project_pairs
-from .frame_strips import make_strip, strip_height
-from .query_selection import choose_queries, spread_evenly
-from .rankings import first_videos, ranks_of_all
-from .results_data import (
+from eaglenet_mm.visualization.confusions import (
+    confusion_matrix,
+    find_confusions,
+)
+from eaglenet_mm.visualization.embedding_map import map_pairs
+from eaglenet_mm.visualization.frame_strips import make_strip, strip_height
+from eaglenet_mm.visualization.rankings import (
+    choose_queries,
+    first_videos,
+    ranks_of_all,
+    spread_evenly,
+)
+from eaglenet_mm.visualization.results_data import (
     Curves,
+    Projection,
     RetrievalResults,
     ShownQuery,
     ShownResult,
     ShownVideo,
 )
-from .set_catalogue import SetCatalogue
+from eaglenet_mm.visualization.set_catalogue import SetCatalogue
 
+_TEXTS = 64  # encoded together
 _MAP_PAIRS = 120
 
 
@@ -78,9 +92,9 @@ def collect_results(
     rows, selection = choose_queries(ranks.tolist(), num_queries)
     queries = _queries(rows, scores, best, ranks.tolist(), firsts.tolist())
     for text, query in zip(
-        encode_captions(evaluation, rows).split(1), queries, strict=True
+        _encode_captions(evaluation, rows).split(1), queries, strict=True
     ):
-        explain_results(head, text, evaluation.videos, query.results)
+        _explain(head, text, evaluation.videos, query.results)
     pairs = _pairs_of_map(targets)
     # what is off a shortlist has scores that mean nothing but their order
     scored = on_shortlist(scores)
@@ -89,7 +103,7 @@ def collect_results(
         comparable,
         best,
         firsts_of_best,
-        lambda some: encode_captions(evaluation, some),
+        lambda some: _encode_captions(evaluation, some),
     )
     shown = {item.column for query in queries for item in query.results}
     height = strip_height(len(shown), evaluation.num_frames)
@@ -109,9 +123,9 @@ def collect_results(
         selection=selection,
         queries=queries,
         videos=_strips(evaluation, catalogue, sorted(shown), height),
-        projections=project_pairs(
+        projections=_project_pairs(
             head,
-            encode_captions(evaluation, pairs),
+            _encode_captions(evaluation, pairs),
             evaluation.videos,
             pairs,
             [targets[row] for row in pairs],
@@ -203,3 +217,74 @@ def _strips(
         progress.update(1)
     progress.close()
     return strips
+
+
+def _encode_captions(evaluation: Any, rows: Sequence[int]) -> TextFeatures:
+    """Encode some captions once more; half precision becomes float32."""
+    parts = []
+    with autocast(enabled=evaluation.fp16):
+        for start in range(0, len(rows), _TEXTS):
+            chosen = torch.tensor(list(rows[start : start + _TEXTS]))
+            tokens = evaluation.token_ids[chosen.to(evaluation.device)]
+            parts.append(evaluation.model.encode_text(tokens))
+    half = (torch.float16, torch.bfloat16)
+    return TextFeatures.cat(parts).map(
+        lambda x: x.float() if x.dtype in half else x
+    )
+
+
+def _explain(
+    head: BasePairHead,
+    text: TextFeatures,
+    videos: VideoFeatures,
+    results: Sequence[ShownResult],
+) -> None:
+    """Add the weights of a head to the results of one query, in place."""
+
+    def rounded(weights: dict[str, Tensor], place: int) -> dict[str, list]:
+        return {
+            name: [round(x, 4) for x in values[0, place].tolist()]
+            for name, values in weights.items()
+        }
+
+    places = torch.tensor([result.column for result in results])
+    chosen = videos.index_select(places.to(videos.frames.device))
+    explanation = head.explain(text, chosen)
+    for place, result in enumerate(results):
+        result.frame_weights = rounded(explanation.frame_weights, place)
+        result.text_weights = rounded(explanation.text_weights, place)
+
+
+def _project_pairs(
+    head: BasePairHead,
+    texts: TextFeatures,
+    videos: VideoFeatures,
+    rows: Sequence[int],
+    targets: Sequence[int],
+) -> list[Projection]:
+    """Map texts and own videos as encoded, and after a head that says."""
+    columns = torch.tensor(list(targets)).to(videos.frames.device)
+    own = videos.index_select(columns)
+    before = map_pairs(
+        'As the encoders give them: sentences and mean frames',
+        'text',
+        rows,
+        texts.embeds,
+        mean_of_unit_frames(own),
+    )
+    enriched, pooled = [], []
+    for place in range(len(rows)):
+        pair = slice(place, place + 1)
+        found = head.explain(texts.index_select(pair), own.index_select(pair))
+        if found.enriched is None or found.pooled is None:
+            return before
+        enriched.append(found.enriched[0])
+        pooled.append(found.pooled[0])
+    after = map_pairs(
+        'After the head: enriched texts and videos pooled for them',
+        'enriched text',
+        rows,
+        torch.cat(enriched),
+        torch.cat(pooled),
+    )
+    return [*before, *after]

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from html import escape
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
-from .charts import rank_histogram
-from .comparing import Outcome, check_comparable, outcomes
-from .page_metrics import DIRECTIONS, incomplete
-from .page_parts import (
-    answers_for_script,
-    document,
-    legend,
-    query_list,
-    right_for_script,
+from eaglenet_mm.visualization.charts import rank_histogram
+from eaglenet_mm.visualization.page import (
+    DIRECTIONS,
+    Group,
+    incomplete,
+    query_cards,
+    render,
     stated_facts,
-    table,
-    videos_for_script,
-    weight_names,
 )
-from .results_data import RetrievalResults, ShownResult, ShownVideo
+from eaglenet_mm.visualization.results_data import RetrievalResults
 
-_METRICS = (
-    ('R1', 'R@1'), ('R5', 'R@5'), ('R10', 'R@10'), ('MdR', 'median rank'),
-    ('MnR', 'mean rank'),
-)  # fmt: skip
+#: Models on one page: more have no colours.
+MOST_MODELS = 6
+_METRICS = {
+    'R1': 'R@1', 'R5': 'R@5', 'R10': 'R@10', 'MdR': 'median rank',
+    'MnR': 'mean rank',
+}  # fmt: skip
 
 
 def compare_page(
@@ -45,179 +41,182 @@ def compare_page(
             differs.
     """
     check_comparable(results, names)
-    first = results[0]
-    rows = sorted({query.row for part in results for query in part.queries})
+    first, total = results[0], len(results[0].answerable_ranks())
     groups = outcomes(results, names)
-    videos = _joined_videos(results)
-    title = f'{", ".join(names)} on {first.about.get("dataset", "a data set")}'
-    body = [
-        f'<header><h1>{escape(title)}</h1>',
-        f'<p class="lead">{len(first.captions)} captions, '
-        f'{len(first.video_ids)} videos, the same for all</p>',
-        *_warnings(results, names),
-        '</header><main>',
-        *_metrics(results, names),
-        *_agreement(results, names, groups, rows),
-        '<h2>Queries</h2>',
-        f'<p class="note">{len(rows)} of {len(first.captions)} queries: all '
-        'that the page of one of the models shows. The first five videos of '
-        'each model, and behind them the right one where it is not among '
-        'them. A query that the page of a model does not show has no bars for '
-        'it, and a video that none shows has no frames: more with '
-        '--show-queries of tools/test.py. Bars are the weights that each '
-        'model itself gives to the frames.</p>',
-        query_list(max(part.num_frames for part in results), len(results)),
-        *_sources(results, names),
-        '</main>',
-    ]
-    data = dict(
-        models=list(names),
-        filters=[group.name for group in groups],
-        sorts=['of the set', 'ranks differ most', 'caption'],
-        weights=weight_names(results),
-        ids=first.video_ids,
-        videos=videos_for_script(first, videos),
-        queries=_queries(results, groups, rows),
-    )
-    return document(title, body, videos, data)
-
-
-def _joined_videos(results: Sequence[RetrievalResults]) -> list[ShownVideo]:
-    """Take each video once, with its frames if any of the pages has them."""
-    videos: dict[int, ShownVideo] = {}
-    for part in results:
-        for video in part.videos:
-            known = videos.get(video.column)
-            if known is None or (video.strip and not known.strip):
-                videos[video.column] = video
-    return [videos[column] for column in sorted(videos)]
-
-
-def _warnings(
-    results: Sequence[RetrievalResults], names: Sequence[str]
-) -> Iterator[str]:
-    for part, name in zip(results, names, strict=True):
-        if incomplete(part):
-            text = f'{name}: {incomplete(part)}'
-            yield f'<p class="warning">{escape(text)}</p>'
-
-
-def _metrics(
-    results: Sequence[RetrievalResults], names: Sequence[str]
-) -> Iterator[str]:
-    yield '<h2>Metrics</h2>'
-    for key, direction in DIRECTIONS:
-        cells = [[f'<td>{escape(name)}</td>'] for name in names]
-        for metric, _ in _METRICS:
-            values = [part.metrics.get(f'{key}/{metric}') for part in results]
-            known = [value for value in values if value is not None]
-            choose = min if metric in ('MdR', 'MnR') else max
-            for row, value in zip(cells, values, strict=True):
-                best = known and value == choose(known)
-                text = '' if value is None else f'{value:.2f}'
-                row.append(f'<td{" class=best" if best else ""}>{text}</td>')
-        head = [direction, *(name for _, name in _METRICS)]
-        yield (
-            '<div class="panel" style="margin-top:12px">'
-            f'{table(head, cells)}</div>'
-        )
-    yield '<p class="note">The best of each column is green.</p>'
-
-
-def _agreement(
-    results: Sequence[RetrievalResults],
-    names: Sequence[str],
-    groups: Sequence[Outcome],
-    rows: Sequence[int],
-) -> Iterator[str]:
-    """Where the models differ, over all queries and over those shown."""
-    total, shown = len(groups[0].rows), set(rows)
-    cells = [
-        [
-            f'<td>{escape(group.name)}</td>',
-            f'<td class="main">{len(group.rows)}</td>',
-            f'<td>{100 * len(group.rows) / max(1, total):.1f}%</td>',
-            f'<td>{len(shown & group.rows)}</td>',
-        ]
-        for group in groups
-    ]
-    ranks = {
-        name: part.answerable_ranks()
-        for name, part in zip(names, results, strict=True)
+    shown = {query.row for part in results for query in part.queries}
+    by_name = dict(zip(names, results, strict=True))
+    facts = {name: stated_facts(by_name[name].about) for name in names}
+    shared = {
+        key: value
+        for key, value in facts[names[0]].items()
+        if key not in ('config', 'checkpoint')  # are told of each model
+        and all(own.get(key) == value for own in facts.values())
     }
-    head = ('', 'queries', 'share', 'shown')
-    yield '<h2>Where they differ</h2><div class="grid">'
-    yield f'<div class="panel">{table(head, cells)}</div>'
-    yield f'<figure class="panel"><h3>Ranks, text to video</h3>{legend(ranks)}'
-    yield f'{rank_histogram(ranks)}</figure></div>'
-    yield '<p class="note">Right means that the right video ranks first.</p>'
+    return render(
+        'compare.html.j2',
+        title=f'{", ".join(names)} on '
+        f'{first.about.get("dataset", "a data set")}',
+        first=first,
+        names=names,
+        num_shown=len(shown),
+        shared=shared,
+        models={
+            name: {k: x for k, x in own.items() if k not in shared}
+            for name, own in facts.items()
+        },
+        warnings=[
+            f'{name}: {incomplete(part)}'
+            for name, part in by_name.items()
+            if incomplete(part)
+        ],
+        metrics=[
+            ([said, *_METRICS.values()], _metric_rows(by_name, key))
+            for key, said in DIRECTIONS.items()
+        ],
+        groups=[
+            (
+                group.name,
+                (str(len(group.rows)), 'main'),
+                f'{100 * len(group.rows) / max(1, total):.1f}%',
+                str(len(shown & group.rows)),
+            )
+            for group in groups
+        ],
+        histogram=rank_histogram(
+            {name: part.answerable_ranks() for name, part in by_name.items()}
+        ),
+        **query_cards(
+            results,
+            names,
+            groups,
+            {'ranks differ most': lambda row: _gap(results, row)},
+        ),
+    )
 
 
-def _sources(
-    results: Sequence[RetrievalResults], names: Sequence[str]
-) -> Iterator[str]:
-    yield '<h2>Sources</h2>'
-    facts = [stated_facts(part.about) for part in results]
-    keys = list(dict.fromkeys(key for part in facts for key in part))
-    cells = [
-        [
-            f'<td class="text">{escape(name)}</td>',
-            *(
-                f'<td class="text">{escape(part.get(key, ""))}</td>'
-                for key in keys
-            ),
+def _gap(results: Sequence[RetrievalResults], row: int) -> int:
+    ranks = [part.ranks[row] for part in results]
+    return min(ranks) - max(ranks)
+
+
+def _metric_rows(
+    results: Mapping[str, RetrievalResults], direction: str
+) -> list[list[str | tuple[str, str]]]:
+    """A row a model; the best of each column has a class."""
+    rows: list[list[str | tuple[str, str]]] = [[name] for name in results]
+    for metric in _METRICS:
+        values = [
+            part.metrics.get(f'{direction}/{metric}')
+            for part in results.values()
         ]
-        for name, part in zip(names, facts, strict=True)
-    ]
-    page = table(['', *keys], cells, len(keys) + 1)
-    yield f'<div class="panel">{page}</div>'
+        known = [value for value in values if value is not None]
+        choose = min if metric in ('MdR', 'MnR') else max
+        best = choose(known, default=None)
+        for row, value in zip(rows, values, strict=True):
+            text = '' if value is None else f'{value:.2f}'
+            row.append((text, 'best' if text and value == best else ''))
+    return rows
 
 
-def _queries(
+def choose_names(
     results: Sequence[RetrievalResults],
-    groups: Sequence[Outcome],
-    rows: Sequence[int],
-) -> list[dict[str, Any]]:
-    """What the script draws, one entry a query."""
+    folders: Sequence[str | Path],
+    names: Sequence[str] | None = None,
+) -> list[str]:
+    """Name models by the user, else by methods and folders, all different."""
+    if names is None:
+        methods = [part.about.get('method', '') for part in results]
+        stems = [Path(folder).resolve().name for folder in folders]
+        names = methods
+        if len(set(methods)) < len(methods):
+            names = [
+                f'{method} ({stem})'
+                for method, stem in zip(methods, stems, strict=True)
+            ]
+        if len(set(names)) < len(names):
+            names = [f'{number}: {x}' for number, x in enumerate(names, 1)]
+    if len(names) != len(results) or len(set(names)) < len(names):
+        raise ValueError(
+            f'{len(results)} results need as many different names, but got '
+            f'{list(names)}. Change --names.'
+        )
+    return list(names)
+
+
+def check_comparable(
+    results: Sequence[RetrievalResults], names: Sequence[str]
+) -> None:
+    """Refuse too few or too many results, and different sets."""
+    if not 2 <= len(results) <= MOST_MODELS:
+        raise ValueError(
+            f'A comparison takes 2 to {MOST_MODELS} results, but got '
+            f'{len(results)}.'
+        )
     first = results[0]
-    shown = [
-        {query.row: query.results for query in part.queries}
+    for part, name in zip(results[1:], names[1:], strict=True):
+        for what, own, other in (
+            ('videos', first.video_ids, part.video_ids),
+            ('captions', first.captions, part.captions),
+            ('videos of the captions', first.targets, part.targets),
+            ('right videos', first.right or [], part.right or []),
+        ):
+            if own == other:
+                continue
+            raise ValueError(
+                f"'{names[0]}' and '{name}' cannot be compared: their {what} "
+                f'differ. {_difference(own, other, names[0], name)} Test both '
+                'on the same annotation file, with all of its videos.'
+            )
+
+
+def _difference(
+    own: Sequence[object], other: Sequence[object], first: str, second: str
+) -> str:
+    """Say in what two lists differ."""
+    if len(own) != len(other):
+        return f"'{first}' has {len(own)}, '{second}' has {len(other)}."
+    place = next(i for i, x in enumerate(own) if x != other[i])
+    count = sum(a != b for a, b in zip(own, other, strict=True))
+    return (
+        f'{count} of {len(own)} are not the same; the first is number '
+        f"{place}: {own[place]!r} in '{first}', {other[place]!r} in "
+        f"'{second}'."
+    )
+
+
+def outcomes(
+    results: Sequence[RetrievalResults], names: Sequence[str]
+) -> list[Group]:
+    """Group the captions with a right video by who ranks it first.
+
+    Behind the group of all, each caption is in one group of two models; of
+    more models there are those that all agree on, and those where one stands
+    alone.
+    """
+    every = {row for row, rank in enumerate(results[0].ranks) if rank}
+    right = [
+        {row for row, rank in enumerate(part.ranks) if rank == 1}
         for part in results
     ]
-    order = sorted(rows, key=lambda row: first.captions[row])
-    places = {row: place for place, row in enumerate(order)}
-    queries = []
-    for row in rows:
-        ranks = [part.ranks[row] for part in results]
-        queries.append(
-            dict(
-                c=first.captions[row],
-                **right_for_script(first, row),
-                t=[i for i, group in enumerate(groups) if row in group.rows],
-                s=[min(ranks) - max(ranks), places[row]],
-                m=[
-                    answers_for_script(
-                        number,
-                        part.ranks[row],
-                        shown[number].get(row) or _plain_answers(part, row),
-                    )
-                    for number, part in enumerate(results)
-                ],
-            )
-        )
-    return queries
-
-
-def _plain_answers(part: RetrievalResults, row: int) -> list[ShownResult]:
-    """The first videos of a query that the page of a model does not show."""
-    pairs = zip(part.top_columns[row], part.top_scores[row], strict=True)
-    answers = [
-        ShownResult(column, rank, score)
-        for rank, (column, score) in enumerate(pairs, 1)
+    if len(results) == 2:
+        (a, b), (own, other) = names, right
+        return [
+            Group('All', every),
+            Group(f'{a} right, {b} wrong', own - other),
+            Group(f'{b} right, {a} wrong', other - own),
+            Group('Both right', own & other),
+            Group('Both wrong', every - own - other),
+        ]
+    groups = [
+        Group('All', every),
+        Group('All right', set.intersection(*right)),
+        Group('All wrong', every.difference(*right)),
     ]
-    # of several right ones, which is the first is not kept
-    if part.ranks[row] > len(answers) and part.right is None:
-        answers.append(
-            ShownResult(part.targets[row], part.ranks[row], score=None)
+    for place, name in enumerate(names):
+        others = right[:place] + right[place + 1 :]
+        own = right[place]
+        groups.append(Group(f'Only {name} right', own.difference(*others)))
+        groups.append(
+            Group(f'Only {name} wrong', set.intersection(*others) - own)
         )
-    return answers
+    return groups

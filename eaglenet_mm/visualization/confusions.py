@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eaglenet_mm.structures import TextFeatures
-
-from .results_data import Confusion, ConfusionMatrix
+from eaglenet_mm.visualization.results_data import Confusion, ConfusionMatrix
 
 _MAX_PAIRS = 12
 _MAX_VIDEOS = 12
@@ -26,15 +25,9 @@ def find_confusions(
 ) -> list[Confusion]:
     """Find the pairs of videos that are returned in each other's place.
 
-    Args:
-        scores (Tensor): Shape ``(Bt, Bv)``.
-        targets (Sequence[int]): Column of each caption's video, of several
-            right ones the first; -1 where none is right.
-        firsts (Sequence[int]): Column of the first video of each caption.
-        encode (Callable): Encodes captions, given by their rows.
-
-    Returns:
-        list[Confusion]: Most captions first, then the largest margin.
+    ``targets`` are the columns of the captions' own videos (-1: none) and
+    ``firsts`` those ranked first; ``encode`` takes rows of captions. Most
+    captions come first, then the largest margin.
     """
     margins: dict[tuple[int, int], list[tuple[float, int]]] = defaultdict(list)
     for row, (own, first) in enumerate(zip(targets, firsts, strict=True)):
@@ -70,17 +63,7 @@ def confusion_matrix(
     firsts: Sequence[int],
     confusions: Sequence[Confusion],
 ) -> ConfusionMatrix:
-    """Average the scores among the videos that are confused most.
-
-    Args:
-        scores (Tensor): Shape ``(Bt, Bv)``.
-        targets (Sequence[int]): Column of each caption's video.
-        firsts (Sequence[int]): Column of the first video of each caption.
-        confusions (Sequence[Confusion]): Of :func:`find_confusions`.
-
-    Returns:
-        ConfusionMatrix: Of twelve videos at most.
-    """
+    """Average the scores among the videos, 12 at most, confused most."""
     captions = _captions_of(targets)
     columns: list[int] = []
     for item in confusions:

@@ -8,24 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .results_data import Projection
+from eaglenet_mm.visualization.results_data import Projection
 
 
 def project_to_plane(points: Tensor) -> tuple[Tensor, float]:
-    """Project points onto the plane in which they differ most.
+    """Project points ``(n, D)`` onto the plane in which they differ most.
 
-    Principal component analysis: the points are centred and projected onto
-    the two directions of largest variance. It is linear and has no random
-    numbers, so that the same embeddings always give the same map and
-    distances in it are never longer than the true ones. Each direction points
-    to where its entry of largest magnitude is positive.
-
-    Args:
-        points (Tensor): Shape ``(n, D)``.
-
-    Returns:
-        tuple[Tensor, float]: Points of the plane, float64, shape ``(n, 2)``,
-        and the share of the variance that it holds, in [0, 1].
+    Principal components, without random numbers: the same embeddings always
+    give the same map, and distances in it are never longer than the true
+    ones. Each direction points to where its entry of largest magnitude is
+    positive. Returns float64, shape ``(n, 2)``, and the share of the variance
+    that the plane holds.
     """
     centred = points.double().cpu()
     centred = centred - centred.mean(dim=0, keepdim=True)
@@ -49,22 +42,11 @@ def map_pairs(
     texts: Tensor,
     videos: Tensor,
 ) -> list[Projection]:
-    """Map texts and the videos they belong to in one plane, in two ways.
+    """Map texts and their own videos, both ``(n, D)``, in one plane.
 
     Texts and videos mostly lie in two clouds, and the gap between them then
-    takes one of the two directions. The second map leaves it out: the mean of
-    each side is taken off before the projection.
-
-    Args:
-        title (str): What is shown.
-        text_name (str): What the texts are.
-        rows (Sequence[int]): Captions, n of them.
-        texts (Tensor): Of any length, shape ``(n, D)``.
-        videos (Tensor): Video of each of them, shape ``(n, D)``.
-
-    Returns:
-        list[Projection]: Of the vectors of unit length, since cosines rank;
-        the second with both sides centred.
+    takes one of the two directions: the second map leaves it out by centring
+    each side. Vectors get unit length first, since cosines rank.
     """
     texts = F.normalize(texts.double(), dim=-1)
     videos = F.normalize(videos.double(), dim=-1)

@@ -9,9 +9,9 @@ import math
 import numpy as np
 from PIL import Image
 
-from .query_selection import spread_evenly
-from .results_data import ShownVideo
-from .set_catalogue import SetCatalogue
+from eaglenet_mm.visualization.rankings import spread_evenly
+from eaglenet_mm.visualization.results_data import ShownVideo
+from eaglenet_mm.visualization.set_catalogue import SetCatalogue
 
 #: Height of a frame in pixels, and the least that is still worth a look.
 HEIGHT, LEAST_HEIGHT = 96, 48
@@ -26,14 +26,7 @@ _READ_ERRORS = (OSError, ValueError, RuntimeError, KeyError, IndexError)
 
 
 def choose_slots(num_frames: int) -> list[int]:
-    """Choose the frames of a strip.
-
-    Args:
-        num_frames (int): Frames of the model, padding included.
-
-    Returns:
-        list[int]: Their places, ascending, 12 at most.
-    """
+    """Places of the frames of a strip, ascending, 12 at most."""
     if num_frames <= MAX_SLOTS:
         return list(range(num_frames))
     half = num_frames // MAX_SLOTS // 2
@@ -41,31 +34,14 @@ def choose_slots(num_frames: int) -> list[int]:
 
 
 def strip_height(num_videos: int, num_frames: int) -> int:
-    """Choose the height of the frames by how many there are.
-
-    Args:
-        num_videos (int): Videos on the page.
-        num_frames (int): Frames of the model.
-
-    Returns:
-        int: 96 pixels, or less where the page would become large.
-    """
+    """Height of the frames of a page in pixels."""
     total = max(1, num_videos * len(choose_slots(num_frames)))
     share = math.sqrt(min(1.0, _FRAMES_AT_FULL_HEIGHT / total))
     return max(LEAST_HEIGHT, round(HEIGHT * share))
 
 
 def join_frames(frames: np.ndarray, height: int) -> Image.Image:
-    """Put frames side by side.
-
-    Args:
-        frames (np.ndarray): RGB, uint8, shape ``(n, H, W, 3)``.
-        height (int): Of the picture in pixels; smaller frames stay as they
-            are.
-
-    Returns:
-        Image: All frames in a row.
-    """
+    """Put frames ``(n, H, W, 3)`` side by side; small ones stay as small."""
     height = min(height, frames.shape[1])
     width = max(1, round(frames.shape[2] * height / frames.shape[1]))
     strip = Image.new('RGB', (width * len(frames), height))
@@ -78,14 +54,7 @@ def join_frames(frames: np.ndarray, height: int) -> Image.Image:
 
 
 def encode_jpeg(picture: Image.Image) -> str:
-    """Encode a picture.
-
-    Args:
-        picture (Image): RGB.
-
-    Returns:
-        str: JPEG in base64. Small pictures keep their colours sharp.
-    """
+    """JPEG in base64; small pictures keep their colours sharp."""
     small = picture.height < HEIGHT
     buffer = io.BytesIO()
     picture.save(
@@ -101,17 +70,10 @@ def encode_jpeg(picture: Image.Image) -> str:
 def shown_frames(
     catalogue: SetCatalogue, video_index: int, num_frames: int
 ) -> tuple[np.ndarray | None, list[int], str]:
-    """Read the frames that a strip shows.
+    """Read the frames of a strip again, as RGB of shape ``(n, H, W, 3)``.
 
-    Args:
-        catalogue (SetCatalogue): Of the set.
-        video_index (int): Canonical index of the video.
-        num_frames (int): Frames of the model, padding included.
-
-    Returns:
-        tuple[np.ndarray or None, list[int], str]: Frames, RGB, uint8, shape
-        ``(n, H, W, 3)``; places of all frames of the strip, of which the
-        first n are real; and why there are none, else ''.
+    Returns the places of all frames of the strip, too, of which the first n
+    are real, and why there are none, else ''.
     """
     slots = choose_slots(num_frames)
     try:
@@ -128,26 +90,11 @@ def make_strip(
     num_frames: int,
     height: int,
 ) -> ShownVideo:
-    """Read a video again and make its strip.
-
-    Args:
-        catalogue (SetCatalogue): Of the set.
-        video_index (int): Canonical index of the video.
-        column (int): Its place in the gallery.
-        num_frames (int): Frames of the model, padding included.
-        height (int): Of the strip in pixels.
-
-    Returns:
-        ShownVideo: With a strip, or with the reason why there is none.
-    """
+    """Make the strip of a video, or tell why there is none."""
     frames, slots, problem = shown_frames(catalogue, video_index, num_frames)
     if frames is None or not len(frames):
         return ShownVideo(column, slots, problem=problem or 'no real frame')
     picture = join_frames(frames, height)
     return ShownVideo(
-        column,
-        slots,
-        num_images=len(frames),
-        height=picture.height,
-        strip=encode_jpeg(picture),
+        column, slots, len(frames), picture.height, encode_jpeg(picture)
     )

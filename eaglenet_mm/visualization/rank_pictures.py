@@ -9,58 +9,40 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from .charts import rank_shares
-from .frame_strips import join_frames
-from .query_selection import spread_evenly
+from eaglenet_mm.visualization.charts import chart_style, rank_figure
+from eaglenet_mm.visualization.frame_strips import join_frames
+from eaglenet_mm.visualization.rankings import spread_evenly
 
 _GREEN, _RED, _INK, _SOFT = '#16803c', '#c8322b', '#1b2230', '#667085'
-_BLUE, _PAPER, _LOST = '#2557d6', '#ffffff', '#e3e7ee'
+_PAPER, _LOST = '#ffffff', '#e3e7ee'
 _FRAMES, _SIDE, _BORDER, _GAP = 4, 56, 4, 8
 _CARD = _FRAMES * _SIDE + 2 * _BORDER
 
 
 @dataclass
 class Answer:
-    """One video in the answer to a query.
-
-    Args:
-        video_id (str): Its id.
-        score (float): Of the head.
-        right (bool): Whether it is the right one.
-        frames (np.ndarray, optional): RGB, uint8, shape ``(n, H, W, 3)``;
-            None if it cannot be read.
-    """
+    """One video in the answer to a query."""
 
     video_id: str
     score: float
     right: bool
-    frames: np.ndarray | None
+    frames: np.ndarray | None  # RGB, uint8, (n, H, W, 3); None if unreadable
 
 
 @dataclass
 class Answers:
-    """A query and its first videos.
-
-    Args:
-        caption (str): The query.
-        rank (int): Of the right video, from 1; 0 where none is right.
-        videos (list[Answer]): The first ones.
-    """
+    """A query and its first videos."""
 
     caption: str
-    rank: int
+    rank: int  # of the right video, from 1; 0 where none is right
     videos: list[Answer]
 
 
 def draw_answers(queries: Sequence[Answers]) -> np.ndarray:
-    """Draw queries with the frames of their first videos.
+    """Draw a row a query, with frames of its first videos.
 
-    Args:
-        queries (Sequence[Answers]): One row each; borders are green around
-            the right video and red around others.
-
-    Returns:
-        np.ndarray: RGB, uint8, shape ``(H, W, 3)``.
+    Borders are green around right videos and red around those ranked above
+    the first right one. Returns RGB, uint8, shape ``(H, W, 3)``.
     """
     columns = max(len(query.videos) for query in queries)
     row = 22 + _SIDE + 2 * _BORDER + 20 + _GAP
@@ -75,15 +57,16 @@ def draw_answers(queries: Sequence[Answers]) -> np.ndarray:
         _write(draw, query.caption, 80, y, width - 80 - _GAP, _INK, 14)
         for place, answer in enumerate(query.videos):
             x = _GAP + place * (_CARD + _GAP)
-            _draw_answer(picture, draw, answer, x, y + 22)
+            wrong = _RED if place + 1 < query.rank else _LOST
+            color = _GREEN if answer.right else wrong
+            _draw_answer(picture, draw, answer, color, x, y + 22)
     return np.asarray(picture)
 
 
 def _draw_answer(
-    picture: Image.Image, draw: Any, answer: Answer, x: int, y: int
+    picture: Image.Image, draw: Any, answer: Answer, color: str, x: int, y: int
 ) -> None:
     """Draw one video with its border, id and score."""
-    color = _GREEN if answer.right else _RED
     bottom = y + _SIDE + 2 * _BORDER
     draw.rectangle((x, y, x + _CARD - 1, bottom - 1), fill=color)
     inner = (x + _BORDER, y + _BORDER)
@@ -96,41 +79,23 @@ def _draw_answer(
     else:
         places = spread_evenly(len(answer.frames), _FRAMES)
         strip = join_frames(answer.frames[places], len(answer.frames[0]))
-        width = _CARD - 2 * _BORDER if len(places) == _FRAMES else (
-            len(places) * _SIDE
-        )  # fmt: skip
-        picture.paste(strip.resize((width, _SIDE)), inner)
+        picture.paste(strip.resize((len(places) * _SIDE, _SIDE)), inner)
     text = f'{answer.score:.3f}' if abs(answer.score) < 1e6 else ''
     _write(draw, text, x, bottom + 2, 50, _INK, 12)
     _write(draw, answer.video_id, x + 50, bottom + 2, _CARD - 50, _SOFT, 12)
 
 
 def draw_ranks(ranks: Sequence[int], title: str) -> np.ndarray:
-    """Draw a histogram of ranks.
+    """Draw a histogram of ranks: RGB, uint8, shape ``(H, W, 3)``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    Args:
-        ranks (Sequence[int]): From 1.
-        title (str): Above it.
-
-    Returns:
-        np.ndarray: RGB, uint8, shape ``(H, W, 3)``.
-    """
-    shares = rank_shares(ranks)
-    width, height, step = 40 + 60 * len(shares), 260, 60
-    picture = Image.new('RGB', (width, height), _PAPER)
-    draw = ImageDraw.Draw(picture)
-    _write(draw, title, 20, 10, width - 40, _INK, 14)
-    base, most = height - 34, max(share for _, share in shares)
-    draw.line((20, base, width - 20, base), fill=_LOST)
-    for place, (name, share) in enumerate(shares):
-        x = 20 + place * step
-        top = base - round(share / most * (base - 60))
-        if share:
-            draw.rectangle((x + 8, top, x + step - 8, base), fill=_BLUE)
-        _write(draw, f'{share:.1f}%', x + 10, top - 18, step, _SOFT, 12)
-        plain = name.replace('\N{EN DASH}', '-')
-        _write(draw, plain, x + 12, base + 8, step, _INK, 12)
-    return np.asarray(picture)
+    with chart_style():
+        figure = rank_figure({'text to video': ranks})
+        figure.suptitle(title)
+        figure.set_dpi(130)
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _write(

@@ -1,28 +1,53 @@
-"""The first videos of every caption."""
+"""Which queries and which of their videos are shown."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from eaglenet_mm.evaluation.functional import RankResult, RightPairs
-
-from .results_data import TOP
+from eaglenet_mm.visualization.results_data import TOP
 
 _ROWS = 1024  # sorted at once: bounds the temporaries of large matrices
 
 
-def ranks_of_all(result: RankResult, num_texts: int) -> Tensor:
-    """Give every caption a rank.
+def spread_evenly(total: int, count: int) -> list[int]:
+    """Places at equal distances, ascending; all if there are not more."""
+    count = min(count, total)
+    return [place * total // count for place in range(count)]
 
-    Args:
-        result (RankResult): Text to video.
-        num_texts (int): ``Bt``.
 
-    Returns:
-        Tensor: Ranks from 1, and 0 for captions without a right video, int64,
-        shape ``(Bt,)``.
+def choose_queries(ranks: Sequence[int], limit: int) -> tuple[list[int], str]:
+    """Choose the queries of a page, and say how in a sentence.
+
+    One half is spread evenly over the set, so that the page is fair and
+    pages of several models have queries in common; the other half are the
+    queries whose right answer ranks worst.
     """
+    total = len(ranks)
+    if total <= limit:
+        return list(range(total)), f'All {total} queries are shown.'
+    even = spread_evenly(total, (limit + 1) // 2)
+    rest = sorted(
+        (row for row in {*range(total)} - {*even} if ranks[row] > 1),
+        key=lambda row: (-ranks[row], row),
+    )
+    worst = rest[: limit - len(even)]
+    failures = sum(rank > 1 for rank in ranks)
+    shown = sum(ranks[row] > 1 for row in [*even, *worst])
+    return sorted([*even, *worst]), (
+        f'{len(even) + len(worst)} of {total} queries are shown: {len(even)} '
+        'spread evenly over the set (the same for every model), and the '
+        f'{len(worst)} others whose right answer ranks worst. Of '
+        f'{failures} failures {shown} are among them. More with '
+        '--show-queries.'
+    )
+
+
+def ranks_of_all(result: RankResult, num_texts: int) -> Tensor:
+    """Ranks of all captions, 0 where no video is right, shape ``(Bt,)``."""
     if result.queries is None:
         return result.ranks
     ranks = result.ranks.new_zeros(num_texts)
@@ -46,34 +71,24 @@ def first_videos(
         targets (Tensor or RightPairs): Column of each caption's video, shape
             ``(Bt,)``, or the right pairs.
         ranks (Tensor): Their ranks, from 1, shape ``(Bt,)``.
-        count (int): Videos to find. Defaults to 5.
+        count (int): Videos to find. Default: 5.
 
     Returns:
         tuple[Tensor, Tensor]: Columns (int64) and scores, shape ``(Bt, n)``
         with n at most the number of videos.
     """
     count = min(count, scores.shape[1])
-    if isinstance(targets, RightPairs):
-        starts = range(0, len(scores), _ROWS)
-        found = torch.cat(
-            [
-                _wrong_before_right(
-                    scores[start : start + _ROWS], targets, start
-                )[:, :count]
-                for start in starts
-            ]
+    parts = []
+    for start in range(0, len(scores), _ROWS):
+        part = slice(start, start + _ROWS)
+        parts.append(
+            _wrong_before_right(scores[part], targets, start)[:, :count]
+            if isinstance(targets, RightPairs)
+            else _first_columns(
+                scores[part], targets[part], ranks[part], count
+            )
         )
-        return found, scores.gather(1, found)
-    columns = [
-        _first_columns(part, own, rank, count)
-        for part, own, rank in zip(
-            scores.split(_ROWS),
-            targets.split(_ROWS),
-            ranks.split(_ROWS),
-            strict=True,
-        )
-    ]
-    found = torch.cat(columns)
+    found = torch.cat(parts)
     return found, scores.gather(1, found)
 
 

@@ -21,33 +21,19 @@ _BASE64 = re.compile('[A-Za-z0-9+/]*=*')
 
 @dataclass
 class ShownResult:
-    """One video in the answer to a query.
+    """One video in the answer to a query."""
 
-    Args:
-        column (int): Place of the video in the gallery.
-        rank (int): Its rank, from 1; ties count against the right one.
-        score (float, optional): Of the head, without post-processing; None
-            if it was not kept.
-        frame_weights (dict): By name, one weight a frame.
-        text_weights (dict): By name, shares of the texts of the pair.
-    """
-
-    column: int
-    rank: int
-    score: float | None
+    column: int  # of the video in the gallery
+    rank: int  # from 1; ties count against the right one
+    score: float | None  # of the head, raw; None if it was not kept
+    # by name: a weight a frame, and shares of the texts of the pair
     frame_weights: dict[str, list[float]] = field(default_factory=dict)
     text_weights: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass
 class ShownQuery:
-    """A caption with its first answers.
-
-    Args:
-        row (int): Place of the caption in the set.
-        results (list[ShownResult]): The first ones, and behind them the
-            right one where it is not among them.
-    """
+    """A caption with its first answers, and the right one behind them."""
 
     row: int
     results: list[ShownResult]
@@ -55,109 +41,67 @@ class ShownQuery:
 
 @dataclass
 class ShownVideo:
-    """A video whose frames are shown.
-
-    Args:
-        column (int): Place in the gallery.
-        slots (list[int]): Frames shown, as places among the frames of the
-            model, ascending; places from ``num_images`` on are padding.
-        num_images (int): Frames that are in the strip.
-        height (int): Of the strip in pixels.
-        strip (str): JPEG in base64: frames side by side; '' if there is none.
-        problem (str): Why there is none, else ''.
-    """
+    """A video whose frames are shown."""
 
     column: int
+    # frames of the model that are shown; padding from place num_images on
     slots: list[int] = field(default_factory=list)
     num_images: int = 0
-    height: int = 0
-    strip: str = ''
-    problem: str = ''
+    height: int = 0  # of the strip in pixels
+    strip: str = ''  # JPEG in base64: frames side by side
+    problem: str = ''  # why there is no strip
 
 
 @dataclass
 class Projection:
-    """Embeddings of texts and their videos, in two dimensions.
-
-    Args:
-        title (str): What is shown.
-        text_name (str): What the points of the texts are.
-        rows (list[int]): Caption of each pair.
-        texts (list): Points ``[x, y]``, one a pair.
-        videos (list): Points of the captions' own videos.
-        explained (float): Share of the variance that the plane holds.
-        own_cosine (float): Mean cosine of a text and its video.
-        centred (bool): Whether the mean of each side was taken off.
-    """
+    """Embeddings of texts and their videos in the plane."""
 
     title: str
     text_name: str
-    rows: list[int]
+    rows: list[int]  # caption of each pair
     texts: Points
     videos: Points
-    explained: float
-    own_cosine: float
-    centred: bool = False
+    explained: float  # share of the variance that the plane holds
+    own_cosine: float  # mean over the pairs
+    centred: bool = False  # the mean of each side is taken off
 
 
 @dataclass
 class Confusion:
-    """Two videos of which one is returned for captions of the other.
+    """Two videos of which one is returned for captions of the other."""
 
-    Args:
-        row (int): The caption for which it happened most clearly.
-        column (int): The wrong video.
-        count (int): Captions of the one that got the other, both ways.
-        margin (float): Score of the wrong video minus that of the right one.
-        other_row (int): The caption of the wrong video that is nearest to
-            the caption; -1 if it has none.
-        caption_cosine (float): Cosine of the two captions.
-    """
-
-    row: int
-    column: int
-    count: int
-    margin: float
-    other_row: int
+    row: int  # the caption for which it happened most clearly
+    column: int  # the wrong video
+    count: int  # captions of the one that got the other, both ways
+    margin: float  # score of the wrong video minus that of the right one
+    other_row: int  # nearest caption of the wrong video, -1: it has none
     caption_cosine: float
 
 
 @dataclass
 class ConfusionMatrix:
-    """Scores among the videos that are confused most.
-
-    Args:
-        columns (list[int]): The videos, n of them.
-        rows (list[int]): One caption of each, for its name.
-        scores (list): n x n means of the captions of a video (row) with a
-            video (column).
-        firsts (list): n x n counts of captions that rank that video first.
-    """
+    """Scores among the n videos that are confused most."""
 
     columns: list[int] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
+    rows: list[int] = field(default_factory=list)  # a caption of each
+    # n x n: mean score of the captions of a video with a video, and how many
+    # of these captions rank that video first
     scores: Points = field(default_factory=list)
     firsts: list[list[int]] = field(default_factory=list)
 
 
 @dataclass
 class Curves:
-    """Curves of the training that made the checkpoint.
-
-    Args:
-        losses (dict): By name, points of iteration and loss.
-        recalls (dict): By direction, points of iteration and R@1 in percent.
-        note (str): Where they are from, or why there are none.
-    """
+    """Curves of the training: points of iteration and value, by name."""
 
     losses: dict[str, Points] = field(default_factory=dict)
-    recalls: dict[str, Points] = field(default_factory=dict)
-    note: str = ''
+    recalls: dict[str, Points] = field(default_factory=dict)  # R@1, percent
+    note: str = ''  # where they are from, or why there are none
 
 
 @dataclass
 class RetrievalResults:
-    """Everything that is known of one evaluation, for pages.
+    """Results of one evaluation, as pages and their JSON file hold them.
 
     Args:
         about (dict[str, str]): Facts to state, by name: method, config,
@@ -181,7 +125,12 @@ class RetrievalResults:
         curves (Curves): Of the training.
         right (list, optional): Columns of all right videos of each caption,
             where a caption has several or none; None otherwise. A caption
-            without one has the rank 0 and, in ``targets``, -1.
+            without one has the rank 0 and, in ``targets``, -1. Default: None.
+
+    Example:
+        >>> results = read_results('results/eaglenet')  # doctest: +SKIP
+        >>> results.ranks.count(1)  # doctest: +SKIP
+        468
     """
 
     about: dict[str, str]
@@ -222,12 +171,6 @@ class RetrievalResults:
     def from_dict(cls, data: Mapping[str, Any]) -> RetrievalResults:
         """Read what :meth:`to_dict` wrote.
 
-        Args:
-            data (Mapping): Of a JSON file.
-
-        Returns:
-            RetrievalResults: The same again.
-
         Raises:
             KeyError, TypeError, ValueError: If something is missing, of
                 another kind or does not fit the rest.
@@ -244,13 +187,12 @@ class RetrievalResults:
             )
             for query in parts['queries']
         ]
-        parts['videos'] = [ShownVideo(**video) for video in parts['videos']]
-        parts['projections'] = [
-            Projection(**item) for item in parts['projections']
-        ]
-        parts['confusions'] = [
-            Confusion(**item) for item in parts['confusions']
-        ]
+        for name, kind in (
+            ('videos', ShownVideo),
+            ('projections', Projection),
+            ('confusions', Confusion),
+        ):
+            parts[name] = [kind(**item) for item in parts[name]]
         parts['matrix'] = ConfusionMatrix(**parts['matrix'])
         parts['curves'] = Curves(**parts['curves'])
         results = cls(**parts)
@@ -258,11 +200,7 @@ class RetrievalResults:
         return results
 
     def check(self) -> None:
-        """Refuse parts that contradict each other.
-
-        Raises:
-            ValueError: If lengths differ or a place lies outside.
-        """
+        """Refuse lengths that differ and places that lie outside."""
         num_texts, num_videos = len(self.captions), len(self.video_ids)
         names = ['targets', 'ranks', 'top_columns', 'top_scores']
         for name in names + ['right'] * (self.right is not None):
@@ -280,17 +218,13 @@ class RetrievalResults:
         for video in self.videos:
             if not _BASE64.fullmatch(video.strip):
                 raise ValueError(f'Strip {video.column} is no base64.')
-        rows = [query.row for query in self.queries]
+        right = [self.targets] if self.right is None else self.right
         columns = [
-            *(
-                self.targets
-                if self.right is None
-                else (column for own in self.right for column in own)
-            ),
+            *(column for own in [*right, *self.top_columns] for column in own),
             *(video.column for video in self.videos),
             *(item.column for query in self.queries for item in query.results),
-            *(column for top in self.top_columns for column in top),
         ]
+        rows = [query.row for query in self.queries]
         for places, bound, kind in (
             (rows, num_texts, 'captions'),
             (columns, num_videos, 'videos'),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from .results_data import FORMAT, VERSION, RetrievalResults
+from eaglenet_mm.utils.durable_file import write_text_durably
+from eaglenet_mm.visualization.results_data import (
+    FORMAT,
+    VERSION,
+    RetrievalResults,
+)
 
 #: What a results folder holds.
 RESULTS_NAME = 'results.json'
@@ -17,19 +21,10 @@ PAGE_NAME = 'results.html'
 
 
 def prepare_folder(folder: str | Path) -> Path:
-    """Make a folder for results, before hours of work, and try it.
+    """Make a folder for results before hours of work, and write to it once.
 
     Results of an earlier test are removed: a test that is stopped leaves
     none, rather than pictures of another checkpoint.
-
-    Args:
-        folder (str | Path): Where to write.
-
-    Returns:
-        Path: The folder.
-
-    Raises:
-        OSError: If it cannot be made or written to.
     """
     path = Path(folder)
     trial = path / f'.trial-{os.getpid()}'
@@ -49,26 +44,13 @@ def prepare_folder(folder: str | Path) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a file through a neighbour that then takes its name.
-
-    Args:
-        path (str | Path): File to write; its folder is made.
-        text (str): Content.
-
-    Raises:
-        OSError: If it cannot be written, with what to do; the file is then
-            as it was before.
-    """
-    path = Path(path)
-    part = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    """Replace a file whole; errors say what to do and leave the old file."""
+    # a caption may hold half a surrogate pair, which UTF-8 cannot
+    content = text.encode('utf-8', 'replace')
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding='utf-8')
-        os.replace(part, path)
+        write_text_durably(path, content.decode('utf-8'))
     except OSError as err:
-        with contextlib.suppress(OSError):  # the first error is told
-            part.unlink(missing_ok=True)
-        size = len(text.encode('utf-8', errors='replace')) / 2**20
+        size = len(content) / 2**20
         mend = (
             f'It needs {size:.1f} MiB: free some space, or show fewer queries '
             '(--show-queries)'
@@ -84,21 +66,20 @@ def write_results(folder: str | Path, results: RetrievalResults) -> Path:
     """Write ``results.json`` of a results folder.
 
     Args:
-        folder (str | Path): The folder.
+        folder (str | Path): Made if it is missing.
         results (RetrievalResults): What to write.
 
     Returns:
         Path: The file.
 
     Raises:
-        OSError: See :func:`write_text`.
+        OSError: If it cannot be written; an older file is then untouched.
     """
     path = Path(folder) / RESULTS_NAME
     text = json.dumps(
         results.to_dict(), ensure_ascii=False, separators=(',', ':')
     )
-    # a caption may hold half a surrogate pair, which UTF-8 cannot
-    write_text(path, text.encode('utf-8', 'replace').decode('utf-8'))
+    write_text(path, text)
     return path
 
 
@@ -146,12 +127,9 @@ def read_results(folder: str | Path) -> RetrievalResults:
         )
     try:
         return RetrievalResults.from_dict(data)
-    except KeyError as err:
-        raise ValueError(
-            f"'{path}' is damaged: it lacks {err}. {again}."
-        ) from err
-    except (TypeError, ValueError, AttributeError) as err:
-        raise ValueError(f"'{path}' is damaged: {err} {again}.") from err
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        said = f'it lacks {err}.' if isinstance(err, KeyError) else err
+        raise ValueError(f"'{path}' is damaged: {said} {again}.") from err
 
 
 def _reason(err: OSError) -> str:

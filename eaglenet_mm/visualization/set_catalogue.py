@@ -12,16 +12,7 @@ from eaglenet_mm.datasets.joined_parts import Part, mark_parts
 
 
 class SetCatalogue:
-    """Finds the items of a data set by the indices of an evaluation.
-
-    Args:
-        dataset (Any): The set that was evaluated: any with
-            ``get_data_info`` and ``pipeline`` or ``process``, or several of
-            them, joined.
-
-    Raises:
-        TypeError: If one lacks one of these.
-    """
+    """Items of an evaluated data set, or of several joined, by their index."""
 
     def __init__(self, dataset: Any) -> None:
         check_dataset(dataset)
@@ -50,30 +41,14 @@ class SetCatalogue:
                 first_caption += num_captions or 0
 
     def captions(self, indices: Sequence[int]) -> list[str]:
-        """Return captions by their canonical indices.
-
-        Args:
-            indices (Sequence[int]): Of the evaluation.
-
-        Returns:
-            list[str]: One sentence each.
-        """
+        """Captions by their canonical indices."""
         return [str(self._captions[index]) for index in indices]
 
     def frames(self, video_index: int) -> np.ndarray:
-        """Read the frames of a video again, as the model gets them.
+        """Read the real frames of a video again, as the model gets them.
 
-        Args:
-            video_index (int): Canonical index.
-
-        Returns:
-            np.ndarray: RGB, uint8, after resizing and cropping, shape
-            ``(n, H, W, 3)`` with n the real frames.
-
-        Raises:
-            Exception: What the pipeline raises for a video that cannot be
-                read.
-            ValueError: If the pipeline gives no frames.
+        Returns RGB, uint8, shape ``(n, H, W, 3)``; raises ValueError without
+        frames, and what the pipeline raises for a damaged video.
         """
         dataset, place = self._places[video_index]
         packed = dataset.process(dataset.get_data_info(place))
@@ -89,15 +64,7 @@ class SetCatalogue:
 
 
 def check_dataset(dataset: Any) -> None:
-    """Refuse a data set whose items cannot be looked at.
-
-    Args:
-        dataset: Of the dataloader; of a joined one every part is looked at.
-
-    Raises:
-        TypeError: If it does not give items by ``get_data_info``, and frames
-            by ``process`` or ``pipeline``.
-    """
+    """Refuse a set without ``get_data_info``, and ``process`` or pipeline."""
     for part in [x.dataset for x in mark_parts(dataset)] or [dataset]:
         missing = [
             name

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from .results_data import Curves
+from eaglenet_mm.visualization.results_data import Curves
 
 _RECALLS = ('t2v/R1', 'v2t/R1')
 #: Points of a curve; longer ones are thinned out.
@@ -21,22 +22,14 @@ def read_curves(checkpoint: str | None) -> Curves:
     MMEngine writes ``<work dir>/<time>/vis_data/scalars.json``, a line a
     record, and the checkpoint into the work directory. A resumed run writes
     another file, whose records stand for those of the same iterations before.
-
-    Args:
-        checkpoint (str, optional): File, URL or None.
-
-    Returns:
-        Curves: Without points, and with the reason, if there is no log.
+    Without a log the curves have no points, and the reason as their note.
     """
-    if not checkpoint or '://' in checkpoint:
+    if not checkpoint:
         return Curves(
-            note='No training log: '
-            + (
-                'the checkpoint is a URL.'
-                if checkpoint
-                else 'the model was tested as it was initialised.'
-            )
+            note='No training log: the model was tested as it was initialised.'
         )
+    if '://' in checkpoint:
+        return Curves(note='No training log: the checkpoint is a URL.')
     folder = Path(checkpoint).expanduser().parent
     files = sorted(folder.glob('*/vis_data/scalars.json'))
     losses: dict[str, dict[int, float]] = {}
@@ -70,33 +63,26 @@ def _add_run(
                     for later in [x for x in points if x >= record['iter']]:
                         del points[later]
             iteration = record['iter']
-            for key, value in record.items():
-                if 'loss' in key and _is_number(value):
-                    losses.setdefault(key, {})[iteration] = float(value)
+            found = {key: losses for key in record if 'loss' in key}
         elif iteration is not None:
             # a validation: MMEngine's step may count epochs, the x axis not
-            for key in _RECALLS:
-                if _is_number(record.get(key)):
-                    recalls.setdefault(key, {})[iteration] = record[key]
+            found = dict.fromkeys(_RECALLS, recalls)
+        else:
+            continue
+        for key, curves in found.items():
+            value = record.get(key)
+            if isinstance(value, int | float) and math.isfinite(value):
+                curves.setdefault(key, {})[iteration] = float(value)
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
     """Read the lines that are whole; the last may not be."""
-    try:
-        lines = path.read_text(encoding='utf-8', errors='replace').splitlines()
-    except OSError:
-        return
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict):
-            yield record
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+    with suppress(OSError):
+        for line in path.read_text('utf-8', errors='replace').splitlines():
+            with suppress(ValueError):
+                record = json.loads(line)
+                if isinstance(record, dict):
+                    yield record
 
 
 def _thin(points: dict[int, float]) -> list[list[float]]:

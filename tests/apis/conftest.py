@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,7 @@ import torch
 from mmengine.config import Config
 
 from eaglenet_mm.apis import RetrievalInferencer
-from eaglenet_mm.datasets.toy_writer import write_toy_dataset
 from eaglenet_mm.registry import MODELS
-
-
-@pytest.fixture(scope='session')
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp('data') / 'toy'
-    write_toy_dataset(folder, limit=8, renderings=1, workers=1)
-    return folder
 
 
 @pytest.fixture(scope='session')
@@ -48,6 +41,14 @@ def weights(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-@pytest.fixture
-def inferencer(cfg: Config, weights: str) -> RetrievalInferencer:
+@pytest.fixture(scope='session')
+def loaded(repository: Path, toy: Path, weights: str) -> RetrievalInferencer:
+    cfg = Config.fromfile(repository / 'configs/eaglenet_toy.py')
+    cfg.test_dataloader.dataset.data_root = f'{toy}/'
     return RetrievalInferencer(cfg, weights, num_workers=0)
+
+
+@pytest.fixture
+def inferencer(loaded: RetrievalInferencer) -> RetrievalInferencer:
+    """One with an index of its own; the model is shared."""
+    return copy.copy(loaded)

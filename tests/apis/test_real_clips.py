@@ -23,7 +23,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_folder_of_real_clips(shared_dir: Path, tmp_path: Path) -> None:
     videos = shared_dir / 'data/videos'
     index, report = update_index(

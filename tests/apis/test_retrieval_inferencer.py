@@ -364,14 +364,19 @@ def test_parts_of_others_need_their_config(
 @pytest.mark.parametrize(
     'name',
     [
-        'mean_pooling',
-        'clip4clip_seqlstm',
-        'clip4clip_tighttransf',
-        'x_pool',
-        't_mass',
-        'text_proxy',
         'ts2_net',
-        'wti',
+        *(
+            pytest.param(name, marks=pytest.mark.nightly)
+            for name in (
+                'mean_pooling',
+                'clip4clip_seqlstm',
+                'clip4clip_tighttransf',
+                'x_pool',
+                't_mass',
+                'text_proxy',
+                'wti',
+            )
+        ),
     ],
 )
 def test_every_kind_of_state(

@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
-from eaglenet_mm.datasets.toy_captions import toy_vocabulary
+from eaglenet_mm.datasets.toy import toy_vocabulary
 from eaglenet_mm.registry import LOOPS, MODELS, TRANSFORMS
 from tests.models.tiny import (
     TEXT_ENCODER,

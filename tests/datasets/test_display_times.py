@@ -4,10 +4,8 @@ from types import SimpleNamespace
 import av
 import pytest
 
-from eaglenet_mm.datasets.display_times import (
-    decode_in_order,
-    sample_by_time,
-)
+from eaglenet_mm.datasets.video_compression.encoding import sample_by_time
+from eaglenet_mm.datasets.video_readers.pyav_reader import decode_in_order
 from eaglenet_mm.datasets.video_readers.timeline import Clock
 
 MILLISECOND = Fraction(1, 1000)

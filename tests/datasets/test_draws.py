@@ -78,8 +78,16 @@ def test_a_drawn_index_is_a_number() -> None:
     assert current_draw() is None
 
 
-@pytest.mark.parametrize('workers', [0, 1, 3])
-@pytest.mark.parametrize('persistent', [False, True])
+@pytest.mark.parametrize(
+    ('workers', 'persistent'),
+    [
+        (0, False),
+        (3, True),
+        pytest.param(1, False, marks=pytest.mark.nightly),
+        pytest.param(1, True, marks=pytest.mark.nightly),
+        pytest.param(3, False, marks=pytest.mark.nightly),
+    ],
+)
 def test_passes_of_an_ordinary_loader(workers: int, persistent: bool) -> None:
     loader = make_loader(
         drawn_captions(),
@@ -90,6 +98,7 @@ def test_passes_of_an_ordinary_loader(workers: int, persistent: bool) -> None:
         assert read(loader) == [expected(epoch, n) for n in range(VIDEOS)]
 
 
+@pytest.mark.nightly
 def test_workers_that_share_no_memory() -> None:
     loader = make_loader(
         drawn_captions(), num_workers=1, multiprocessing_context='spawn'
@@ -97,7 +106,9 @@ def test_workers_that_share_no_memory() -> None:
     assert read(loader) == [expected(0, n) for n in range(VIDEOS)]
 
 
-@pytest.mark.parametrize('workers', [0, 1, 3])
+@pytest.mark.parametrize(
+    'workers', [0, pytest.param(3, marks=pytest.mark.nightly)]
+)
 def test_a_sampler_without_end(workers: int) -> None:
     dataset = drawn_captions()
     sampler = InfiniteSampler(dataset, shuffle=True, seed=3)
@@ -108,10 +119,17 @@ def test_a_sampler_without_end(workers: int) -> None:
         assert sorted(part) == sorted(want)
 
 
-@pytest.mark.parametrize('kind', [DefaultSampler, InfiniteSampler])
-@pytest.mark.parametrize('wrap', [lambda x: x, lambda x: Subset(x, range(9))])
+@pytest.mark.parametrize(
+    ('kind', 'size'),
+    [
+        (DefaultSampler, 12),
+        (DefaultSampler, 9),
+        (InfiniteSampler, 12),
+        (InfiniteSampler, 10),  # a pass ends within a step
+    ],
+)
 def test_processes_draw_what_one_draws(
-    kind: type, wrap: Any, monkeypatch: pytest.MonkeyPatch
+    kind: type, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def captions(rank: int, world_size: int, batch_size: int) -> list[str]:
         """36 draws of all processes, the share of one of them."""
@@ -120,7 +138,9 @@ def test_processes_draw_what_one_draws(
             'mmengine.dataset.sampler.get_dist_info',
             lambda: (rank, world_size),
         )
-        dataset = wrap(drawn_captions())
+        dataset: Any = drawn_captions()
+        if size < VIDEOS:
+            dataset = Subset(dataset, range(size))
         sampler = kind(dataset, shuffle=True, seed=5)
         loader = DataLoader(
             dataset,
@@ -144,7 +164,9 @@ def distinct(captions: list[str]) -> float:
     return len(set(captions)) / len({x.split('-')[0] for x in captions})
 
 
-@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize(
+    'workers', [pytest.param(0, marks=pytest.mark.nightly), 2]
+)
 def test_repeats_within_a_pass_are_other_draws(workers: int) -> None:
     inner = RandomCaption(OwnVideos([50] * 12, pipeline=[identity]))
     repeats = 4
@@ -173,7 +195,9 @@ class _Outer(RepeatDataset):
         self.full_init()
 
 
-@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize(
+    'workers', [0, pytest.param(2, marks=pytest.mark.nightly)]
+)
 @pytest.mark.parametrize('sampler', ['weighted', 'replacement'])
 def test_samplers_that_draw_again(workers: int, sampler: str) -> None:
     dataset = RandomCaption(OwnVideos([50] * 12, pipeline=[identity]))
@@ -313,7 +337,13 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures('_no_pause')
-@pytest.mark.parametrize('sampler', ['InfiniteSampler', 'DefaultSampler'])
+@pytest.mark.parametrize(
+    'sampler',
+    [
+        'InfiniteSampler',
+        pytest.param('DefaultSampler', marks=pytest.mark.nightly),
+    ],
+)
 def test_iterations_with_any_workers_and_a_resume(
     tmp_path: Path, sampler: str
 ) -> None:
@@ -347,7 +377,9 @@ def test_iterations_with_any_workers_and_a_resume(
     assert resumed == steps[5:]
 
 
-@pytest.mark.parametrize('workers', [0, 2])
+@pytest.mark.parametrize(
+    'workers', [0, pytest.param(2, marks=pytest.mark.nightly)]
+)
 def test_epochs_give_the_captions_they_always_gave(
     tmp_path: Path, workers: int
 ) -> None:
@@ -366,6 +398,7 @@ def test_epochs_give_the_captions_they_always_gave(
         )
 
 
+@pytest.mark.nightly
 def test_repeated_set_of_a_config(tmp_path: Path) -> None:
     repeated = dict(type='RepeatDataset', times=4, dataset=RANDOM)
     steps = train(

@@ -313,7 +313,7 @@ def test_a_video_without_captions_is_left_out_of_training(
 ) -> None:
     logged: list[str] = []
     monkeypatch.setattr(
-        'eaglenet_mm.datasets.base_wrapper.print_log',
+        'eaglenet_mm.datasets.wrappers.print_log',
         lambda message, **_: logged.append(message),
     )
     own = OwnVideos([0, 2, 0, 1, 0])

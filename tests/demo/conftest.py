@@ -16,7 +16,7 @@ import pytest
 from mmengine.config import Config
 
 from eaglenet_mm.apis import RetrievalInferencer
-from eaglenet_mm.datasets.toy_writer import write_toy_dataset
+from eaglenet_mm.datasets.toy import write_toy_dataset
 
 for needed in ('starlette', 'uvicorn', 'python_multipart'):
     pytest.importorskip(needed)

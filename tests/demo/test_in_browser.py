@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import FILM, MARKUP, MOMENT
+from tests.demo.conftest import FILM, MARKUP, MOMENT
 
 playwright_api = pytest.importorskip('playwright.sync_api')
 BROWSER = next(

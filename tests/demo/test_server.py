@@ -18,8 +18,7 @@ import pytest
 
 from eaglenet_mm.apis import RetrievalInferencer
 from eaglenet_mm.search.errors import DamagedIndexError
-
-from .conftest import BROKEN_UNICODE, DEMO, FILM, MARKUP, MOMENT
+from tests.demo.conftest import BROKEN_UNICODE, DEMO, FILM, MARKUP, MOMENT
 
 testclient = pytest.importorskip('starlette.testclient')
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from eaglenet_mm.models.heads import BasePairHead, chunked_scoring
+from eaglenet_mm.models.heads import BasePairHead, base_pair_head
 from eaglenet_mm.registry import MODELS
 from tests.models.every_head import features
 from tests.models.tiny import FRAMES
@@ -59,7 +59,7 @@ def test_it_scores_and_trains(
     part = head(text, video.index_select(columns))
     torch.testing.assert_close(part, scores[:, columns])
     monkeypatch.setitem(
-        chunked_scoring.EVALUATION_BYTES, 'cpu', head.bytes_per_pair(False)
+        base_pair_head.EVALUATION_BYTES, 'cpu', head.bytes_per_pair(False)
     )
     chunked = head.score_chunked(
         head.prepare_text(text), head.prepare_video(video)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from eaglenet_mm.datasets.toy_writer import write_toy_dataset
+from eaglenet_mm.datasets.toy import write_toy_dataset
 from eaglenet_mm.registry import MODELS
 
 CONFIG = 'configs/eaglenet_toy.py'

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from eaglenet_mm.export import (
-    encoder_programs,
+    encoders,
     export_text_encoder,
     export_video_encoder,
-    onnx_file,
+    exported_file,
 )
 from eaglenet_mm.models.data_preprocessor import RetrievalDataPreprocessor
 from eaglenet_mm.registry import MODELS
@@ -37,6 +37,7 @@ pytest.importorskip('onnxscript', reason='needs onnxscript')
 onnxruntime = pytest.importorskip('onnxruntime', reason='needs onnxruntime')
 
 SIZE = 12
+NIGHTLY_FALSE = pytest.param(False, marks=pytest.mark.nightly)
 
 
 def build(config: dict, **options: Any) -> Any:
@@ -65,7 +66,7 @@ def clip_of(videos: int, frames: int) -> tuple[Tensor, Tensor]:
     return pixels * mask[:, :, None, None, None], mask
 
 
-@pytest.mark.parametrize('has_tokens', [False, True])
+@pytest.mark.parametrize('has_tokens', [NIGHTLY_FALSE, True])
 def test_text(tmp_path: Path, has_tokens: bool) -> None:
     encoder = build(TEXT_ENCODER, output_tokens=has_tokens)
     file = export_text_encoder(encoder, tmp_path / 'text.onnx')
@@ -86,7 +87,7 @@ def test_text(tmp_path: Path, has_tokens: bool) -> None:
         assert not got
 
 
-@pytest.mark.parametrize('has_patches', [False, True])
+@pytest.mark.parametrize('has_patches', [NIGHTLY_FALSE, True])
 def test_video(tmp_path: Path, has_patches: bool) -> None:
     encoder = build(VIDEO_ENCODER, output_patches=has_patches)
     file = export_video_encoder(
@@ -152,7 +153,10 @@ def test_what_the_file_says(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ('name', 'lengths', 'steps'),
-    [('timm vit', (2, 5), None), ('resnet3d', (4,), 2)],
+    [
+        pytest.param('timm vit', (2, 5), None, marks=pytest.mark.nightly),
+        ('resnet3d', (4,), 2),
+    ],
 )
 def test_registered(
     tmp_path: Path, name: str, lengths: tuple[int, ...], steps: int | None
@@ -174,6 +178,7 @@ def test_registered(
         assert_close(list(got.values()), list(wanted.tensors()))
 
 
+@pytest.mark.nightly
 def test_a_text_tower_that_sees_whole_sentences(tmp_path: Path) -> None:
     """In the form of SigLIP's."""
     text_cfg = dict(
@@ -198,7 +203,9 @@ def test_a_text_tower_that_sees_whole_sentences(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize('pooling', ['mean', 'last'])
+@pytest.mark.parametrize(
+    'pooling', ['mean', pytest.param('last', marks=pytest.mark.nightly)]
+)
 def test_a_language_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooling: str
 ) -> None:
@@ -256,9 +263,7 @@ def test_an_encoder_of_one_length(
         return forward(ids)
 
     monkeypatch.setattr(encoder, 'forward', choosy)
-    monkeypatch.setattr(
-        encoder_programs, '_for_export', lambda encoder: encoder
-    )
+    monkeypatch.setattr(encoders, '_for_export', lambda encoder: encoder)
     file = export_text_encoder(encoder, tmp_path / 'text.onnx')
     assert file.inputs['token_ids']['shape'] == ['texts', WORDS]
     ids = torch.randint(VOCABULARY, (3, WORDS))
@@ -270,7 +275,7 @@ def test_an_encoder_of_one_length(
 def test_weights_beyond_the_limit_of_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_file, 'EMBEDDED_BYTES', 100)
+    monkeypatch.setattr(exported_file, 'EMBEDDED_BYTES', 100)
     encoder = build(TEXT_ENCODER)
     file = export_text_encoder(encoder, tmp_path / 'text.onnx')
     assert sorted(file.sha256) == ['text.onnx', 'text.onnx.data']
@@ -323,10 +328,10 @@ def test_statistics_in_grey_levels(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.parametrize('package', ['onnx', 'onnxscript'])
 def test_a_missing_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    package = 'onnxscript'
     hide(monkeypatch, package)
     with pytest.raises(
         ImportError,
@@ -338,10 +343,10 @@ def test_a_missing_package(
 def test_without_onnxruntime_nothing_is_claimed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_file, 'find_spec', lambda name: None)
+    monkeypatch.setattr(exported_file, 'find_spec', lambda name: None)
     logged: list[str] = []
     monkeypatch.setattr(
-        onnx_file,
+        exported_file,
         'print_log',
         lambda message, **kwargs: logged.append(message),
     )

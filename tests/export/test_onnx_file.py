@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eaglenet_mm.export.onnx_file import tidy_up
+from eaglenet_mm.export.exported_file import tidy_up
 
 ir = pytest.importorskip('onnx_ir', reason='needs onnx')
 

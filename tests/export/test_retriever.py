@@ -117,7 +117,7 @@ def test_the_tool(
     torch.testing.assert_close(scores, wanted, rtol=0, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_benchmark_compares_all_files(
     tmp_path: Path,
     config: Path,
@@ -233,6 +233,7 @@ def test_a_head_that_cannot_be_is_refused_at_once(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.nightly
 def test_words_and_patches_reach_the_head(tmp_path: Path) -> None:
     """A head of words is exported with what the encoders give it."""
     head = dict(type='WTIHead', embed_dim=16, num_frames=FRAMES)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from eaglenet_mm.export import export_scoring, export_scoring_onnx
-from eaglenet_mm.export.scoring_programs import scoring_programs
+from eaglenet_mm.export.scoring import scoring_programs
 from eaglenet_mm.models.heads import BasePairHead
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from tests.models.every_head import CASES, CONFIGS, build, registered_heads
@@ -24,7 +24,7 @@ NAMES = ['prepare_text', 'prepare_video', 'scoring']
 SIZES = [(1, 1), (7, 2), (1, 5)]
 
 #: Heads that show all kinds of states, the others take as long.
-QUICK = ('EagleNetHead', 'MeanPoolingHead', 'WTIHead')
+QUICK = ('EagleNetHead', 'WTIHead')
 
 
 def features(texts: int, videos: int) -> tuple[TextFeatures, VideoFeatures]:
@@ -55,7 +55,9 @@ def test_no_head_is_forgotten() -> None:
 @pytest.mark.parametrize(
     ('name', 'variant'),
     [
-        pytest.param(*case, marks=pytest.mark.slow) if case[1] else case
+        case
+        if case[0] in QUICK and not case[1]
+        else pytest.param(*case, marks=pytest.mark.nightly)
         for case in CASES
         if 'decorrelation' not in case[1]  # losses have no part in scores
     ],
@@ -90,7 +92,9 @@ def test_torch_export(tmp_path: Path, name: str, variant: str) -> None:
 @pytest.mark.parametrize(
     'name',
     [
-        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        name
+        if name in QUICK
+        else pytest.param(name, marks=pytest.mark.nightly)
         for name in sorted(CONFIGS)
     ],
 )

@@ -31,10 +31,9 @@ from eaglenet_mm.models.heads import (
     WTIHead,
     XPoolHead,
 )
-from eaglenet_mm.models.heads.mean_pooling_head import UnitVectors
-from eaglenet_mm.models.layers import KeyedRandom
-from eaglenet_mm.models.layers.text_director import ProxyVideoState
-from eaglenet_mm.structures import TextFeatures, VideoFeatures
+from eaglenet_mm.models.heads.text_proxy_head import ProxyVideoState
+from eaglenet_mm.models.losses import Share
+from eaglenet_mm.structures import EmbedsState, TextFeatures, VideoFeatures
 from tests.golden.baselines import (
     Case,
     compare_gradients,
@@ -121,19 +120,6 @@ def test_parameter_free_pooling(open_case: Any, golden_report: Report) -> None:
     golden_report('average', scores, case['out/baseline_avg_sims'], VALUES)
 
 
-class GivenTrials(TMASSHead):
-    """T-MASS with the noise of the golden file."""
-
-    trials: Tensor
-    drawn: Tensor
-
-    def pair_noise(self, radius: Tensor) -> Tensor:
-        return self.trials.transpose(1, 2)  # (Bv, Bt, K, D)
-
-    def training_noise(self, random: KeyedRandom, rows: range) -> Tensor:
-        return self.drawn[list(rows)]
-
-
 @pytest.mark.parametrize('prior', ['uniform', 'normal'])
 def test_t_mass_training(
     open_case: Any, golden_report: Report, prior: str
@@ -141,7 +127,7 @@ def test_t_mass_training(
     case = open_case('tmass')
     weight = case.meta['support_loss_weight']
     head = ready(
-        GivenTrials(
+        TMASSHead(
             case.meta['D'],
             case.meta['F'],
             num_heads=case.meta['heads'],
@@ -152,7 +138,8 @@ def test_t_mass_training(
         't_mass',
         case,
     )
-    head.drawn = case[f'noise/train_{prior}']
+    drawn = case[f'noise/train_{prior}']
+    head.noise.matching = lambda random, rows, like: drawn[list(rows)]
     text, frames = case.leaf('in/train_text'), case.leaf('in/train_video')
     losses = head.loss(sentences(text), videos(frames))
     total = losses['loss_match'] + weight * losses['loss_support']
@@ -186,7 +173,7 @@ def test_t_mass_evaluation(
 ) -> None:
     case = open_case('tmass')
     head = ready(
-        GivenTrials(
+        TMASSHead(
             case.meta['D'],
             case.meta['F'],
             num_trials=case.meta['K'],
@@ -195,7 +182,8 @@ def test_t_mass_evaluation(
         't_mass',
         case,
     )
-    head.trials = case[f'noise/{name}']
+    # one table a pair, (Bv, Bt, K, D)
+    head.noise_table = case[f'noise/{name}'].transpose(1, 2)
     text = sentences(case[f'in/{name}_text'])
     video = videos(case[f'in/{name}_video'])
     scores = head(text, video)
@@ -204,7 +192,7 @@ def test_t_mass_evaluation(
     if name == 'eval2':
         return
     with pytest.warns(UserWarning, match='own ground-truth caption'):
-        leaking = GivenTrials(
+        leaking = TMASSHead(
             case.meta['D'],
             case.meta['F'],
             num_trials=case.meta['K'],
@@ -212,7 +200,7 @@ def test_t_mass_evaluation(
             evaluation='published',
         )
     leaking = ready(leaking, 't_mass', case)
-    leaking.trials = case[f'noise/{name}']
+    leaking.noise_table = head.noise_table
     state = leaking.attach_captions(leaking.prepare_video(video), text)
     scores = leaking.score(leaking.prepare_text(text), state)
     golden_report(
@@ -245,9 +233,9 @@ def proxy_head(case: Case, variant: str) -> TextProxyHead:
 
 def proxy_states(
     head: TextProxyHead, text: Tensor, tokens: Tensor, video: Tensor
-) -> tuple[UnitVectors, ProxyVideoState]:
+) -> tuple[EmbedsState, ProxyVideoState]:
     mask = tokens.new_ones(tokens.shape[:2], dtype=torch.bool)
-    return UnitVectors(text), head.prepare_tokens(tokens, mask, video)
+    return EmbedsState(text), head.prepare_tokens(tokens, mask, video)
 
 
 @pytest.mark.parametrize('variant', PROXY_VARIANTS)
@@ -262,7 +250,8 @@ def test_text_proxy(
     out = f'{variant}/out/'
     proxies = head.proxies(*states).transpose(0, 1)
     golden_report('proxy', proxies, case[out + 'train_proxy'], VALUES)
-    losses = head.loss_of_states(*states)
+    share = Share(range(len(states[0])), lambda x: x)
+    losses = head.batch_losses(head.batch_of_states(*states, share, None))
     for name, golden, factor in (
         ('loss_match', 'train_loss_base', 1.0),
         ('loss_proxy', 'train_loss_proxy_unweighted', case.meta['alpha']),

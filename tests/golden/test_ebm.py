@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 import torch
 
-from eaglenet_mm.models.losses import EnergyMatchingLoss, mlp_pair_energies
+from eaglenet_mm.models.losses import EnergyMatchingLoss
+from eaglenet_mm.models.losses.energy_matching_loss import CHUNK_BYTES
 from tests.golden.cases import (
     ENERGIES,
     REDUCTIONS,
@@ -103,8 +104,7 @@ def test_energies(
         pytest.skip('this case stores no energies, its calls are checked')
     video = tensor(case['energy/vid'], dtype)
     for budget in (2**30, 1):
-        chunk_bytes = mlp_pair_energies.CHUNK_BYTES
-        monkeypatch.setitem(chunk_bytes, video.device.type, budget)
+        monkeypatch.setitem(CHUNK_BYTES, video.device.type, budget)
         got = loss.all_pairs(video, tensor(case['energy/txt'], dtype))
         golden_report(
             f'ebm/{case_name}/energy/out{suffix}',

@@ -177,6 +177,7 @@ def test_evaluation(
     golden_report(f'{label}/pooled', pooled, case.arrays['eval/pooled'], 1e-4)
 
 
+@pytest.mark.nightly
 def test_brute_force_reference(
     case_name: str, golden_dir: Path, golden_report: Callable[..., float]
 ) -> None:

@@ -154,6 +154,7 @@ def _load_weights(
     return names, parameters
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 def test_brute_force_reference(
     case_name: str, dtype: torch.dtype, golden_dir: Path, golden_report: Report

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from eaglenet_mm.models.heads import chunked_scoring, eaglenet_pairs
+from eaglenet_mm.models.heads import base_pair_head
+from eaglenet_mm.models.heads.eaglenet_head import CHUNK_BYTES
 from eaglenet_mm.registry import MODELS
 from tests.models.every_head import CASES, build, features, train_once
 from tests.models.live_bytes import LiveBytes
@@ -36,9 +37,7 @@ def test_chunks_change_no_score(
     expected = head.score(*states)
     for pairs in (1, 10):
         size = pairs * head.bytes_per_pair(training=False)
-        monkeypatch.setitem(
-            chunked_scoring.EVALUATION_BYTES, device.type, size
-        )
+        monkeypatch.setitem(base_pair_head.EVALUATION_BYTES, device.type, size)
         torch.testing.assert_close(
             head.score_chunked(*states), expected, rtol=1e-10, atol=1e-10
         )
@@ -91,7 +90,7 @@ def test_memory_of_a_training_step(
 ) -> None:
     """The budget, a chunk and its backward pass, and no more per pair."""
     chunk = 8 * MIB
-    monkeypatch.setitem(eaglenet_pairs.CHUNK_BYTES, device.type, chunk)
+    monkeypatch.setitem(CHUNK_BYTES, device.type, chunk)
     # what cuBLASLt takes for a product with a bias, and gives back
     workspace = 0
     if device.type == 'cuda':

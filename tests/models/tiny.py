@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -38,6 +39,11 @@ VIDEO_ENCODER = dict(
     ),
     shift_layers=(1,),
 )
+
+
+def nightly(*values: Any) -> Any:
+    """Mark a case of a parameter to run with ``--all`` alone."""
+    return pytest.param(*values, marks=pytest.mark.nightly)
 
 
 def eaglenet_head(**overrides: Any) -> dict:

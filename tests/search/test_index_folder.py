@@ -25,8 +25,7 @@ from eaglenet_mm.search.errors import (
 )
 from eaglenet_mm.search.index_manifest import NAME, IndexManifest
 from eaglenet_mm.search.video_index import VideoIndex
-
-from .index_parts import MODEL, make_file, make_moments
+from tests.search.index_parts import MODEL, make_file, make_moments
 
 
 @pytest.fixture

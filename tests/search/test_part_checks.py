@@ -11,8 +11,7 @@ import torch
 from eaglenet_mm.search.errors import DamagedIndexError
 from eaglenet_mm.search.index_part import IndexPart
 from eaglenet_mm.search.part_file import read_part, write_part
-
-from .index_parts import make_file, make_moments
+from tests.search.index_parts import make_file, make_moments
 
 Change = Callable[[dict], None]
 

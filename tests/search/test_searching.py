@@ -13,8 +13,13 @@ from eaglenet_mm.search.searching import VideoSearcher
 from eaglenet_mm.search.shortlisters import build_shortlister
 from eaglenet_mm.search.video_index import VideoIndex
 from eaglenet_mm.structures import TextFeatures
-
-from .index_parts import FRAMES, MODEL, WIDTH, make_file, make_moments
+from tests.search.index_parts import (
+    FRAMES,
+    MODEL,
+    WIDTH,
+    make_file,
+    make_moments,
+)
 
 
 class OneScore:

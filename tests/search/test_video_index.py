@@ -13,8 +13,13 @@ from hypothesis import strategies as st
 from eaglenet_mm.search import video_index
 from eaglenet_mm.search.errors import OtherModelError, VideoIndexError
 from eaglenet_mm.search.video_index import VideoIndex
-
-from .index_parts import FRAMES, MODEL, WIDTH, make_file, make_moments
+from tests.search.index_parts import (
+    FRAMES,
+    MODEL,
+    WIDTH,
+    make_file,
+    make_moments,
+)
 
 
 def contents(index: VideoIndex) -> dict[str, list]:

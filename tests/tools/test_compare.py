@@ -16,8 +16,13 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from eaglenet_mm.apis.comparison import Comparison, digest, table_of
-from eaglenet_mm.apis.comparison_table import mean_and_spread, rounded
+from eaglenet_mm.apis.comparison import (
+    Comparison,
+    digest,
+    mean_and_spread,
+    rounded,
+    table_of,
+)
 from eaglenet_mm.apis.model_cost import measure_cost
 from eaglenet_mm.apis.tool_process import run_tool
 from tests.some_cases import mostly_nightly
@@ -161,7 +166,7 @@ def test_a_run_that_fails_ends_no_other(compare, tmp_path):
 
 
 @pytest.mark.parametrize(
-    'how', mostly_nightly([signal.SIGINT, signal.SIGKILL])
+    'how', mostly_nightly([signal.SIGKILL, signal.SIGINT])
 )
 def test_an_interrupted_run_goes_on(how, compare, tools, tmp_path):
     config = settings(behaviour='wait')
@@ -290,10 +295,14 @@ def toy_options(toy):
         ('mean_pooling', 96),
         # logits and sum of 6 frames, and the linear layer
         ('x_pool', 2 * 6 * 96 + 96 * 96),
-        # that; cosines and radius; three sums over 20 trials
-        ('t_mass', 2 * 6 * 96 + 96 * 96 + 2 * 6 * 96 + 3 * 20 * 96),
+        pytest.param(
+            't_mass',
+            # that; cosines and radius; three sums over 20 trials
+            2 * 6 * 96 + 96 * 96 + 2 * 6 * 96 + 3 * 20 * 96,
+            marks=pytest.mark.nightly,
+        ),
         # cosines of words and frames
-        ('wti', 24 * 6 * 96),
+        pytest.param('wti', 24 * 6 * 96, marks=pytest.mark.nightly),
     ],
 )
 def test_cost_of_a_pair(toy, name, products):
@@ -304,6 +313,7 @@ def test_cost_of_a_pair(toy, name, products):
     assert 0 < cost.head_parameters < cost.parameters
 
 
+@pytest.mark.nightly
 def test_cost_of_the_published_evaluation(toy):
     config = Config.fromfile(CONFIGS / 't_mass_toy.py')
     config.merge_from_dict(toy_options(toy))
@@ -313,6 +323,7 @@ def test_cost_of_the_published_evaluation(toy):
         assert measure_cost(config).flops_per_pair > cost.flops_per_pair
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_the_tool_on_a_small_toy_set(toy, tmp_path, environment):
     broken = tmp_path / 'broken.py'
@@ -358,7 +369,7 @@ def test_the_tool_on_a_small_toy_set(toy, tmp_path, environment):
 
 
 def _wait_for(file):
-    for _ in range(600):
+    for _ in range(2400):
         if file.exists():
             return
         time.sleep(0.05)

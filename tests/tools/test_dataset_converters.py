@@ -68,7 +68,6 @@ def test_msrvtt(convert, annotations, tmp_path):
 
 
 @pytest.mark.nightly
-@pytest.mark.slow
 def test_didemo(convert, annotations, tmp_path):
     folder = annotations / 'didemo'
     result = convert('didemo', '--data', folder, '--lists', folder)
@@ -80,7 +79,6 @@ def test_didemo(convert, annotations, tmp_path):
 
 
 @pytest.mark.nightly
-@pytest.mark.slow
 def test_msvd(convert, annotations, tmp_path):
     folder = annotations / 'msvd'
     captions = folder / 'derived/raw-captions.pkl'
@@ -101,7 +99,6 @@ def test_msvd(convert, annotations, tmp_path):
 
 
 @pytest.mark.nightly
-@pytest.mark.slow
 def test_vatex(convert, annotations, tmp_path):
     folder = annotations / 'vatex'
     captions = folder / 'derived/ref_captions.json'

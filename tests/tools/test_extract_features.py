@@ -12,19 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from eaglenet_mm.apis import FeatureFile, feature_parts
+from eaglenet_mm.apis import FeatureFile, feature_extraction
 from eaglenet_mm.apis.retriever_encoding import RetrieverEncoder
-from eaglenet_mm.datasets.toy_writer import write_toy_dataset
 from tests.datasets.video_readers.made_videos import cut_off, write_constant
 
 CONFIG = ('--config', 'configs/eaglenet_toy.py', '--untrained')
-
-
-@pytest.fixture(scope='module')
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp('data') / 'toy'
-    write_toy_dataset(folder, limit=8, renderings=1, workers=1)
-    return folder
 
 
 @pytest.fixture
@@ -105,7 +97,7 @@ def test_an_interrupted_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(feature_parts, '_PART', 2)
+    monkeypatch.setattr(feature_extraction, '_PART', 2)
     encode = RetrieverEncoder.encode_frames
     calls: list[str] = []
 

@@ -17,7 +17,7 @@ import pytest
 
 from eaglenet_mm.apis import VideoIndex
 from eaglenet_mm.apis.index_updating import parse_seconds
-from eaglenet_mm.datasets.toy_writer import write_toy_dataset
+from eaglenet_mm.datasets.toy import write_toy_dataset
 
 CONFIG = 'configs/eaglenet_toy.py'
 

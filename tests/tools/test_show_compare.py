@@ -44,6 +44,7 @@ def test_from_tests_to_a_comparison(toy, call_tool, tmp_path, capsys) -> None:
     assert 'theirs right, ours wrong' in out.read_text()
 
 
+@pytest.mark.nightly
 def test_without_the_option_nothing_is_written(
     toy, call_tool, tmp_path
 ) -> None:

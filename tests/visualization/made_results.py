@@ -23,6 +23,7 @@ from eaglenet_mm.visualization.results_data import (
 #: Would run, load or break something if it were markup.
 NASTY = (
     '<img src="http://evil.example/x.png" onerror="hacked=1"></script>&amp;'
+    " '$x^ clip-path=\"font-family: '"
 )
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import re
+
 import pytest
 
-from eaglenet_mm.visualization import compare_page
-from eaglenet_mm.visualization.comparing import (
+from eaglenet_mm.visualization.compare_page import (
     check_comparable,
     choose_names,
+    compare_page,
     outcomes,
 )
 from tests.visualization.made_results import (
@@ -100,6 +102,7 @@ def test_the_page() -> None:
     assert_self_contained(html)
     page = Page(html)
     assert 'A, B on made' in page.text
+    assert page.text.count('best.pth') == page.text.count('config.py') == 2
     data = page.data
     assert data['filters'][1] == 'A right, B wrong'
     assert len(data['queries']) == 7
@@ -118,7 +121,15 @@ def test_the_page() -> None:
     assert by_caption['caption number 3']['t'] == [0, 2]
     ordered = sorted(data['queries'], key=lambda query: query['s'][0])
     assert ordered[0]['c'] == 'caption number 3'  # ranks 7 and 1
-    assert html.count('class=best') == 6  # equal ones are both best
+    assert html.count('class="best"') == 6  # equal ones are both best
+
+
+def test_low_ranks_and_high_recalls_are_best() -> None:
+    one, two = make_results(), other()
+    one.metrics = {'t2v/R1': 50.0, 't2v/MdR': 2.0}
+    two.metrics = {'t2v/R1': 40.0, 't2v/MdR': 1.0}
+    html = compare_page([one, two], ['A', 'B'])
+    assert re.findall('class="best">([^<]*)<', html) == ['50.00', '1.00']
 
 
 def test_frames_come_from_the_page_that_has_them() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from eaglenet_mm.visualization import read_results, write_results
+from eaglenet_mm.visualization import read_results, results_page, write_results
 from eaglenet_mm.visualization.results_file import (
     PAGE_NAME,
     RESULTS_NAME,
@@ -38,6 +38,9 @@ def test_half_a_surrogate_pair_does_not_stop_it(tmp_path) -> None:
     captions = ['\ud83d broken'] * 8
     write_results(tmp_path, make_results(captions=captions))
     assert read_results(tmp_path).captions[0] == '? broken'
+    page = results_page(make_results(captions=captions))
+    write_text(tmp_path / PAGE_NAME, page)
+    assert '? broken (rank 1)' in (tmp_path / PAGE_NAME).read_text('utf-8')
 
 
 def change(tmp_path: Path, **changes: object) -> Path:
@@ -51,7 +54,7 @@ def change(tmp_path: Path, **changes: object) -> Path:
     ('changes', 'said'),
     [
         (dict(format='something'), 'does not hold results'),
-        (dict(version=2), 'has version 2 of the format.*reads version 1'),
+        (dict(version=2), 'version 2 .* version 1'),
         (dict(ranks='GONE'), "damaged: it lacks 'ranks'"),
         (dict(ranks=[1]), "'ranks' has 1 entries for 8 captions"),
         (dict(ranks=['1'] * 8), "'1' should be a number"),

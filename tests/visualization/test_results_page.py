@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
 
 import pytest
 
 from eaglenet_mm.visualization import results_page
-from eaglenet_mm.visualization.page_parts import json_for_html
 from eaglenet_mm.visualization.results_data import Curves
 from tests.visualization.made_results import (
     NASTY,
@@ -34,10 +35,17 @@ def test_markup_in_data_stays_text() -> None:
     assert {tag for tag, _ in page.tags} == {tag for tag, _ in plain.tags}
 
 
-def test_json_cannot_leave_its_element() -> None:
-    text = json_for_html({'a': '</script><!--&\u2028é'})
-    assert not set('<>&') & set(text)
-    assert text.isascii()
+def test_only_the_script_of_the_page_may_run() -> None:
+    html = results_page(nasty_results())
+    data, script = Page(html).scripts
+    assert not set('<>&') & set(data)
+    digest = hashlib.sha256(script.encode()).digest()
+    policy = f"script-src 'sha256-{base64.b64encode(digest).decode()}'"
+    assert policy in html
+
+
+def test_a_page_is_the_same_each_time() -> None:
+    assert results_page(make_results()) == results_page(make_results())
 
 
 def test_what_is_stated() -> None:
@@ -52,7 +60,7 @@ def test_what_is_stated() -> None:
         'From the log of one run.',
         'Mean cosine of a pair 0.321; the plane holds 75% of the variance.',
         '3 of 8 captions return another video first',
-        'β are the weights of the sentence',
+        'weights of the sentence (first bar)',
     ):
         assert said in page.text
 
@@ -81,9 +89,8 @@ def test_charts() -> None:
     bars = page.text.split('text to video, rank ')[1:]
     assert bars[0].startswith('1: 62.5%')
     assert bars[1].startswith('2: 12.5%')
-    assert (
-        'captions of 1 with video 2: mean score 0.6, first for 1' in page.text
-    )
+    hints = [attributes.get('title') for _, attributes in page.tags]
+    assert 'captions of 1 with video 2: mean score 0.6, first for 1' in hints
     assert 'loss at 20: 1.5' in page.text
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from eaglenet_mm.visualization import compare_page, results_page
+from eaglenet_mm.visualization.results_data import ShownQuery
 from tests.visualization.made_results import (
     NASTY,
     make_results,
@@ -80,6 +81,11 @@ def test_all_queries_are_drawn(open_page) -> None:
     assert kinds == ['card no'] * 5 + ['card ok']
     assert cards.nth(5).locator('.rank').inner_text() == '✓ 7'
     assert cards.nth(0).locator('.score').inner_text() == '0.9000'
+    # behind the right answer nothing is wrong
+    cards = page.locator('.query').nth(2).locator('.card')
+    kinds = [cards.nth(i).get_attribute('class') for i in range(5)]
+    assert kinds == ['card no', 'card ok'] + ['card'] * 3
+    assert cards.nth(2).locator('.rank').inner_text() == '3'
 
 
 def test_colours_and_frames_are_seen(open_page) -> None:
@@ -147,7 +153,11 @@ def test_bars_follow_the_chosen_weights(open_page) -> None:
 
 def test_more_queries_come_on_request(open_page) -> None:
     results = make_results()
-    results.queries = results.queries * 8  # 56
+    for name in ('captions', 'targets', 'ranks', 'top_columns', 'top_scores'):
+        setattr(results, name, getattr(results, name) * 7)
+    results.queries = [
+        ShownQuery(row, results.queries[row % 7].results) for row in range(56)
+    ]
     page = open_page(results_page(results))
     assert len(captions(page)) == 25
     page.get_by_role('button', name='Show 25 more').click()
@@ -158,15 +168,18 @@ def test_more_queries_come_on_request(open_page) -> None:
 
 def test_a_result_is_enlarged(open_page) -> None:
     page = open_page(results_page(make_results()))
-    page.locator('.card.no').first.click()
+    page.locator('.card').nth(1).click()
     dialog = page.locator('dialog')
     assert dialog.is_visible()
     text = dialog.inner_text()
-    assert 'wrong, rank 2' in text
+    assert 'rank 2' in text
+    assert 'wrong' not in text
     assert 'cosine of the 4 frames, bars from' in text
     assert 'Captions of this video: caption number 1' in text
     page.keyboard.press('Escape')
     assert not dialog.is_visible()
+    page.locator('.card.no').first.click()
+    assert 'wrong, above the right one, rank 1' in dialog.inner_text()
 
 
 def test_the_gap_can_be_left_out(open_page) -> None:
@@ -191,6 +204,8 @@ def test_nothing_sticks_out(open_page, width) -> None:
     page = open_page(results_page(results))
     page.set_viewport_size(dict(width=width, height=900))
     assert page.evaluate('document.documentElement.scrollWidth') == width
+    # a table that is wider says so
+    assert page.locator('.scroll.wide').count() > (0 if width < 500 else -1)
 
 
 def test_markup_in_data_stays_text(open_page) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from eaglenet_mm.datasets.toy_writer import write_toy_dataset
+from eaglenet_mm.datasets.toy import write_toy_dataset
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 

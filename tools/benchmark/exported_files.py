@@ -17,9 +17,9 @@ import torch
 
 from eaglenet_mm.apis import load_retriever
 from eaglenet_mm.config.reading import open_config
-from eaglenet_mm.export.encoder_programs import text_program, video_program
+from eaglenet_mm.export.encoders import text_program, video_program
 from eaglenet_mm.export.program import flatten
-from eaglenet_mm.export.scoring_programs import scoring_programs
+from eaglenet_mm.export.scoring import scoring_programs
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
 

@@ -35,7 +35,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from eaglenet_mm.datasets import TextVideoDataset, write_annotation
-from eaglenet_mm.datasets.frame_cache_building import build_frame_cache
+from eaglenet_mm.datasets.frame_cache import build_frame_cache
 from eaglenet_mm.datasets.video_readers import VideoReadError, open_video
 from eaglenet_mm.models.data_preprocessor import RetrievalDataPreprocessor
 from eaglenet_mm.search.moment_reading import MomentReader

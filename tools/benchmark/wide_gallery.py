@@ -24,8 +24,8 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
+from eaglenet_mm.apis.comparison import chosen_checkpoint
 from eaglenet_mm.apis.retriever_loading import load_retriever
-from eaglenet_mm.apis.run_folder import chosen_checkpoint
 from eaglenet_mm.apis.tool_process import RunError
 from eaglenet_mm.evaluation.functional import (
     RightPairs,

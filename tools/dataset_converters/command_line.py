@@ -12,6 +12,7 @@ def run_converter(
     description: str | None,
     dataset: str,
     convert: Callable[..., list[ConvertedSplit]],
+    video_suffix: str | None,
     **options: dict[str, Any],
 ) -> None:
     """Convert, write and report; options are the function's arguments."""
@@ -23,6 +24,12 @@ def run_converter(
     for name, about in options.items():
         needed = dict(type=Path, required='default' not in about)
         add(f'--{name.replace("_", "-")}', **{**needed, **about})
+    add(
+        '--video-suffix',
+        default=video_suffix,
+        help='ending of the video files; default: '
+        f'{video_suffix or "their official names"}',
+    )
     add(
         '--out',
         type=Path,
@@ -37,7 +44,8 @@ def run_converter(
     )
     args = parser.parse_args()
     try:
-        splits = convert(**{name: getattr(args, name) for name in options})
+        names = (*options, 'video_suffix')
+        splits = convert(**{name: getattr(args, name) for name in names})
         differing = [x.report for x in splits if not x.report.as_published]
         if args.strict and differing:
             for report in differing:

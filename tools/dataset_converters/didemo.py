@@ -17,12 +17,7 @@ if __name__ == '__main__':
         __doc__,
         'didemo',
         convert_didemo,
+        None,
         data=dict(help='folder with the JSON files'),
         lists=dict(default=None, help='folder with train_list.txt and so on'),
-        video_suffix=dict(
-            type=str,
-            default=None,
-            help='of the video files if they were written again, for example '
-            '.mp4; default: files are named as officially',
-        ),
     )

@@ -17,11 +17,11 @@ if __name__ == '__main__':
         __doc__,
         'msrvtt',
         convert_msrvtt,
+        '.mp4',
         data=dict(
             nargs='+',
             help='MSRVTT_data.json, or train_val_videodatainfo.json and '
             'test_videodatainfo.json',
         ),
         lists=dict(help='folder with the CSV files'),
-        video_suffix=dict(type=str, default='.mp4', help='of the video files'),
     )

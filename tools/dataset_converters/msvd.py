@@ -16,10 +16,10 @@ if __name__ == '__main__':
         __doc__,
         'msvd',
         convert_msvd,
+        '.avi',
         captions=dict(help='the file of captions'),
         lists=dict(
             help='folder with train_list.txt, val_list.txt and test_list.txt'
         ),
         mapping=dict(default=None, help='youtube_mapping.txt, for a table'),
-        video_suffix=dict(type=str, default='.avi', help='of the video files'),
     )

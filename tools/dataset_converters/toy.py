@@ -8,30 +8,20 @@ Does nothing if the folder holds the data of the same options already.
 import argparse
 from pathlib import Path
 
-from eaglenet_mm.datasets.toy_writer import write_toy_dataset
-
-
-def parse_args() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add = parser.add_argument
-    add('--out', type=Path, default=Path('data/toy'), help='folder to write')
-    add('--seed', type=int, default=0, help='of split, videos and captions')
-    add(
-        '--renderings',
-        type=int,
-        default=6,
-        help='training videos of one combination',
-    )
-    add('--captions', type=int, default=4, help='captions of one video, 1-4')
-    add('--limit', type=int, help='combinations a split; default: all')
-    add('--workers', type=int, default=2, help='processes that draw')
-    return parser.parse_args()
+from eaglenet_mm.datasets.toy import write_toy_dataset
 
 
 def main() -> None:
     """Generate, unless all is there."""
-    args = parse_args()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add('--out', type=Path, default=Path('data/toy'), help='folder to write')
+    add('--seed', type=int, default=0, help='of split, videos and captions')
+    add('--renderings', type=int, default=6, help='training videos of a kind')
+    add('--captions', type=int, default=4, help='captions of a video, 1-4')
+    add('--limit', type=int, help='combinations a split; default: all')
+    add('--workers', type=int, default=2, help='processes that draw')
+    args = parser.parse_args()
     try:
         made = write_toy_dataset(
             args.out,

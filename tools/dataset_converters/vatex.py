@@ -17,6 +17,7 @@ if __name__ == '__main__':
         __doc__,
         'vatex',
         convert_vatex,
+        '.mp4',
         captions=dict(nargs='+', help='the files of captions'),
         lists=dict(help='folder with the lists'),
         language=dict(
@@ -25,5 +26,4 @@ if __name__ == '__main__':
             default='en',
             help='of the captions, where a file has both',
         ),
-        video_suffix=dict(type=str, default='.mp4', help='of the video files'),
     )

@@ -1,9 +1,9 @@
 """Official annotation files, read, checked and brought to the one schema."""
 
-from .didemo import convert_didemo
-from .msrvtt import convert_msrvtt
-from .msvd import convert_msvd
-from .splits import (
+from eaglenet_mm.datasets.official.didemo import convert_didemo
+from eaglenet_mm.datasets.official.msrvtt import convert_msrvtt
+from eaglenet_mm.datasets.official.msvd import convert_msvd
+from eaglenet_mm.datasets.official.splits import (
     ConvertedSplit,
     SplitPlan,
     SplitReport,
@@ -11,7 +11,7 @@ from .splits import (
     find_overlaps,
     write_splits,
 )
-from .vatex import convert_vatex
+from eaglenet_mm.datasets.official.vatex import convert_vatex
 
 __all__ = [
     'ConvertedSplit',

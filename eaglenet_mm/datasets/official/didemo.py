@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .reading import read_id_list, read_json
-from .splits import ConvertedSplit, SplitPlan, assemble_split
+from eaglenet_mm.datasets.official.reading import (
+    collect_captions,
+    read_id_list,
+    read_json,
+)
+from eaglenet_mm.datasets.official.splits import (
+    ConvertedSplit,
+    SplitPlan,
+    assemble_split,
+)
 
 PLANS = {
     'train': SplitPlan('train', 'didemo', 'train', 'paragraph', 8395),
@@ -19,13 +27,6 @@ def read_didemo_captions(path: Path) -> dict[str, list[str]]:
 
     The moments a description is about (``times``, of 1 to 7 annotators) play
     no part where all of them are joined to one paragraph.
-
-    Args:
-        path (Path): ``train_data.json``, ``val_data.json`` or
-            ``test_data.json``.
-
-    Raises:
-        ValueError: If the file has another form.
     """
     content = read_json(path)
     if not isinstance(content, list):
@@ -33,20 +34,8 @@ def read_didemo_captions(path: Path) -> dict[str, list[str]]:
             f'{path}: expected a list of descriptions, the official form of '
             f'DiDeMo, but got {type(content).__name__}.'
         )
-    captions: dict[str, list[str]] = {}
-    for place, item in enumerate(content):
-        name, description = (
-            (item.get('video'), item.get('description'))
-            if isinstance(item, dict)
-            else (None, None)
-        )
-        if not isinstance(name, str) or not isinstance(description, str):
-            raise ValueError(
-                f"{path}: item {place} needs the strings 'video' and "
-                f"'description', but is {str(item)[:100]}."
-            )
-        captions.setdefault(name, []).append(description)
-    return captions
+    where = f'{path}: item {{}}'
+    return collect_captions(content, ('video', 'description'), where)
 
 
 def stem_of(name: str) -> str:

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from .reading import read_csv, read_json
-from .splits import ConvertedSplit, SplitPlan, assemble_split
+from eaglenet_mm.datasets.official.reading import (
+    collect_captions,
+    read_csv,
+    read_json,
+)
+from eaglenet_mm.datasets.official.splits import (
+    ConvertedSplit,
+    SplitPlan,
+    assemble_split,
+)
 
 _ON_TEST = (
     'there is no list to choose models on: they are chosen on the test list'
@@ -39,44 +46,23 @@ SENTENCE_PLAN = SplitPlan(
 
 
 def read_msrvtt_captions(paths: Sequence[Path]) -> dict[str, list[str]]:
-    """Read the captions of one or more official JSON files.
-
-    Args:
-        paths (Sequence[Path]): ``MSRVTT_data.json``, or
-            ``train_val_videodatainfo.json`` and ``test_videodatainfo.json``.
-
-    Returns:
-        dict[str, list[str]]: Captions of each video, in file order.
-
-    Raises:
-        ValueError: If a file has another form.
-    """
+    """Read the captions of one or more official JSON files, in their order."""
     captions: dict[str, list[str]] = {}
     for path in paths:
         content = read_json(path)
         sentences = (
-            content.get('sentences') if isinstance(content, dict) else None
+            content.get('sentences') if isinstance(content, dict) else 0
         )
         if not isinstance(sentences, list):
             raise ValueError(
                 f"{path}: expected an object with a list 'sentences', the "
                 'official form of MSR-VTT.'
             )
-        for place, sentence in enumerate(sentences):
-            name, caption = _fields(sentence, place, path)
-            captions.setdefault(name, []).append(caption)
+        where = f"{path}: 'sentences'[{{}}]"
+        found = collect_captions(sentences, ('video_id', 'caption'), where)
+        for name, own in found.items():
+            captions.setdefault(name, []).extend(own)
     return captions
-
-
-def _fields(sentence: Any, place: int, path: Path) -> tuple[str, str]:
-    if isinstance(sentence, dict):
-        name, caption = sentence.get('video_id'), sentence.get('caption')
-        if isinstance(name, str) and isinstance(caption, str):
-            return name, caption
-    raise ValueError(
-        f"{path}: 'sentences'[{place}] needs the strings 'video_id' and "
-        f"'caption', but is {str(sentence)[:100]}."
-    )
 
 
 def convert_msrvtt(
@@ -109,8 +95,6 @@ def convert_msrvtt(
     def video_name(name: str) -> str:
         return name + video_suffix
 
-    listed_anywhere = {name for names in ids.values() for name in names}
-    splits = []
     own: dict[str, list[str]] = {}
     rows: list[str] = []
     if has_sentences:
@@ -118,13 +102,11 @@ def convert_msrvtt(
         for row in read_csv(lists / SENTENCE_LIST, columns):
             rows.append(row['video_id'])
             own.setdefault(row['video_id'], []).append(row['sentence'])
-        listed_anywhere.update(rows)
-    for name, listed in ids.items():
-        splits.append(
-            assemble_split(
-                ID_LISTS[name], listed, captions, video_name, listed_anywhere
-            )
-        )
+    siblings = {*rows, *(name for names in ids.values() for name in names)}
+    splits = [
+        assemble_split(ID_LISTS[name], listed, captions, video_name, siblings)
+        for name, listed in ids.items()
+    ]
     if has_sentences:
         splits.append(assemble_split(SENTENCE_PLAN, rows, own, video_name))
     return splits

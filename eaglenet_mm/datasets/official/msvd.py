@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .reading import (
+from eaglenet_mm.datasets.official.reading import (
     captions_by_id,
     read_csv,
-    read_id_list,
     read_json,
     read_plain_pickle,
     read_text,
 )
-from .splits import ConvertedSplit, SplitPlan, assemble_split
+from eaglenet_mm.datasets.official.splits import (
+    ConvertedSplit,
+    SplitPlan,
+    assemble_splits,
+)
 
 PLANS = {
     'train': SplitPlan('train', 'msvd', 'train', 'all captions', 1200, 48774),
@@ -24,18 +27,7 @@ PLANS = {
 def read_msvd_captions(
     path: Path, mapping: Path | None = None
 ) -> dict[str, list[str]]:
-    """Read the captions of every video.
-
-    Args:
-        path (Path): ``raw-captions.pkl``, a JSON file ``{id: [caption, ...]}``
-            or a table with the columns ``video_id`` and ``sentence`` (CSV),
-            as translations come.
-        mapping (Path, optional): ``youtube_mapping.txt``, which says what
-            ``vid1`` and so on stand for; a table needs it. Default: None.
-
-    Raises:
-        ValueError: If a file has another form, or a table has no mapping.
-    """
+    """Read the captions of every video; see :func:`convert_msvd`."""
     if path.suffix == '.pkl':
         return captions_by_id(read_plain_pickle(path), path)
     if path.suffix != '.csv':
@@ -83,24 +75,18 @@ def convert_msvd(
     """Convert the splits of MSVD.
 
     Args:
-        captions (Path): See :func:`read_msvd_captions`.
+        captions (Path): ``raw-captions.pkl``, a JSON file ``{id: [caption,
+            ...]}``, or a table with the columns ``video_id`` and ``sentence``
+            (CSV), as translations come.
         lists (Path): Folder with ``train_list.txt``, ``val_list.txt`` and
             ``test_list.txt``.
-        mapping (Path, optional): See :func:`read_msvd_captions`.
+        mapping (Path, optional): ``youtube_mapping.txt``, which says what
+            ``vid1`` and so on stand for; a table needs it. Default: None.
         video_suffix (str): Of the video files. Default: ``'.avi'``.
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If a file has another form.
+        ValueError: If a file has another form, or a table has no mapping.
     """
     by_id = read_msvd_captions(captions, mapping)
-    listed = {
-        split: read_id_list(lists / f'{split}_list.txt') for split in PLANS
-    }
-    anywhere = {name for names in listed.values() for name in names}
-    return [
-        assemble_split(
-            plan, listed[split], by_id, lambda x: x + video_suffix, anywhere
-        )
-        for split, plan in PLANS.items()
-    ]
+    return assemble_splits(PLANS, lists, by_id, video_suffix)

@@ -11,20 +11,21 @@ from pathlib import Path
 from typing import Any
 
 
-def read_text(path: Path) -> str:
-    """Read a file in UTF-8, with or without the mark of Windows editors.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not UTF-8, or holds NUL bytes.
-    """
+def _read_bytes(path: Path) -> bytes:
     try:
-        text = path.read_bytes().decode('utf-8-sig')
+        return path.read_bytes()
     except (FileNotFoundError, IsADirectoryError) as err:
         raise FileNotFoundError(
             f"Annotation file '{path}' does not exist. docs/data.md says "
             'where the official files come from.'
         ) from err
+
+
+def read_text(path: Path) -> str:
+    """Read a file in UTF-8, with or without the mark of Windows editors."""
+    content = _read_bytes(path)
+    try:
+        text = content.decode('utf-8-sig')
     except UnicodeDecodeError as err:
         raise ValueError(
             f'{path}: expected text in UTF-8, but {err}. Save the file in '
@@ -40,13 +41,9 @@ def read_text(path: Path) -> str:
 
 
 def read_id_list(path: Path) -> list[str]:
-    """Read one id a line; blank lines do not count.
-
-    Raises:
-        ValueError: If no line has an id.
-    """
-    names = [line.strip() for line in read_text(path).splitlines()]
-    names = [name for name in names if name]
+    """Read one id a line; blank lines do not count."""
+    lines = read_text(path).splitlines()
+    names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise ValueError(
             f'{path}: expected one video a line, but the file is empty.'
@@ -55,20 +52,10 @@ def read_id_list(path: Path) -> list[str]:
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read a table with a head line.
-
-    Args:
-        path (Path): The file.
-        columns (Sequence[str]): Columns it must have.
-
-    Raises:
-        ValueError: If a column is missing, or a row is shorter or longer
-            than the head.
-    """
+    """Read a table with a head line that names these columns, or more."""
     reader = csv.DictReader(io.StringIO(read_text(path), newline=''))
     found = reader.fieldnames or []
-    missing = [name for name in columns if name not in found]
-    if missing:
+    if not set(columns) <= set(found):
         raise ValueError(
             f'{path}: expected the columns {list(columns)}, but the first '
             f'line has {found[:10]}.'
@@ -95,11 +82,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON in UTF-8.
-
-    Raises:
-        ValueError: If it is not JSON, or names a key twice in one object.
-    """
+    """Read JSON in UTF-8; no object may name a key twice."""
     text = read_text(path)
     try:
         return json.loads(text, object_pairs_hook=_unique_keys)
@@ -125,19 +108,10 @@ def read_plain_pickle(path: Path) -> Any:
 
     Nothing in it is executed: a pickle that names any class or function is
     refused.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is no pickle, or asks for more.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Annotation file '{path}' does not exist. docs/data.md says "
-            'where the official files come from.'
-        )
+    file = io.BytesIO(_read_bytes(path))
     try:
-        with path.open('rb') as file:
-            return _PlainUnpickler(file, encoding='utf-8').load()
+        return _PlainUnpickler(file, encoding='utf-8').load()
     except Exception as err:
         # damaged pickles raise errors of many kinds
         raise ValueError(
@@ -147,16 +121,29 @@ def read_plain_pickle(path: Path) -> Any:
         ) from err
 
 
-def captions_by_id(content: Any, path: Path) -> dict[str, list[str]]:
-    """Bring ``{id: [caption, ...]}`` to strings.
+def collect_captions(
+    items: Sequence[Any], keys: tuple[str, str], where: str
+) -> dict[str, list[str]]:
+    """Collect the captions of each video of a list of objects, in order.
 
-    Args:
-        content (Any): The mapping. A caption is a string or a list of words.
-        path (Path): Where it comes from, for messages.
-
-    Raises:
-        ValueError: If it has another form.
+    ``keys`` name the video and the caption in an object; ``where`` names one
+    in messages, by its place.
     """
+    captions: dict[str, list[str]] = {}
+    for place, item in enumerate(items):
+        found = item if isinstance(item, dict) else {}
+        name, caption = (found.get(key) for key in keys)
+        if not isinstance(name, str) or not isinstance(caption, str):
+            raise ValueError(
+                f'{where.format(place)} needs the strings {keys[0]!r} and '
+                f'{keys[1]!r}, but is {str(item)[:100]}.'
+            )
+        captions.setdefault(name, []).append(caption)
+    return captions
+
+
+def captions_by_id(content: Any, path: Path) -> dict[str, list[str]]:
+    """Check ``{id: [caption, ...]}``; a caption may be a list of words."""
     if not isinstance(content, dict):
         raise ValueError(
             f'{path}: expected captions by video id, an object, but got '
@@ -175,10 +162,9 @@ def captions_by_id(content: Any, path: Path) -> dict[str, list[str]]:
 
 def _sentence(caption: Any, name: str, path: Path) -> str:
     """Take a caption as it is, or join its words."""
-    if isinstance(caption, str):
-        return caption
-    if isinstance(caption, list) and all(isinstance(x, str) for x in caption):
-        return ' '.join(caption)
+    words = [caption] if isinstance(caption, str) else caption
+    if isinstance(words, list) and all(isinstance(x, str) for x in words):
+        return ' '.join(words)
     raise ValueError(
         f'{path}: a caption of {name!r} is {type(caption).__name__}, but '
         'must be a string or a list of words.'

@@ -6,10 +6,13 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from eaglenet_mm.datasets.annotation import write_annotation
+from eaglenet_mm.datasets.official.reading import read_id_list
+from eaglenet_mm.utils.durable_file import write_text_durably
 from eaglenet_mm.utils.name_lists import name_some
 
 
@@ -17,53 +20,41 @@ from eaglenet_mm.utils.name_lists import name_some
 class SplitPlan:
     """What a split is, and how many videos and captions it was published with.
 
-    Args:
-        file (str): Name of the annotation file without ``.json``.
-        dataset (str): Name of the set.
-        split (str): ``'train'``, ``'val'`` or ``'test'``.
-        protocol (str): Name of the protocol.
-        videos (int, optional): Published number of videos.
-        captions (int, optional): Published number of captions.
-        selection (str, optional): Said in the header where the protocol has
-            no list of its own to choose models on.
+    All but ``file`` stands in the header of the annotation file.
     """
 
+    #: Name of the annotation file without ``.json``.
     file: str
     dataset: str
+    #: ``'train'``, ``'val'`` or ``'test'``.
     split: str
     protocol: str
+    #: Published numbers, if known.
     videos: int | None = None
     captions: int | None = None
+    #: What models are chosen on, where the protocol has no list for it.
     selection: str | None = None
 
 
 @dataclass
 class SplitReport:
-    """What was found of a split.
-
-    Args:
-        file (str): Name of the annotation file.
-        expected_videos (int, optional): Published number.
-        expected_captions (int, optional): Published number.
-        listed (int): Lines of the list.
-        found_videos (int): Videos written.
-        found_captions (int): Captions written.
-        missing (list[str]): Videos of the list without captions.
-        duplicate (list[str]): Videos that stand more than once in the list.
-        empty (list[str]): Videos of which an empty caption was left out, once
-            a caption.
-        unlisted (list[str]): Videos with captions that the list leaves out.
-    """
+    """What was found of a split."""
 
     file: str
     expected_videos: int | None
     expected_captions: int | None
+    #: Lines of the list.
     listed: int = 0
+    #: Videos and captions written.
     found_videos: int = 0
     found_captions: int = 0
+    #: Videos of the list without captions.
     missing: list[str] = field(default_factory=list)
+    #: Videos that stand more than once in the list.
     duplicate: list[str] = field(default_factory=list)
+    #: Videos of which an empty caption was left out, once a caption.
     empty: list[str] = field(default_factory=list)
+    #: Videos with captions that the list leaves out.
     unlisted: list[str] = field(default_factory=list)
 
     @property
@@ -101,13 +92,7 @@ def _count(found: int, expected: int | None) -> str:
 
 
 class ConvertedSplit(NamedTuple):
-    """A split, ready to be written.
-
-    Args:
-        plan (SplitPlan): What it is.
-        records (list[dict]): Of the one schema.
-        report (SplitReport): What was found.
-    """
+    """A split, ready to be written; ``records`` are of the one schema."""
 
     plan: SplitPlan
     records: list[dict[str, Any]]
@@ -117,17 +102,15 @@ class ConvertedSplit(NamedTuple):
         """Make the header; it says what is missing."""
         plan, report = self.plan, self.report
         header: dict[str, Any] = dict(
-            dataset=plan.dataset, split=plan.split, protocol=plan.protocol
+            dataset=plan.dataset,
+            split=plan.split,
+            protocol=plan.protocol,
+            selection=plan.selection,
+            published_videos=plan.videos,
+            published_captions=plan.captions,
+            missing_videos=report.missing or None,
         )
-        if plan.selection:
-            header['selection'] = plan.selection
-        if plan.videos is not None:
-            header['published_videos'] = plan.videos
-        if plan.captions is not None:
-            header['published_captions'] = plan.captions
-        if report.missing:
-            header['missing_videos'] = report.missing
-        return header
+        return {k: v for k, v in header.items() if v is not None}
 
 
 def assemble_split(
@@ -141,15 +124,12 @@ def assemble_split(
 
     Args:
         plan (SplitPlan): What the split is.
-        listed (Sequence[str]): Ids of its videos, in order.
+        listed (Sequence[str]): Ids of its videos; records are in their
+            order, each once, if they have captions.
         captions (Mapping): Captions of each id, of more videos maybe.
         video_name (Callable): Gives the file of an id.
         siblings (Iterable[str]): Ids that other splits list, which are then
             not reported as left out. Default: none.
-
-    Returns:
-        ConvertedSplit: Records in the order of the list, each id once; none
-        if no video of the list has captions.
 
     Raises:
         ValueError: If a caption holds a NUL character.
@@ -183,31 +163,39 @@ def assemble_split(
     return ConvertedSplit(plan, records, report)
 
 
+def assemble_splits(
+    plans: Mapping[str, SplitPlan],
+    lists: Path,
+    captions: Mapping[str, Sequence[str]],
+    video_suffix: str,
+) -> list[ConvertedSplit]:
+    """Assemble the splits of a set whose lists are ``train_list.txt`` etc."""
+    listed = {x: read_id_list(lists / f'{x}_list.txt') for x in plans}
+    siblings = {name for names in listed.values() for name in names}
+    return [
+        assemble_split(
+            plan, listed[split], captions, lambda x: x + video_suffix, siblings
+        )
+        for split, plan in plans.items()
+    ]
+
+
 def find_overlaps(
     splits: Sequence[ConvertedSplit],
 ) -> dict[str, list[str]]:
-    """Find videos that stand in two splits of one protocol.
-
-    Returns:
-        dict[str, list[str]]: Ids, by ``'file & file'``; pairs without any are
-        left out, and so are two lists for the same split.
-    """
+    """Find ids that stand in two splits of a protocol, by file & file."""
     found = {}
-    for place, one in enumerate(splits):
+    for one, other in combinations(splits, 2):
+        if (
+            one.plan.protocol != other.plan.protocol
+            or one.plan.split == other.plan.split
+        ):
+            continue
         names = {record['video_id'] for record in one.records}
-        for other in splits[place + 1 :]:
-            if (
-                one.plan.protocol != other.plan.protocol
-                or one.plan.split == other.plan.split
-            ):
-                continue
-            both = [
-                record['video_id']
-                for record in other.records
-                if record['video_id'] in names
-            ]
-            if both:
-                found[f'{one.plan.file} & {other.plan.file}'] = both
+        ids = [record['video_id'] for record in other.records]
+        both = [name for name in ids if name in names]
+        if both:
+            found[f'{one.plan.file} & {other.plan.file}'] = both
     return found
 
 
@@ -248,8 +236,8 @@ def write_splits(out: Path, splits: Sequence[ConvertedSplit]) -> list[str]:
         splits=[asdict(split.report) for split in splits],
         overlaps=overlaps,
     )
-    (out / 'conversion_report.json').write_text(
+    write_text_durably(
+        out / 'conversion_report.json',
         json.dumps(report, ensure_ascii=False, indent=1) + '\n',
-        encoding='utf-8',
     )
     return lines

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .reading import captions_by_id, read_id_list, read_json
-from .splits import ConvertedSplit, SplitPlan, assemble_split
+from eaglenet_mm.datasets.official.reading import captions_by_id, read_json
+from eaglenet_mm.datasets.official.splits import (
+    ConvertedSplit,
+    SplitPlan,
+    assemble_splits,
+)
 
 PLANS = {
     'train': SplitPlan('train', 'vatex', 'train', '1500/1500', 25991, 259910),
@@ -21,18 +25,7 @@ LANGUAGES = {'en': 'enCap', 'zh': 'chCap'}
 def read_vatex_captions(
     paths: Sequence[Path], language: str = 'en'
 ) -> dict[str, list[str]]:
-    """Read the captions of one or more files.
-
-    Args:
-        paths (Sequence[Path]): Official files, lists of ``{videoID, enCap,
-            chCap}``, or ``ref_captions.json``, ``{id: [caption, ...]}``.
-        language (str): ``'en'`` or ``'zh'``; of official files.
-            Default: ``'en'``.
-
-    Raises:
-        ValueError: If a file has another form, has no captions of the
-            language, or a video stands in two of them.
-    """
+    """Read the captions of one or more files; see :func:`convert_vatex`."""
     captions: dict[str, list[str]] = {}
     for path in paths:
         content = read_json(path)
@@ -75,31 +68,29 @@ def convert_vatex(
     """Convert the splits of VATEX that a folder lists.
 
     Args:
-        captions (Sequence[Path]): See :func:`read_vatex_captions`.
+        captions (Sequence[Path]): Official files, lists of ``{videoID,
+            enCap, chCap}``, or ``ref_captions.json``, ``{id: [caption,
+            ...]}``.
         lists (Path): Folder with ``train_list.txt``, ``val_list.txt`` and
             ``test_list.txt``, or some of them.
-        language (str): See :func:`read_vatex_captions`.
+        language (str): ``'en'`` or ``'zh'``; of official files. Default:
+            ``'en'``.
         video_suffix (str): Of the video files. Default: ``'.mp4'``.
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If a file has another form.
+        ValueError: If a file has another form, has no captions of the
+            language, or a video stands in two of them.
     """
     by_id = read_vatex_captions(captions, language)
-    listed = {
-        split: read_id_list(lists / f'{split}_list.txt')
-        for split in PLANS
+    plans = {
+        split: plan
+        for split, plan in PLANS.items()
         if (lists / f'{split}_list.txt').is_file()
     }
-    if not listed:
+    if not plans:
         raise FileNotFoundError(
             f'{lists}: expected a folder with train_list.txt, val_list.txt '
             'or test_list.txt of VATEX.'
         )
-    anywhere = {name for names in listed.values() for name in names}
-    return [
-        assemble_split(
-            PLANS[split], names, by_id, lambda x: x + video_suffix, anywhere
-        )
-        for split, names in listed.items()
-    ]
+    return assemble_splits(plans, lists, by_id, video_suffix)

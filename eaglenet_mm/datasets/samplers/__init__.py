@@ -1,5 +1,7 @@
 """Samplers that know about videos and captions."""
 
-from .distinct_video_batch_sampler import DistinctVideoBatchSampler
+from eaglenet_mm.datasets.samplers.distinct_video_batch_sampler import (
+    DistinctVideoBatchSampler,
+)
 
 __all__ = ['DistinctVideoBatchSampler']

@@ -10,10 +10,9 @@ from mmengine.dist import get_dist_info
 from mmengine.logging import print_log
 from mmengine.runner.runner import _SlicedDataset
 
+from eaglenet_mm.datasets.draws import DrawnIndex
+from eaglenet_mm.datasets.fetching import as_source
 from eaglenet_mm.registry import DATA_SAMPLERS
-
-from ..draws import DrawnIndex
-from ..fetching import as_source
 
 
 @DATA_SAMPLERS.register_module()
@@ -37,7 +36,7 @@ class DistinctVideoBatchSampler:
             each other without end. Given by the config of the dataloader.
         batch_size (int): Items of a batch of one process. Likewise.
         drop_last (bool): Only True: a smaller batch would have fewer
-            negatives. Defaults to True.
+            negatives. Default: True.
 
     Attributes:
         num_left_out (int): Items that a pass cannot place.
@@ -52,11 +51,13 @@ class DistinctVideoBatchSampler:
             ``drop_last`` is False.
 
     Example:
-        >>> train_dataloader = dict(
-        ...     batch_size=64,
-        ...     drop_last=False,  # torch: the batch sampler decides
-        ...     sampler=dict(type='DefaultSampler', shuffle=True),
-        ...     batch_sampler=dict(type='DistinctVideoBatchSampler'))
+        In a config: ``train_dataloader = dict(batch_size=64, drop_last=False,
+        sampler=dict(type='DefaultSampler', shuffle=True),
+        batch_sampler=dict(type='DistinctVideoBatchSampler'))``
+
+        >>> batches = DistinctVideoBatchSampler(DefaultSampler(dataset), 2)
+        >>> len(batches)
+        1
     """
 
     #: Its indices say which draw they are, see :mod:`..draws`.

@@ -1,19 +1,32 @@
 """Transforms from an annotated video to tensors, and the tokenizers."""
 
-from .decode_frames import DecodeFrames, clock_times
-from .frame_sampling import (
+from eaglenet_mm.datasets.transforms.decode_frames import (
+    DecodeFrames,
+    clock_times,
+)
+from eaglenet_mm.datasets.transforms.frame_sampling import (
+    SampleFrames,
     clean_frames,
     release_frames,
     release_seeks,
     select_frames,
 )
-from .hugging_face_tokenizer import HuggingFaceTokenizer
-from .open_video import OpenVideo
-from .pack_retrieval_inputs import PackRetrievalInputs
-from .resize_center_crop import ResizeCenterCrop, resize_center_crop
-from .sample_frames import SampleFrames
-from .tokenize_captions import TokenizeCaptions
-from .tokenizers import CLIPTokenizer, WordTokenizer
+from eaglenet_mm.datasets.transforms.hugging_face_tokenizer import (
+    HuggingFaceTokenizer,
+)
+from eaglenet_mm.datasets.transforms.open_video import OpenVideo
+from eaglenet_mm.datasets.transforms.pack_retrieval_inputs import (
+    PackRetrievalInputs,
+)
+from eaglenet_mm.datasets.transforms.resize_center_crop import (
+    ResizeCenterCrop,
+    resize_center_crop,
+)
+from eaglenet_mm.datasets.transforms.tokenizers import (
+    CLIPTokenizer,
+    TokenizeCaptions,
+    WordTokenizer,
+)
 
 __all__ = [
     'CLIPTokenizer',

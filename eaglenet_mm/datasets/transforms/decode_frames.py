@@ -36,7 +36,11 @@ class DecodeFrames(BaseTransform):
         resize (dict, optional): Transform of ``frames`` that is applied to
             each frame while the video is decoded, such as
             ``dict(type='ResizeCenterCrop', size=224)``. Whole pictures are
-            then never all in memory. Defaults to None.
+            then never all in memory. Default: None.
+
+    Example:
+        >>> DecodeFrames(resize=dict(type='ResizeCenterCrop', size=224))
+        DecodeFrames(resize=ResizeCenterCrop(size=224))
     """
 
     def __init__(self, resize: dict[str, Any] | None = None) -> None:
@@ -46,18 +50,7 @@ class DecodeFrames(BaseTransform):
         self._told: set[str] = set()
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Read the frames of an item.
-
-        Args:
-            results (dict): Of :class:`SampleFrames`.
-
-        Returns:
-            dict: With ``frames``, ``frame_times``, ``pixel_aspect`` and
-            ``num_frames_found``.
-
-        Raises:
-            VideoReadError: If a frame cannot be decoded, or none can.
-        """
+        """Read the frames of an item; see :meth:`decode`."""
         return self.decode(results)
 
     def decode(
@@ -70,10 +63,7 @@ class DecodeFrames(BaseTransform):
         Args:
             results (dict): Of :class:`SampleFrames`.
             on_frame (Callable, optional): Called with number and picture of
-                each; one may come twice. Defaults to None.
-
-        Returns:
-            dict: As :meth:`transform`.
+                each; one may come twice. Default: None.
 
         Raises:
             VideoReadError: If a frame cannot be decoded, or none can.
@@ -107,15 +97,7 @@ class DecodeFrames(BaseTransform):
         return results
 
     def finish(self, frame: np.ndarray, reader: VideoReader) -> np.ndarray:
-        """Resize a frame, if this transform does.
-
-        Args:
-            frame (np.ndarray): Shape ``(h, w, 3)``.
-            reader (VideoReader): That it comes from.
-
-        Returns:
-            np.ndarray: As the ``frames`` of :meth:`transform` have it.
-        """
+        """Resize a frame of a reader, shape ``(h, w, 3)``, if asked to."""
         if self.resize is None:
             return frame
         results = dict(frames=frame[None], pixel_aspect=reader.pixel_aspect)
@@ -172,16 +154,10 @@ class DecodeFrames(BaseTransform):
 
 
 def clock_times(reader: VideoReader, results: dict[str, Any]) -> list[float]:
-    """Say when the frames of an item are seen.
+    """Return the seconds at which the ``frame_indices`` of an item are seen.
 
-    Args:
-        reader (VideoReader): That they come from.
-        results (dict): With ``frame_indices`` and, if the item is a part of
-            the video, ``start``.
-
-    Returns:
-        list[float]: Seconds. By the clock, a frame that was already on
-        display when the part begins is seen from its beginning on.
+    By the clock, a frame that was already on display when the part of the
+    video begins (``start``) is seen from its beginning on.
     """
     times = reader.frame_times(results['frame_indices'])
     start = results.get('start')

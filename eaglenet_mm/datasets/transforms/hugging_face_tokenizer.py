@@ -29,8 +29,8 @@ class HuggingFaceTokenizer:
             ``tokenizer.json``. Nothing is downloaded.
         clean (str, optional): What open_clip does to sentences before:
             ``'canonicalize'`` (SigLIP), ``'lower'`` or ``'whitespace'``.
-            Defaults to None, nothing.
-        pad_token (str, optional): Token that pads. Defaults to the
+            Default: None, nothing.
+        pad_token (str, optional): Token that pads. Default: the
             tokenizer's own, or else ``'[PAD]'``, ``'<pad>'`` or ``'</s>'``,
             whichever its vocabulary has.
 
@@ -65,19 +65,14 @@ class HuggingFaceTokenizer:
         self._tokenizer.truncation_side = 'right'
         self.pad_id: int = self._tokenizer.pad_token_id
         self.vocab_size: int = len(self._tokenizer)
-        self._clean = _cleaning(clean)
+        self._clean: Callable[[str], str] = str
+        if clean is not None:
+            from open_clip.tokenizer import get_clean_fn
+
+            self._clean = get_clean_fn(clean)
 
     def __call__(self, sentences: Sequence[str], max_words: int) -> Tensor:
-        """Encode sentences.
-
-        Args:
-            sentences (Sequence[str]): ``C`` sentences.
-            max_words (int): Length ``L`` of the result, special tokens
-                included.
-
-        Returns:
-            Tensor: Token ids, int64, shape ``(C, L)``.
-        """
+        """Encode ``C`` sentences; int64, shape ``(C, max_words)``."""
         encoded = self._tokenizer(
             [self._clean(sentence) for sentence in sentences],
             padding='max_length',
@@ -127,11 +122,3 @@ def _load(path: str) -> Any:
             path, local_files_only=True, trust_remote_code=False
         )
     return PreTrainedTokenizerFast(tokenizer_file=path)
-
-
-def _cleaning(clean: str | None) -> Callable[[str], str]:
-    if clean is None:
-        return str
-    from open_clip.tokenizer import get_clean_fn
-
-    return get_clean_fn(clean)

@@ -29,19 +29,23 @@ class OpenVideo(BaseTransform):
             right for the file, see
             :func:`~eaglenet_mm.datasets.video_readers.open_video`.
             ``'decord'``, ``'pyav'``, ``'opencv'`` and ``'torchcodec'`` take
-            that one. Defaults to 'auto'.
-        num_threads (int): Threads of the decoder, 0 for all cores. Defaults
-            to 1: loader workers already fill the processors.
+            that one. Default: 'auto'.
+        num_threads (int): Threads of the decoder, 0 for all cores. Default:
+             1: loader workers already fill the processors.
         time_limit (float): Seconds that opening or reading may stand still
-            before the video counts as unreadable; 0 for no limit. Defaults
-            to 120.
+            before the video counts as unreadable; 0 for no limit. Default:
+             120.
         backend_args (dict, optional): Where files come from, as for
             MMEngine's ``fileio.get``: ``dict(backend='http')`` and so on.
-            The file is then fetched whole and read from memory. Defaults to
+            The file is then fetched whole and read from memory. Default:
             None, the file system.
 
     Raises:
         ValueError: If ``backend`` is unknown or a number is negative.
+
+    Example:
+        >>> OpenVideo(backend='pyav', time_limit=10)
+        OpenVideo(backend='pyav')
     """
 
     def __init__(
@@ -65,13 +69,7 @@ class OpenVideo(BaseTransform):
         self.backend_args = backend_args
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Open the video.
-
-        Args:
-            results (dict): With ``video`` and ``video_id``.
-
-        Returns:
-            dict: With ``video_reader``, ``fps``, ``num_frames_reported``.
+        """Open the video of an item.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -110,12 +108,7 @@ class OpenVideo(BaseTransform):
 
 @contextmanager
 def closed_on_error(results: dict[str, Any]) -> Iterator[None]:
-    """Close the video of an item if its pipeline raises.
-
-    Args:
-        results (dict): What the pipeline is given; has ``video_reader`` from
-            :class:`OpenVideo` to :class:`DecodeFrames`.
-    """
+    """Close the ``video_reader`` of an item if its pipeline raises."""
     try:
         yield
     except BaseException:

@@ -32,13 +32,15 @@ class PackRetrievalInputs(BaseTransform):
     (int64, shape ``(C, L)``), of which one may be absent. What a pipeline
     leaves in the results beside these and the keys of
     :class:`~eaglenet_mm.structures.RetrievalDataSample` is dropped.
+
+    Example:
+        >>> item = dict(frames=np.zeros((4, 32, 32, 3), np.uint8))
+        >>> PackRetrievalInputs()(item)['inputs']['frames'].shape
+        torch.Size([4, 3, 32, 32])
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Pack an item.
-
-        Args:
-            results (dict): With ``frames``, ``token_ids`` or both.
 
         Returns:
             dict: ``inputs``, a dict of ``frames`` (uint8, shape ``(n, 3, H,

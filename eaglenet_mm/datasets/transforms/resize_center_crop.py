@@ -24,7 +24,7 @@ def resize_center_crop(
         frame (np.ndarray): RGB, uint8, shape ``(h, w, 3)``.
         size (int): Side of the result in pixels.
         pixel_aspect (Fraction | int): Width of a pixel over its height as
-            displayed; the result has square pixels. Defaults to 1.
+            displayed; the result has square pixels. Default: 1.
 
     Returns:
         np.ndarray: RGB, uint8, shape ``(size, size, 3)``.
@@ -69,10 +69,15 @@ class ResizeCenterCrop(BaseTransform):
             video encoder.
         square_pixels (bool): Whether to take ``pixel_aspect`` (Fraction, width
             of a pixel over its height as displayed) too, and undo it.
-            Defaults to False, as the release.
+            Default: False, as the release.
 
     Raises:
         ValueError: If ``size`` is not positive.
+
+    Example:
+        >>> item = dict(frames=np.zeros((4, 48, 64, 3), np.uint8))
+        >>> ResizeCenterCrop(32)(item)['frames'].shape
+        (4, 32, 32, 3)
     """
 
     def __init__(self, size: int, *, square_pixels: bool = False) -> None:
@@ -87,46 +92,30 @@ class ResizeCenterCrop(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Resize and crop the frames of an item.
 
-        Args:
-            results (dict): With ``frames``, and ``pixel_aspect`` for
-                ``square_pixels``.
-
-        Returns:
-            dict: With ``frames`` of the wanted size.
-
         Raises:
             KeyError: If ``pixel_aspect`` is needed and missing.
             ValueError: If it is not positive.
         """
-        aspect = self._pixel_aspect(results)
-        results['frames'] = np.stack(
-            [
-                resize_center_crop(
-                    np.ascontiguousarray(frame), self.size, aspect
+        aspect: Fraction | int = 1
+        if self.square_pixels:
+            if 'pixel_aspect' not in results:
+                raise KeyError(
+                    'ResizeCenterCrop(square_pixels=True) expects '
+                    f"'pixel_aspect', but got {sorted(results)}. Put "
+                    'OpenVideo and DecodeFrames before it in the pipeline.'
                 )
-                for frame in results['frames']
-            ]
-        )
+            aspect = Fraction(results['pixel_aspect'])
+            if aspect <= 0:
+                raise ValueError(
+                    f"'pixel_aspect' must be positive, but got {aspect}. "
+                    'Leave square_pixels of ResizeCenterCrop out.'
+                )
+        frames = [
+            resize_center_crop(np.ascontiguousarray(frame), self.size, aspect)
+            for frame in results['frames']
+        ]
+        results['frames'] = np.stack(frames)
         return results
-
-    def _pixel_aspect(self, results: dict[str, Any]) -> Fraction | int:
-        """Return the shape of pixels to undo."""
-        if not self.square_pixels:
-            return 1
-        if 'pixel_aspect' not in results:
-            raise KeyError(
-                "ResizeCenterCrop(square_pixels=True) expects 'pixel_aspect', "
-                f'but got {sorted(results)}. Put OpenVideo and DecodeFrames '
-                'before it in the pipeline.'
-            )
-        aspect = Fraction(results['pixel_aspect'])
-        if aspect <= 0:
-            raise ValueError(
-                "'pixel_aspect' must be positive, but got "
-                f'{results["pixel_aspect"]}. Leave square_pixels of '
-                'ResizeCenterCrop out.'
-            )
-        return aspect
 
     def __repr__(self) -> str:
         squares = ', square_pixels=True' if self.square_pixels else ''

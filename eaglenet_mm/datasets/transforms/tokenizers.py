@@ -1,16 +1,17 @@
-"""From sentences to token ids."""
+"""From captions to token ids."""
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from mmcv.transforms import BaseTransform
 from torch import Tensor
 
-from eaglenet_mm.registry import TOKENIZERS
+from eaglenet_mm.registry import SCOPE, TOKENIZERS, TRANSFORMS
 
 _SPECIAL_TOKENS = {
     '<start_of_text>': '<|startoftext|>',
@@ -62,6 +63,10 @@ class CLIPTokenizer:
         vocab_size (int): 49408.
         start_id (int): 49406.
         end_id (int): 49407.
+
+    Example:
+        >>> CLIPTokenizer()(['A dog.'], 6)
+        tensor([[49406,   320,  1929,   269, 49407,     0]])
     """
 
     vocab_size = 49408
@@ -107,7 +112,7 @@ class WordTokenizer:
         vocabulary (Sequence[str] | str | PathLike): The words, or a UTF-8
             text file with one a line.
         unknown (str): What to do with other words: ``'error'`` raises,
-            ``'token'`` gives id 1. Defaults to 'token'.
+            ``'token'`` gives id 1. Default: 'token'.
 
     Attributes:
         vocab_size (int): Number of words plus 4.
@@ -198,3 +203,55 @@ def _read_words(path: Path) -> list[str]:
             'where the command is started.'
         )
     return path.read_text(encoding='utf-8-sig').split()
+
+
+@TRANSFORMS.register_module()
+class TokenizeCaptions(BaseTransform):
+    """Encode the captions of an item.
+
+    Takes ``captions`` (list of ``C`` strings), adds ``token_ids`` (Tensor,
+    int64, shape ``(C, max_words)``).
+
+    Args:
+        tokenizer (dict | Callable): Tokenizer or its config. Default:
+            ``dict(type='CLIPTokenizer')``.
+        max_words (int): Length of the token ids, start and end token
+            included, the ``context_length`` of the text encoder. Default:
+            32.
+
+    Raises:
+        ValueError: If ``max_words`` is less than 2.
+
+    Example:
+        >>> words = dict(type='WordTokenizer', vocabulary=['red', 'square'])
+        >>> tokenize = TokenizeCaptions(words, max_words=5)
+        >>> tokenize(dict(captions=['A red square.']))['token_ids']
+        tensor([[4, 1, 2, 3, 5]])
+    """
+
+    def __init__(
+        self,
+        tokenizer: dict | Callable[..., Tensor] | None = None,
+        max_words: int = 32,
+    ) -> None:
+        if tokenizer is None:
+            tokenizer = dict(type='CLIPTokenizer')
+        if isinstance(tokenizer, dict):
+            tokenizer = TOKENIZERS.build({'_scope_': SCOPE, **tokenizer})
+        _check_max_words(max_words)
+        self.tokenizer = cast(Callable[..., Tensor], tokenizer)
+        self.max_words = max_words
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        """Encode the captions of an item."""
+        captions = results['captions']
+        # not every tokenizer takes an empty list, and knows its shape then
+        rows = self.tokenizer(captions or ['none'], self.max_words)
+        results['token_ids'] = rows[: len(captions)]
+        return results
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(tokenizer={self.tokenizer}, '
+            f'max_words={self.max_words})'
+        )

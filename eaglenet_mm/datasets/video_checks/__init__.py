@@ -1,8 +1,16 @@
 """Checking of all videos of an annotation file before training."""
 
-from .check_set import check_videos, clean_annotation
-from .one_video import STATUSES, VideoCheck, check_video
-from .report import CheckReport, report_lines
+from eaglenet_mm.datasets.video_checks.check_set import (
+    CheckReport,
+    check_videos,
+    clean_annotation,
+    report_lines,
+)
+from eaglenet_mm.datasets.video_checks.one_video import (
+    STATUSES,
+    VideoCheck,
+    check_video,
+)
 
 __all__ = [
     'STATUSES',

@@ -7,13 +7,18 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
-from itertools import pairwise
+from fractions import Fraction
 from typing import Any
 
-from ..shared_records import identify
-from ..transforms.open_video import closed_on_error
-from ..video_readers import PyAVReader, VideoReadError, VideoSamplingError
-from ..video_readers.orientation import Orientation
+from eaglenet_mm.datasets.shared_records import identify
+from eaglenet_mm.datasets.transforms.open_video import closed_on_error
+from eaglenet_mm.datasets.video_readers import (
+    PyAVReader,
+    Timeline,
+    VideoReadError,
+    VideoSamplingError,
+)
+from eaglenet_mm.datasets.video_readers.orientation import Orientation
 
 #: What training makes of a video: with all but ``'ok'`` it would stop.
 STATUSES = {
@@ -28,9 +33,6 @@ STATUSES = {
 }
 # Rounding of a duration makes an estimated number of frames wrong by one.
 _ESTIMATE_SLACK = 1
-# A rate is variable if steps between frames differ by more than the rounding
-# of time stamps to milliseconds explains.
-_STEP_SLACK = 0.0025
 
 
 @dataclass
@@ -96,11 +98,9 @@ class VideoCheck:
     def is_of(self, item: dict[str, Any]) -> bool:
         """Whether this is a check of the same part of the same file."""
         now = VideoCheck.of_item(item)
-        return (self.video, self.start, self.end, self.file) == (
-            now.video,
-            now.start,
-            now.end,
-            now.file,
+        return all(
+            getattr(self, name) == getattr(now, name)
+            for name in ('video', 'start', 'end', 'file')
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def check_video(
         item (dict): Of the data set, before the pipeline.
         transforms (Sequence[Callable]): The pipeline up to its frames.
         seconds (float): Time from the beginning, after which the rest of
-            decoding all of it is left out. Defaults to no limit.
+            decoding all of it is left out. Default: no limit.
 
     Returns:
         VideoCheck: What was found. A decoder that hangs or dies takes this
@@ -164,21 +164,22 @@ def _look_at_all(check: VideoCheck, deadline: float) -> None:
     """Decode every frame, and note what is odd."""
     if not os.path.isfile(check.video):
         return
-    times: list[float] = []
+    times: list[int] = []
     orientation = Orientation()
     with closing(PyAVReader(check.video)) as reader:
         header = reader.header
         check.container, check.codec = header.container, header.codec
         check.fps, check.duration = float(header.fps), header.duration
         check.frames_promised = header.num_frames_estimated
+        frame: Any = None
         try:
             for frame in reader.decode():
                 check.frames_decoded += 1
                 if check.frames_decoded == 1:
                     check.width, check.height = frame.width, frame.height
                     orientation = Orientation.of_frame(frame)
-                if frame.time is not None:
-                    times.append(frame.time)
+                if frame.pts is not None:
+                    times.append(frame.pts)
                 if time.monotonic() > deadline:
                     check.notes.append('not decoded to its end')
                     return
@@ -188,25 +189,14 @@ def _look_at_all(check: VideoCheck, deadline: float) -> None:
                 check.notes.append('rotated')
             if orientation.mirrored:
                 check.notes.append('mirrored')
-            if _is_variable(times):
+            # containers without times of display give those of decoding
+            base = Fraction(frame.time_base if times else 1)
+            if Timeline(sorted(times), base, 0).is_variable:
                 check.notes.append('variable frame rate')
             if 'not decoded to its end' not in check.notes:
-                _compare_counts(check, exact=bool(header.num_frames))
-
-
-def _compare_counts(check: VideoCheck, *, exact: bool) -> None:
-    """Note a header that promises more or fewer frames."""
-    slack = 0 if exact else _ESTIMATE_SLACK
-    short = check.frames_promised - check.frames_decoded
-    if check.frames_promised and short > slack:
-        check.notes.append('truncated')
-    elif check.frames_promised and -short > slack:
-        check.notes.append('more frames than promised')
-
-
-def _is_variable(times: Sequence[float]) -> bool:
-    """Whether the steps between frames differ."""
-    # containers without times of display give those of decoding
-    times = sorted(times)
-    steps = [later - earlier for earlier, later in pairwise(times)]
-    return bool(steps) and max(steps) - min(steps) > _STEP_SLACK
+                slack = 0 if header.num_frames else _ESTIMATE_SLACK
+                short = check.frames_promised - check.frames_decoded
+                if check.frames_promised and short > slack:
+                    check.notes.append('truncated')
+                elif check.frames_promised and -short > slack:
+                    check.notes.append('more frames than promised')

@@ -1,6 +1,6 @@
 """Readers of video files: frame numbers in, RGB frames out."""
 
-from .base import (
+from eaglenet_mm.datasets.video_readers.base import (
     VideoEndError,
     VideoReader,
     VideoReadError,
@@ -8,14 +8,26 @@ from .base import (
     VideoTimelineError,
     VideoTimeoutError,
 )
-from .decord_reader import DecordReader
-from .guarded_reader import GuardedReader, reading_progress
-from .opencv_reader import OpenCVReader
-from .opening import BACKENDS, check_backend, open_video
-from .pyav_reader import PyAVReader
-from .timeline import Timeline
-from .torchcodec_reader import TorchCodecReader
-from .video_header import VideoHeader, read_header
+from eaglenet_mm.datasets.video_readers.guarded_reader import (
+    GuardedReader,
+    reading_progress,
+)
+from eaglenet_mm.datasets.video_readers.opencv_reader import OpenCVReader
+from eaglenet_mm.datasets.video_readers.opening import (
+    BACKENDS,
+    check_backend,
+    open_video,
+)
+from eaglenet_mm.datasets.video_readers.pyav_reader import PyAVReader
+from eaglenet_mm.datasets.video_readers.seeking_readers import (
+    DecordReader,
+    TorchCodecReader,
+)
+from eaglenet_mm.datasets.video_readers.timeline import Timeline
+from eaglenet_mm.datasets.video_readers.video_header import (
+    VideoHeader,
+    read_header,
+)
 
 __all__ = [
     'BACKENDS',

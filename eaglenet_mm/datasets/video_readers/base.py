@@ -3,11 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
-from types import TracebackType
 
 import numpy as np
 
-from .timeline import Timeline
+from eaglenet_mm.datasets.video_readers.timeline import Timeline
 
 #: What becomes of a frame as it is read: number and picture in, picture out.
 EachFrame = Callable[[int, np.ndarray], np.ndarray]
@@ -23,16 +22,15 @@ class VideoReadError(RuntimeError):
 class VideoEndError(VideoReadError):
     """A video ended before a frame that was asked for.
 
-    The reader that raises it has already lowered its ``num_frames`` to what
-    the file delivers, so the caller can sample again.
+    The reader has lowered its ``num_frames`` to what the file delivers: the
+    caller can sample again.
     """
 
 
 class VideoTimelineError(VideoReadError):
     """Frames of a video are shown at other times than its packets say.
 
-    The reader that raises it has already put its ``timeline`` right, so the
-    caller can sample again.
+    The reader has put its ``timeline`` right: the caller can sample again.
     """
 
 
@@ -52,12 +50,12 @@ class VideoReader(ABC):
 
     Args:
         source (str | bytes): Path of the file, or its content.
-        name (str): What messages call it. Defaults to the path, or to the
-            size of the content.
+        name (str): Name in messages. Default: the path, or the size of the
+            content.
 
     Attributes:
         source (str | bytes): As given.
-        path (str): What messages call it.
+        path (str): Name in messages.
         fps (Fraction): Mean frame rate in frames per second; 0 if the file
             does not say.
         num_frames (int): Frames that the file holds, as far as known before
@@ -68,7 +66,7 @@ class VideoReader(ABC):
             picture as it is delivered; known once a frame was read.
         follows_release (bool): Turn pictures as the authors' release does,
             by quarter turns alone, instead of by the whole display matrix.
-            Defaults to False.
+            Default: False.
         time_note (str): What is odd about the length of the video, known once
             its ``timeline`` is; empty for nothing.
         progress (int): Packets and frames handled so far, for who waits.
@@ -76,11 +74,7 @@ class VideoReader(ABC):
 
     def __init__(self, source: str | bytes, *, name: str = '') -> None:
         self.source = source
-        self.path = name or (
-            source
-            if isinstance(source, str)
-            else f'<video of {len(source)} bytes in memory>'
-        )
+        self.path = name or name_of(source)
         self.fps = Fraction(0)
         self.num_frames = 0
         self.num_frames_reported = 0
@@ -92,11 +86,7 @@ class VideoReader(ABC):
 
     @property
     def timeline(self) -> Timeline:
-        """Timeline: When frames are shown.
-
-        A reader that decodes in order compares it with what it decodes. This
-        one goes by the mean rate.
-        """
+        """Timeline: Display times, here by the mean rate alone."""
         return Timeline.at_rate(self.fps, self.num_frames)
 
     @abstractmethod
@@ -111,7 +101,7 @@ class VideoReader(ABC):
             each (Callable, optional): Called with number and picture of each
                 frame that is read, gives the one to keep, so that whole
                 pictures are never all in memory. Where a reader has doubts
-                and begins anew, a frame may come twice. Defaults to None.
+                and begins anew, a frame may come twice. Default: None.
 
         Returns:
             np.ndarray: RGB, turned as the file asks, uint8, shape
@@ -127,11 +117,7 @@ class VideoReader(ABC):
     def stream(
         self, indices: Sequence[int]
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Decode frames by the clock, in one pass.
-
-        Args:
-            indices (Sequence[int]): Numbers of frames of :attr:`timeline`, in
-                any order.
+        """Decode frames of :attr:`timeline`, in one pass.
 
         Yields:
             tuple[int, np.ndarray]: Number and picture, ``(h, w, 3)``, of each
@@ -140,20 +126,17 @@ class VideoReader(ABC):
         Raises:
             VideoReadError: As :meth:`get_batch`, before or between frames.
         """
-        for chunk in _chunks(indices):
+        ordered = sorted(set(indices))
+        for first in range(0, len(ordered), _CHUNK):
+            chunk = ordered[first : first + _CHUNK]
             self._step()
             yield from zip(chunk, self.get_batch(chunk), strict=True)
 
     def frame_times(self, indices: Sequence[int]) -> list[float]:
-        """Say when frames are shown.
+        """Return the seconds at which frames are shown.
 
-        Args:
-            indices (Sequence[int]): Numbers of frames.
-
-        Returns:
-            list[float]: Seconds by the clock of :attr:`timeline`; by the mean
-            rate where the reader does not know better, and 0 where there is
-            none.
+        By the clock of :attr:`timeline`; by the mean rate where the reader
+        does not know better, and 0 where there is none.
         """
         timeline = self.timeline if self.fps else None
         if timeline is not None and max(indices) < len(timeline):
@@ -178,12 +161,7 @@ class VideoReader(ABC):
     def __enter__(self) -> 'VideoReader':
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _check_indices(self, indices: Sequence[int]) -> None:
@@ -210,27 +188,8 @@ class VideoReader(ABC):
         )
 
 
-def each_in_chunks(
-    reader: VideoReader, indices: Sequence[int], each: EachFrame
-) -> np.ndarray:
-    """Read a batch a few frames at a time, and keep what is made of them.
-
-    Args:
-        reader (VideoReader): Seeks to frames, at no great cost.
-        indices (Sequence[int]): See :meth:`VideoReader.get_batch`.
-        each (Callable): See :meth:`VideoReader.get_batch`.
-
-    Returns:
-        np.ndarray: What ``each`` gave, in the order of ``indices``.
-    """
-    kept = {
-        number: each(number, frame) for number, frame in reader.stream(indices)
-    }
-    return np.stack([kept[index] for index in indices])
-
-
-def _chunks(indices: Sequence[int]) -> Iterator[list[int]]:
-    """Cut ascending numbers, each once, into what is read in one go."""
-    ordered = sorted(set(indices))
-    for first in range(0, len(ordered), _CHUNK):
-        yield ordered[first : first + _CHUNK]
+def name_of(source: str | bytes) -> str:
+    """Name a video in messages."""
+    if isinstance(source, str):
+        return source
+    return f'<video of {len(source)} bytes in memory>'

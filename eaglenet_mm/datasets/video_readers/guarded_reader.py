@@ -1,44 +1,34 @@
 """What stands between a reader and everybody who reads with it."""
 
+import queue
+import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
 
-from .base import EachFrame, VideoReader, VideoReadError
-from .time_limit import LimitedCalls
-from .timeline import Timeline
+from eaglenet_mm.datasets.video_readers.base import (
+    EachFrame,
+    VideoReader,
+    VideoReadError,
+    VideoTimeoutError,
+)
+from eaglenet_mm.datasets.video_readers.timeline import Timeline
 
 Result = TypeVar('Result')
 
-
-class _OfReader:
-    """An attribute that is the reader's."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, guard: Any, owner: type) -> Any:
-        return self if guard is None else getattr(guard.reader, self._name)
-
-    def __set__(self, guard: Any, value: Any) -> None:
-        setattr(guard.reader, self._name, value)
+# How often a call is looked at before it is given up.
+_LOOKS = 8
 
 
-class _WatchedEach:
-    """What is done with frames, and the error that it raised."""
-
-    def __init__(self, each: EachFrame) -> None:
-        self._each = each
-        self.error: Exception | None = None
-
-    def __call__(self, number: int, frame: np.ndarray) -> np.ndarray:
-        try:
-            return self._each(number, frame)
-        except Exception as err:
-            self.error = err
-            raise
+def _of_reader(name: str) -> Any:
+    """Make an attribute that is the reader's."""
+    return property(
+        lambda guard: getattr(guard.reader, name),
+        lambda guard, value: setattr(guard.reader, name, value),
+    )
 
 
 class GuardedReader(VideoReader):
@@ -46,36 +36,28 @@ class GuardedReader(VideoReader):
 
     Whatever it raises, opening included, becomes :class:`VideoReadError` with
     the file, the backend and the reason: one odd file is one video lost. A
-    read is given up when the reader's ``progress`` stands still for too long;
-    one that takes long and gets on is waited for.
-
-    Args:
-        reader_class (type[VideoReader]): The reader.
-        source (str | bytes): Path of the file, or its content.
-        name (str): What messages call it.
-        backend (str): What messages call the reader.
-        time_limit (float): Seconds that opening or reading may stand still;
-            0 for no limit. Defaults to 0.
-        **options: Of the reader.
+    read is given up when the reader's ``progress`` stands still for
+    ``time_limit`` seconds (0 for no limit); one that takes long and gets on is
+    waited for. Made by :func:`~eaglenet_mm.datasets.video_readers.open_video`.
 
     Attributes:
         reader (VideoReader): The reader.
-        backend (str): As given.
+        backend (str): Its name in messages.
 
     Raises:
         ImportError: If the package of the backend is missing.
         VideoReadError: If the file cannot be opened as a video.
     """
 
-    source: Any = _OfReader()
-    path: Any = _OfReader()
-    fps: Any = _OfReader()
-    num_frames: Any = _OfReader()
-    num_frames_reported: Any = _OfReader()
-    pixel_aspect: Any = _OfReader()
-    follows_release: Any = _OfReader()
-    time_note: Any = _OfReader()
-    progress: Any = _OfReader()
+    source = _of_reader('source')
+    path = _of_reader('path')
+    fps = _of_reader('fps')
+    num_frames = _of_reader('num_frames')
+    num_frames_reported = _of_reader('num_frames_reported')
+    pixel_aspect = _of_reader('pixel_aspect')
+    follows_release = _of_reader('follows_release')
+    time_note = _of_reader('time_note')
+    progress = _of_reader('progress')
 
     def __init__(
         self,
@@ -90,8 +72,8 @@ class GuardedReader(VideoReader):
         self.backend = backend
         # there before it is open: its progress is looked at meanwhile
         reader = self.reader = reader_class.__new__(reader_class)
-        self._label = name
-        self._calls = LimitedCalls(
+        self._name = name
+        self._calls = _LimitedCalls(
             time_limit,
             name,
             progress=lambda: getattr(reader, 'progress', 0),
@@ -111,7 +93,7 @@ class GuardedReader(VideoReader):
 
     @property
     def timeline(self) -> Timeline:
-        """Timeline: When frames are shown; see :class:`VideoReader`."""
+        """Timeline: See :class:`VideoReader`."""
         return self._call(lambda: self.reader.timeline)
 
     @property
@@ -124,30 +106,31 @@ class GuardedReader(VideoReader):
     ) -> np.ndarray:
         """Decode frames; see :meth:`VideoReader.get_batch`.
 
-        Raises:
-            VideoTimeoutError: If the decoder stands still.
-            Exception: What ``each`` raises, as it is: no fault of the file.
+        What ``each`` raises comes as it is: that is no fault of the file.
         """
         self._check_indices(indices)
         if each is None:
             return self._call(lambda: self.reader.get_batch(indices))
-        watched = _WatchedEach(each)
+        failures: list[Exception] = []
+
+        def watched(number: int, frame: np.ndarray) -> np.ndarray:
+            try:
+                return each(number, frame)
+            except Exception as err:
+                failures.append(err)
+                raise
+
         try:
             return self._call(lambda: self.reader.get_batch(indices, watched))
         except Exception:
-            error = watched.error
-            if error is None:
+            if not failures:
                 raise
-        raise error
+        raise failures[-1]
 
     def stream(
         self, indices: Sequence[int]
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Decode frames in one pass; see :meth:`VideoReader.stream`.
-
-        Raises:
-            VideoTimeoutError: If the decoder stands still.
-        """
+        """Decode frames in one pass; see :meth:`VideoReader.stream`."""
         self._check_indices(indices)
         frames: Any = self._call(lambda: self.reader.stream(indices))
         try:
@@ -183,7 +166,7 @@ class GuardedReader(VideoReader):
             raise
         except Exception as err:
             raise VideoReadError(
-                f"{self._label}: reading it with backend '{self.backend}' "
+                f"{self._name}: reading it with backend '{self.backend}' "
                 f'failed ({type(err).__name__}: {str(err).strip()[:200]}). '
                 'Copy or encode the file again, or leave the video out.'
             ) from err
@@ -193,11 +176,102 @@ _opened_last: weakref.ref[VideoReader] | None = None
 
 
 def reading_progress() -> tuple[int, int]:
-    """Tell one state of the reading in this process from the next.
+    """Return which reader this process opened last, and its ``progress``.
 
-    Returns:
-        tuple[int, int]: Which reader was opened last, and its ``progress``:
-        they change while decoding gets on.
+    They change while decoding gets on.
     """
     reader = _opened_last and _opened_last()
     return id(reader), getattr(reader, 'progress', 0)
+
+
+class _LimitedCalls:
+    """Calls in a thread of its own, waited for while they get on.
+
+    A decoder that hangs cannot be interrupted: its thread is left behind, and
+    ends with the process at the latest. One thread serves all calls, since
+    starting one takes longer than decoding a small frame. ``gave_up`` says
+    that it may still be busy; no other call is made then.
+    """
+
+    def __init__(
+        self,
+        seconds: float,
+        path: str,
+        progress: Callable[[], int],
+        give_up: Callable[[], Any],
+    ) -> None:
+        self.seconds = seconds
+        self.path = path
+        self.progress = progress
+        self.give_up = give_up
+        self.gave_up = False
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, function: Callable[[], Result]) -> Result:
+        """Make a call; VideoTimeoutError if ``progress`` stands still."""
+        if self.gave_up:
+            raise VideoTimeoutError(f'{self.path}: reading was given up.')
+        if not self.seconds or threading.current_thread() is self._thread:
+            return function()
+        answer: queue.SimpleQueue = queue.SimpleQueue()
+        if self._thread is None:
+            self._begin_thread()
+        self._calls.put((function, answer))
+        try:
+            result, error = self._wait(answer)
+        except BaseException:
+            self.gave_up = True
+            self.give_up()
+            raise
+        if error is not None:
+            raise error
+        return result
+
+    def end(self) -> None:
+        """End the thread, until the next call."""
+        if self._thread is not None:
+            self._end()
+            self._thread = None
+
+    def _begin_thread(self) -> None:
+        self._calls: queue.SimpleQueue = queue.SimpleQueue()
+        # also ends the thread of a reader that nobody closes
+        self._end = weakref.finalize(self, self._calls.put, None)
+        self._thread = threading.Thread(
+            target=_serve,
+            args=(self._calls,),
+            daemon=True,
+            name='video reader',
+        )
+        self._thread.start()
+
+    def _wait(self, answer: queue.SimpleQueue) -> tuple[Any, Any]:
+        """Wait for the answer while ``progress`` moves."""
+        seen, moved = self.progress(), time.monotonic()
+        while True:
+            try:
+                return answer.get(timeout=self.seconds / _LOOKS)
+            except queue.Empty:
+                pass
+            now = self.progress()
+            if now != seen:
+                seen, moved = now, time.monotonic()
+            elif time.monotonic() - moved >= self.seconds:
+                raise VideoTimeoutError(
+                    f'{self.path}: the decoder stood still for '
+                    f'{self.seconds:g} seconds. Copy or encode the file '
+                    "again, leave the video out, or raise 'time_limit' of "
+                    'OpenVideo.'
+                )
+
+
+def _serve(calls: queue.SimpleQueue) -> None:
+    """Answer calls until there is None."""
+    while (call := calls.get()) is not None:
+        function, answer = call
+        try:
+            answer.put((function(), None))
+        except BaseException as err:  # noqa: BLE001 - raised where it waits
+            answer.put((None, err))
+        # what is kept here would never be freed
+        del call, function, answer

@@ -13,11 +13,17 @@ from typing import Any
 import cv2
 import numpy as np
 
-from .base import EachFrame, VideoReader, VideoReadError
-from .colours import describe_colours, taken_for
-from .orientation import Orientation
-from .pyav_reader import PyAVReader
-from .timeline import Clock, Timeline
+from eaglenet_mm.datasets.video_readers.base import (
+    EachFrame,
+    VideoReader,
+    VideoReadError,
+)
+from eaglenet_mm.datasets.video_readers.orientation import Orientation
+from eaglenet_mm.datasets.video_readers.pyav_reader import (
+    PyAVReader,
+    describe_colours,
+)
+from eaglenet_mm.datasets.video_readers.timeline import Clock, Timeline
 
 # Mean difference of grey levels; other roundings of colour give up to 2.
 _SAME_PICTURE = 6
@@ -37,7 +43,7 @@ class OpenCVReader(VideoReader):
     Args:
         source (str | bytes): Path of the file, or its content, which goes
             through a temporary file.
-        name (str): What messages call it. Defaults to the path.
+        name (str): Name in messages. Default: the path.
 
     Raises:
         VideoReadError: If OpenCV cannot open the file.
@@ -205,7 +211,7 @@ class OpenCVReader(VideoReader):
                 reason = 'it is interlaced, which OpenCV may convert wrongly'
             elif _difference(other, image) > _SAME_PICTURE:
                 frame = next(islice(reader.decode(), number, None))
-                reason = _why_other(reader, frame, image, number)
+                reason = _why_other(frame, image, number)
             [begin] = reader.frame_times([number])
             self._begin = begin - self._seconds[number]
         if reason:
@@ -222,9 +228,7 @@ def _difference(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.abs(one.astype(np.int16) - other).mean())
 
 
-def _why_other(
-    reader: PyAVReader, frame: Any, image: np.ndarray, number: int
-) -> str:
+def _why_other(frame: Any, image: np.ndarray, number: int) -> str:
     """Say why OpenCV's picture is not that of PyAV's frame."""
     plain = frame.to_ndarray(format='rgb24')
     for mirrored in (False, True):
@@ -235,15 +239,9 @@ def _why_other(
                     'OpenCV turns or mirrors its frames otherwise than the '
                     'file asks'
                 )
-    colours = describe_colours(frame)
-    taken = taken_for(frame, image, reader.orientation(), _SAME_PICTURE)
-    if taken:
-        return (
-            'OpenCV and PyAV convert its colours differently: the stream '
-            f"states {colours}, and OpenCV's picture is that of {taken}"
-        )
     return (
         f'OpenCV delivers another frame {number} than PyAV, as it does where '
-        f'converting fails (shape {image.shape}, PyAV {plain.shape}; colours '
-        f'of the stream: {colours})'
+        'it cannot convert the colours, or takes them for others (shape '
+        f'{image.shape}, PyAV {plain.shape}; the stream states '
+        f'{describe_colours(frame)})'
     )

@@ -4,14 +4,19 @@ import os
 import stat
 from importlib.util import find_spec
 
+from eaglenet_mm.datasets.video_readers.base import (
+    VideoReader,
+    VideoReadError,
+    name_of,
+)
+from eaglenet_mm.datasets.video_readers.guarded_reader import GuardedReader
+from eaglenet_mm.datasets.video_readers.opencv_reader import OpenCVReader
+from eaglenet_mm.datasets.video_readers.pyav_reader import PyAVReader
+from eaglenet_mm.datasets.video_readers.seeking_readers import (
+    DecordReader,
+    TorchCodecReader,
+)
 from eaglenet_mm.utils.near_match import near_match_hint
-
-from .base import VideoReader, VideoReadError
-from .decord_reader import DecordReader
-from .guarded_reader import GuardedReader
-from .opencv_reader import OpenCVReader
-from .pyav_reader import PyAVReader
-from .torchcodec_reader import TorchCodecReader
 
 #: Allowed values of ``backend``.
 BACKENDS = ('auto', 'decord', 'pyav', 'opencv', 'torchcodec')
@@ -41,11 +46,11 @@ def open_video(
     Args:
         source (str | bytes): Path of the file, or its content.
         backend (str): ``'auto'``, ``'decord'``, ``'pyav'``, ``'opencv'`` or
-            ``'torchcodec'``. Defaults to 'auto'.
+            ``'torchcodec'``. Default: 'auto'.
         num_threads (int): Threads of the decoder (not for OpenCV), 0 for all
-            cores. Defaults to 1.
+            cores. Default: 1.
         time_limit (float): Seconds that opening or reading may stand still.
-            Defaults to 0, no limit.
+            Default: 0, no limit.
         name (str): What messages call a video that is given by its content.
 
     Returns:
@@ -61,17 +66,14 @@ def open_video(
     check_backend(backend)
     if isinstance(source, str):
         _check_file(source)
-    chosen = _choose() if backend == 'auto' else backend
+    chosen = backend
+    if backend == 'auto':
+        chosen = 'pyav' if find_spec('av') is not None else 'opencv'
     options = dict(num_threads=num_threads) if chosen != 'opencv' else {}
     return GuardedReader(
         _READERS[chosen],
         source,
-        name=name
-        or (
-            source
-            if isinstance(source, str)
-            else f'<video of {len(source)} bytes in memory>'
-        ),
+        name=name or name_of(source),
         backend=chosen,
         time_limit=time_limit,
         **options,
@@ -79,11 +81,7 @@ def open_video(
 
 
 def check_backend(backend: str) -> None:
-    """Refuse a backend that does not exist.
-
-    Raises:
-        ValueError: If ``backend`` is none of :data:`BACKENDS`.
-    """
+    """Refuse a backend that is none of :data:`BACKENDS`."""
     if backend not in BACKENDS:
         raise ValueError(
             f'Video backend must be one of {list(BACKENDS)}, but got '
@@ -91,18 +89,8 @@ def check_backend(backend: str) -> None:
         )
 
 
-def _choose() -> str:
-    """Name the best reader that is installed."""
-    return 'pyav' if find_spec('av') is not None else 'opencv'
-
-
 def _check_file(path: str) -> None:
-    """Say what is wrong with a path before a decoder sees it.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        VideoReadError: If it is no file that can be read.
-    """
+    """Say what is wrong with a path before a decoder sees it."""
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError) as err:

@@ -22,12 +22,9 @@ _TURNS: tuple[tuple[tuple[str, ...], ...], ...] = (
 class Orientation:
     """Quarter turns and mirrors, of which all eight can be composed.
 
-    One holds for a whole file, that of its first frame: an H.264 stream
-    states it for some frames only.
-
-    Args:
-        quarter_turns (int): Turns by 90 degrees against the clock, 0 to 3.
-        mirrored (bool): Whether left and right change places before that.
+    Mirrored left to right first, then turned against the clock. One holds for
+    a whole file, that of its first frame: an H.264 stream states it for some
+    frames only.
     """
 
     quarter_turns: int = 0
@@ -35,15 +32,10 @@ class Orientation:
 
     @classmethod
     def of_frame(cls, frame: Any) -> Orientation:
-        """Read the whole display matrix of a frame.
+        """Read the whole display matrix of the first frame of a file.
 
-        Args:
-            frame (av.VideoFrame): First frame of a file.
-
-        Returns:
-            Orientation: The one nearest to the matrix: a turn by 10 degrees
-            is none, scale and shift do not count. None without a matrix, or
-            with one that leaves no picture.
+        The one nearest to it: a turn by 10 degrees is none, scale and shift do
+        not count. None without a matrix, or with one that leaves no picture.
         """
         a, b, c, d = _matrix(frame)
         determinant = a * d - b * c
@@ -60,14 +52,8 @@ class Orientation:
 
         It knows the angle alone, so that a mirror left-right is a half turn
         and one of top and bottom is none; it turns by whole quarters only,
-        and heeds the container's matrix, not one within an H.264 stream.
-
-        Args:
-            *frames (av.VideoFrame): First frames of a file. Two tell whether
-                the matrix is the container's: that one is on all frames.
-
-        Returns:
-            Orientation: Without a mirror.
+        and heeds the container's matrix, not one within an H.264 stream: that
+        of the container is on both of the first two frames.
         """
         angles = {_opencv_angle(*_matrix(frame)) for frame in frames}
         if len(angles) != 1:
@@ -77,24 +63,17 @@ class Orientation:
 
     @property
     def swaps_sides(self) -> bool:
-        """bool: Whether height and width change places."""
+        """Whether height and width change places."""
         return self.quarter_turns % 2 == 1
 
     @property
     def filters(self) -> tuple[tuple[str, ...], ...]:
-        """tuple[tuple[str, ...]]: Names and arguments of FFmpeg's filters."""
+        """Names and arguments of FFmpeg's filters."""
         mirror = (('hflip',),) if self.mirrored else ()
         return mirror + _TURNS[self.quarter_turns]
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """Turn a picture as it is shown.
-
-        Args:
-            image (np.ndarray): As decoded, shape ``(h, w, 3)``.
-
-        Returns:
-            np.ndarray: A view of it, shape ``(w, h, 3)`` if sides swap.
-        """
+        """Turn a picture, shape ``(h, w, 3)``, as it is shown; a view."""
         if self.mirrored:
             image = image[:, ::-1]
         return np.rot90(image, self.quarter_turns)

@@ -1,45 +1,38 @@
 """From frame numbers to time stamps, without decoding."""
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from typing import Any
 
-from .h264_packets import IDRFinder
-from .timeline import Clock, Timeline
-from .video_header import VideoHeader, video_stream
+from eaglenet_mm.datasets.video_readers.timeline import Clock, Timeline
+from eaglenet_mm.datasets.video_readers.video_header import (
+    VideoHeader,
+    video_stream,
+)
 
 # Codecs of which one packet is one frame. HEVC decoders leave out frames that
 # follow a joint or a damaged place, VP8 hides reference frames in packets.
 _ONE_FRAME_A_PACKET = frozenset({'h264', 'vp9'})
-
-
 # FFmpeg's AVFMT_TS_DISCONT
 _CLOCK_MAY_JUMP = 0x0200
 # The bit of the first byte of VP8 that says whether a frame is shown.
 _SHOWN_IN_VP8 = 0x10
+_IDR = 5  # type of a slice of a picture of H.264 that ends all references
 
 
 @dataclass(frozen=True)
 class PacketIndex:
     """When each frame of a video is shown, and where decoding may begin.
 
-    Args:
-        num_packets (int): Packets that carry data.
-        times (list[int]): Time stamps of the frames, ascending: that of
-            frame i is ``times[i]``.
-        keys (list[int]): Time stamps of the key frames, ascending.
-        is_trusted (bool): Whether frame numbers can be read off it. If
-            not, only decoding in order tells which frame is which.
-        can_skip (bool): Whether the decoder may leave out frames that no
-            other frame needs.
-        timeline (Timeline): Of the frames that the packets should give;
-            certain where ``is_trusted``.
-        clock (Clock): Of the stream.
-        has_decoding_times (bool): Whether the times are those of decoding,
-            although the decoder puts frames into another order.
+    ``times`` are the time stamps of the frames and ``keys`` those of the key
+    frames, ascending. If ``is_trusted`` is False, only decoding in order tells
+    which frame is which, and ``timeline`` is what the packets should give.
+    ``can_skip`` says that the decoder may leave out frames that no other
+    needs, ``has_decoding_times`` that the times are those of decoding,
+    although the decoder puts frames into another order.
     """
 
     num_packets: int
@@ -53,18 +46,11 @@ class PacketIndex:
 
     @cached_property
     def key_set(self) -> frozenset[int]:
-        """frozenset[int]: Time stamps of the key frames."""
+        """Time stamps of the key frames."""
         return frozenset(self.keys)
 
     def group_by_key(self, times: Sequence[int]) -> dict[int, list[int]]:
-        """Say for each wanted time from which key frame to decode.
-
-        Args:
-            times (Sequence[int]): Wanted time stamps.
-
-        Returns:
-            dict[int, list[int]]: Wanted times by key frame, both ascending.
-        """
+        """Group wanted times by the key frame to decode from, ascending."""
         groups: dict[int, list[int]] = {}
         for time in sorted(set(times)):
             key = self.keys[bisect_right(self.keys, time) - 1]
@@ -77,22 +63,15 @@ def index_packets(
     header: VideoHeader,
     on_packet: Callable[[], None] = lambda: None,
 ) -> PacketIndex:
-    """Go through all packets of the first video stream.
+    """Go through all packets of the first video stream of a fresh container.
 
-    Args:
-        container (av.container.InputContainer): Open, and untouched. It is
-            at its end afterwards.
-        header (VideoHeader): What it says.
-        on_packet (Callable): Called for each packet; may raise to stop.
-
-    Returns:
-        PacketIndex: Trusted if the container states times, every packet has
-        one of its own in an order that fits the codec, the first is a key
-        frame, key frames are those that nothing behind them looks beyond,
-        nothing is to be cut off, and the header counts as many.
+    The index is trusted if the container states times, every packet has one of
+    its own in an order that fits the codec, the first is a key frame, key
+    frames are those that nothing behind them looks beyond, nothing is to be
+    cut off, and the header counts as many. ``on_packet`` may raise to stop.
     """
     stream = video_stream(container)
-    in_h264 = IDRFinder(stream) if header.codec == 'h264' else None
+    in_h264 = _IDRFinder(stream) if header.codec == 'h264' else None
     times: list[int | None] = []
     shown: list[tuple[int | None, int | None]] = []
     keys: list[int] = []
@@ -100,7 +79,7 @@ def index_packets(
     whole = closed = True
     others: list[int] = []
     # where clocks may jump, sound tells a jump from a pause
-    every = () if _may_jump(container) else (stream,)
+    every = () if clock_of(container, header).may_jump else (stream,)
     for packet in container.demux(*every):
         on_packet()
         if packet.stream is not stream:
@@ -169,16 +148,7 @@ def index_packets(
 def clock_of(
     container: Any, header: VideoHeader, other_times: Sequence[int] = ()
 ) -> Clock:
-    """Make the clock of the first video stream.
-
-    Args:
-        container (av.container.InputContainer): Open.
-        header (VideoHeader): What it says.
-        other_times (Sequence[int]): See :class:`Clock`.
-
-    Returns:
-        Clock: Turns its time stamps into those of the presentation.
-    """
+    """Make the clock of the first video stream of an open container."""
     time_base = Fraction(video_stream(container).time_base)
     zero = 0
     # others count from the beginning of their earliest stream
@@ -188,14 +158,9 @@ def clock_of(
         time_base,
         header.fps,
         zero=zero,
-        may_jump=_may_jump(container),
+        may_jump=bool(int(container.format.flags) & _CLOCK_MAY_JUMP),
         other_times=other_times,
     )
-
-
-def _may_jump(container: Any) -> bool:
-    """Whether the format allows clocks that start anew."""
-    return bool(int(container.format.flags) & _CLOCK_MAY_JUMP)
 
 
 def _is_shown(packet: Any, codec: str) -> bool:
@@ -213,3 +178,35 @@ def _order_fits(
     if is_reordered and len(known) > 2:  # two frames have one order
         return times != known
     return times == known
+
+
+class _IDRFinder:
+    """Tell key frames of H.264 that nothing behind them looks beyond.
+
+    Other key frames (recovery points of open groups of pictures and of intra
+    refresh) are followed by frames that need earlier ones, and decoders leave
+    out or spoil frames there when they begin at one.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        extra = bytes(stream.codec_context.extradata or b'')
+        # 'avcC': units follow their length; else start codes lie between
+        self._length_size = (extra[4] & 3) + 1 if extra[:1] == b'\1' else 0
+
+    def holds_idr(self, packet: bytes) -> bool:
+        """Whether a packet holds a slice of an IDR picture."""
+        return any(packet[place] & 31 == _IDR for place in self._units(packet))
+
+    def _units(self, packet: bytes) -> Iterator[int]:
+        """Find the first byte of each unit."""
+        place = 0
+        if self._length_size:
+            while place + self._length_size < len(packet):
+                begin = place + self._length_size
+                yield begin
+                place = begin + int.from_bytes(packet[place:begin], 'big')
+            return
+        place = packet.find(b'\0\0\1')
+        while 0 <= place < len(packet) - 3:
+            yield place + 3
+            place = packet.find(b'\0\0\1', place + 3)

@@ -1,28 +1,40 @@
 """Exact reader on PyAV, for every container FFmpeg knows."""
 
+import heapq
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
-from dataclasses import dataclass
-from fractions import Fraction
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
-from ..display_times import decode_in_order
-from .base import EachFrame, VideoReader, VideoReadError, VideoTimelineError
-from .colours import describe_colours
-from .orientation import Orientation
-from .packet_index import PacketIndex, clock_of, index_packets
-from .timeline import Clock, Timeline
-from .video_header import (
-    VideoHeader,
+from eaglenet_mm.datasets.video_readers.base import (
+    EachFrame,
+    VideoReader,
+    VideoReadError,
+    VideoTimelineError,
+)
+from eaglenet_mm.datasets.video_readers.orientation import Orientation
+from eaglenet_mm.datasets.video_readers.packet_index import (
+    PacketIndex,
+    clock_of,
+    index_packets,
+)
+from eaglenet_mm.datasets.video_readers.timeline import Clock, Timeline
+from eaglenet_mm.datasets.video_readers.video_header import (
     header_of,
     open_container,
     video_stream,
 )
 
+# Frames that a decoder may hold back, to put them in order: 16 in H.264.
+_MOST_HELD_BACK = 16
+# Colour matrices of ISO/IEC 23091-2 by number, and the number of full range.
+_MATRICES = (
+    *('RGB', 'BT.709', 'not stated', 'reserved', 'FCC', 'BT.601', 'BT.601'),
+    *('SMPTE 240M', 'YCgCo', 'BT.2020', 'BT.2020 of constant luminance'),
+)
+_FULL_RANGE = 2
 # Seconds that a video may be shorter than its header says: other streams, and
 # rounding.
 _DURATION_SLACK = 1.0
@@ -40,11 +52,16 @@ class PyAVReader(VideoReader):
 
     Args:
         source (str | bytes): Path of the file, or its content.
-        name (str): What messages call it. Defaults to the path.
-        num_threads (int): Threads of the decoder, 0 for all cores. Defaults
-            to 1: loader workers already fill the processors.
+        name (str): Name in messages. Default: the path.
+        num_threads (int): Threads of the decoder, 0 for all cores. Default:
+            1, since loader workers already fill the processors.
         on_step (Callable, optional): Called for each packet and frame; may
-            raise to stop. Defaults to None.
+            raise to stop. Default: None.
+
+    Attributes:
+        header (VideoHeader): What the container says.
+        decoder (av.VideoCodecContext): Codec context of the last
+            :meth:`decode`; None before.
 
     Raises:
         ImportError: If PyAV is missing.
@@ -68,6 +85,7 @@ class PyAVReader(VideoReader):
         self._decoded: list[int] = []  # ticks, as far as read in order
         self._begins_right: bool | None = None
         self._orientation: Orientation | None = None
+        self.decoder: Any = None
         stream = video_stream(self._container)
         # decoding may change what the stream says
         self._size = dict(width=stream.width, height=stream.height)
@@ -76,7 +94,7 @@ class PyAVReader(VideoReader):
             self.fps = self.header.fps
             self._first_clock = clock_of(self._container, self.header)
             self.num_frames = (
-                self.header.num_frames or self._packets().num_packets
+                self.header.num_frames or self.packets().num_packets
             )
         except BaseException:
             self.close()
@@ -89,17 +107,13 @@ class PyAVReader(VideoReader):
     def timeline(self) -> Timeline:
         """Timeline: When frames are shown, by the packets until decoded."""
         if self._timeline is None:
-            self._set_timeline(self._packets().timeline)
+            self._set_timeline(self.packets().timeline)
         assert self._timeline is not None
         return self._timeline
 
     def measure(self) -> None:
-        """Make the timeline certain; decodes all where packets do not tell.
-
-        Raises:
-            VideoReadError: If decoding fails before the end.
-        """
-        if not self._packets().is_trusted:
+        """Make the timeline certain; decodes all where packets do not tell."""
+        if not self.packets().is_trusted:
             self._decoded = []
             self._measure(
                 self._decoded, None, self._clock().pair(self.decode())
@@ -171,7 +185,7 @@ class PyAVReader(VideoReader):
             and in_one_piece
             and header.num_video_streams == 1
             and header.is_mov_or_matroska
-            and self._packets().is_trusted
+            and self.packets().is_trusted
             and self._keys_are_listed()
             and self._is_plain()
         )
@@ -192,7 +206,7 @@ class PyAVReader(VideoReader):
             return True
         entries = video_stream(self._container).index_entries
         listed = sum(bool(entry.is_keyframe) for entry in entries)
-        return listed == len(self._packets().keys)
+        return listed == len(self.packets().keys)
 
     def is_interlaced(self) -> bool:
         """Whether the first frame is made of two fields."""
@@ -206,7 +220,7 @@ class PyAVReader(VideoReader):
         if container is not None:
             container.close()
 
-    def _packets(self) -> PacketIndex:
+    def packets(self) -> PacketIndex:
         """Index the packets, once."""
         import av
 
@@ -279,7 +293,7 @@ class PyAVReader(VideoReader):
 
         if not self.header.is_mov_or_matroska:
             return
-        packets = self._packets()
+        packets = self.packets()
         if not packets.is_trusted or max(indices) >= packets.num_packets:
             return
         times = {packets.times[index]: index for index in indices}
@@ -393,7 +407,7 @@ class PyAVReader(VideoReader):
         for tick, frame in frames:
             ticks.append(tick)
             last = frame
-        plan = self._packets().timeline
+        plan = self.packets().timeline
         # releases of PyAV before 15 do not say how long a frame is shown
         duration = getattr(last, 'duration', None)
         if plan.ticks[-1:] == ticks[-1:]:
@@ -411,10 +425,13 @@ class PyAVReader(VideoReader):
 
         with self._open() as container:
             try:
+                stream = video_stream(container)
+                self.decoder = stream.codec_context
+                late = self.header.container == 'avi'
+                if self._index is not None:
+                    late = self._index.has_decoding_times
                 for frame in decode_in_order(
-                    container,
-                    video_stream(container),
-                    has_decoding_times=self._has_decoding_times(),
+                    container, stream, has_decoding_times=late
                 ):
                     self._step()
                     yield frame
@@ -423,12 +440,6 @@ class PyAVReader(VideoReader):
                     f'{self.path}: decoding failed ({err}). Copy or encode '
                     'the file again, or leave it out.'
                 ) from err
-
-    def _has_decoding_times(self) -> bool:
-        """Whether frames come with times of packets in another order."""
-        if self._index is not None:
-            return self._index.has_decoding_times
-        return self.header.container == 'avi'
 
     def _open(self) -> Any:
         """Open the file and set the threads of its decoder."""
@@ -445,55 +456,34 @@ class PyAVReader(VideoReader):
         return container
 
 
-@dataclass(frozen=True)
-class TrustedFacts:
-    """What readers that seek on their own need to know of a file.
+def decode_in_order(
+    container: Any, stream: Any, *, has_decoding_times: bool
+) -> Iterator[Any]:
+    """Decode a stream, and put the times of its frames in order.
 
-    Args:
-        header (VideoHeader): What the container says.
-        timeline (Timeline): When the frames are shown.
-        pixel_aspect (Fraction): Of the turned picture.
-        time_note (str): What is odd about its length.
+    AVI, and what was made of it, has times of packets alone, which the decoder
+    hands on with the frames. Where these have another order than the packets
+    (B-frames), each frame gets the earliest time left.
     """
+    times: list[int] = []
+    for packet in container.demux(stream):
+        if has_decoding_times and packet.pts is not None:
+            heapq.heappush(times, packet.pts)
+        for frame in packet.decode():
+            if times:
+                frame.pts = heapq.heappop(times)
+            yield frame
+        if len(times) > _MOST_HELD_BACK:  # a packet gave no frame
+            heapq.heappop(times)
 
-    header: VideoHeader
-    timeline: Timeline
-    pixel_aspect: Fraction
-    time_note: str
 
-
-def refuse_wrong_frames(
-    source: str | bytes, name: str, reader: str, on_step: Callable[[], None]
-) -> TrustedFacts:
-    """Refuse a file of which another reader may deliver wrong frames.
-
-    Args:
-        source (str | bytes): Path of the file, or its content.
-        name (str): What messages call it.
-        reader (str): What messages call the reader.
-        on_step (Callable): See :class:`PyAVReader`.
-
-    Returns:
-        TrustedFacts: Of a file that is none of these.
-
-    Raises:
-        ImportError: If PyAV is missing.
-        VideoReadError: If it is no video, or one of these.
-    """
-    with closing(PyAVReader(source, name=name, on_step=on_step)) as trusted:
-        header = trusted.header
-        if not trusted.others_are_exact():
-            raise VideoReadError(
-                f'{name}: {reader} may deliver other frames of it than those '
-                f'asked for (it is {header.container}, {header.codec} '
-                f'{header.pixel_format}, {header.num_video_streams} video '
-                'stream(s)); it is right on progressive 8-bit H.264 and VP9 '
-                'with closed groups of pictures, and not mirrored, in MP4, '
-                "MOV and Matroska. Set backend='auto' or 'pyav' in OpenVideo."
-            )
-        return TrustedFacts(
-            header, trusted.timeline, trusted.pixel_aspect, trusted.time_note
-        )
+def describe_colours(frame: Any) -> str:
+    """Name matrix and range of a decoded frame: ``'BT.709, full range'``."""
+    number = int(frame.colorspace)
+    known = number < len(_MATRICES)
+    matrix = _MATRICES[number] if known else f'number {number}'
+    full = int(frame.color_range) == _FULL_RANGE
+    return f'{matrix}, {"full" if full else "limited"} range'
 
 
 class _Converter:

@@ -13,9 +13,9 @@ from typing import Any
 #: clock may start anew (MPEG-TS, MPEG-PS) and in all others.
 _LONGEST_STEP_OF_BROADCASTS = 10
 _LONGEST_STEP = 3600
-# Seconds by which a stored time may lie behind the true one: Matroska and FLV
+#: Seconds by which a stored time may lie behind the true one: Matroska and FLV
 # round to milliseconds.
-_MOST_ROUNDING = Fraction(1, 2000)
+MOST_ROUNDING = Fraction(1, 2000)
 # A rate is variable if steps differ by more than that rounding explains.
 _STEP_SLACK = 0.0025
 
@@ -49,14 +49,7 @@ class Timeline:
 
     @classmethod
     def at_rate(cls, fps: Fraction | float, num_frames: int) -> Timeline:
-        """Make the timeline of a constant rate.
-
-        Args:
-            fps (Fraction | float): Frames a second.
-            num_frames (int): Number of frames.
-
-        Returns:
-            Timeline: Its first frame is shown at 0.
+        """Make the timeline of a constant rate; its first frame is at 0.
 
         Raises:
             ValueError: If the rate is not positive.
@@ -80,28 +73,16 @@ class Timeline:
     __hash__ = None  # type: ignore[assignment]
 
     def seconds(self, index: int) -> float:
-        """Say when a frame is shown.
-
-        Args:
-            index (int): Its number.
-
-        Returns:
-            float: Seconds.
-        """
+        """Return the second at which a frame is shown."""
         return float(self.ticks[index] * self.time_base)
 
     def shown_at(self, seconds: Fraction | float) -> int | None:
-        """Say which frame is on display.
+        """Return the number of the frame on display; None before the first.
 
-        Args:
-            seconds (Fraction | float): When. Half a tick, at most half a
-                millisecond, is granted to the rounding of stored times.
-
-        Returns:
-            int | None: Number of the frame; None before the first one. Behind
-            the end it is the last one.
+        Half a tick, at most half a millisecond, is granted to the rounding of
+        stored times. Behind the end it is the last frame.
         """
-        slack = min(self.time_base / 2, _MOST_ROUNDING)
+        slack = min(self.time_base / 2, MOST_ROUNDING)
         tick = (Fraction(seconds) + slack) / self.time_base
         number = bisect_right(self.ticks, tick)
         return number - 1 if number else None
@@ -135,23 +116,12 @@ class Clock:
     """Turns time stamps of a stream into ticks from the presentation's start.
 
     A time that is missing, goes back or jumps too far counts as the nominal
-    step behind the one before. A single wrong one does not move those behind
-    it.
-
-    Args:
-        time_base (Fraction): Seconds of a tick.
-        fps (Fraction): Rate whose inverse is the nominal step; 0 if unknown.
-        zero (int): Time stamp at which the presentation starts. Defaults to
-            0.
-        may_jump (bool): Whether clocks of the format may start anew, so that
-            a step of over 10 seconds is too far; else one of over an hour is.
-            Defaults to False.
-        other_times (Sequence[int]): Time stamps of other streams, such as
-            sound, ascending. Where these go on, a long step is a pause.
-
-    Attributes:
-        nominal_step (int): Ticks from a frame to the next.
-        longest_step (int): Ticks of a step that is not too far.
+    step (that of ``fps``, or of 25 a second) behind the one before. A single
+    wrong one does not move those behind it. The presentation starts at the
+    stamp ``zero``. If clocks of the format may start anew (``may_jump``), a
+    step of over 10 seconds is too far; else one of over an hour is. Where
+    other streams, such as sound, go on (``other_times``, ascending), a long
+    step is a pause.
     """
 
     def __init__(
@@ -169,18 +139,11 @@ class Clock:
         longest = _LONGEST_STEP_OF_BROADCASTS if may_jump else _LONGEST_STEP
         self.longest_step = int(longest / self.time_base)
         self.zero = zero
+        self.may_jump = may_jump
         self._other_times = other_times
 
     def ticks(self, stamps: Iterable[int | None]) -> Iterator[int]:
-        """Put the time stamps of frames in order of display right.
-
-        Args:
-            stamps (Iterable[int | None]): Of the frames, in units of the time
-                base of the stream; None where missing.
-
-        Yields:
-            int: Ticks from the start of the presentation, ascending.
-        """
+        """Turn the stamps of frames in order of display into ticks."""
         tick = 0
         offset, earlier = -self.zero, None
         is_first, was_missing = True, False
@@ -206,15 +169,7 @@ class Clock:
             yield tick
 
     def pair(self, frames: Iterable[Any]) -> Iterator[tuple[int, Any]]:
-        """Pair frames with their ticks.
-
-        Args:
-            frames (Iterable[av.VideoFrame]): In order of display.
-
-        Yields:
-            tuple[int, av.VideoFrame]: When it is shown, and a frame. Holds two
-            at most.
-        """
+        """Pair frames of PyAV with their ticks; holds two at most."""
         waiting: deque[Any] = deque()
 
         def stamps() -> Iterator[int | None]:
@@ -274,22 +229,10 @@ class Clock:
     ) -> Timeline:
         """Complete a timeline by the end of its last frame.
 
-        MP4 stores steps of decoding times. Where frames are reordered, these
-        are not how long each is shown, but their sum, the end that the header
-        states, is right as a rule.
-
-        Args:
-            ticks (Sequence[int]): Of all frames.
-            last_duration (int | None): Ticks for which the last one is shown,
-                if the file says so.
-            other_durations (Sequence[int]): Of packets in a file that
-                reorders them; if given, ``last_duration`` is not believed.
-            stated_end (float): Seconds at which the video ends by its header;
-                0 if it does not say. Not believed if that makes the last
-                frame longer than any other.
-
-        Returns:
-            Timeline: Of the video.
+        MP4 stores steps of decoding times. Where frames are reordered
+        (``other_durations`` of packets are given), these are not how long each
+        is shown, but their sum, the end in seconds that the header states, is
+        right as a rule; not if it makes the last frame longer than all others.
         """
         if not ticks:
             return Timeline([], self.time_base, 0)
@@ -305,15 +248,9 @@ class Clock:
     def in_display_order(
         self, stamps: Sequence[tuple[int | None, int | None]]
     ) -> list[int | None]:
-        """Put the times of packets into the order of display.
+        """Sort the times of packets, given as times of display and decoding.
 
-        Args:
-            stamps (Sequence[tuple[int | None, int | None]]): Times of display
-                and of decoding of each packet, in the order of the file.
-
-        Returns:
-            list[int | None]: Times of display; those behind a jump of the
-            clock come behind those before it.
+        Those behind a jump of the clock come behind those before it.
         """
         ordered: list[int | None] = []
         piece: list[int] = []

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-from .base import VideoReadError
+from eaglenet_mm.datasets.video_readers.base import VideoReadError, name_of
 
 _WITH_TIMES = frozenset({'mov', 'mp4', 'matroska', 'webm'})
 _HIGHEST_RATE = 10_000  # frames a second; above, it is no rate of frames
@@ -57,7 +57,7 @@ def read_header(source: str | bytes, *, name: str = '') -> VideoHeader:
 
     Args:
         source (str | bytes): Path of the file, or its content.
-        name (str): What messages call it. Defaults to the path.
+        name (str): Name in messages. Default: the path.
 
     Returns:
         VideoHeader: What the container says.
@@ -66,7 +66,7 @@ def read_header(source: str | bytes, *, name: str = '') -> VideoHeader:
         ImportError: If PyAV is missing.
         VideoReadError: If the file is no video.
     """
-    with open_container(source, name or str(source)[:80]) as container:
+    with open_container(source, name or name_of(source)) as container:
         return header_of(container)
 
 
@@ -110,19 +110,7 @@ def _video_duration(container: Any, stream: Any) -> float:
 
 
 def open_container(source: str | bytes, name: str) -> Any:
-    """Open a container that has a video stream, with PyAV.
-
-    Args:
-        source (str | bytes): Path of the file, or its content.
-        name (str): What messages call it.
-
-    Returns:
-        av.container.InputContainer: The open container.
-
-    Raises:
-        ImportError: If PyAV is missing.
-        VideoReadError: If the file is no video.
-    """
+    """Open a container that has a video stream, with PyAV."""
     try:
         import av
     except ImportError as err:

@@ -11,14 +11,17 @@ from eaglenet_mm.engine.loops import RetrievalValLoop
 from eaglenet_mm.evaluation.functional import text_to_video_ranks
 from eaglenet_mm.registry import HOOKS
 from eaglenet_mm.visualization.frame_strips import shown_frames
-from eaglenet_mm.visualization.query_selection import spread_evenly
 from eaglenet_mm.visualization.rank_pictures import (
     Answer,
     Answers,
     draw_answers,
     draw_ranks,
 )
-from eaglenet_mm.visualization.rankings import first_videos, ranks_of_all
+from eaglenet_mm.visualization.rankings import (
+    first_videos,
+    ranks_of_all,
+    spread_evenly,
+)
 from eaglenet_mm.visualization.set_catalogue import (
     SetCatalogue,
     check_dataset,
@@ -31,10 +34,10 @@ class RetrievalVisualizationHook(KeptResultsHook):
 
     ``retrieval_queries``: some captions, always the same and spread evenly
     over the set, with frames of their first videos, the right one in green,
-    others in red. ``retrieval_ranks``: the histogram of text-to-video ranks.
-    They go through ``runner.visualizer``, so every backend of MMEngine shows
-    them: TensorBoard, WandB, or files in ``vis_data/vis_image``. Metrics stay
-    as they are.
+    those above it in red. ``retrieval_ranks``: the histogram of text-to-video
+    ranks. They go through ``runner.visualizer``, so every backend of MMEngine
+    shows them: TensorBoard, WandB, or files in ``vis_data/vis_image``.
+    Metrics stay as they are.
 
     Args:
         interval (int): Validations between pictures. Default: 1, after

@@ -23,7 +23,6 @@ from eaglenet_mm.engine.loops.canonical_order import CanonicalOrder, Found
 from eaglenet_mm.engine.loops.two_stage import (
     SHORTLIST_BLOCK,
     TwoStageScorer,
-    first_stage_name,
 )
 from eaglenet_mm.models.heads import BasePairHead
 from eaglenet_mm.models.precision import at_least_float32
@@ -215,7 +214,7 @@ class RetrievalEvaluation:
         }
         if self.shortlist:
             found['shortlist'] = self.shortlist
-            found['first_stage'] = first_stage_name(head)
+            found['first_stage'] = head.first_stage
         return found
 
     def score(

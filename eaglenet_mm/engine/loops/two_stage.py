@@ -20,14 +20,6 @@ SHORTLIST_BLOCK = {'cpu': 512, 'cuda': 2048}
 _ROUNDING = 1e-3  # by which a cheap score may leave [-1, 1]
 
 
-def first_stage_name(head: BasePairHead) -> str:
-    """Say in a result line what the shortlist was made by."""
-    own = type(head).shortlist_video
-    if own is BasePairHead.shortlist_video:
-        return 'mean pooling'
-    return f'the vectors of {type(head).__name__}'
-
-
 class TwoStageScorer:
     """Scores blocks of captions against their shortlists."""
 

@@ -1,13 +1,19 @@
 """Checkpoints of others, turned into ours."""
 
-from .conversion import (
+from eaglenet_mm.models.converters.conversion import (
     ConversionReport,
     convert_baseline_release,
     convert_eaglenet_release,
 )
-from .model_fit import check_model_fit, read_model_options
-from .release_names import METHODS, ReleaseOptions
-from .release_source import read_release_file, write_converted
+from eaglenet_mm.models.converters.model_fit import (
+    check_model_fit,
+    read_model_options,
+)
+from eaglenet_mm.models.converters.release_names import METHODS, ReleaseOptions
+from eaglenet_mm.models.converters.release_source import (
+    read_release_file,
+    write_converted,
+)
 
 BaselineReport = ConversionReport  # deprecated: the two are one
 

@@ -10,15 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eaglenet_mm.utils.name_lists import name_some
-
-from .model_fit import (
+from eaglenet_mm.models.converters.model_fit import (
     check_encoders,
     check_model_fit,
     fit_tables,
     read_model_options,
 )
-from .release_names import (
+from eaglenet_mm.models.converters.release_names import (
     BLOCK,
     CROSS,
     CROSS_POSITIONS,
@@ -38,7 +36,11 @@ from .release_names import (
     reason_unused,
     recognise,
 )
-from .release_source import ReleaseSource, read_source
+from eaglenet_mm.models.converters.release_source import (
+    ReleaseSource,
+    read_source,
+)
+from eaglenet_mm.utils.name_lists import name_some
 
 TEXT_TABLE = 'text_encoder.tower.positional_embedding'
 RADIUS = 'stochastic.std_branch.linear_proj.weight'

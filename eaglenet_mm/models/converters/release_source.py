@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from eaglenet_mm.models.converters.release_names import layers
 from eaglenet_mm.models.encoders.clip_weights import (
     is_torchscript_archive,
     read_torchscript_tensors,
@@ -18,8 +19,6 @@ from eaglenet_mm.models.encoders.clip_weights import (
 from eaglenet_mm.utils.durable_file import replace_durably
 from eaglenet_mm.utils.name_lists import name_some
 from eaglenet_mm.utils.safe_checkpoint import load_checkpoint_file
-
-from .release_names import layers
 
 #: What the releases wrap the attention of a block in, to shift its tokens.
 SHIFTED = re.compile(

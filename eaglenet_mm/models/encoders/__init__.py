@@ -1,9 +1,18 @@
 """Encoders: pixels and token ids to features."""
 
-from .clip_encoder import CLIPEncoder, CLIPTextEncoder, CLIPVideoEncoder
-from .clip_tower import PatchShift
-from .hugging_face_text_encoder import HuggingFaceTextEncoder
-from .registered_encoder import RegisteredEncoder, RegisteredTextEncoder
+from eaglenet_mm.models.encoders.clip_encoder import (
+    CLIPEncoder,
+    CLIPTextEncoder,
+    CLIPVideoEncoder,
+)
+from eaglenet_mm.models.encoders.clip_tower import PatchShift
+from eaglenet_mm.models.encoders.hugging_face_text_encoder import (
+    HuggingFaceTextEncoder,
+)
+from eaglenet_mm.models.encoders.registered_encoder import (
+    RegisteredEncoder,
+    RegisteredTextEncoder,
+)
 
 __all__ = [
     'CLIPEncoder',

@@ -13,12 +13,19 @@ from typing import Any
 from mmengine.logging import print_log
 from torch import nn
 
+from eaglenet_mm.models.encoders.clip_tower import (
+    build_tower,
+    pixel_statistics,
+    resolve_arch,
+)
+from eaglenet_mm.models.encoders.clip_weights import (
+    load_start_weights,
+    name_misfits,
+    read_state_dict,
+)
 from eaglenet_mm.registry import MODELS, SCOPE
 from eaglenet_mm.utils.name_lists import name_some
 from eaglenet_mm.utils.type_name import named_class, scoped_name
-
-from .clip_tower import build_tower, pixel_statistics, resolve_arch
-from .clip_weights import load_start_weights, name_misfits, read_state_dict
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -15,23 +15,22 @@ from open_clip.transformer import TextTransformer, VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from eaglenet_mm.models.precision import at_least_float32
-from eaglenet_mm.registry import MODELS
-from eaglenet_mm.structures import TextFeatures, VideoFeatures
-
-from .clip_tower import (
+from eaglenet_mm.models.encoders.clip_tower import (
     build_text_tower,
     build_vision_tower,
     is_model_folder,
     pixel_statistics,
     resolve_arch,
 )
-from .clip_weights import (
+from eaglenet_mm.models.encoders.clip_weights import (
     TABLE,
     describe_misfit,
     fit_positions,
     load_start_weights,
 )
+from eaglenet_mm.models.precision import at_least_float32
+from eaglenet_mm.registry import MODELS
+from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
 PRECISIONS = {'fp32': None, 'fp16': torch.float16}
 #: Linear maps that LoRA updates unless the config says otherwise: all of the

@@ -26,10 +26,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from eaglenet_mm.models.encoders.clip_tower import (
+    is_model_folder,
+    resolve_arch,
+)
 from eaglenet_mm.utils.name_lists import name_some
 from eaglenet_mm.utils.safe_checkpoint import load_checkpoint_file
-
-from .clip_tower import is_model_folder, resolve_arch
 
 #: Name of the table of position embeddings in a tower of either side.
 TABLE = 'positional_embedding'

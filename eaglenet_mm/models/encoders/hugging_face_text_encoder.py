@@ -10,13 +10,15 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor
 
+from eaglenet_mm.models.encoders.backbones import require_package
+from eaglenet_mm.models.encoders.clip_encoder import check_token_ids
+from eaglenet_mm.models.encoders.registered_encoder import (
+    make_projection,
+    run_once,
+)
 from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures
-
-from .backbones import require_package
-from .clip_encoder import check_token_ids
-from .registered_encoder import make_projection, run_once
 
 POOLINGS = ('cls', 'mean', 'last')
 

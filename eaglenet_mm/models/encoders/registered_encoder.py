@@ -13,18 +13,20 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from eaglenet_mm.models.data_preprocessor import check_statistics
-from eaglenet_mm.models.precision import at_least_float32
-from eaglenet_mm.registry import MODELS
-from eaglenet_mm.structures import TextFeatures, VideoFeatures
-from eaglenet_mm.utils.name_lists import name_some
-
-from .backbones import (
+from eaglenet_mm.models.encoders.backbones import (
     Backbone,
     build_backbone,
     build_open_clip_tower,
     load_backbone_weights,
 )
-from .clip_encoder import check_frames, check_token_ids
+from eaglenet_mm.models.encoders.clip_encoder import (
+    check_frames,
+    check_token_ids,
+)
+from eaglenet_mm.models.precision import at_least_float32
+from eaglenet_mm.registry import MODELS
+from eaglenet_mm.structures import TextFeatures, VideoFeatures
+from eaglenet_mm.utils.name_lists import name_some
 
 LAYOUTS = ('frames', 'clip')
 CHANNEL_ORDERS = ('rgb', 'bgr')

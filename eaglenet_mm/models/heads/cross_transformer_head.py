@@ -8,13 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eaglenet_mm.models.heads.head_checks import (
-    check_text_sizes,
-    check_video_sizes,
-)
-from eaglenet_mm.models.heads.seeded_head import PairDropoutHead
+from eaglenet_mm.models.heads.seeded_head import SeededHead
 from eaglenet_mm.models.layers import PairRandom
-from eaglenet_mm.models.layers.graph_attention import check_dropout
+from eaglenet_mm.models.layers.keyed_random import check_dropout
 from eaglenet_mm.models.layers.temporal import (
     ResidualBlock,
     check_heads,
@@ -27,19 +23,14 @@ from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
 
 @dataclass
 class TokenState(Features):
-    """One side of the sequences, positions added.
+    """One side of the sequences, positions added."""
 
-    Args:
-        tokens (Tensor): Shape ``(B, N, D)``; one token for a text.
-        mask (Tensor): True for real ones, shape ``(B, N)``.
-    """
-
-    tokens: Tensor
-    mask: Tensor
+    tokens: Tensor  # (B, N, D), one token for a text
+    mask: Tensor  # (B, N), True for real ones
 
 
 @MODELS.register_module()
-class CrossTransformerHead(PairDropoutHead):
+class CrossTransformerHead(SeededHead):
     """Score of a transformer that reads the text and the frames together.
 
     Implements the ``tightTransf`` similarity of `CLIP4Clip
@@ -60,9 +51,13 @@ class CrossTransformerHead(PairDropoutHead):
         num_heads (int, optional): Attention heads. Default: None, one for
             each 64 channels.
         dropout (float): Rate on the sequence. Default: 0.1.
-        loss_match (dict, optional): Loss on the scores. Default: None.
-        memory_budget (int): See the base class.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
+            and ``init_cfg``.
+
+    Example:
+        >>> head = CrossTransformerHead(embed_dim=32, num_frames=8)
+        >>> head(text, video).shape
+        torch.Size([3, 4])
     """
 
     def __init__(
@@ -72,20 +67,27 @@ class CrossTransformerHead(PairDropoutHead):
         num_layers: int = 4,
         num_heads: int | None = None,
         dropout: float = 0.1,
-        loss_match: dict | None = None,
-        memory_budget: int = 512 * 2**20,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(loss_match, memory_budget, init_cfg)
+        vectors = 16 * num_layers  # kept of each position
+        # in evaluation the MLP of one block has 12 vectors, the residual
+        # stream and the projections of the first block 6
+        super().__init__(
+            embed_dim=embed_dim,
+            num_frames=num_frames,
+            numbers_per_pair=(
+                (1 + num_frames) * (18 * embed_dim + 8),
+                (1 + num_frames) * (vectors * embed_dim + 8),
+            ),
+            **kwargs,
+        )
         num_heads = check_heads(embed_dim, num_heads)
         if num_layers < 1:
             raise ValueError(
                 f'num_layers must be at least 1, but got {num_layers}.'
             )
         check_dropout(dropout)
-        self.embed_dim = embed_dim
         self.dropout = dropout
-        self.num_frames = num_frames
         self.positions = nn.Embedding(1 + num_frames, embed_dim)
         self.blocks = nn.ModuleList(
             ResidualBlock(embed_dim, num_heads) for _ in range(num_layers)
@@ -97,19 +99,6 @@ class CrossTransformerHead(PairDropoutHead):
         for layer in (self.pooler, self.similarity):
             nn.init.normal_(layer.weight, std=0.02)
             nn.init.zeros_(layer.bias)
-
-    def check_text(self, text: TextFeatures) -> None:
-        """Refuse texts of another width."""
-        check_text_sizes(self, text, embed_dim=self.embed_dim)
-
-    def check_video(self, video: VideoFeatures) -> None:
-        """Refuse videos of another size."""
-        check_video_sizes(
-            self,
-            video,
-            embed_dim=self.embed_dim,
-            num_frames=self.num_frames,
-        )
 
     def prepare_text(self, text: TextFeatures) -> TokenState:
         """Give each text the first position."""
@@ -126,13 +115,13 @@ class CrossTransformerHead(PairDropoutHead):
         frames = video.frames + self.positions.weight[1:]
         return TokenState(frames, video.frame_mask)
 
-    def score_pairs(
+    def score(
         self,
         text_state: TokenState,
         video_state: TokenState,
         random: PairRandom | None = None,
     ) -> Tensor:
-        """Run each pair through the blocks; see the base class."""
+        """Run each pair through the blocks, with dropout if ``random``."""
         num_texts, num_videos = len(text_state), len(video_state)
         x = self._pair(text_state.tokens, video_state.tokens)
         mask = self._pair(text_state.mask, video_state.mask)
@@ -160,6 +149,13 @@ class CrossTransformerHead(PairDropoutHead):
         scores = self.similarity(pooled).view(num_videos, num_texts)
         return at_least_float32(scores).T
 
+    def loss(
+        self, text: TextFeatures, video: VideoFeatures
+    ) -> dict[str, Tensor]:
+        """Compute the training loss; see the base class."""
+        batch = self.open_batch(text, video)
+        return self.match_losses(batch.map(self.score), batch.share)
+
     @staticmethod
     def _pair(text: Tensor, video: Tensor) -> Tensor:
         """Put each text before each video, shape ``(Bv * Bt, 1 + F, ...)``."""
@@ -171,13 +167,3 @@ class CrossTransformerHead(PairDropoutHead):
             ],
             dim=2,
         ).flatten(0, 1)
-
-    def bytes_per_pair(self, training: bool) -> int:
-        """Tell what one pair takes: some vectors a position and block.
-
-        In evaluation those of the MLP of one block, which are 12 wide ones,
-        with the residual stream and the projections of the first block.
-        """
-        positions = 1 + self.num_frames
-        vectors = 16 * len(self.blocks) if training else 18
-        return 4 * positions * (vectors * self.embed_dim + 8)

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from eaglenet_mm.models.heads.base_pair_head import BasePairHead
-from eaglenet_mm.models.heads.head_checks import check_video_sizes
-from eaglenet_mm.models.heads.shortlist import (
+from eaglenet_mm.models.heads.base_pair_head import (
+    BasePairHead,
     mean_of_unit_frames,
     unit_sentences,
 )
 from eaglenet_mm.registry import MODELS
-from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
+from eaglenet_mm.structures import EmbedsState, TextFeatures, VideoFeatures
 
-
-@dataclass
-class UnitVectors(Features):
-    """One vector of unit length an item.
-
-    Args:
-        embeds (Tensor): Shape ``(B, D)``.
-    """
-
-    embeds: Tensor
+UnitVectors = EmbedsState  # deprecated name
 
 
 @MODELS.register_module()
@@ -43,48 +34,49 @@ class MeanPoolingHead(BasePairHead):
             ``dict(type='TemporalLSTM', embed_dim=D)`` for seqLSTM,
             ``dict(type='TemporalTransformer', embed_dim=D)`` for seqTransf.
             Default: None, meanP.
-        loss_match (dict, optional): Loss on the scores. Default: None.
-        memory_budget (int): See the base class.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
+            and ``init_cfg``.
+
+    Example:
+        >>> MeanPoolingHead()(text, video).shape
+        torch.Size([3, 4])
     """
 
     def __init__(
         self,
         temporal: dict | None = None,
-        loss_match: dict | None = None,
-        memory_budget: int = 512 * 2**20,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(loss_match, memory_budget, init_cfg)
+        super().__init__(numbers_per_pair=(1, 1), **kwargs)
         self.temporal = None if temporal is None else MODELS.build(temporal)
 
     def check_video(self, video: VideoFeatures) -> None:
         """Refuse more frames than the temporal part has positions for."""
-        if self.temporal is not None:
-            check_video_sizes(
-                self, video, max_frames=self.temporal.max_positions
+        frames = video.frames.shape[1]
+        most = None if self.temporal is None else self.temporal.max_positions
+        if most is not None and frames > most:
+            raise ValueError(
+                f'MeanPoolingHead has positions for {most} frames, but '
+                f'videos have {frames}. Lower num_frames, or raise '
+                'max_positions of its temporal part.'
             )
 
-    def prepare_text(self, text: TextFeatures) -> UnitVectors:
+    def prepare_text(self, text: TextFeatures) -> EmbedsState:
         """Bring sentences to unit length, shape ``(Bt, D)``."""
-        return UnitVectors(unit_sentences(text))
+        return EmbedsState(unit_sentences(text))
 
-    def prepare_video(self, video: VideoFeatures) -> UnitVectors:
+    def prepare_video(self, video: VideoFeatures) -> EmbedsState:
         """Average the real frames of each video, shape ``(Bv, D)``."""
         self.check_video(video)
         if self.temporal is not None:
             frames = self.temporal(video.frames, video.frame_mask)
             video = replace(video, frames=frames)
-        return UnitVectors(mean_of_unit_frames(video))
+        return EmbedsState(mean_of_unit_frames(video))
 
     def score(
-        self, text_state: UnitVectors, video_state: UnitVectors
+        self, text_state: EmbedsState, video_state: EmbedsState
     ) -> Tensor:
         """Compute cosines, shape ``(Bt, Bv)``, in [-1, 1]."""
         embeds = text_state.embeds
         with torch.autocast(embeds.device.type, enabled=False):
             return embeds @ video_state.embeds.T
-
-    def bytes_per_pair(self, training: bool) -> int:
-        """Tell the size of a score."""
-        return 4

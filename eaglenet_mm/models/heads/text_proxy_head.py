@@ -3,39 +3,126 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eaglenet_mm.models.heads.batch_checks import check_batch
-from eaglenet_mm.models.heads.head_checks import (
-    check_text_sizes,
-    check_video_sizes,
-)
-from eaglenet_mm.models.heads.mean_pooling_head import UnitVectors
-from eaglenet_mm.models.heads.seeded_head import PairDropoutHead
-from eaglenet_mm.models.heads.shortlist import (
+from eaglenet_mm.models.heads.base_pair_head import (
+    TrainingBatch,
     mean_of_unit_frames,
     unit_sentences,
 )
+from eaglenet_mm.models.heads.seeded_head import SeededHead
 from eaglenet_mm.models.layers import PairRandom
-from eaglenet_mm.models.layers.graph_attention import check_dropout
-from eaglenet_mm.models.layers.text_director import (
-    DirectorLayer,
-    ProxyVideoState,
-)
-from eaglenet_mm.models.losses import Share
+from eaglenet_mm.models.layers.keyed_random import check_dropout
 from eaglenet_mm.models.precision import at_least_float32, float32_layer_norm
 from eaglenet_mm.registry import MODELS
-from eaglenet_mm.structures import TextFeatures, VideoFeatures
-from eaglenet_mm.utils.dist import gather_features
+from eaglenet_mm.structures import (
+    EmbedsState,
+    Features,
+    TextFeatures,
+    VideoFeatures,
+)
+
+
+@dataclass
+class DirectorLayerState(Features):
+    """Tokens of ``Bv`` videos as a layer of the director attends to them."""
+
+    keys: Tensor  # (Bv, M, D), taken through the query projection
+    key_bias: Tensor  # (Bv, M), -inf at masked tokens
+    values: Tensor  # (Bv, M, D), taken through the output projection
+
+
+@dataclass
+class ProxyVideoState(Features):
+    """What the head needs of ``Bv`` videos."""
+
+    embeds: Tensor  # (Bv, D), of unit length
+    unit_tokens: Tensor  # (Bv, M, D), of unit length, zero where masked
+    token_count: Tensor  # (Bv,), real tokens
+    layer1: DirectorLayerState
+    layer2: DirectorLayerState
+
+
+class DirectorLayer(nn.Module):
+    """Cross attention of one query a pair, and a small MLP.
+
+    ``q = norm1(x); x = q + attention(q, norm2(tokens)); x = norm3(x);
+    x = norm4(x + linear2(relu(linear1(x))))``, one head. The residual is the
+    normed query. Projections of queries and outputs are folded into the
+    tokens, so that a pair costs ``4 M D + 4 D^2`` operations.
+    """
+
+    def __init__(self, embed_dim: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)
+        self.output = nn.Linear(embed_dim, embed_dim)
+        self.linear1 = nn.Linear(embed_dim, embed_dim)
+        self.linear2 = nn.Linear(embed_dim, embed_dim)
+        self.norm1 = nn.LayerNorm(embed_dim)
+        self.norm2 = nn.LayerNorm(embed_dim)
+        self.norm3 = nn.LayerNorm(embed_dim)
+        self.norm4 = nn.LayerNorm(embed_dim)
+        nn.init.xavier_uniform_(self.qkv.weight)
+        nn.init.zeros_(self.qkv.bias)
+        nn.init.zeros_(self.output.bias)
+
+    def prepare_tokens(
+        self, tokens: Tensor, token_mask: Tensor
+    ) -> DirectorLayerState:
+        """Compute keys and values of every video; see the state."""
+        width = tokens.shape[-1]
+        query_w, key_w, value_w = self.qkv.weight.chunk(3)
+        query_b, key_b, value_b = self.qkv.bias.chunk(3)
+        normed = float32_layer_norm(self.norm2, tokens).to(tokens.dtype)
+        keys = F.linear(normed, key_w, key_b) / math.sqrt(width)
+        bias = (keys @ query_b).masked_fill(~token_mask, float('-inf'))
+        values = F.linear(
+            F.linear(normed, value_w, value_b), self.output.weight
+        )
+        return DirectorLayerState(keys @ query_w, bias, values)
+
+    def forward(
+        self,
+        x: Tensor,
+        state: DirectorLayerState,
+        random: PairRandom | None,
+        name: str,
+    ) -> Tensor:
+        """Move the query of every pair, ``(Bv or 1, Bt, D)``."""
+
+        def drop(values: Tensor, place: str) -> Tensor:
+            if random is None:
+                return values
+            mask = random.dropout_mask(
+                f'{name} {place}',
+                values.shape[-1],
+                rate=self.dropout,
+                like=values,
+            )
+            return values if mask is None else values * mask
+
+        query = float32_layer_norm(self.norm1, x)
+        logits = query.to(state.keys.dtype) @ state.keys.transpose(1, 2)
+        logits = at_least_float32(logits + state.key_bias.unsqueeze(1))
+        weights = drop(logits.softmax(dim=-1), 'attention')
+        # the bias of the output is added once, behind weights of any sum
+        attended = weights.to(state.values.dtype) @ state.values
+        x = query + drop(attended + self.output.bias, 'attended')
+        x = float32_layer_norm(self.norm3, x)
+        hidden = self.linear1(x.to(self.linear1.weight.dtype)).relu()
+        x = x + drop(self.linear2(drop(hidden, 'hidden')), 'output')
+        return float32_layer_norm(self.norm4, x)
 
 
 @MODELS.register_module()
-class TextProxyHead(PairDropoutHead):
+class TextProxyHead(SeededHead):
     """Cosine of text and video, plus that of the text's proxy for the video.
 
     Implements the head of TV-ProxyNet (AAAI 2025): a decoder over the tokens
@@ -64,16 +151,19 @@ class TextProxyHead(PairDropoutHead):
         eta (float): Share of the director, subtracted. Default: 1.
         dropout (float): Rate within the director. Default: 0.1.
         use_frame_mask (bool): Leave padded frames out. Default: True.
-        loss_match (dict, optional): Loss on the cosines; as published
-            ``InfoNCELoss(loss_weight=2, max_scale=200)``. Default: None.
         proxy_weight (float): Factor of the loss of the proxies. Default: 0.5.
         positive_weight (float): Factor of the loss of the matching proxies
             against all videos. Default: 0.25.
-        memory_budget (int): See the base class.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
+            and ``init_cfg``. As published the loss is
+            ``InfoNCELoss(loss_weight=2, max_scale=200)``.
 
     Raises:
         ValueError: If an option is unknown or out of range.
+
+    Example:
+        >>> TextProxyHead(embed_dim=32, num_frames=8)(text, video).shape
+        torch.Size([3, 4])
     """
 
     def __init__(
@@ -87,14 +177,21 @@ class TextProxyHead(PairDropoutHead):
         eta: float = 1.0,
         dropout: float = 0.1,
         use_frame_mask: bool = True,
-        loss_match: dict | None = None,
         proxy_weight: float = 0.5,
         positive_weight: float = 0.25,
-        memory_budget: int = 512 * 2**20,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(loss_match, memory_budget, init_cfg)
         num_tokens = num_frames if num_tokens is None else num_tokens
+        super().__init__(
+            embed_dim=embed_dim,
+            num_frames=num_frames,
+            # vectors of the director
+            numbers_per_pair=(
+                8 * embed_dim + num_tokens,
+                40 * embed_dim + num_tokens,
+            ),
+            **kwargs,
+        )
         if (
             dash not in ('theta', 'linear')
             or not 1 <= num_tokens <= num_frames
@@ -104,12 +201,10 @@ class TextProxyHead(PairDropoutHead):
                 f'num_frames={num_frames}, but got {dash!r} and {num_tokens}.'
             )
         check_dropout(dropout)
-        self.embed_dim = embed_dim
-        self.num_frames = num_frames
         self.gamma = gamma
         self.num_tokens = num_tokens
         self.delta, self.eta = delta, eta
-        self.use_frame_mask = use_frame_mask
+        self.use_frame_mask = self.needs_real_frames = use_frame_mask
         self.proxy_weight = proxy_weight
         self.positive_weight = positive_weight
         self.layer1 = DirectorLayer(embed_dim, dropout)
@@ -121,25 +216,23 @@ class TextProxyHead(PairDropoutHead):
         else:
             self.dash = nn.Linear(num_tokens, embed_dim)
 
-    def check_text(self, text: TextFeatures) -> None:
-        """Refuse texts of another width."""
-        check_text_sizes(self, text, embed_dim=self.embed_dim)
-
     def check_video(self, video: VideoFeatures) -> None:
         """Refuse videos of another size, or without a real frame to see."""
-        check_video_sizes(
-            self,
-            video,
-            embed_dim=self.embed_dim,
-            num_frames=self.num_frames,
-            needs_real_frames=self.use_frame_mask,
-            num_seen=self.num_tokens,
-        )
+        super().check_video(video)
+        unseen = ~video.frame_mask[:, : self.num_tokens].any(dim=1)
+        if self.use_frame_mask and bool(unseen.any()):
+            raise ValueError(
+                'TextProxyHead sees the first num_tokens='
+                f'{self.num_tokens} frames, but {int(unseen.sum())} videos '
+                'have padding alone there, the first at position '
+                f'{int(unseen.nonzero()[0])}. Put real frames first, or '
+                'raise num_tokens.'
+            )
 
-    def prepare_text(self, text: TextFeatures) -> UnitVectors:
+    def prepare_text(self, text: TextFeatures) -> EmbedsState:
         """Bring sentences to unit length, shape ``(Bt, D)``."""
         self.check_text(text)
-        return UnitVectors(unit_sentences(text))
+        return EmbedsState(unit_sentences(text))
 
     def prepare_video(self, video: VideoFeatures) -> ProxyVideoState:
         """Compute the video's vector, and what the director needs of it."""
@@ -153,16 +246,10 @@ class TextProxyHead(PairDropoutHead):
     def prepare_tokens(
         self, tokens: Tensor, token_mask: Tensor, embeds: Tensor
     ) -> ProxyVideoState:
-        """Prepare videos whose encoder gives tokens and a vector.
+        """Prepare videos whose encoder gives tokens and a unit vector.
 
-        Args:
-            tokens (Tensor): Not normalised, shape ``(Bv, M, D)``.
-            token_mask (Tensor): True for real tokens, one at least among the
-                first ``num_tokens``, shape ``(Bv, M)``.
-            embeds (Tensor): Of unit length, shape ``(Bv, D)``.
-
-        Returns:
-            ProxyVideoState: See there.
+        Tokens ``(Bv, M, D)`` are not normalised; one at least of the first
+        ``num_tokens`` is real; ``embeds`` are ``(Bv, D)``.
         """
         unit = F.normalize(at_least_float32(tokens), dim=-1)
         seen = slice(0, self.num_tokens)
@@ -177,7 +264,7 @@ class TextProxyHead(PairDropoutHead):
 
     def proxies(
         self,
-        text_state: UnitVectors,
+        text_state: EmbedsState,
         video_state: ProxyVideoState,
         random: PairRandom | None = None,
     ) -> Tensor:
@@ -213,13 +300,13 @@ class TextProxyHead(PairDropoutHead):
             cosines, layer.weight.to(cosines), layer.bias.to(cosines)
         ).exp()
 
-    def score_pairs(
+    def score(
         self,
-        text_state: UnitVectors,
+        text_state: EmbedsState,
         video_state: ProxyVideoState,
         random: PairRandom | None = None,
     ) -> Tensor:
-        """Compute ``base + gamma * proxy``; see the base class."""
+        """Compute ``base + gamma * proxy``, with dropout if ``random``."""
         base, proxy = self.base_and_proxy(
             text_state, video_state, random
         ).unbind(dim=-1)
@@ -227,7 +314,7 @@ class TextProxyHead(PairDropoutHead):
 
     def base_and_proxy(
         self,
-        text_state: UnitVectors,
+        text_state: EmbedsState,
         video_state: ProxyVideoState,
         random: PairRandom | None = None,
     ) -> Tensor:
@@ -254,56 +341,26 @@ class TextProxyHead(PairDropoutHead):
             dict[str, Tensor]: ``loss_match``, ``loss_proxy`` and
             ``loss_positive``; ``pos_score`` and ``neg_score`` to watch.
         """
-        share = check_batch(text, video, self.check_features)
-        return self.loss_of_states(
-            self.prepare_text(text), self.prepare_video(video), share
-        )
+        return self.batch_losses(self.open_batch(text, video))
 
-    def loss_of_states(
-        self,
-        text_state: UnitVectors,
-        video_state: ProxyVideoState,
-        share: Share | None = None,
-    ) -> dict[str, Tensor]:
-        """Compute the losses of prepared sides, paired row by row.
-
-        Args:
-            text_state (UnitVectors): Of the own texts.
-            video_state (ProxyVideoState): Of the own videos.
-            share (Share, optional): Which rows of the joint batch they are.
-                Default: None, all of it.
-        """
-        random = self.next_random()
-        share = share or Share(range(len(text_state)), lambda x: x)
-        rows = share.rows
-        everyone = gather_features(video_state)
-        cosines = self.pairs_with_grad(
-            self.base_and_proxy, text_state, everyone, rows, random
-        )
-        base, proxy = cosines.unbind(dim=-1)
-        drawn = PairRandom.matching(random, rows) if self.training else None
+    def batch_losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
+        """Compute the losses of prepared sides; see :meth:`loss`."""
+        base, proxy = batch.map(self.base_and_proxy).unbind(dim=-1)
+        drawn = None
+        if batch.grid.random is not None:
+            drawn = PairRandom.matching(batch.grid.random, batch.share.rows)
         own = self._proxies(
-            text_state.embeds.unsqueeze(1), video_state, drawn
-        ).squeeze(1)
-        positive = (
-            F.normalize(own, dim=-1) @ F.normalize(everyone.embeds, dim=-1).T
-        )
-        losses = self.match_losses(base, share)
+            batch.text.embeds.unsqueeze(1), batch.video, drawn
+        ).squeeze(1)  # (b, D)
+        videos = F.normalize(batch.all_videos.embeds, dim=-1)
+        positive = F.normalize(own, dim=-1) @ videos.T  # (b, B)
+        losses = self.match_losses(base, batch.share)
         for name, weight, scores in (
             ('loss_proxy', self.proxy_weight, proxy),
             ('loss_positive', self.positive_weight, positive),
         ):
-            losses[name] = weight * self.match(scores, share)
+            losses[name] = weight * self.match(scores, batch.share)
         return losses
-
-    def bytes_per_pair(self, training: bool) -> int:
-        """Tell what one pair takes: vectors of the director."""
-        vectors = 40 if training else 8
-        return 4 * (vectors * self.embed_dim + self.num_tokens)
-
-    def shortlist_video(self, video: VideoFeatures) -> Tensor:
-        """Give the vectors of the base cosine."""
-        return mean_of_unit_frames(video)
 
 
 def _products(tokens: Tensor, text: Tensor) -> Tensor:

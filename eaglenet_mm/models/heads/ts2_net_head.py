@@ -7,35 +7,116 @@ from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import Function
 
-from eaglenet_mm.models.heads.batch_checks import check_batch
-from eaglenet_mm.models.heads.head_checks import (
-    check_text_sizes,
-    check_video_sizes,
-)
-from eaglenet_mm.models.heads.mean_pooling_head import UnitVectors
+from eaglenet_mm.models.heads.base_pair_head import unit_sentences
 from eaglenet_mm.models.heads.seeded_head import SeededHead
-from eaglenet_mm.models.heads.shortlist import unit_sentences
 from eaglenet_mm.models.layers.temporal import TemporalTransformer
-from eaglenet_mm.models.layers.token_selection import TokenSelector
-from eaglenet_mm.models.precision import at_least_float32
+from eaglenet_mm.models.losses import Share
+from eaglenet_mm.models.precision import at_least_float32, float32_layer_norm
 from eaglenet_mm.registry import MODELS
-from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
-from eaglenet_mm.utils.dist import gather_features
+from eaglenet_mm.structures import (
+    EmbedsState,
+    Features,
+    TextFeatures,
+    VideoFeatures,
+)
 
 
 @dataclass
 class UnitFrames(Features):
-    """Frames of unit length.
+    """Frames of unit length."""
 
-    Args:
-        embeds (Tensor): Shape ``(Bv, F, D)``.
-        mask (Tensor): True for real frames, shape ``(Bv, F)``.
+    embeds: Tensor  # (Bv, F, D)
+    mask: Tensor  # (Bv, F), True for real frames
+
+
+class _SoftTopK(Function):
+    """Mean over noise samples of the indicator of the k largest scores.
+
+    The gradient is that of the perturbed maximum: an entry of the indicator
+    moves with its own score alone, by the mean of indicator times noise over
+    sigma.
     """
 
-    embeds: Tensor
-    mask: Tensor
+    @staticmethod
+    def forward(
+        ctx: Any, scores: Tensor, noise: Tensor, count: int, sigma: float
+    ) -> Tensor:
+        # scores (N, M), noise (N or 1, samples, M)
+        places = (scores.unsqueeze(1) + sigma * noise).topk(count, dim=-1)
+        chosen = places.indices.sort(dim=-1).values  # (N, samples, k)
+        shape = (len(scores), count, scores.shape[-1])
+        share = 1.0 / noise.shape[1]
+        indicator = scores.new_zeros(shape)
+        moved = scores.new_zeros(shape)
+        # one pass a rank: indicators of all samples are never held at once
+        for rank in range(count):
+            index = chosen[..., rank]  # (N, samples)
+            values = noise.expand(len(scores), -1, -1).gather(
+                -1, index.unsqueeze(-1)
+            )
+            indicator[:, rank].scatter_add_(
+                -1, index, torch.full_like(index, share, dtype=scores.dtype)
+            )
+            moved[:, rank].scatter_add_(
+                -1, index, values.squeeze(-1) * (share / sigma)
+            )
+        ctx.save_for_backward(moved)
+        return indicator
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple:
+        (moved,) = ctx.saved_tensors
+        return (gradient * moved).sum(dim=1), None, None, None
+
+
+class TokenSelector(nn.Module):
+    """Keep the class token of each frame and a mix of its best patches.
+
+    Scores each token from itself and the class token, and takes a perturbed
+    top-k of the patches.
+    """
+
+    def __init__(
+        self, embed_dim: int, num_selected: int, sigma: float
+    ) -> None:
+        super().__init__()
+        half = embed_dim // 2
+        self.num_selected = num_selected
+        self.sigma = sigma
+        self.norm = nn.LayerNorm(embed_dim)
+        self.inner = nn.Linear(embed_dim, half, bias=False)
+        self.outer = nn.Linear(2 * half, half, bias=False)
+        self.score = nn.Linear(half, 1, bias=False)
+        for layer in (self.inner, self.outer, self.score):
+            nn.init.normal_(layer.weight, std=0.02)
+
+    def scores(self, tokens: Tensor) -> Tensor:
+        """Score tokens ``(N, T, D)``, class token first, in [-1, 1]."""
+        normed = float32_layer_norm(self.norm, tokens).to(
+            self.inner.weight.dtype
+        )
+        hidden = F.gelu(self.inner(normed))
+        first = hidden[:, :1].expand_as(hidden)
+        hidden = F.gelu(self.outer(torch.cat([hidden, first], dim=-1)))
+        return self.score(hidden).squeeze(-1).tanh()
+
+    def forward(self, tokens: Tensor, noise: Tensor) -> Tensor:
+        """Select tokens of every frame, in its order, ``(N, 1 + k, D)``."""
+        indicator = self.indicator(self.scores(tokens)[:, 1:], noise)
+        chosen = indicator.to(tokens.dtype) @ tokens[:, 1:]
+        return torch.cat([tokens[:, :1], chosen], dim=1)
+
+    def indicator(self, scores: Tensor, noise: Tensor) -> Tensor:
+        """Soft indicator of the best patches, shape ``(N, k, T - 1)``."""
+        return _SoftTopK.apply(
+            scores.float() if scores.dtype.itemsize < 4 else scores,
+            noise.to(scores.device),
+            self.num_selected,
+            self.sigma,
+        )
 
 
 @MODELS.register_module()
@@ -67,15 +148,21 @@ class TS2NetHead(SeededHead):
             channels.
         release_mask (bool): Repeat masks as the release does. Default: False.
         noise_seed (int): Seed of the evaluation noise. Default: 0.
-        loss_match (dict, optional): Loss on the scores. Default: None.
-        memory_budget (int): See the base class.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
+            and ``init_cfg``.
 
     Raises:
         ValueError: If a number is out of range.
+
+    Example:
+        >>> head = TS2NetHead(embed_dim=32, num_frames=8, num_patches=9)
+        >>> video.patches = torch.randn(4, 8, 9, 32)
+        >>> head(text, video).shape
+        torch.Size([3, 4])
     """
 
     needs_patches = True
+    needs_real_frames = True
     noise_table: Tensor
     noise_axes: ClassVar[dict[int, str]] = {1: 'num_samples', 2: 'num_patches'}
 
@@ -91,11 +178,14 @@ class TS2NetHead(SeededHead):
         num_heads: int | None = None,
         release_mask: bool = False,
         noise_seed: int = 0,
-        loss_match: dict | None = None,
-        memory_budget: int = 512 * 2**20,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(loss_match, memory_budget, init_cfg)
+        super().__init__(
+            embed_dim=embed_dim,
+            num_frames=num_frames,
+            numbers_per_pair=(5 * num_frames + 3, 8 * num_frames + 3),
+            **kwargs,
+        )
         if (
             not 1 <= num_selected <= num_patches
             or num_samples < 1
@@ -106,8 +196,6 @@ class TS2NetHead(SeededHead):
                 'num_samples at least 1 and sigma above 0, but got '
                 f'{num_selected}, {num_samples} and {sigma}.'
             )
-        self.embed_dim = embed_dim
-        self.num_frames = num_frames
         self.num_patches = num_patches
         self.num_samples = num_samples
         self.release_mask = release_mask
@@ -120,20 +208,9 @@ class TS2NetHead(SeededHead):
         )
         self.register_buffer('noise_table', self._table(noise_seed))
 
-    def check_text(self, text: TextFeatures) -> None:
-        """Refuse texts of another width."""
-        check_text_sizes(self, text, embed_dim=self.embed_dim)
-
     def check_video(self, video: VideoFeatures) -> None:
         """Refuse videos of another size, or without patches."""
-        check_video_sizes(
-            self,
-            video,
-            embed_dim=self.embed_dim,
-            num_frames=self.num_frames,
-            needs_real_frames=True,
-            needs_patches=self.needs_patches,
-        )
+        super().check_video(video)
         patches: Any = video.patches
         if patches.shape[2] != self.num_patches:
             raise ValueError(
@@ -152,28 +229,36 @@ class TS2NetHead(SeededHead):
             1, self.num_samples, self.num_patches, generator=generator
         )
 
-    def prepare_text(self, text: TextFeatures) -> UnitVectors:
+    def prepare_text(self, text: TextFeatures) -> EmbedsState:
         """Bring sentences to unit length, shape ``(Bt, D)``."""
         self.check_text(text)
-        return UnitVectors(unit_sentences(text))
+        return EmbedsState(unit_sentences(text))
 
     def prepare_video(self, video: VideoFeatures) -> UnitFrames:
         """Select tokens and let frames know of each other."""
         return self.prepare_with_noise(video, self.noise_table)
 
+    def prepare_batch(
+        self,
+        text: TextFeatures,
+        video: VideoFeatures,
+        share: Share,
+        random: Any,
+    ) -> tuple[EmbedsState, UnitFrames]:
+        """Prepare both sides, in training with noise of each frame."""
+        noise = self.noise_table
+        if self.training:
+            frames = video.frames.shape[1]
+            places = torch.tensor(share.rows).unsqueeze(1) * frames
+            keys = (places + torch.arange(frames)).flatten()
+            shape = (self.num_samples, self.num_patches)
+            noise = random.normal('token selection', keys, shape, noise)
+        return self.prepare_text(text), self.prepare_with_noise(video, noise)
+
     def prepare_with_noise(
         self, video: VideoFeatures, noise: Tensor
     ) -> UnitFrames:
-        """Prepare videos with given noise of the selection.
-
-        Args:
-            video (VideoFeatures): Of ``Bv`` videos, with patches.
-            noise (Tensor): Standard normal, shape ``(Bv * F or 1, samples,
-                patches)``.
-
-        Returns:
-            UnitFrames: See there.
-        """
+        """Prepare with standard normal ``(Bv * F or 1, samples, patches)``."""
         self.check_video(video)
         patches: Any = video.patches
         tokens = torch.cat([video.frames.unsqueeze(2), patches], dim=2)
@@ -192,7 +277,7 @@ class TS2NetHead(SeededHead):
         )
 
     def score(
-        self, text_state: UnitVectors, video_state: UnitFrames
+        self, text_state: EmbedsState, video_state: UnitFrames
     ) -> Tensor:
         """Weight the cosines of each pair, shape ``(Bt, Bv)``."""
         text, frames = text_state.embeds, video_state.embeds
@@ -204,25 +289,3 @@ class TS2NetHead(SeededHead):
                 ~video_state.mask, float('-inf')
             )
             return (logits.softmax(dim=-1) * cosines).sum(dim=-1)
-
-    def loss(
-        self, text: TextFeatures, video: VideoFeatures
-    ) -> dict[str, Tensor]:
-        """Compute the training loss; see the base class."""
-        share = check_batch(text, video, self.check_features)
-        random = self.next_random()
-        noise = self.noise_table
-        if self.training:
-            places = torch.tensor(share.rows).unsqueeze(1) * self.num_frames
-            keys = (places + torch.arange(self.num_frames)).flatten()
-            shape = (self.num_samples, self.num_patches)
-            noise = random.normal('token selection', keys, shape, noise)
-        scores = self.score_with_grad(
-            self.prepare_text(text),
-            gather_features(self.prepare_with_noise(video, noise)),
-        )
-        return self.match_losses(scores, share)
-
-    def bytes_per_pair(self, training: bool) -> int:
-        """Tell what one pair takes: some numbers a frame."""
-        return 4 * (self.num_frames * (8 if training else 5) + 3)

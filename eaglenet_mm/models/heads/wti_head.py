@@ -9,16 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eaglenet_mm.models.heads.batch_checks import check_batch
-from eaglenet_mm.models.heads.head_checks import (
-    check_text_sizes,
-    check_video_sizes,
-)
-from eaglenet_mm.models.heads.seeded_head import SeededHead
-from eaglenet_mm.models.heads.shortlist import (
+from eaglenet_mm.models.heads.base_pair_head import (
     mean_of_unit_frames,
     unit_sentences,
 )
+from eaglenet_mm.models.heads.seeded_head import SeededHead
 from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
@@ -30,17 +25,11 @@ INTERACTIONS = ('wti', 'ti', 'dp')
 
 @dataclass
 class WeightedTokens(Features):
-    """Tokens of one side.
+    """Tokens of one side."""
 
-    Args:
-        embeds (Tensor): Of unit length, shape ``(B, N, D)``.
-        weights (Tensor): Sum 1 over real tokens, shape ``(B, N)``.
-        mask (Tensor): True for real tokens, shape ``(B, N)``.
-    """
-
-    embeds: Tensor
-    weights: Tensor
-    mask: Tensor
+    embeds: Tensor  # (B, N, D), of unit length
+    weights: Tensor  # (B, N), sum 1 over real tokens
+    mask: Tensor  # (B, N), True for real tokens
 
     def masked(self) -> Tensor:
         """Zero where a token is padding, shape ``(B, N, D)``."""
@@ -77,15 +66,22 @@ class WTIHead(SeededHead):
             Default: None.
         max_words (int): Tokens of a text, for the size of chunks.
             Default: 32.
-        loss_match (dict, optional): Loss on the scores. Default: None.
         loss_decorrelation (dict, optional): Config of
             :class:`ChannelDecorrelationLoss`. Default: None.
-        memory_budget (int): See the base class.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
+            and ``init_cfg``.
 
     Raises:
         ValueError: If an option is unknown.
+
+    Example:
+        >>> head = WTIHead(embed_dim=32, num_frames=8)
+        >>> words = torch.randn(3, 5, 32), torch.ones(3, 5).bool()
+        >>> head(TextFeatures(text.embeds, *words), video).shape
+        torch.Size([3, 4])
     """
+
+    needs_real_frames = True
 
     def __init__(
         self,
@@ -96,12 +92,23 @@ class WTIHead(SeededHead):
         release_mask: bool = False,
         temporal: dict | None = None,
         max_words: int = 32,
-        loss_match: dict | None = None,
         loss_decorrelation: dict | None = None,
-        memory_budget: int = 512 * 2**20,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(loss_match, memory_budget, init_cfg)
+        # cosines of words and frames, which ``dp`` has one of
+        words, frames = max_words, num_frames
+        if interaction == 'dp':
+            words = frames = 1
+        few = 3 * (words + frames) + 1
+        super().__init__(
+            embed_dim=embed_dim,
+            num_frames=num_frames,
+            numbers_per_pair=(
+                3 * words * frames + few,
+                4 * words * frames + few,
+            ),
+            **kwargs,
+        )
         if interaction not in INTERACTIONS or not 1 <= num_weight_layers <= 3:
             raise ValueError(
                 f'interaction must be one of {INTERACTIONS} and '
@@ -111,47 +118,25 @@ class WTIHead(SeededHead):
         self.interaction = interaction
         self.needs_tokens = interaction != 'dp'
         self.release_mask = release_mask
-        self.embed_dim = embed_dim
-        self.num_frames = num_frames
-        self.max_words = max_words
         self.temporal = None if temporal is None else MODELS.build(temporal)
         self.text_weight = self.video_weight = None
         if interaction == 'wti':
-            self.text_weight = weight_layers(embed_dim, num_weight_layers)
-            self.video_weight = weight_layers(embed_dim, num_weight_layers)
+            self.text_weight = _weight_layers(embed_dim, num_weight_layers)
+            self.video_weight = _weight_layers(embed_dim, num_weight_layers)
         self.loss_decorrelation = (
             None
             if loss_decorrelation is None
             else MODELS.build(loss_decorrelation)
         )
 
-    def check_text(self, text: TextFeatures) -> None:
-        """Refuse texts of another width, or without tokens."""
-        check_text_sizes(
-            self,
-            text,
-            embed_dim=self.embed_dim,
-            needs_tokens=self.needs_tokens,
-        )
-
-    def check_video(self, video: VideoFeatures) -> None:
-        """Refuse videos of another size, or without a real frame."""
-        check_video_sizes(
-            self,
-            video,
-            embed_dim=self.embed_dim,
-            num_frames=self.num_frames,
-            needs_real_frames=True,
-        )
-
     def prepare_text(self, text: TextFeatures) -> WeightedTokens:
         """Weigh the words of each text."""
         self.check_text(text)
         if self.interaction == 'dp':
-            return one_token(unit_sentences(text))
+            return _one_token(unit_sentences(text))
         tokens: Any = text.tokens
         mask: Any = text.token_mask
-        return weigh(tokens, mask, self.text_weight)
+        return _weigh(tokens, mask, self.text_weight)
 
     def prepare_video(self, video: VideoFeatures) -> WeightedTokens:
         """Weigh the frames of each video, after the temporal part."""
@@ -160,8 +145,8 @@ class WTIHead(SeededHead):
             frames = self.temporal(video.frames, video.frame_mask)
             video = replace(video, frames=frames)
         if self.interaction == 'dp':
-            return one_token(mean_of_unit_frames(video))
-        return weigh(video.frames, video.frame_mask, self.video_weight)
+            return _one_token(mean_of_unit_frames(video))
+        return _weigh(video.frames, video.frame_mask, self.video_weight)
 
     def score(
         self, text_state: WeightedTokens, video_state: WeightedTokens
@@ -198,35 +183,23 @@ class WTIHead(SeededHead):
             dict[str, Tensor]: ``loss_match`` and, if it is set,
             ``loss_decorrelation``; ``pos_score`` and ``neg_score`` to watch.
         """
-        share = check_batch(text, video, self.check_features)
-        random = self.next_random()
-        text_state = self.prepare_text(text)
-        video_state = gather_features(self.prepare_video(video))
-        losses = self.match_losses(
-            self.score_with_grad(text_state, video_state), share
-        )
+        batch = self.open_batch(text, video)
+        scores = batch.map(lambda texts, videos, _: self.score(texts, videos))
+        losses = self.match_losses(scores, batch.share)
         if self.loss_decorrelation is not None:
             losses['loss_decorrelation'] = self.loss_decorrelation(
-                gather_features(text_state), video_state, random
+                gather_features(batch.text), batch.all_videos, batch.random
             )
         return losses
 
-    def bytes_per_pair(self, training: bool) -> int:
-        """Tell what one pair takes: the cosines of words and frames."""
-        words, frames = self.max_words, self.num_frames
-        if self.interaction == 'dp':
-            words = frames = 1
-        copies = 4 if training else 3
-        return 4 * (copies * words * frames + 3 * (words + frames) + 1)
 
-
-def one_token(embeds: Tensor) -> WeightedTokens:
+def _one_token(embeds: Tensor) -> WeightedTokens:
     """Take vectors of unit length for sides of one token, ``(B, D)``."""
     ones = embeds.new_ones(len(embeds), 1)
     return WeightedTokens(embeds.unsqueeze(1), ones, ones.bool())
 
 
-def weight_layers(embed_dim: int, num_layers: int) -> nn.Sequential:
+def _weight_layers(embed_dim: int, num_layers: int) -> nn.Sequential:
     """Build the layers that weigh tokens, with a ReLU between two."""
     layers: list[nn.Module] = []
     for _ in range(num_layers - 1):
@@ -234,20 +207,10 @@ def weight_layers(embed_dim: int, num_layers: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(embed_dim, 1))
 
 
-def weigh(
+def _weigh(
     tokens: Tensor, mask: Tensor, layers: nn.Module | None
 ) -> WeightedTokens:
-    """Bring tokens to unit length and weigh the real ones.
-
-    Args:
-        tokens (Tensor): Not normalised, shape ``(B, N, D)``.
-        mask (Tensor): True for real tokens, shape ``(B, N)``.
-        layers (nn.Module, optional): Gives a logit for each token. Default:
-            None, equal weights.
-
-    Returns:
-        WeightedTokens: See there.
-    """
+    """Bring tokens ``(B, N, D)`` to unit length and weigh the real ones."""
     logits = (
         tokens.new_zeros(mask.shape)
         if layers is None

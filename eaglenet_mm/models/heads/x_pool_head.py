@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from eaglenet_mm.models.heads.explanation import (
+from eaglenet_mm.models.heads.base_pair_head import (
     PairExplanation,
-    explain_by_attention,
+    frame_cosines,
 )
-from eaglenet_mm.models.heads.head_checks import (
-    check_text_sizes,
-    check_video_sizes,
-)
-from eaglenet_mm.models.heads.seeded_head import PairDropoutHead
+from eaglenet_mm.models.heads.seeded_head import SeededHead
 from eaglenet_mm.models.layers import (
     FramePooling,
     PairRandom,
@@ -24,22 +20,11 @@ from eaglenet_mm.models.layers import (
 )
 from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.registry import MODELS
-from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
-
-
-@dataclass
-class SentenceState(Features):
-    """Sentences as they leave the encoder.
-
-    Args:
-        embeds (Tensor): Shape ``(Bt, D)``.
-    """
-
-    embeds: Tensor
+from eaglenet_mm.structures import EmbedsState, TextFeatures, VideoFeatures
 
 
 @MODELS.register_module()
-class XPoolHead(PairDropoutHead):
+class XPoolHead(SeededHead):
     """Cosine of a text and the frames of a video, pooled for that text.
 
     Implements `X-Pool <https://arxiv.org/abs/2203.15086>`_: cross attention
@@ -56,9 +41,12 @@ class XPoolHead(PairDropoutHead):
         dropout (float): Rate behind the linear layer. Default: 0.3.
         use_frame_mask (bool): Leave padded frames out. The release has none,
             it repeats frames. Default: True.
-        loss_match (dict, optional): Loss on the scores. Default: None.
-        memory_budget (int): See the base class.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
+            and ``init_cfg``.
+
+    Example:
+        >>> XPoolHead(embed_dim=32)(text, video).shape
+        torch.Size([3, 4])
     """
 
     def __init__(
@@ -67,32 +55,22 @@ class XPoolHead(PairDropoutHead):
         num_heads: int = 1,
         dropout: float = 0.3,
         use_frame_mask: bool = True,
-        loss_match: dict | None = None,
-        memory_budget: int = 512 * 2**20,
-        init_cfg: dict | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(loss_match, memory_budget, init_cfg)
-        self.embed_dim = embed_dim
+        super().__init__(
+            embed_dim=embed_dim,
+            # vectors of the pooling; and up to 1.5 D attention weights
+            numbers_per_pair=(4 * embed_dim + 4, 8 * embed_dim + 4),
+            **kwargs,
+        )
         self.use_frame_mask = use_frame_mask
+        self.needs_real_frames = use_frame_mask
         self.pooling = FramePooling(embed_dim, num_heads, dropout)
 
-    def check_text(self, text: TextFeatures) -> None:
-        """Refuse texts of another width."""
-        check_text_sizes(self, text, embed_dim=self.embed_dim)
-
-    def check_video(self, video: VideoFeatures) -> None:
-        """Refuse videos of another width, or without a real frame."""
-        check_video_sizes(
-            self,
-            video,
-            embed_dim=self.embed_dim,
-            needs_real_frames=self.use_frame_mask,
-        )
-
-    def prepare_text(self, text: TextFeatures) -> SentenceState:
+    def prepare_text(self, text: TextFeatures) -> EmbedsState:
         """Keep the sentences, shape ``(Bt, D)``."""
         self.check_text(text)
-        return SentenceState(text.embeds)
+        return EmbedsState(text.embeds)
 
     def prepare_video(self, video: VideoFeatures) -> PooledFramesState:
         """Compute keys and values of the frames."""
@@ -103,38 +81,42 @@ class XPoolHead(PairDropoutHead):
 
     def pool(
         self,
-        text_state: SentenceState,
+        text_state: EmbedsState,
         video_state: PooledFramesState,
         random: PairRandom | None = None,
     ) -> Tensor:
         """Pool every video for each text, shape ``(Bv, Bt, D)``."""
         return self.pooling(text_state.embeds, video_state, random)
 
-    def score_pairs(
+    def score(
         self,
-        text_state: SentenceState,
+        text_state: EmbedsState,
         video_state: PooledFramesState,
         random: PairRandom | None = None,
     ) -> Tensor:
-        """Compute cosines, shape ``(Bt, Bv)``; see the base class."""
+        """Compute cosines, shape ``(Bt, Bv)``, with dropout if ``random``."""
         pooled = self.pool(text_state, video_state, random)
         with torch.autocast(pooled.device.type, enabled=False):
             text = at_least_float32(text_state.embeds).to(pooled.dtype)
             return F.cosine_similarity(text, pooled, dim=-1, eps=1e-12).T
 
+    def loss(
+        self, text: TextFeatures, video: VideoFeatures
+    ) -> dict[str, Tensor]:
+        """Compute the training loss; see the base class."""
+        batch = self.open_batch(text, video)
+        return self.match_losses(batch.map(self.score), batch.share)
+
     def explain(
         self, text: TextFeatures, video: VideoFeatures
     ) -> PairExplanation:
-        """Give the attention of each text to the frames; see there."""
-        return explain_by_attention(
-            self.pooling, text, video, self.use_frame_mask
+        """Give the ``'attention'`` of each text to the frames; see there."""
+        attention = self.pooling.attention(
+            text.embeds, self.prepare_video(video)
+        )  # (Bv, Bt, F)
+        return PairExplanation(
+            {
+                'attention': attention.transpose(0, 1),
+                'cosine': frame_cosines(text, video),
+            }
         )
-
-    def bytes_per_pair(self, training: bool) -> int:
-        """Tell what one pair takes: vectors of the pooling.
-
-        In evaluation for up to ``1.5 D`` attention weights a pair, heads times
-        frames.
-        """
-        vectors = 8 if training else 4
-        return 4 * (vectors * self.embed_dim + 4)

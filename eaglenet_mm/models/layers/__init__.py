@@ -1,17 +1,26 @@
 """Parts of heads, each with a contract of its own."""
 
-from .frame_pooling import FramePooling, PooledFramesState
-from .graph_attention import AttentionProjection
-from .graphs import build_graph
-from .keyed_random import KeyedRandom, PairRandom
-from .plain_graph import PlainGraph
-from .relational_graph import RelationalGraph
-from .relational_layer import RelationalGraphLayer
-from .stochastic_text import StochasticText
-from .workspace import Workspace
+from eaglenet_mm.models.layers.fine_grained_relationships import (
+    FineGrainedRelationships,
+    build_graph,
+)
+from eaglenet_mm.models.layers.frame_pooling import (
+    FramePooling,
+    PooledFramesState,
+)
+from eaglenet_mm.models.layers.keyed_random import KeyedRandom, PairRandom
+from eaglenet_mm.models.layers.plain_graph import PlainGraph
+from eaglenet_mm.models.layers.relational_graph import (
+    AttentionProjection,
+    RelationalGraph,
+    RelationalGraphLayer,
+)
+from eaglenet_mm.models.layers.relational_messages import Workspace
+from eaglenet_mm.models.layers.stochastic_text import StochasticText
 
 __all__ = [
     'AttentionProjection',
+    'FineGrainedRelationships',
     'FramePooling',
     'KeyedRandom',
     'PairRandom',

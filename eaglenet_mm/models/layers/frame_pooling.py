@@ -8,15 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from eaglenet_mm.models.layers.graph_attention import check_dropout
-from eaglenet_mm.models.layers.keyed_random import PairRandom
+from eaglenet_mm.models.layers.keyed_random import PairRandom, check_dropout
 from eaglenet_mm.models.precision import at_least_float32, float32_layer_norm
 from eaglenet_mm.structures import Features
 
 
 @dataclass
 class PooledFramesState(Features):
-    """What the pooling needs of ``Bv`` videos, computed once a video.
+    """Keys and values of ``Bv`` videos, computed once a video.
 
     Args:
         keys (Tensor): Keys folded through the query projection, shape
@@ -25,6 +24,11 @@ class PooledFramesState(Features):
             infinity at masked frames.
         values (Tensor): Values taken through the output projection, shape
             ``(Bv, H * F, D)``.
+
+    Example:
+        >>> state = FramePooling(32).prepare_frames(video.frames)
+        >>> state.keys.shape, state.key_bias.shape
+        (torch.Size([4, 8, 32]), torch.Size([4, 8]))
     """
 
     keys: Tensor
@@ -55,6 +59,12 @@ class FramePooling(nn.Module):
     Raises:
         ValueError: If ``embed_dim`` is no multiple of ``num_heads``, or
             ``dropout`` is no probability below 1.
+
+    Example:
+        >>> pooling = FramePooling(32)
+        >>> frames = pooling.prepare_frames(video.frames, video.frame_mask)
+        >>> pooling(text.embeds, frames).shape  # (Bv, Bt, D)
+        torch.Size([4, 3, 32])
     """
 
     def __init__(
@@ -92,9 +102,6 @@ class FramePooling(nn.Module):
             frames (Tensor): Shape ``(Bv, F, D)``.
             frame_mask (Tensor, optional): True for frames that may be
                 attended to, shape ``(Bv, F)``. Default: None, all of them.
-
-        Returns:
-            PooledFramesState: See there.
         """
         num_videos, num_frames, width = frames.shape
         heads, head_width = self.num_heads, width // self.num_heads
@@ -137,9 +144,11 @@ class FramePooling(nn.Module):
         Returns:
             Tensor: Pooled videos, shape ``(Bv, Bt, D)``.
         """
+        weights = self._weights(text, state).flatten(-2)  # (Bv, Bt, H * F)
+        weights = weights.to(state.values.dtype)
         # intermediates without names: evaluation frees them at once
         a = float32_layer_norm(
-            self.norm2, self._attend(text, state) + self.output.bias
+            self.norm2, torch.bmm(weights, state.values) + self.output.bias
         )
         change = self.linear(a.to(self.linear.weight.dtype))  # (Bv, Bt, D)
         if random is not None:
@@ -161,11 +170,6 @@ class FramePooling(nn.Module):
             masked ones, float32 or wider, shape ``(Bv, Bt, F)``.
         """
         return self._weights(text, state).mean(dim=-2)
-
-    def _attend(self, text: Tensor, state: PooledFramesState) -> Tensor:
-        """Sum the values by their weights, shape ``(Bv, Bt, D)``."""
-        weights = self._weights(text, state).flatten(-2)
-        return torch.bmm(weights.to(state.values.dtype), state.values)
 
     def _weights(self, text: Tensor, state: PooledFramesState) -> Tensor:
         """Attend to the frames, shape ``(Bv, Bt, H, F)``."""

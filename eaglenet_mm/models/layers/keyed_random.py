@@ -75,7 +75,14 @@ class KeyedRandom:
 
     Args:
         seed (int): Seed of the run.
-        step (int): Number of the training step.
+        step (int): Number of the training step. Default: 0.
+
+    Example:
+        >>> random, keys = KeyedRandom(seed=1), torch.tensor([5, 9])
+        >>> one = random.uniform('noise', keys, (3,), like=text.embeds)
+        >>> two = random.uniform('noise', keys[1:], (3,), like=text.embeds)
+        >>> torch.equal(one[1:], two)
+        True
     """
 
     def __init__(self, seed: int, step: int = 0) -> None:
@@ -87,15 +94,8 @@ class KeyedRandom:
     ) -> Iterator[tuple[slice, Tensor]]:
         """Draw ``count`` words of 32 bits a key, block by block.
 
-        Args:
-            purpose (str): What they are drawn for.
-            keys (Tensor): Non-negative integers on the CPU, shape ``(n,)``.
-            count (int): Words a key.
-            device (torch.device): Where the words are needed.
-
-        Yields:
-            tuple[slice, Tensor]: Keys of the block, and their words, int32 of
-            shape ``(keys, count)``, in memory that the next block takes up.
+        Yields the keys of a block and their words, int32 ``(keys, count)``,
+        in memory that the next block takes up.
         """
         base = mix_key(self.seed, self.step, zlib.crc32(purpose.encode()))
         first, second = (
@@ -120,7 +120,7 @@ class KeyedRandom:
 
         Args:
             purpose (str): What the numbers are drawn for.
-            keys (Tensor): Shape ``(n,)``.
+            keys (Tensor): Non-negative integers on the CPU, shape ``(n,)``.
             shape (Sequence[int]): Shape of a draw.
             like (Tensor): Gives type and device.
 
@@ -158,18 +158,9 @@ class KeyedRandom:
         rate: float,
         like: Tensor,
     ) -> Tensor:
-        """Draw what dropout multiplies with.
+        """Draw zeros, and reciprocals of the share kept; see :meth:`uniform`.
 
-        Args:
-            purpose (str): Names the layer.
-            keys (Tensor): Shape ``(n,)``.
-            shape (Sequence[int]): Shape of a draw.
-            rate (float): Probability of zero, rounded to 16 bits.
-            like (Tensor): Gives type and device.
-
-        Returns:
-            Tensor: Zeros and the reciprocal of the share that is kept, shape
-            ``(n, *shape)``.
+        ``rate`` is the probability of zero, rounded to 16 bits.
         """
         count = math.prod(shape)
         dropped = round(rate * 65536)
@@ -193,6 +184,14 @@ def kept_share(rate: float) -> float:
     return 1.0 - round(rate * 65536) / 65536
 
 
+def check_dropout(rate: float) -> None:
+    """Refuse a rate of dropout that is no probability below 1."""
+    if not 0.0 <= rate < 1.0:
+        raise ValueError(
+            f'dropout must be at least 0 and below 1, but is {rate}.'
+        )
+
+
 class PairRandom:
     """Random numbers of the pairs of a chunk.
 
@@ -200,6 +199,11 @@ class PairRandom:
         random (KeyedRandom): Source.
         rows (range): Texts of the chunk, as rows of the joint batch.
         columns (range): Videos of the chunk, as columns of the joint batch.
+
+    Example:
+        >>> random = PairRandom(KeyedRandom(1), range(3), range(4))
+        >>> random.normal('noise', 32, like=text.embeds).shape
+        torch.Size([4, 3, 32])
     """
 
     def __init__(
@@ -211,17 +215,11 @@ class PairRandom:
         videos = torch.tensor(columns, dtype=torch.int64).unsqueeze(1)
         texts = torch.tensor(rows, dtype=torch.int64)
         self.keys = (videos * 2**32 + texts).flatten()
-
         self._shape = (len(columns), len(rows))
 
     @classmethod
     def matching(cls, random: KeyedRandom, places: range) -> PairRandom:
-        """Random numbers of matching pairs alone, as of ``(B, 1)`` pairs.
-
-        Args:
-            random (KeyedRandom): Source.
-            places (range): Rows, and columns, of the joint batch.
-        """
+        """Random numbers of matching pairs alone, as of ``(B, 1)`` pairs."""
         own = cls(random, places[:1], places)
         diagonal = torch.tensor(places, dtype=torch.int64)
         own.keys = diagonal * 2**32 + diagonal
@@ -245,12 +243,7 @@ class PairRandom:
     def dropout_mask(
         self, purpose: str, *shape: int, rate: float, like: Tensor
     ) -> Tensor | None:
-        """Draw what dropout multiplies with.
-
-        Returns:
-            Tensor | None: Shape ``(videos, texts, *shape)``; None if nothing
-            is dropped.
-        """
+        """Draw what dropout multiplies with; None if nothing is dropped."""
         if rate == 0.0:
             return None
         return self._shaped(

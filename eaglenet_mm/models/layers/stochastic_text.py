@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from eaglenet_mm.models.precision import at_least_float32
+from eaglenet_mm.models.layers.keyed_random import KeyedRandom, PairRandom
 
 
 class StochasticText(nn.Module):
@@ -24,6 +25,12 @@ class StochasticText(nn.Module):
     Args:
         embed_dim (int): Width ``D``.
         num_frames (int): Frames of a video, ``F``.
+
+    Example:
+        >>> stochastic = StochasticText(embed_dim=32, num_frames=8)
+        >>> unit = stochastic.unit_frames(video.frames, video.frame_mask)
+        >>> stochastic(text.embeds, unit).shape
+        torch.Size([4, 3, 32])
     """
 
     def __init__(self, embed_dim: int, num_frames: int) -> None:
@@ -72,74 +79,64 @@ class StochasticText(nn.Module):
         unit_text = F.normalize(text, dim=-1)
         cosines = unit_frames.flatten(0, 1) @ unit_text.T  # (Bv * F, Bt)
         cosines = cosines.unflatten(0, unit_frames.shape[:2])
-        return F.linear(
-            cosines.transpose(1, 2),
-            self.radius.weight.to(cosines.dtype),
-            self.radius.bias.to(cosines.dtype),
-        )
+        return self._log_radius(cosines.transpose(1, 2))
 
     def of_matching(self, text: Tensor, unit_frames: Tensor) -> Tensor:
-        """Compute the logarithm of the radius of matching pairs alone.
-
-        Args:
-            text (Tensor): Sentences of any length, shape ``(B, D)``.
-            unit_frames (Tensor): Of their videos, shape ``(B, F, D)``.
-
-        Returns:
-            Tensor: Shape ``(B, D)``.
-        """
+        """Compute the same of matching pairs alone, shape ``(B, D)``."""
         unit_text = F.normalize(text, dim=-1).unsqueeze(-1)
-        cosines = (unit_frames @ unit_text).squeeze(-1)  # (B, F)
-        return F.linear(
-            cosines,
-            self.radius.weight.to(cosines.dtype),
-            self.radius.bias.to(cosines.dtype),
-        )
+        return self._log_radius((unit_frames @ unit_text).squeeze(-1))
+
+    def _log_radius(self, cosines: Tensor) -> Tensor:
+        """``W s + b`` of cosines ``(..., F)``, in their precision."""
+        weight, bias = self.radius.weight, self.radius.bias
+        return F.linear(cosines, weight.to(cosines), bias.to(cosines))
 
 
-def stochastic_cosines(
-    text: Tensor,
-    radius: Tensor,
-    noise: Tensor,
-    unit_video: Tensor,
-    lengths: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Cosines of the stochastic texts of pairs, none of which is built.
-
-    With ``t_k = t + e_k * R`` the products ``t_k . p`` and ``|t_k|^2`` are
-    sums over channels that are linear in ``e_k`` and its square.
+class CandidateNoise:
+    """Noise of the text candidates of a chunk of pairs.
 
     Args:
-        text (Tensor): Shape ``(Bt, D)``.
-        radius (Tensor): Shape ``(Bv, Bt, D)``.
-        noise (Tensor): Shape ``(K, D)`` or ``(Bv, Bt, K, D)``.
-        unit_video (Tensor): Shape ``(Bv, Bt, D)`` or ``(Bv, 1, D)``.
-        lengths (Tensor, optional): Of an earlier call. Default: None.
-
-    Returns:
-        tuple[Tensor, Tensor]: Cosines and lengths, ``(Bv, Bt, K)``.
+        prior (str): ``'uniform01'`` or ``'normal'``.
+        std (float): Standard deviation of ``'normal'``.
+        num_candidates (int): Candidates ``S``.
     """
 
-    def along_noise(values: Tensor, factors: Tensor) -> Tensor:
-        if factors.dim() == 2:
-            return values @ factors.T
-        return (factors @ values.unsqueeze(-1)).squeeze(-1)
+    PRIORS = ('uniform01', 'normal')
 
-    if lengths is None:
-        squares = (
-            text.square().sum(dim=-1)[:, None]
-            + 2 * along_noise(radius * text, noise)
-            + along_noise(radius.square(), noise.square())
-        )
-        lengths = squares.clamp(min=1e-24).sqrt()
-    products = (unit_video * text).sum(dim=-1, keepdim=True) + along_noise(
-        radius * unit_video, noise
-    )
-    return products / lengths, lengths
+    def __init__(self, prior: str, std: float, num_candidates: int) -> None:
+        if prior not in self.PRIORS:
+            raise ValueError(
+                f'prior must be one of {self.PRIORS}, but is {prior!r}.'
+            )
+        if num_candidates < 0:
+            raise ValueError(
+                f'num_candidates cannot be negative, but is {num_candidates}.'
+            )
+        self.prior = prior
+        self.std = std
+        self.num_candidates = num_candidates
 
+    def table(self, width: int, seed: int) -> Tensor:
+        """Draw the table shared by all pairs, shape ``(S, D)``."""
+        generator = torch.Generator().manual_seed(seed)
+        shape = (self.num_candidates, width)
+        if self.prior == 'normal':
+            return self.std * torch.randn(*shape, generator=generator)
+        return torch.rand(*shape, generator=generator)
 
-def row_cosines(text: Tensor, pooled: Tensor) -> Tensor:
-    """Cosine of each text with its row of videos, ``(Bt, Bv)``."""
-    return F.cosine_similarity(
-        text.unsqueeze(1), at_least_float32(pooled), dim=-1, eps=1e-12
-    )
+    def matching(
+        self, random: KeyedRandom, rows: range, like: Tensor
+    ) -> Tensor:
+        """Draw one vector for each of the matching ``rows``, ``(B, D)``."""
+        keys, shape = torch.tensor(rows), like.shape[:1]
+        if self.prior == 'normal':
+            drawn = random.normal('matching text', keys, shape, like)
+            return self.std * drawn
+        return random.uniform('matching text', keys, shape, like)
+
+    def pairs(self, random: PairRandom, like: Tensor) -> Tensor:
+        """Draw noise for each pair on its own, ``(Bv, Bt, S, D)``."""
+        shape = (self.num_candidates, like.shape[-1])
+        if self.prior == 'normal':
+            return random.normal('candidates', *shape, like=like) * self.std
+        return random.uniform('candidates', *shape, like=like)

@@ -24,10 +24,6 @@ class ResidualBlock(nn.Module):
 
     ``x = x + MHA(norm1(x))``, ``x = x + W2 QuickGELU(W1 norm2(x))``; norms
     have an epsilon of 1e-12, unlike CLIP's.
-
-    Args:
-        embed_dim (int): Width ``D``.
-        num_heads (int): Attention heads.
     """
 
     def __init__(self, embed_dim: int, num_heads: int) -> None:
@@ -51,25 +47,12 @@ class ResidualBlock(nn.Module):
 
     def forward(
         self,
-        x: Tensor,
-        key_mask: Tensor,
-        qkv: Tensor | None = None,
+        x: Tensor,  # (B, N, D)
+        key_mask: Tensor,  # (B, N), True where it may be attended to
+        qkv: Tensor | None = None,  # of ``project``, where it is known
         num_queries: int | None = None,
     ) -> Tensor:
-        """Run the block.
-
-        Args:
-            x (Tensor): Shape ``(B, N, D)``.
-            key_mask (Tensor): True for positions that may be attended to,
-                shape ``(B, N)``.
-            qkv (Tensor, optional): Of :meth:`project`, where it is known.
-                Default: None.
-            num_queries (int, optional): Positions, from the first, whose
-                result is needed. Default: None, all.
-
-        Returns:
-            Tensor: Shape ``(B, num_queries, D)``.
-        """
+        """Run the block; gives the first ``num_queries``, or all."""
         qkv = self.project(x) if qkv is None else qkv
         heads = qkv.unflatten(-1, (3, self.num_heads, -1))
         query, key, value = heads.permute(2, 0, 3, 1, 4)  # (B, H, N, D / H)
@@ -89,11 +72,7 @@ class ResidualBlock(nn.Module):
 
 
 def check_heads(embed_dim: int, num_heads: int | None) -> int:
-    """Choose the number of heads: one for each 64 channels.
-
-    Raises:
-        ValueError: If the width is no multiple of it.
-    """
+    """Choose the number of heads: one for each 64 channels."""
     num_heads = max(1, embed_dim // 64) if num_heads is None else num_heads
     if num_heads < 1 or embed_dim % num_heads:
         raise ValueError(
@@ -125,6 +104,11 @@ class TemporalTransformer(BaseModule):
 
     Raises:
         ValueError: If ``embed_dim`` is no multiple of the heads.
+
+    Example:
+        >>> part = TemporalTransformer(embed_dim=32, num_layers=1)
+        >>> part(video.frames, video.frame_mask).shape
+        torch.Size([4, 8, 32])
     """
 
     def __init__(
@@ -170,6 +154,11 @@ class TemporalLSTM(BaseModule):
     Args:
         embed_dim (int): Width ``D``.
         init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+
+    Example:
+        >>> part = TemporalLSTM(embed_dim=32)
+        >>> part(video.frames, video.frame_mask).shape
+        torch.Size([4, 8, 32])
     """
 
     max_positions: int | None = None

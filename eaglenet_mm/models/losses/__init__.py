@@ -1,12 +1,24 @@
 """Losses on score matrices, and on features for energies."""
 
-from .channel_decorrelation_loss import ChannelDecorrelationLoss
-from .energies import BilinearEnergy, CosineEnergy, FrameTextEnergy, MLPEnergy
-from .energy_matching_loss import EnergyMatchingLoss, KeyedNoise
-from .info_nce_loss import InfoNCELoss
-from .joint_batch import PairLabels, Share
-from .langevin_sampler import LangevinSampler, NoiseSource
-from .pairwise_sigmoid_loss import PairwiseSigmoidLoss
+from eaglenet_mm.models.losses.channel_decorrelation_loss import (
+    ChannelDecorrelationLoss,
+)
+from eaglenet_mm.models.losses.energy_matching_loss import (
+    BilinearEnergy,
+    CosineEnergy,
+    EnergyMatchingLoss,
+    FrameTextEnergy,
+    KeyedNoise,
+    LangevinSampler,
+    MLPEnergy,
+    NoiseSource,
+)
+from eaglenet_mm.models.losses.score_losses import (
+    InfoNCELoss,
+    PairLabels,
+    PairwiseSigmoidLoss,
+    Share,
+)
 
 __all__ = [
     'BilinearEnergy',

@@ -39,6 +39,16 @@ class ChannelDecorrelationLoss(BaseModule):
 
     Raises:
         ValueError: If the pairing is unknown.
+
+    Example:
+        >>> from eaglenet_mm.models.heads.wti_head import WeightedTokens
+        >>> mask = torch.ones(3, 8, dtype=torch.bool)
+        >>> words, frames = torch.randn(2, 3, 8, 32)
+        >>> loss = ChannelDecorrelationLoss()(
+        ...     WeightedTokens(words, mask / 8, mask),
+        ...     WeightedTokens(frames, mask / 8, mask),
+        ...     KeyedRandom(seed=0),
+        ... )
     """
 
     def __init__(

@@ -1,68 +1,30 @@
-"""Energy-aware matching."""
+"""Energy-aware matching (EAM): loss, energies and the sampler of pairs."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModule
-from torch import Tensor
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from eaglenet_mm.models.layers.keyed_random import KeyedRandom
-from eaglenet_mm.models.losses.joint_batch import (
+from eaglenet_mm.models.losses.score_losses import (
     PairLabels,
     Share,
     check_same_video,
 )
-from eaglenet_mm.models.losses.langevin_sampler import (
-    LangevinSampler,
-    NoiseSource,
-)
 from eaglenet_mm.registry import MODELS
 
-
-class KeyedNoise:
-    """Keyed random numbers in order of drawing.
-
-    Args:
-        random (KeyedRandom): Source.
-        purpose (str): Names what they are drawn for.
-    """
-
-    #: Draws of normal numbers made at once: a draw of a step is small.
-    AT_ONCE = 5
-
-    def __init__(self, random: KeyedRandom, purpose: str) -> None:
-        self.random = random
-        self.purpose = purpose
-        self.draws = 0
-        self._ahead: dict[tuple[range, tuple[int, ...]], list[Tensor]] = {}
-
-    def _name(self) -> str:
-        self.draws += 1
-        return f'{self.purpose} {self.draws}'
-
-    def uniform(
-        self, rows: range, shape: tuple[int, ...], like: Tensor
-    ) -> Tensor:
-        """Draw from ``U[0, 1)``, shape ``(len(rows), *shape)``."""
-        keys = torch.tensor(rows, dtype=torch.int64)
-        return self.random.uniform(self._name(), keys, shape, like)
-
-    def normal(
-        self, rows: range, shape: tuple[int, ...], like: Tensor
-    ) -> Tensor:
-        """Draw from ``N(0, 1)``, shape ``(len(rows), *shape)``."""
-        ahead = self._ahead.setdefault((rows, shape), [])
-        if not ahead:
-            keys = torch.tensor(rows, dtype=torch.int64)
-            numbers = self.random.normal(
-                self._name(), keys, (self.AT_ONCE, *shape), like
-            )
-            ahead.extend(numbers.unbind(dim=1))
-        return ahead.pop(0)
-
-    def permutation(self, size: int, like: Tensor) -> Tensor:
-        """Draw a permutation."""
-        return self.random.permutation(self._name(), size, like)
+#: Ways to bring the energies of the frames to one energy a video.
+FRAME_REDUCTIONS = ('mean', 'max', 'min')
+#: Bytes of the MLP's hidden layer computed at once, by type of device.
+CHUNK_BYTES = {'cpu': 4 * 2**20, 'cuda': 256 * 2**20}
 
 
 @MODELS.register_module()
@@ -98,6 +60,14 @@ class EnergyMatchingLoss(BaseModule):
 
     Raises:
         ValueError: If ``same_video`` is none of these.
+
+    Example:
+        >>> from eaglenet_mm.models.layers import KeyedRandom
+        >>> from eaglenet_mm.models.losses import KeyedNoise
+        >>> loss = EnergyMatchingLoss(embed_dim=32, num_frames=8)
+        >>> noise = KeyedNoise(KeyedRandom(seed=0), 'energy')
+        >>> loss(video.frames[:3], text.embeds, noise).shape
+        torch.Size([])
     """  # noqa: E501
 
     def __init__(
@@ -111,12 +81,8 @@ class EnergyMatchingLoss(BaseModule):
     ) -> None:
         super().__init__()
         self.same_video = check_same_video(same_video)
-        self.energy = MODELS.build(
-            {
-                **(energy or dict(type='MLPEnergy')),
-                'embed_dim': embed_dim,
-            }
-        )
+        energy = energy or dict(type='MLPEnergy')
+        self.energy = MODELS.build({**energy, 'embed_dim': embed_dim})
         self.sampler = LangevinSampler(
             num_frames, embed_dim, **(sampler or {})
         )
@@ -135,7 +101,7 @@ class EnergyMatchingLoss(BaseModule):
         Returns:
             Tensor: Rows are texts, shape ``(Bt, Bv)``.
         """
-        sides = self.energy.sides(frames, text, False)
+        sides = self.energy.sides(frames, text)
         return self.energy.rows(*sides, frame_mask)
 
     def contrast(self, low: Tensor, high: Tensor) -> Tensor:
@@ -176,7 +142,19 @@ class EnergyMatchingLoss(BaseModule):
                 the replay buffer, ``positives`` do not fit, or ``same_video``
                 needs them and there are none.
         """
-        self._check(frames, text)
+        expected = tuple(self.sampler.replay_video.shape[1:])
+        if tuple(frames.shape[1:]) != expected:
+            raise ValueError(
+                'The energy loss was built for frames of shape (B, '
+                f'{expected[0]}, {expected[1]}), but got '
+                f'{tuple(frames.shape)}. Make num_frames and embed_dim of the '
+                'loss those of the head.'
+            )
+        if len(frames) != len(text):
+            raise ValueError(
+                f'Energies need one text a video, but got {len(text)} texts '
+                f'and {len(frames)} videos.'
+            )
         share = share or Share(range(len(text)), lambda x: x)
         gather = share.gather
         # half precision cannot hold squared energies of raw features
@@ -184,7 +162,7 @@ class EnergyMatchingLoss(BaseModule):
             if frames.dtype in (torch.float16, torch.bfloat16):
                 frames, text = frames.float(), text.float()
             frame_side, text_side = self.energy.sides(
-                frames, text.to(frames.dtype), False
+                frames, text.to(frames.dtype)
             )
             if frame_mask is not None:
                 frame_mask = gather(frame_mask)
@@ -192,7 +170,12 @@ class EnergyMatchingLoss(BaseModule):
                 gather(frame_side), text_side, frame_mask
             )  # (b, B)
             labels = PairLabels(energies, self.same_video, positives, share)
-            sampled = self._sample(energies.shape[1], noise, share)
+            pairs = self.sampler.sample(
+                self.energy.gradient, energies.shape[1], noise, share.rows
+            )
+            if self.training:
+                self.sampler.store(*(gather(x) for x in pairs))
+            sampled = gather(self.energy.matching(*pairs))  # (B,)
             high = torch.stack([sampled.mean(), sampled.square().mean()])
             positive, negative = self._means(energies, labels)
             loss = self.contrast(positive[:2], high)
@@ -201,11 +184,9 @@ class EnergyMatchingLoss(BaseModule):
 
     @staticmethod
     def _means(energies: Tensor, labels: PairLabels) -> Tensor:
-        """Means over the positives and over the negatives of the joint batch.
+        """Mean, mean square and number of positives and negatives, (2, 3).
 
-        Returns:
-            Tensor: Of each the mean energy, its mean square and the number of
-            pairs, shape ``(2, 3)``; zeros where there is no pair.
+        Of the joint batch; zeros where there is no pair.
         """
         rows = slice(None)
         positive, ignored = labels.positive(rows), labels.ignored(rows)
@@ -222,26 +203,526 @@ class EnergyMatchingLoss(BaseModule):
         number = total[:, 2:]
         return torch.cat([total[:, :2] / number.clamp(min=1), number], dim=1)
 
-    def _sample(self, size: int, noise: NoiseSource, share: Share) -> Tensor:
-        """Energies of the sampled pairs of the joint batch, ``(B,)``."""
-        pairs = self.sampler.sample(
-            self.energy.gradient, size, noise, share.rows
-        )
-        if self.training:
-            self.sampler.store(*(share.gather(x) for x in pairs))
-        return share.gather(self.energy.matching(*pairs))
 
-    def _check(self, frames: Tensor, text: Tensor) -> None:
-        expected = tuple(self.sampler.replay_video.shape[1:])
-        if tuple(frames.shape[1:]) != expected:
+class FrameTextEnergy(nn.Module, ABC):
+    """Energy of a video and a text; the base of all energies.
+
+    Matching pairs shall have a low energy, others a high one. A subclass
+    prepares each side once (:meth:`sides`) and combines prepared sides
+    (:meth:`combine`, :meth:`rows`), so that all pairs cost little more than
+    their combination.
+
+    Args:
+        embed_dim (int): Width ``D``.
+        reduction (str): How the frames' energies become one, ``'mean'``,
+            ``'max'`` or ``'min'``. Default: ``'mean'``.
+
+    Raises:
+        ValueError: If ``reduction`` is none of these.
+
+    Example:
+        >>> class Product(FrameTextEnergy):
+        ...     def sides(self, frames, text):
+        ...         return frames, text
+        >>> Product(32).matching(video.frames[:3], text.embeds).shape
+        torch.Size([3])
+    """
+
+    def __init__(self, embed_dim: int, reduction: str = 'mean') -> None:
+        super().__init__()
+        if reduction not in FRAME_REDUCTIONS:
             raise ValueError(
-                'The energy loss was built for frames of shape (B, '
-                f'{expected[0]}, {expected[1]}), but got '
-                f'{tuple(frames.shape)}. Make num_frames and embed_dim of the '
-                'loss those of the head.'
+                f'reduction must be one of {FRAME_REDUCTIONS}, but is '
+                f'{reduction!r}.'
             )
-        if len(frames) != len(text):
+        self.embed_dim = embed_dim
+        self.reduction = reduction
+
+    @abstractmethod
+    def sides(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Prepare ``(Bv, F, D)`` and ``(Bt, D)``, each on its own."""
+
+    def combine(self, frames: Tensor, text: Tensor) -> Tensor:
+        """Combine prepared sides of broadcasting shape ``(..., F, D)``."""
+        return -(frames * text).sum(dim=-1)
+
+    def rows(
+        self, frames: Tensor, text: Tensor, frame_mask: Tensor | None
+    ) -> Tensor:
+        """Combine prepared sides to all pairs, shape ``(Bt, Bv)``."""
+        energy = -torch.einsum('td,vfd->tvf', text, frames)
+        return reduce_frames(energy, self.reduction, frame_mask)
+
+    def matching(
+        self,
+        frames: Tensor,
+        text: Tensor,
+        frame_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Compute the energies of video ``i`` and text ``i``, shape ``(B,)``.
+
+        Args:
+            frames (Tensor): Shape ``(B, F, D)``.
+            text (Tensor): Shape ``(B, D)``.
+            frame_mask (Tensor, optional): Shape ``(B, F)``. Default: None.
+        """
+        frames, text = self.sides(frames, text)
+        energy = self.combine(frames, text.unsqueeze(1))
+        return reduce_frames(energy, self.reduction, frame_mask)
+
+    def gradient(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the derivatives of the energies of matching pairs.
+
+        What a step of the sampler needs. Our energies write it out; this
+        leaves it to autograd.
+
+        Args:
+            frames (Tensor): Shape ``(B, F, D)``.
+            text (Tensor): Shape ``(B, D)``.
+
+        Returns:
+            tuple[Tensor, Tensor]: Shapes ``(B, F, D)`` and ``(B, D)``,
+            without graph.
+        """
+        with torch.enable_grad():
+            frames = frames.detach().requires_grad_()
+            text = text.detach().requires_grad_()
+            total = self.matching(frames, text).sum()
+            by_frames, by_text = torch.autograd.grad(total, (frames, text))
+        return by_frames, by_text
+
+
+@MODELS.register_module()
+class MLPEnergy(FrameTextEnergy):
+    """Energy of a network: ``w2 . relu(W1 [v_f; t] + b1) + b2``.
+
+    The product is split, ``W1 [v; t] = W1v v + W1t t``, so each side is
+    projected once.
+
+    Args:
+        embed_dim (int): Width ``D``.
+        reduction (str): See :class:`FrameTextEnergy`. Default: ``'mean'``.
+
+    Example:
+        >>> energy = MLPEnergy(32, reduction='min')
+        >>> energy.matching(video.frames[:3], text.embeds).shape
+        torch.Size([3])
+    """
+
+    def __init__(self, embed_dim: int, reduction: str = 'mean') -> None:
+        super().__init__(embed_dim, reduction)
+        self.hidden = nn.Linear(2 * embed_dim, embed_dim)
+        self.output = nn.Linear(embed_dim, 1)
+
+    def sides(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Project each side with its half of the first layer."""
+        by_frame, by_text = self.hidden.weight.split(self.embed_dim, dim=1)
+        return (
+            F.linear(frames, by_frame),
+            F.linear(text, by_text, self.hidden.bias),
+        )
+
+    def combine(self, frames: Tensor, text: Tensor) -> Tensor:
+        """Take the sum of the sides through the second layer."""
+        hidden = (frames + text).relu()
+        return hidden @ self.output.weight[0] + self.output.bias
+
+    def rows(
+        self, frames: Tensor, text: Tensor, frame_mask: Tensor | None
+    ) -> Tensor:
+        """Combine prepared sides to all pairs, shape ``(Bt, Bv)``."""
+        energy = mlp_pair_energies(frames, text, self.output.weight[0])
+        return reduce_frames(
+            energy + self.output.bias, self.reduction, frame_mask
+        )
+
+    @torch.no_grad()
+    def gradient(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the derivatives; see the base class."""
+        output = self.output.weight[0]
+        by_frame, by_text = self.hidden.weight.split(self.embed_dim, dim=1)
+        hidden, of_text = self.sides(frames, text)
+        hidden += of_text.unsqueeze(1)
+        if self.reduction == 'mean':
+            change = hidden.gt_(0).mul_(output / frames.shape[1])
+        else:
+            shares = _frame_shares(hidden.relu() @ output, self.reduction)
+            change = hidden.gt_(0).mul_(output).mul_(shares.unsqueeze(-1))
+        return change @ by_frame, change.sum(1) @ by_text
+
+
+@MODELS.register_module()
+class CosineEnergy(FrameTextEnergy):
+    """Energy ``-cos(t, v_f)``; no parameters.
+
+    Differs from the release, where this energy cannot be trained because a
+    network that does not exist is asked to change its mode.
+
+    Args:
+        embed_dim (int): Width ``D``.
+        reduction (str): See :class:`FrameTextEnergy`. Default: ``'mean'``.
+
+    Example:
+        >>> energy = CosineEnergy(32).matching(video.frames[:3], text.embeds)
+        >>> bool((energy.abs() <= 1).all())
+        True
+    """
+
+    def _factor(self, unit_text: Tensor) -> Tensor:
+        """What unit frames are multiplied with, shape ``(B, D)``."""
+        return unit_text
+
+    def _factor_gradient(self, gradient: Tensor) -> Tensor:
+        """Derivative by the unit text from that by the factor."""
+        return gradient
+
+    def sides(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Bring both sides to unit length."""
+        factor = self._factor(F.normalize(text, dim=-1))
+        return F.normalize(frames, dim=-1), factor
+
+    @torch.no_grad()
+    def gradient(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the derivatives; see the base class."""
+        unit, factor = self.sides(frames, text)
+        energy = -(unit @ factor.unsqueeze(-1)).squeeze(-1)  # (B, F)
+        shares = _frame_shares(energy, self.reduction)
+        by_unit = -factor.unsqueeze(1) * shares.unsqueeze(-1)  # (B, F, D)
+        by_factor = -(shares.unsqueeze(1) @ unit).squeeze(1)  # (B, D)
+        by_unit_text = self._factor_gradient(by_factor)
+        return (
+            _through_normalize(by_unit, unit, frames),
+            _through_normalize(by_unit_text, F.normalize(text, dim=-1), text),
+        )
+
+
+@MODELS.register_module()
+class BilinearEnergy(CosineEnergy):
+    """Energy ``-(B t + b) . v_f`` of unit vectors ``t`` and ``v_f``.
+
+    Args:
+        embed_dim (int): Width ``D``.
+        reduction (str): See :class:`FrameTextEnergy`. Default: ``'mean'``.
+
+    Example:
+        >>> energy = BilinearEnergy(32)
+        >>> energy.matching(video.frames[:3], text.embeds).shape
+        torch.Size([3])
+    """
+
+    def __init__(self, embed_dim: int, reduction: str = 'mean') -> None:
+        super().__init__(embed_dim, reduction)
+        self.transform = nn.Linear(embed_dim, embed_dim)
+
+    def _factor(self, unit_text: Tensor) -> Tensor:
+        return self.transform(unit_text)
+
+    def _factor_gradient(self, gradient: Tensor) -> Tensor:
+        return gradient @ self.transform.weight
+
+
+def reduce_frames(
+    energy: Tensor, reduction: str, frame_mask: Tensor | None
+) -> Tensor:
+    """Bring energies of frames ``(.., F)`` to one a video.
+
+    The mask is True for real frames; its leading axes broadcast.
+    """
+    if reduction == 'mean':
+        if frame_mask is None:
+            return energy.mean(dim=-1)
+        return (energy * frame_mask).sum(dim=-1) / frame_mask.sum(dim=-1)
+    # the gradient of a tie goes to one frame, so values come from an index
+    ranked = energy if reduction == 'max' else -energy
+    if frame_mask is not None:
+        ranked = ranked.masked_fill(~frame_mask, float('-inf'))
+    index = ranked.argmax(dim=-1, keepdim=True)
+    return energy.gather(-1, index).squeeze(-1)
+
+
+def _frame_shares(energy: Tensor, reduction: str) -> Tensor:
+    """Derivative of the reduction by the energies of frames ``(B, F)``."""
+    if reduction == 'mean':
+        return torch.full_like(energy, 1.0 / energy.shape[-1])
+    ranked = energy if reduction == 'max' else -energy
+    chosen = ranked.argmax(dim=-1, keepdim=True)
+    return torch.zeros_like(energy).scatter_(-1, chosen, 1.0)
+
+
+def _through_normalize(gradient: Tensor, unit: Tensor, x: Tensor) -> Tensor:
+    """Take a derivative by ``F.normalize(x, dim=-1)`` through it."""
+    norm = x.norm(dim=-1, keepdim=True)
+    along = (gradient * unit).sum(dim=-1, keepdim=True)
+    # below its bound the norm is a constant
+    along = torch.where(norm > 1e-12, along, torch.zeros_like(along))
+    return (gradient - along * unit) / norm.clamp(min=1e-12)
+
+
+def mlp_pair_energies(frames: Tensor, text: Tensor, weight: Tensor) -> Tensor:
+    """``weight . relu(frames + text)`` of all pairs, ``(Bt, Bv, F)``.
+
+    Of projected frames ``(Bv, F, D)``, projected texts with the bias ``(Bt,
+    D)`` and the second layer ``(D,)``; the hidden layer is never kept.
+    """
+    return _PairEnergies.apply(frames, text, weight)
+
+
+class _PairEnergies(Function):
+    """See :func:`mlp_pair_energies`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, frames: Tensor, text: Tensor, weight: Tensor
+    ) -> Tensor:
+        ctx.save_for_backward(frames, text, weight)
+        energies = frames.new_empty(len(text), *frames.shape[:2])
+        for rows, hidden in _chunks(frames, text):
+            torch.add(frames, text[rows, None, None], out=hidden)
+            torch.matmul(hidden.relu_(), weight, out=energies[rows])
+        return energies
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        frames, text, weight = ctx.saved_tensors
+        flat = frames.flatten(0, 1)  # (Bv * F, D)
+        gradient = gradient.flatten(1)  # (Bt, Bv * F)
+        by_frames, by_text = torch.zeros_like(flat), torch.empty_like(text)
+        by_weight = torch.zeros_like(weight)
+        for rows, memory in _chunks(flat, text):  # (n, Bv * F, D)
+            part = gradient[rows]
+            hidden = torch.add(flat, text[rows, None], out=memory).relu_()
+            by_weight += part.flatten() @ hidden.flatten(0, 1)
+            active = hidden.sign_()
+            by_text[rows] = (part.unsqueeze(1) @ active).squeeze(1)
+            for one, mask in zip(part, active, strict=True):
+                by_frames.addcmul_(mask, one.unsqueeze(-1))
+        return (
+            by_frames.mul_(weight).view_as(frames),
+            by_text * weight,
+            by_weight,
+        )
+
+
+def _chunks(frames: Tensor, text: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Cut the texts so that the hidden layer of a chunk stays small.
+
+    Gives texts and memory ``(n, *frames.shape)``, the same for all chunks:
+    fresh blocks of aligned memory leave holes that the C library does not
+    fill again.
+    """
+    budget = CHUNK_BYTES.get(frames.device.type, CHUNK_BYTES['cuda'])
+    row = max(1, frames.numel() * frames.element_size())
+    step = max(1, min(budget // row, len(text)))
+    memory = frames.new_empty(step, *frames.shape)
+    for start in range(0, len(text), step):
+        rows = slice(start, min(start + step, len(text)))
+        yield rows, memory[: rows.stop - start]
+
+
+class KeyedNoise:
+    """Random numbers of the sampler, keyed, in order of drawing.
+
+    Rows say which chains of the joint batch the numbers are for. Any object
+    with these three methods may take its place.
+
+    Args:
+        random (KeyedRandom): Source.
+        purpose (str): Names what they are drawn for.
+
+    Example:
+        >>> noise = KeyedNoise(KeyedRandom(0), 'energy')
+        >>> noise.normal(range(2), (32,), text.embeds).shape
+        torch.Size([2, 32])
+    """
+
+    #: Draws of normal numbers made at once: a draw of a step is small.
+    AT_ONCE = 5
+
+    def __init__(self, random: KeyedRandom, purpose: str) -> None:
+        self.random = random
+        self.purpose = purpose
+        self.draws = 0
+        self._ahead: dict[tuple[range, tuple[int, ...]], list[Tensor]] = {}
+
+    def _name(self) -> str:
+        self.draws += 1
+        return f'{self.purpose} {self.draws}'
+
+    def uniform(
+        self, rows: range, shape: tuple[int, ...], like: Tensor
+    ) -> Tensor:
+        """Draw from ``U[0, 1)``, shape ``(len(rows), *shape)``."""
+        return self.random.uniform(
+            self._name(), torch.tensor(rows, dtype=torch.int64), shape, like
+        )
+
+    def normal(
+        self, rows: range, shape: tuple[int, ...], like: Tensor
+    ) -> Tensor:
+        """Draw from ``N(0, 1)``, shape ``(len(rows), *shape)``."""
+        ahead = self._ahead.setdefault((rows, shape), [])
+        if not ahead:
+            keys = torch.tensor(rows, dtype=torch.int64)
+            numbers = self.random.normal(
+                self._name(), keys, (self.AT_ONCE, *shape), like
+            )
+            ahead.extend(numbers.unbind(dim=1))
+        return ahead.pop(0)
+
+    def permutation(self, size: int, like: Tensor) -> Tensor:
+        """Draw a permutation of ``size`` numbers, for the joint batch."""
+        return self.random.permutation(self._name(), size, like)
+
+
+#: What a sampler asks for random numbers, as a type.
+NoiseSource = KeyedNoise
+
+
+class LangevinSampler(BaseModule):
+    """Draws pairs of low energy to serve as negatives.
+
+    Runs ``x <- x - step_size * dE/dx + noise_std * N(0, 1)`` over the frames
+    and the text of each pair together, without a graph over the chain. The
+    first chains start from ``U[-1, 1)``. Later ones take up to
+    ``int(replay_fraction * B)`` entries of the buffer, and start the rest
+    from ``U[0, 1)``. Every result goes to the front of the buffer. Section
+    3.3 of `EagleNet <https://arxiv.org/abs/2603.25267>`_.
+
+    Differs from the release in what becomes of the entries that the buffer
+    has not received yet, all zeros: they are not replayed, unless
+    ``replay_unfilled`` asks for it. A replayed zero video has an unbounded
+    gradient under a normalising energy; in the release such entries jump to
+    about 1e11 and stay in the buffer. The number of filled entries is part of
+    the state dict, so a resumed run goes on as it was. The batch may have any
+    size at any call.
+
+    Args:
+        num_frames (int): Frames of a video ``F``.
+        embed_dim (int): Width ``D``.
+        num_steps (int): Steps of a chain. Default: 20.
+        step_size (float): Factor of the gradient. Default: 1.
+        noise_std (float): Of the noise of a step. Default: 0.005.
+        buffer_size (int): Entries of the buffer. Default: 500.
+        replay_fraction (float): Share of a batch that is replayed.
+            Default: 0.95.
+        replay_unfilled (bool): Replay also entries never filled.
+            Default: False.
+
+    Raises:
+        ValueError: If a number is out of range.
+
+    Example:
+        >>> from eaglenet_mm.models.losses import MLPEnergy
+        >>> sampler = LangevinSampler(num_frames=8, embed_dim=32)
+        >>> noise = KeyedNoise(KeyedRandom(0), 'energy')
+        >>> frames, texts = sampler.sample(MLPEnergy(32).gradient, 3, noise)
+        >>> sampler.store(frames, texts)
+        >>> frames.shape, int(sampler.replay_fill)
+        (torch.Size([3, 8, 32]), 3)
+    """
+
+    def __init__(
+        self,
+        num_frames: int,
+        embed_dim: int,
+        num_steps: int = 20,
+        step_size: float = 1.0,
+        noise_std: float = 0.005,
+        buffer_size: int = 500,
+        replay_fraction: float = 0.95,
+        replay_unfilled: bool = False,
+    ) -> None:
+        super().__init__()
+        if num_steps < 1 or buffer_size < 1:
             raise ValueError(
-                f'Energies need one text a video, but got {len(text)} texts '
-                f'and {len(frames)} videos.'
+                'The sampler needs at least one step and one buffer entry, '
+                f'but got num_steps={num_steps} and '
+                f'buffer_size={buffer_size}.'
             )
+        if not 0.0 <= replay_fraction <= 1.0:
+            raise ValueError(
+                'replay_fraction is a share between 0 and 1, but is '
+                f'{replay_fraction}.'
+            )
+        self.buffer_size = buffer_size
+        self.num_steps = num_steps
+        self.step_size = step_size
+        self.noise_std = noise_std
+        self.replay_fraction = replay_fraction
+        self.replay_unfilled = replay_unfilled
+        self.register_buffer(
+            'replay_video', torch.zeros(buffer_size, num_frames, embed_dim)
+        )
+        self.register_buffer(
+            'replay_text', torch.zeros(buffer_size, embed_dim)
+        )
+        self.register_buffer('replay_fill', torch.zeros((), dtype=torch.int64))
+        self.replay_video: Tensor
+        self.replay_text: Tensor
+        self.replay_fill: Tensor
+
+    def start(
+        self, size: int, noise: NoiseSource, rows: range
+    ) -> tuple[Tensor, Tensor]:
+        """Start chains; arguments and shapes as those of :meth:`sample`."""
+        fill = int(self.replay_fill)
+        order = torch.zeros(0, dtype=torch.int64)
+        if fill:
+            if self.replay_unfilled:
+                fill = self.buffer_size
+            order = noise.permutation(fill, self.replay_video)
+            order = order[: int(self.replay_fraction * size)]
+        chosen = order[rows.start : len(order) : rows.step]
+        fresh = rows[len(chosen) :]
+
+        def start(buffer: Tensor) -> Tensor:
+            drawn = noise.uniform(fresh, tuple(buffer.shape[1:]), buffer)
+            return torch.cat(
+                [buffer[chosen], drawn if fill else 2 * drawn - 1]
+            )
+
+        return start(self.replay_video), start(self.replay_text)
+
+    @torch.no_grad()
+    def store(self, frames: Tensor, text: Tensor) -> None:
+        """Push pairs in front of the buffer, which keeps its size."""
+        fill = int(self.replay_fill) + len(frames)
+        size = self.buffer_size
+        self.replay_video.copy_(torch.cat([frames, self.replay_video])[:size])
+        self.replay_text.copy_(torch.cat([text, self.replay_text])[:size])
+        self.replay_fill.fill_(min(fill, size))
+
+    @torch.no_grad()
+    def sample(
+        self,
+        gradient: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+        size: int,
+        noise: NoiseSource,
+        rows: range | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Run chains.
+
+        Args:
+            gradient (Callable): Derivatives of the energies of frames
+                ``(b, F, D)`` and text ``(b, D)`` by both.
+            size (int): Chains of the joint batch ``B``.
+            noise (NoiseSource): Random numbers. Order of the draws: the start
+                (permutation first, then frames, then text), and for each step
+                frames, then text.
+            rows (range, optional): The chains to run, ascending. Default:
+                None, all of them.
+
+        Returns:
+            tuple[Tensor, Tensor]: Constants, frames ``(b, F, D)`` and text
+            ``(b, D)``, to be given to :meth:`store` in training.
+        """
+        rows = range(size) if rows is None else rows
+        frames, text = self.start(size, noise, rows)
+        for _ in range(self.num_steps):
+            slopes = gradient(frames, text)
+            for x, slope in zip((frames, text), slopes, strict=True):
+                drawn = noise.normal(rows, tuple(x.shape[1:]), x)
+                x.sub_(slope, alpha=self.step_size)
+                x.add_(drawn, alpha=self.noise_std)
+        return frames, text

@@ -1,5 +1,7 @@
 """Models that join encoders and a head."""
 
-from .text_video_retriever import TextVideoRetriever
+from eaglenet_mm.models.retrievers.text_video_retriever import (
+    TextVideoRetriever,
+)
 
 __all__ = ['TextVideoRetriever']

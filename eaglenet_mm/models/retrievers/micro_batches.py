@@ -73,15 +73,7 @@ def _uncached_autocast() -> Iterator[None]:
 
 
 def refuse_batch_norm(encoder: nn.Module, name: str) -> None:
-    """Refuse an encoder in which the items of a batch meet.
-
-    Args:
-        encoder (nn.Module): The encoder.
-        name (str): Its name, for the message.
-
-    Raises:
-        ValueError: If a batch norm is in training mode.
-    """
+    """Refuse an encoder in which the items of a batch meet."""
     for inner, module in encoder.named_modules():
         if isinstance(module, _BatchNorm) and module.training:
             place = f'{name}.{inner}' if inner else name

@@ -11,6 +11,7 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
+from eaglenet_mm.models.heads.base_pair_head import BasePairHead
 from eaglenet_mm.models.retrievers.micro_batches import (
     encode_in_micro_batches,
     refuse_batch_norm,
@@ -56,6 +57,24 @@ class TextVideoRetriever(BaseModel):
         ValueError: If the parts do not agree in width, number of frames or
             pixel statistics, an encoder states that it does not give what
             the head needs, or ``encoder_micro_batch`` is no positive integer.
+
+    Example:
+        >>> arch = dict(embed_dim=32, quick_gelu=True)
+        >>> words = dict(
+        ...     vocab_size=20, context_length=8, width=16, heads=2, layers=1)
+        >>> pixels = dict(
+        ...     image_size=12, patch_size=4, width=16, head_width=8, layers=1)
+        >>> tower = dict(pretrained=False)  # random weights
+        >>> model = TextVideoRetriever(
+        ...     dict(
+        ...         tower, type='CLIPTextEncoder', max_words=8,
+        ...         arch=dict(arch, text_cfg=words)),
+        ...     dict(
+        ...         tower, type='CLIPVideoEncoder', shift_layers=(),
+        ...         arch=dict(arch, vision_cfg=pixels)),
+        ...     dict(type='MeanPoolingHead'))
+        >>> model.encode_text(torch.ones(3, 8).long()).embeds.shape
+        torch.Size([3, 32])
     """
 
     def __init__(
@@ -82,7 +101,7 @@ class TextVideoRetriever(BaseModel):
         super().__init__(data_preprocessor, init_cfg)
         self.text_encoder = MODELS.build(text_encoder)
         self.video_encoder = MODELS.build(video_encoder)
-        self.head = MODELS.build(head)
+        self.head: BasePairHead = MODELS.build(head)
         self.encoder_micro_batch = encoder_micro_batch
         self._check_agreement('embed_dim', 'text_encoder', 'video_encoder')
         self._check_agreement('embed_dim', 'text_encoder', 'head')
@@ -150,14 +169,7 @@ class TextVideoRetriever(BaseModel):
         )
 
     def encode_text(self, token_ids: Tensor) -> TextFeatures:
-        """Encode sentences.
-
-        Args:
-            token_ids (Tensor): Shape ``(Bt, L)``, int64.
-
-        Returns:
-            TextFeatures: Of ``Bt`` sentences.
-        """
+        """Encode sentences; ``token_ids`` are int64 of shape ``(Bt, L)``."""
         return self.text_encoder(token_ids)
 
     def encode_video(
@@ -165,13 +177,8 @@ class TextVideoRetriever(BaseModel):
     ) -> VideoFeatures:
         """Encode videos.
 
-        Args:
-            pixels (Tensor): Normalised, padded with zeros, shape
-                ``(Bv, F, 3, H, W)``.
-            frame_mask (Tensor): True for real frames, shape ``(Bv, F)``.
-
-        Returns:
-            VideoFeatures: Of ``Bv`` videos.
+        Pixels are normalised, padded with zeros, ``(Bv, F, 3, H, W)``; the
+        mask is True for real frames, ``(Bv, F)``.
         """
         return self.video_encoder(pixels, frame_mask)
 
@@ -266,18 +273,12 @@ class TextVideoRetriever(BaseModel):
 
 
 def number_videos(samples: Sequence[RetrievalDataSample]) -> Tensor | None:
-    """Give videos numbers that are the same in every process.
+    """Numbers of videos, the same in every process, int64 ``(Bv,)``.
 
     The same video is what has the same ``video_id`` and the same file: ids
-    of joined data sets may be alike by chance.
-
-    Args:
-        samples (Sequence[RetrievalDataSample]): Of the own videos.
-
-    Returns:
-        Tensor: 64 bits of a hash each, int64, shape ``(Bv,)``; None if there
-        are no samples or one has no ``video_id``. That two videos of a
-        joint batch of 4096 get one number has a chance below ``1e-12``.
+    of joined data sets may be alike by chance. Numbers are 64 bits of a hash:
+    that two videos of a joint batch of 4096 get one has a chance below
+    ``1e-12``. None if there are no samples or one has no ``video_id``.
     """
     if not samples or not all('video_id' in sample for sample in samples):
         return None

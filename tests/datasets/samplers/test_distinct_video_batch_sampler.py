@@ -176,9 +176,13 @@ def test_what_it_cannot_do_is_refused(pairs: CaptionExpansion) -> None:
 @pytest.mark.parametrize(
     ('sampler', 'loop'),
     [
-        ('DefaultSampler', dict(max_epochs=2)),
-        ('DefaultSampler', dict(max_iters=16)),
         ('InfiniteSampler', dict(max_iters=16)),
+        pytest.param(
+            'DefaultSampler', dict(max_epochs=2), marks=pytest.mark.nightly
+        ),
+        pytest.param(
+            'DefaultSampler', dict(max_iters=16), marks=pytest.mark.nightly
+        ),
     ],
 )
 def test_trainings_of_a_config(

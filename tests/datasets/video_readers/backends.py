@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
@@ -44,3 +46,14 @@ READERS = [
         ),
     ),
 ]
+
+
+def few(cases: Iterable[Any], keep: int = 2) -> list[Any]:
+    """Leave all but the first cases of one argument to the nightly run."""
+    marked = []
+    for number, case in enumerate(cases):
+        if not hasattr(case, 'marks'):
+            case = pytest.param(case)
+        marks = [*case.marks, *[pytest.mark.nightly] * (number >= keep)]
+        marked.append(pytest.param(*case.values, marks=marks))
+    return marked

@@ -13,7 +13,7 @@ import av.filter
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eaglenet_mm.datasets.video_readers.orientation import Orientation
@@ -121,6 +121,7 @@ def test_the_eight_are_told_apart() -> None:
     assert len({Orientation.of_frame(frame_with(*m)) for m in EIGHT}) == 8
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(EIGHT),
     st.floats(-44, 44),

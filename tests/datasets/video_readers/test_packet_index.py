@@ -131,7 +131,7 @@ def test_interlaced_video_is_decoded_in_order(
     )
     with PyAVReader(str(path)) as reader:
         assert reader.is_interlaced()
-        assert reader._packets().is_trusted
+        assert reader.packets().is_trusted
         assert list(reader._seek([3])) == []
         assert frame_numbers(reader.get_batch([3, 29])) == [3, 29]
 
@@ -141,7 +141,7 @@ def test_a_decoder_that_delivers_other_times(
 ) -> None:
     path = write_clip(num_frames=30, options={'g': '5'})
     with PyAVReader(str(path)) as reader:
-        right = reader._packets()
+        right = reader.packets()
         shifted = [time + 1 for time in right.times]
         reader._index = PacketIndex(
             30, shifted, right.keys, True, True, **of_one_rate(30)
@@ -277,7 +277,7 @@ def test_decoding_that_does_not_begin_at_a_key_frame(
 ) -> None:
     path = write_clip(num_frames=30, options={'bf': '0'})
     with PyAVReader(str(path)) as reader:
-        times = reader._packets().times
+        times = reader.packets().times
         wrong = PacketIndex(
             30, times, [times[3]], True, True, **of_one_rate(30)
         )

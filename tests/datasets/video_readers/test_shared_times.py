@@ -12,9 +12,8 @@ import pytest
 from eaglenet_mm.datasets import DecodeFrames, OpenVideo, SampleFrames
 from eaglenet_mm.datasets.video_readers import VideoReadError, open_video
 from eaglenet_mm.search.moment_reading import MomentReader
+from tests.datasets.video_readers.backends import few, usable
 from tests.datasets.video_readers.made_videos import CORNERS, read_corners
-
-from .backends import usable
 
 #: When frame n is shown, and how many there are.
 TIMES: dict[str, tuple[Callable[[int], float], int, float]] = {
@@ -55,7 +54,7 @@ def folder(shared_dir: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize('backend', BACKENDS)
+@pytest.mark.parametrize('backend', few(BACKENDS))
 @pytest.mark.parametrize('name', TIMES)
 def test_times(folder: Path, name: str, backend: str) -> None:
     at, count, end = TIMES[name]

@@ -16,6 +16,7 @@ WORDS = 32  # as WTIHead has it by default
 PATCHES = 9
 #: Width and frames: as published, as on the toy set, narrow, long, one frame.
 SIZES = [(512, 12), (96, 6), (32, 3), (64, 40), (64, 1)]
+NIGHTLY = pytest.mark.nightly
 #: Texts and videos of a chunk: one side alone must not weigh in either.
 SHAPES = [(40, 1), (1, 40), (24, 8)]
 #: As in ``EagleNetHead``; the second is of the recipe.
@@ -85,7 +86,10 @@ def check(config: dict, width: int, frames: int) -> None:
         assert measured(head, *shape) <= stated, shape
 
 
-@pytest.mark.parametrize(('width', 'frames'), SIZES)
+@pytest.mark.parametrize(
+    ('width', 'frames'),
+    [SIZES[0], *(pytest.param(*x, marks=NIGHTLY) for x in SIZES[1:])],
+)
 @pytest.mark.parametrize('name', CONFIGS)
 def test_heads(name: str, width: int, frames: int) -> None:
     for options in CONFIGS[name].values():
@@ -93,6 +97,7 @@ def test_heads(name: str, width: int, frames: int) -> None:
         check(config, width, frames)
 
 
+@NIGHTLY
 @pytest.mark.parametrize(('width', 'frames'), SIZES)
 @pytest.mark.parametrize('heads', [1, 4])
 def test_options_that_matter(heads: int, width: int, frames: int) -> None:

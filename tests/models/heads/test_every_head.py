@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from eaglenet_mm.models.heads import chunked_scoring
+from eaglenet_mm.models.heads import base_pair_head
 from tests.models.every_head import (
     CASES,
     CONFIGS,
@@ -23,8 +23,23 @@ from tests.models.losses.test_same_video import (
 from tests.models.precision import check_half_precision
 from tests.models.tiny import FRAMES
 
+NIGHTLY = pytest.mark.nightly
+
 every_head = pytest.mark.parametrize(
     ('name', 'variant'), CASES, ids=[' '.join(case) for case in CASES]
+)
+#: The first variant of each head by day, the others by night.
+every_head_once = pytest.mark.parametrize(
+    ('name', 'variant'),
+    [
+        pytest.param(
+            name,
+            variant,
+            id=f'{name} {variant}',
+            marks=() if variant == next(iter(CONFIGS[name])) else NIGHTLY,
+        )
+        for name, variant in CASES
+    ],
 )
 
 
@@ -65,7 +80,7 @@ def test_a_score_depends_on_its_pair_alone(name: str, variant: str) -> None:
     close(added[2:, :5], scores, 1e-10)
 
 
-@every_head
+@every_head_once
 def test_chunks_do_not_matter(
     name: str, variant: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,7 +92,7 @@ def test_chunks_do_not_matter(
     for pairs in (1, 3, 10, 10**6):
         size = pairs * head.bytes_per_pair(training=False)
         monkeypatch.setattr(
-            chunked_scoring, 'EVALUATION_BYTES', dict(cpu=size, cuda=size)
+            base_pair_head, 'EVALUATION_BYTES', dict(cpu=size, cuda=size)
         )
         chunked = head.score_chunked(*states)
         assert not chunked.requires_grad
@@ -121,7 +136,7 @@ def test_every_parameter_is_used(name: str, variant: str) -> None:
     assert idle == (['text'] if reads_words else [])
 
 
-@every_head
+@every_head_once
 def test_the_memory_budget_changes_nothing(name: str, variant: str) -> None:
     whole = build(name, variant).train()
     pair = whole.bytes_per_pair(training=True)
@@ -136,8 +151,15 @@ def test_the_memory_budget_changes_nothing(name: str, variant: str) -> None:
             close(others[key], value, 1e-8)
 
 
-@every_head
-@pytest.mark.parametrize('same_video', ['negative', 'ignore', 'positive'])
+@every_head_once
+@pytest.mark.parametrize(
+    'same_video',
+    [
+        'ignore',
+        pytest.param('negative', marks=NIGHTLY),
+        pytest.param('positive', marks=NIGHTLY),
+    ],
+)
 def test_every_loss_knows_the_same_video(
     name: str, variant: str, same_video: str
 ) -> None:
@@ -206,7 +228,7 @@ def test_a_loss_of_another_package_gets_the_joint_matrix() -> None:
     assert float(losses['same_video_pairs']) == 3
 
 
-@every_head
+@every_head_once
 def test_a_state_dict_restores_all(name: str, variant: str) -> None:
     head = build(name, variant)
     other = build(name, variant)
@@ -224,8 +246,11 @@ def test_a_state_dict_restores_all(name: str, variant: str) -> None:
         assert torch.equal(other.state_dict()[key], value), key
 
 
-@every_head
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@every_head_once
+@pytest.mark.parametrize(
+    'dtype',
+    [torch.bfloat16, pytest.param(torch.float16, marks=NIGHTLY)],
+)
 def test_half_precision_comes_close(
     name: str, variant: str, dtype: torch.dtype
 ) -> None:
@@ -234,7 +259,7 @@ def test_half_precision_comes_close(
     check_half_precision(name, variant, dtype, torch.device('cpu'))
 
 
-@every_head
+@every_head_once
 def test_training_repeats_itself(name: str, variant: str) -> None:
     one, other = (build(name, variant).train() for _ in range(2))
     other.load_state_dict(one.state_dict())
@@ -249,7 +274,7 @@ def test_training_repeats_itself(name: str, variant: str) -> None:
             assert value is None or torch.equal(others[key], value), key
 
 
-@every_head
+@every_head_once
 def test_evaluation_repeats_itself(name: str, variant: str) -> None:
     head = build(name, variant)
     text, video = features(4, 4)
@@ -262,7 +287,7 @@ def test_evaluation_repeats_itself(name: str, variant: str) -> None:
     assert torch.equal(head(text, video), reseeded)
 
 
-@every_head
+@every_head_once
 def test_one_pair_and_empty_sides(name: str, variant: str) -> None:
     head = build(name, variant)
     text, video = features(3, 2)
@@ -279,7 +304,7 @@ def test_one_pair_and_empty_sides(name: str, variant: str) -> None:
     assert bool(losses['loss_match'].isfinite())
 
 
-@every_head
+@every_head_once
 def test_shortlists_are_of_unit_length(name: str, variant: str) -> None:
     head = build(name, variant)
     text, video = features(4, 3)
@@ -290,7 +315,7 @@ def test_shortlists_are_of_unit_length(name: str, variant: str) -> None:
         assert bool((vectors.norm(dim=-1) <= 1 + 1e-9).all())
 
 
-@every_head
+@every_head_once
 def test_features_of_another_width_are_refused(
     name: str, variant: str
 ) -> None:
@@ -306,6 +331,17 @@ def test_features_of_another_width_are_refused(
         ValueError, match=r'must have the same width|embed_dim'
     ):
         head.loss(replace(text, embeds=text.embeds[:, :12]), video)
+
+
+@pytest.mark.parametrize(
+    'name', ['EagleNetHead', 'XPoolHead', 'TMASSHead', 'TS2NetHead', 'WTIHead']
+)
+def test_a_video_without_a_real_frame(name: str) -> None:
+    head = build(name, '')
+    text, video = features(2, 2)
+    video.frame_mask[1] = False
+    with pytest.raises(ValueError, match=r'real frame.* position 1'):
+        head(text, video)
 
 
 @pytest.mark.parametrize(

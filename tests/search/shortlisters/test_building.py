@@ -15,8 +15,7 @@ from eaglenet_mm.search.shortlisters import (
     build_shortlister,
 )
 from eaglenet_mm.search.shortlisters.building import MAX_EXACT_NUMBERS
-
-from .conftest import need
+from tests.search.shortlisters.conftest import need
 
 
 def build(name: Any, num_rows: int = 10, **options: Any) -> Any:

@@ -20,9 +20,12 @@ from eaglenet_mm.search.shortlisters import (
     milvus_connection,
     milvus_shortlister,
 )
-
-from .conftest import need, serve
-from .reference import WIDTH, brute_force, coarse_vectors
+from tests.search.shortlisters.conftest import need, serve
+from tests.search.shortlisters.reference import (
+    WIDTH,
+    brute_force,
+    coarse_vectors,
+)
 
 _OTHER_PROCESS = """
 import sys, torch

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 
 from eaglenet_mm.search.shortlisters import Shortlister
-
-from .conftest import Make
-from .reference import (
+from tests.search.shortlisters.conftest import Make
+from tests.search.shortlisters.reference import (
     WIDTH,
     as_dict,
     brute_force,

@@ -16,9 +16,8 @@ from eaglenet_mm.search.shortlisters import (
     FaissShortlister,
     TorchShortlister,
 )
-
-from .conftest import KINDS, need
-from .reference import (
+from tests.search.shortlisters.conftest import KINDS, need
+from tests.search.shortlisters.reference import (
     WIDTH,
     as_dict,
     brute_force,

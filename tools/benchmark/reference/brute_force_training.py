@@ -60,11 +60,10 @@ def score_options(head: EagleNetHead) -> dict[str, Any]:
         heads=last.num_heads,
         pooling_heads=head.pooling.num_heads,
     )
+    options['slope'] = head.graph.slope
     if is_relational(head):
-        return dict(options, graph='rgat', slope=head.graph.slope)
-    version = 1 if last.inner_slope == 1.0 else 2
-    slope = last.outer_slope if version == 1 else last.inner_slope
-    return dict(options, graph='gat', slope=slope, version=version)
+        return dict(options, graph='rgat')
+    return dict(options, graph='gat', version=head.graph.version)
 
 
 def energy_of(head: EagleNetHead) -> BruteForceEnergy:

@@ -1,0 +1,227 @@
+"""What toy videos show and how captions say it.
+
+A toy video shows one coloured shape doing one thing on one background. Its
+combination of shape, colour, motion and background is all that the captions
+tell; place, size, speed, shades and noise differ from rendering to rendering.
+Most motions have a reverse that shows the **same set of frames** in the
+opposite order: a model that is blind to order can only guess between the two,
+and :func:`order_blind_ceiling` says how far that takes it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+
+#: Raise it whenever the same seed would give other videos or captions.
+TOY_VERSION = 1
+
+#: Every value of a part, with the words that captions have for it.
+SHAPES = {
+    'square': ('square', 'box'),
+    'triangle': ('triangle', 'wedge'),
+    'cross': ('cross', 'plus sign'),
+    'ring': ('ring', 'hoop'),
+}
+COLOURS = {
+    'red': ('red', 'bright red'),
+    'green': ('green', 'bright green'),
+    'blue': ('blue', 'bright blue'),
+    'yellow': ('yellow', 'bright yellow'),
+    'white': ('white', 'bright white'),
+}
+MOTIONS = {
+    'right': ('moves right', 'slides from left to right', 'goes to the right'),
+    'left': ('moves left', 'slides from right to left', 'goes to the left'),
+    'up': ('moves up', 'rises from bottom to top', 'climbs upwards'),
+    'down': ('moves down', 'falls from top to bottom', 'sinks downwards'),
+    'grow': ('grows', 'becomes bigger', 'gets larger and larger'),
+    'shrink': ('shrinks', 'becomes smaller', 'gets smaller and smaller'),
+    'appear': ('appears', 'fades in', 'becomes visible'),
+    'vanish': ('vanishes', 'fades out', 'disappears'),
+    'still': ('stays still', 'does not move', 'rests in its place'),
+    'blink': ('blinks', 'flashes', 'comes and goes'),
+}
+BACKGROUNDS = {
+    'grey': ('on a grey background', 'in front of a grey wall'),
+    'navy': ('on a navy background', 'in front of a navy wall'),
+}
+_TEMPLATES = (
+    'a {colour} {shape} {motion} {background}',
+    '{background} a {colour} {shape} {motion}',
+    'the {shape} is {colour} and {motion} {background}',
+    'a video of a {colour} {shape} that {motion} {background}',
+)
+
+#: Motions that are assigned to a split together.
+MOTION_GROUPS = (
+    ('right', 'left'),
+    ('up', 'down'),
+    ('grow', 'shrink'),
+    ('appear', 'vanish'),
+    ('still', 'blink'),
+)
+_OWN_REVERSE = ('still', 'blink')
+#: Every motion with its reverse.
+REVERSED_MOTION = {
+    one: one if one in _OWN_REVERSE else other
+    for group in MOTION_GROUPS
+    for one, other in (group, group[::-1])
+}
+#: Share of the combinations; training gets the rest.
+SPLIT_SHARES = {'test': 0.3, 'val': 0.1}
+
+
+@dataclass(frozen=True)
+class ToyCombination:
+    """What a toy video shows; all that its captions may tell.
+
+    Args:
+        shape (str): Of ``SHAPES``.
+        colour (str): Of ``COLOURS``.
+        motion (str): Of ``MOTIONS``.
+        background (str): Of ``BACKGROUNDS``.
+    """
+
+    shape: str
+    colour: str
+    motion: str
+    background: str
+
+    @property
+    def reversed(self) -> ToyCombination:
+        """ToyCombination: What is seen when the video runs backwards."""
+        return replace(self, motion=REVERSED_MOTION[self.motion])
+
+    @property
+    def name(self) -> str:
+        """str: A readable id, for example ``red-ring-left-navy``."""
+        return f'{self.colour}-{self.shape}-{self.motion}-{self.background}'
+
+
+def split_combinations(seed: int = 0) -> dict[str, list[ToyCombination]]:
+    """Divide all combinations into train, val and test.
+
+    Combinations that differ only within one of ``MOTION_GROUPS`` stay
+    together, so a motion and its reverse are always in the same gallery. The
+    shares of ``SPLIT_SHARES`` hold within every group, and the first few of
+    a list show all motions.
+
+    Args:
+        seed (int): Seed of the division. Default: 0.
+
+    Returns:
+        dict[str, list[ToyCombination]]: Disjoint lists with the keys
+        ``'train'``, ``'val'`` and ``'test'``; together every combination
+        once.
+    """
+    rng = np.random.default_rng([seed, TOY_VERSION])
+    looks = list(product(SHAPES, COLOURS, BACKGROUNDS))
+    orders = [rng.permutation(len(looks)) for _ in MOTION_GROUPS]
+    places = []
+    for split, share in SPLIT_SHARES.items():
+        places += [split] * round(share * len(looks))
+    places += ['train'] * (len(looks) - len(places))
+    splits: dict[str, list[ToyCombination]] = dict(train=[], val=[], test=[])
+    # The motions take turns, so that any first few show most of them.
+    for place, split in enumerate(places):
+        for motions, order in zip(MOTION_GROUPS, orders, strict=True):
+            shape, colour, background = looks[order[place]]
+            splits[split] += [
+                ToyCombination(shape, colour, motion, background)
+                for motion in motions
+            ]
+    return splits
+
+
+def order_blind_ceiling(
+    gallery: Sequence[ToyCombination], top_k: int
+) -> float:
+    """Give the best expected recall of a model that is blind to order.
+
+    Videos whose combinations are equal or each other's reverse have the same
+    distribution of frame sets. To a model that sees the set only they are
+    exchangeable, so among the ``g`` of them in the gallery the right one is
+    in any place with probability ``1/g``, at best among the first ``g``.
+
+    Args:
+        gallery (Sequence[ToyCombination]): The combination of each video;
+            every video is asked for equally often.
+        top_k (int): The K of R@K, at least 1.
+
+    Returns:
+        float: Recall at K in percent.
+
+    Raises:
+        ValueError: If the gallery is empty or ``top_k`` is below 1.
+    """
+    if not gallery or top_k < 1:
+        raise ValueError(
+            'The ceiling needs a gallery of at least one video and top_k >= '
+            f'1, but got {len(gallery)} videos and top_k={top_k}.'
+        )
+
+    def frame_set(item: ToyCombination) -> ToyCombination:
+        return min(item, item.reversed, key=lambda either: either.motion)
+
+    sizes = Counter(map(frame_set, gallery))
+    found = [min(1.0, top_k / sizes[frame_set(item)]) for item in gallery]
+    return 100 * sum(found) / len(found)
+
+
+def make_captions(
+    combination: ToyCombination, num_captions: int, rng: np.random.Generator
+) -> list[str]:
+    """Describe a combination in different words.
+
+    Every caption tells shape, colour, motion and background, so it fits the
+    videos of this combination and no other.
+
+    Args:
+        combination (ToyCombination): What the video shows.
+        num_captions (int): Captions wanted, 1 to 4; no two share a template.
+        rng (np.random.Generator): Chooses templates and synonyms.
+
+    Returns:
+        list[str]: The captions, lower case, without punctuation.
+
+    Raises:
+        ValueError: If ``num_captions`` is not between 1 and 4.
+    """
+    if not 1 <= num_captions <= len(_TEMPLATES):
+        raise ValueError(
+            f'A toy video has 1 to {len(_TEMPLATES)} captions, but '
+            f'num_captions={num_captions} was asked for.'
+        )
+    chosen = rng.permutation(len(_TEMPLATES))[:num_captions]
+    return [
+        _TEMPLATES[template].format(
+            shape=rng.choice(SHAPES[combination.shape]),
+            colour=rng.choice(COLOURS[combination.colour]),
+            motion=rng.choice(MOTIONS[combination.motion]),
+            background=rng.choice(BACKGROUNDS[combination.background]),
+        )
+        for template in chosen
+    ]
+
+
+def toy_vocabulary() -> list[str]:
+    """List every word that a toy caption can contain.
+
+    Returns:
+        list[str]: The words, sorted; what ``WordTokenizer`` takes as its
+        ``vocabulary``.
+    """
+
+    def phrases() -> Iterator[str]:
+        for words in (SHAPES, COLOURS, MOTIONS, BACKGROUNDS):
+            for synonyms in words.values():
+                yield from synonyms
+        yield from _TEMPLATES
+
+    words = {word for phrase in phrases() for word in phrase.split()}
+    return sorted(word for word in words if not word.startswith('{'))

@@ -1,0 +1,355 @@
+"""Small copies of videos: few frames a second, short side of few pixels."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+import time
+from contextlib import closing
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mmengine.utils import ProgressBar
+
+from eaglenet_mm.datasets.isolated_workers import run_isolated
+from eaglenet_mm.datasets.video_compression.encoding import (
+    CopySettings,
+    check_pyav,
+    encode_copy,
+)
+from eaglenet_mm.datasets.video_readers import VideoReadError
+from eaglenet_mm.utils.durable_file import (
+    PARTIAL_SUFFIX,
+    replace_durably,
+    write_text_durably,
+)
+
+#: File in the folder of copies that tells which of them are complete.
+STAMP_NAME = '.compression.json'
+#: Size in bytes and time of change in ns of a source; None if it has none.
+SourceState = list[int] | None
+# A killed run makes the copies of this time again. Writing the stamp of
+# 100 000 videos takes 0.3 s.
+_SECONDS_BETWEEN_SAVES = 5.0
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@dataclass
+class CompressionReport:
+    """What became of the files of a folder; names are relative to it.
+
+    Args:
+        num_made (int): Copies that this run made.
+        num_kept (int): Copies of the same sources that were there already.
+        failures (dict[str, str]): Reason for each file without a copy, in
+            order of names.
+        hidden (list[str]): Hidden files and folders, which were not tried.
+    """
+
+    num_made: int = 0
+    num_kept: int = 0
+    failures: dict[str, str] = field(default_factory=dict)
+    hidden: list[str] = field(default_factory=list)
+
+
+def compress_video(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    fps: float | Fraction = 3,
+    short_side: int = 224,
+    crf: int = 23,
+) -> int:
+    """Write a small copy of a video: H.264 in mp4, yuv420p, without sound.
+
+    At 0, 1 / fps, 2 / fps, ... seconds the copy shows what the source shows,
+    so that seconds of an annotation fit both. The rate is constant, also where
+    that of the source varies, and a source of fewer frames a second shows each
+    several times, for as long as before. A source that begins late has a copy
+    that begins late. There is one frame at least.
+
+    Pictures are turned and mirrored as the first frame of the file asks.
+    Pixels that are not square keep their shape, and colours their matrix,
+    range, primaries and transfer curve, that of HDR as well; samples have 8
+    bits. Pictures are never all in memory.
+
+    Args:
+        source (str or PathLike): Any video that FFmpeg reads.
+        target (str or PathLike): File to write, whatever its ending; complete
+            or not at all. Missing folders are made.
+        fps (float or Fraction): Frames a second, at most 240. Default: 3.
+        short_side (int): Pixels of the shorter side, even. A smaller video
+            keeps its size. Both sides are rounded down to even numbers.
+            Default: 224.
+        crf (int): Quality of libx264, from 0 (no loss) to 51. Default: 23.
+
+    Returns:
+        int: Number of frames of the copy.
+
+    Raises:
+        ImportError: If PyAV or its libx264 is missing.
+        OSError: If the target cannot be written.
+        ValueError: If an option is out of its range.
+        VideoReadError: If the source is no video, or not all of it can be
+            decoded.
+    """
+    settings = CopySettings(fps, short_side, crf)
+    check_pyav()
+    num_frames, content = encode_copy(os.fspath(source), settings)
+    with replace_durably(Path(target)) as part:
+        part.write_bytes(content)
+    return num_frames
+
+
+def compress_folder(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    fps: float | Fraction = 3,
+    short_side: int = 224,
+    crf: int = 23,
+    workers: int = 2,
+) -> CompressionReport:
+    """Make a small copy of every video of a folder, under the same name.
+
+    Every file in the folder and below is tried, whatever its ending, except
+    hidden ones (a dot starts their name or that of a folder), which the
+    report lists. Links are followed, except to a folder that they lie in.
+
+    After an interruption, the same call makes what is missing. A copy whose
+    source has another size or time of change than before is made again.
+    Copies are never removed. Only one run at a time may write to a folder.
+
+    Args:
+        source (str or PathLike): Folder of videos.
+        target (str or PathLike): Folder of copies: absent, empty or of an
+            earlier call with the same options.
+        fps (float or Fraction): See :func:`compress_video`. Default: 3.
+        short_side (int): See :func:`compress_video`. Default: 224.
+        crf (int): See :func:`compress_video`. Default: 23.
+        workers (int): Processes, each with one thread. Default: 2.
+
+    Returns:
+        CompressionReport: A file that fails does not end the run.
+
+    Raises:
+        ImportError: If PyAV or its libx264 is missing.
+        OSError: If the target cannot be written, such as on a full disk.
+        ValueError: If an option or a folder is not as described above.
+    """
+    settings = CopySettings(fps, short_side, crf)
+    if workers < 1:
+        raise ValueError(f'workers must be at least 1, but got {workers}.')
+    check_pyav()
+    source, target = Path(source).resolve(), Path(target).resolve()
+    _check_folders(source, target)
+    report = CompressionReport()
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        _remove_partial_files(target)
+        stamp = _Stamp(target, settings)
+        files = _list_files(source, target, report)
+        todo = {x: s for x, s in files.items() if not stamp.holds(x, s)}
+        report.num_kept = len(files) - len(todo)
+        if todo:
+            _compress(source, todo, stamp, report, workers)
+    except OSError as err:
+        if err.errno not in _DISK_FULL:
+            raise
+        raise OSError(
+            err.errno,
+            f"The disk of '{target}' is full. Free some space and start "
+            'again: complete copies are kept, and no others are left',
+        ) from err
+    report.failures = dict(sorted(report.failures.items()))
+    return report
+
+
+def _check_folders(source: Path, target: Path) -> None:
+    if not source.is_dir():
+        raise ValueError(
+            f"Expected a folder of videos, but '{source}' is none. Correct "
+            'the path.'
+        )
+    if target.exists() and not target.is_dir():
+        raise ValueError(
+            f"Expected a folder for the copies, but '{target}' is a file. "
+            'Name another.'
+        )
+    inside = source == target or source in target.parents
+    if inside or target in source.parents:
+        raise ValueError(
+            f"The copies must not lie in the folder of videos '{source}', nor "
+            f"the videos in theirs, but got '{target}'. Name another folder."
+        )
+
+
+def _list_files(
+    source: Path, target: Path, report: CompressionReport
+) -> dict[str, SourceState]:
+    """List the files to try with their states; report what is no file."""
+    files: dict[str, SourceState] = {}
+
+    def identify(folder: Path) -> tuple[int, int]:
+        status = folder.stat()
+        return status.st_dev, status.st_ino
+
+    def visit(folder: Path, prefix: str, above: frozenset[Any]) -> None:
+        try:
+            identity = identify(folder)
+            names = sorted(os.listdir(folder))
+        except OSError as err:
+            report.failures[prefix or '.'] = f'cannot be listed ({err}).'
+            return
+        if identity in above:
+            return
+        for name in names:
+            path = folder / name
+            if name.startswith('.'):
+                report.hidden.append(prefix + name)
+            elif path.is_dir():
+                visit(path, f'{prefix}{name}/', above | {identity})
+            else:
+                files[prefix + name] = _state_of(path)
+
+    # a link may also lead to the copies
+    visit(source, '', frozenset({identify(target)}))
+    return files
+
+
+def _compress(
+    source: Path,
+    todo: dict[str, SourceState],
+    stamp: _Stamp,
+    report: CompressionReport,
+    workers: int,
+) -> None:
+    """Make copies, and note each in the stamp and in the report."""
+    names = list(todo)
+    outcomes = run_isolated(
+        partial(_try, source, stamp.folder, stamp.settings),
+        names,
+        num_workers=workers,
+        time_limit=0,
+    )
+    progress = ProgressBar(len(todo), file=sys.stdout)
+    try:
+        with closing(outcomes):
+            for done in outcomes:
+                name = names[done.index]
+                reason, is_disk_full = done.value or (
+                    f'{done.detail}. Try again with fewer workers, in case '
+                    'memory was short; else encode the file again, or leave '
+                    'it out.',
+                    False,
+                )
+                if is_disk_full:  # all the others would fail as well
+                    raise OSError(errno.ENOSPC, reason)
+                if reason:
+                    report.failures[name] = reason
+                else:
+                    report.num_made += 1
+                    stamp.add(name, todo[name])
+                progress.update()
+    finally:
+        sys.stdout.write('\n')
+        _remove_partial_files(stamp.folder)
+        stamp.save()
+
+
+def _try(
+    source: Path, target: Path, settings: CopySettings, name: str
+) -> tuple[str, bool]:
+    """Make a copy in a process of its own; say why not, and if for space."""
+    path = source / name
+    try:
+        compress_video(path, target / name, **vars(settings))
+    except Exception as err:  # noqa: BLE001  one file must not end the run
+        reason = str(err).removeprefix(f'{path}: ') or repr(err)
+        if not isinstance(err, VideoReadError | OSError):
+            reason = f'{type(err).__name__}: {reason}'
+        return reason, getattr(err, 'errno', None) in _DISK_FULL
+    return '', False
+
+
+def _remove_partial_files(folder: Path) -> None:
+    """Remove what killed processes left in a folder and below."""
+    for path, _, names in os.walk(folder):
+        for name in names:
+            if name.startswith('.') and name.endswith(PARTIAL_SUFFIX):
+                Path(path, name).unlink(missing_ok=True)
+
+
+def _state_of(source: Path) -> SourceState:
+    """Tell the state of a source, by which a change of it is noticed."""
+    try:
+        status = source.stat()
+    except OSError:  # a link to nowhere, or a file that is gone by now
+        return None
+    return [status.st_size, status.st_mtime_ns]
+
+
+class _Stamp:
+    """The record of the complete copies of a folder, in a file of it."""
+
+    def __init__(self, folder: Path, settings: CopySettings) -> None:
+        self.folder, self.settings = folder, settings
+        self._copies: dict[str, SourceState] = {}
+        self._saved = time.monotonic()
+        if (folder / STAMP_NAME).exists():
+            self._read()
+        elif any(folder.iterdir()):
+            raise ValueError(
+                f"Expected '{folder}' to be absent, empty or of an earlier "
+                f"run, but it holds files and no '{STAMP_NAME}'. Name another "
+                'folder, or remove this one yourself.'
+            )
+        else:
+            self.save()
+
+    def holds(self, name: str, state: SourceState) -> bool:
+        """Whether there is a copy of a source in this state."""
+        return (
+            state is not None
+            and self._copies.get(name) == state
+            and (self.folder / name).is_file()
+        )
+
+    def add(self, name: str, state: SourceState) -> None:
+        """Note a copy, and save every few seconds."""
+        self._copies[name] = state
+        if time.monotonic() - self._saved >= _SECONDS_BETWEEN_SAVES:
+            self.save()
+
+    def save(self) -> None:
+        """Write the file, all or nothing."""
+        settings = {**vars(self.settings), 'fps': str(self.settings.fps)}
+        content = {'settings': settings, 'copies': self._copies}
+        write_text_durably(
+            self.folder / STAMP_NAME, json.dumps(content) + '\n'
+        )
+        self._saved = time.monotonic()
+
+    def _read(self) -> None:
+        path = self.folder / STAMP_NAME
+        try:
+            content = json.loads(path.read_bytes())
+            found = content['settings']
+            earlier = CopySettings(**{**found, 'fps': Fraction(found['fps'])})
+            self._copies = dict(content['copies'])
+        except (ValueError, KeyError, TypeError, ZeroDivisionError) as err:
+            raise ValueError(
+                f"{path}: expected the record of an earlier run, but '{err}' "
+                'stopped reading it. Name another folder, or remove this one.'
+            ) from err
+        if earlier != self.settings:
+            raise ValueError(
+                f"'{self.folder}' holds copies of {earlier}, but asked for "
+                f'are copies of {self.settings}. Give the same options, name '
+                'another folder, or remove this one.'
+            )

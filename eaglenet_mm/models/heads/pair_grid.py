@@ -1,0 +1,175 @@
+"""All pairs of some texts and videos, computed chunk by chunk."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from eaglenet_mm.models.layers.keyed_random import KeyedRandom, PairRandom
+from eaglenet_mm.structures import Features
+from eaglenet_mm.utils.heap import release_free_heap
+
+#: Chunks computed again after which free memory goes back to the system: the
+#: buffers of one chunk leave holes on the heap that the next do not fit.
+RELEASE_EVERY = 4
+
+#: Takes the states of a chunk's texts and videos, and its random numbers.
+PairFunction = Callable[[Any, Any, 'PairRandom | None'], Any]
+
+
+@dataclass(frozen=True)
+class PairGrid:
+    """A matrix of texts and videos, cut into chunks of pairs.
+
+    A chunk has many texts and few videos: the state of a video is large, and
+    products with it run over all its texts at once. Where a gradient is
+    needed, as many chunks as fit ``budget`` are kept for the backward pass
+    and the others are computed again in it, with the same random numbers.
+
+    Args:
+        rows (range): Places of the texts in the joint batch.
+        columns (range): Places of the videos in it.
+        bytes_per_pair (int): Bytes that the tensors of a pair take.
+        budget (int): Bytes that the tensors of all chunks may take at once.
+        chunk_bytes (int, optional): Bytes of a chunk at most. Default: None,
+            the budget.
+        whole_columns (bool): Put all texts into every chunk, where they
+            cannot be taken apart. Default: False.
+        random (KeyedRandom, optional): Source of the random numbers of pairs.
+            Default: None, functions get None.
+    """
+
+    rows: range
+    columns: range
+    bytes_per_pair: int
+    budget: int
+    chunk_bytes: int | None = None
+    whole_columns: bool = False
+    random: KeyedRandom | None = None
+
+    @property
+    def _chunk_shape(self) -> tuple[int, int]:
+        """Texts and videos of a chunk, one of each at least."""
+        texts = max(1, len(self.rows))
+        most = min(self.budget, self.chunk_bytes or self.budget)
+        pairs = max(1, most // self.bytes_per_pair)
+        if not self.whole_columns:
+            texts = min(texts, pairs)
+        return texts, max(1, min(len(self.columns), pairs // texts))
+
+    @property
+    def _num_kept(self) -> int:
+        """Chunks that are kept for the backward pass."""
+        texts, videos = self._chunk_shape
+        chunks = math.ceil(len(self.rows) / texts) * math.ceil(
+            len(self.columns) / videos
+        )
+        kept = self.budget // (texts * videos * self.bytes_per_pair)
+        # one is computed again while the others are kept
+        return chunks if kept >= chunks else max(0, kept - 1)
+
+    @property
+    def fits(self) -> bool:
+        """Whether all pairs are kept for the backward pass at once."""
+        pairs = len(self.rows) * len(self.columns)
+        return pairs * self.bytes_per_pair <= self.budget
+
+    def blocks(
+        self, function: PairFunction, text_state: Features, video_state: Any
+    ) -> Iterator[tuple[slice, slice, Any]]:
+        """Compute something of the pairs of each chunk.
+
+        Args:
+            function (Callable): Takes the states of some texts and videos and
+                their :class:`PairRandom`; gives tensors.
+            text_state (Features): Of all texts.
+            video_state (Features): Of all videos.
+
+        Yields:
+            tuple: Rows and columns of a chunk, as slices, and what the
+            function gives.
+
+        Raises:
+            ValueError: If the budget does not hold the smallest chunk.
+        """
+        needs_grad = torch.is_grad_enabled()
+        least = len(self.rows) if self.whole_columns else 1
+        if needs_grad and least * self.bytes_per_pair > self.budget:
+            raise ValueError(
+                f'memory_budget={self.budget} bytes is too small: {least} '
+                'pairs, which cannot be taken apart, need '
+                f'{least * self.bytes_per_pair} bytes in training. Raise it, '
+                'or lower the batch size.'
+            )
+
+        def compute(
+            texts: Any, videos: Any, rows: slice, columns: slice
+        ) -> Any:
+            drawn = None
+            if self.random is not None:
+                drawn = PairRandom(
+                    self.random, self.rows[rows], self.columns[columns]
+                )
+            return function(texts, videos, drawn)
+
+        counter = itertools.count(1)
+        on_cpu = next(text_state.tensors()).is_cpu
+
+        def compute_again(*chunk: Any) -> Any:
+            if next(counter) % RELEASE_EVERY == 0 and on_cpu:
+                release_free_heap()
+            return compute(*chunk)
+
+        num_texts, num_videos = self._chunk_shape
+        kept = self._num_kept if needs_grad else math.inf
+        text_parts = list(_cut(text_state, num_texts, needs_grad))
+        number = 0
+        for columns, videos in _cut(video_state, num_videos, needs_grad):
+            for rows, texts in text_parts:
+                chunk = texts, videos, rows, columns
+                if number < kept:
+                    yield rows, columns, compute(*chunk)
+                else:
+                    again = checkpoint(
+                        compute_again, *chunk, use_reentrant=False
+                    )
+                    yield rows, columns, again
+                number += 1
+
+    def map(
+        self, function: PairFunction, text_state: Any, video_state: Any
+    ) -> Tensor:
+        """Compute something of all pairs, with gradient.
+
+        Arguments are those of :meth:`blocks`; the function gives one tensor,
+        ``(texts, videos, ...)``. Returns shape ``(Bt, Bv, ...)``.
+        """
+        parts: dict[int, list[Tensor]] = {}
+        for _, columns, part in self.blocks(function, text_state, video_state):
+            parts.setdefault(columns.start, []).append(part)
+        return _join([_join(part, 0) for part in parts.values()], 1)
+
+
+def _cut(
+    state: Any, size: int, needs_grad: bool
+) -> Iterator[tuple[slice, Any]]:
+    """Cut a side into parts of some rows; nothing if it is empty."""
+    starts = range(0, len(state), size)
+    if needs_grad:  # cheaper backwards than slices, each padded to the whole
+        parts = iter(state.split(size))
+    else:  # one at a time, since a gallery may have very many
+        parts = (state.index_select(slice(i, i + size)) for i in starts)
+    for start, part in zip(starts, parts, strict=False):
+        yield slice(start, start + len(part)), part
+
+
+def _join(parts: list[Tensor], axis: int) -> Tensor:
+    """Join tensors; a single one is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=axis)

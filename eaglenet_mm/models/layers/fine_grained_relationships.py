@@ -1,0 +1,148 @@
+"""Fine-grained relationship learning, the heart of EagleNet."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from eaglenet_mm.models.layers.keyed_random import PairRandom
+from eaglenet_mm.models.layers.plain_graph import PlainGraph
+from eaglenet_mm.models.layers.relational_graph import RelationalGraph
+from eaglenet_mm.models.layers.relational_messages import Workspace
+from eaglenet_mm.models.layers.stochastic_text import StochasticText
+from eaglenet_mm.models.precision import at_least_float32
+from eaglenet_mm.utils.type_name import named_class
+
+GRAPHS = {'rgat': RelationalGraph, 'gat': PlainGraph}
+
+
+class EnrichedText(NamedTuple):
+    """Result of :class:`FineGrainedRelationships`, pairs ordered by video."""
+
+    enriched: Tensor  # t* of the paper, (Bv, Bt, D)
+    radius: Tensor  # R, that of the candidates, (Bv, Bt, D)
+    beta: Tensor  # weights of the sentence and its candidates, (Bv, Bt, 1+S)
+
+
+class FineGrainedRelationships:
+    """Fine-grained relationship learning (FRL), section 3.2 of EagleNet.
+
+    For every pair of a sentence ``t`` and the frames ``v`` of a video::
+
+        R    = exp(W_R cos(t, v) + b_R)         radius, in R^D
+        c_0  = t,  c_k = t + noise_k * R        candidates, k = 1..S
+        a_k  = graph(v, c)                      logits, from the text-frame graph
+        beta = softmax(a)                       weights of the candidates
+        t*   = sum_k beta_k c_k                 the enriched text
+
+    No candidate is ever built: the graph multiplies displacements, and the
+    enriched text is ``t + R * sum_k beta_k noise_k``. The layers belong to
+    the head, whose checkpoints name them; this puts them together.
+
+    Args:
+        stochastic_text (StochasticText): Gives the radius.
+        graph (RelationalGraph | PlainGraph): Gives the logits.
+
+    Example:
+        >>> frl = FineGrainedRelationships(
+        ...     StochasticText(32, num_frames=8), RelationalGraph(32)
+        ... )
+        >>> texts = frl.graph.prepare_text(text.embeds)
+        >>> frames = frl.graph.prepare_frames(video.frames, None)
+        >>> unit_frames = frl.stochastic_text.unit_frames(video.frames)
+        >>> enriched, radius, beta = frl(
+        ...     text.embeds, unit_frames, texts, frames, torch.rand(20, 32)
+        ... )
+        >>> enriched.shape, beta.shape
+        (torch.Size([4, 3, 32]), torch.Size([4, 3, 21]))
+    """  # noqa: E501
+
+    def __init__(
+        self,
+        stochastic_text: StochasticText,
+        graph: RelationalGraph | PlainGraph,
+    ) -> None:
+        self.stochastic_text = stochastic_text
+        self.graph = graph
+
+    def __call__(
+        self,
+        text: Tensor,
+        unit_frames: Tensor,
+        text_nodes: Any,
+        frame_nodes: Any,
+        noise: Tensor,
+        *,
+        frame_mask: Tensor | None = None,
+        folded: Any = None,
+        random: PairRandom | None = None,
+        workspace: Workspace | None = None,
+    ) -> EnrichedText:
+        """Enrich each text for each video.
+
+        Args:
+            text (Tensor): Sentences, shape ``(Bt, D)``.
+            unit_frames (Tensor): Frames of unit length, shape ``(Bv, F, D)``.
+            text_nodes (Features): Of the graph's ``prepare_text``.
+            frame_nodes (Features): Of the graph's ``prepare_frames``.
+            noise (Tensor): Of the candidates, shape ``(S, D)`` for all pairs
+                or ``(Bv, Bt, S, D)``.
+            frame_mask (Tensor, optional): True for frames that count, shape
+                ``(Bv, F)``. Default: None, all of them.
+            folded (optional): Of the graph's ``fold``. Default: None, fold
+                now.
+            random (PairRandom, optional): Random numbers of the dropout.
+                Default: None, no dropout.
+            workspace (Workspace, optional): Memory of other chunks.
+                Default: None.
+
+        Returns:
+            EnrichedText: Pairs are ordered by video, which makes the
+            products of a video one.
+        """
+        with torch.autocast(text.device.type, enabled=False):
+            sentence = at_least_float32(text)
+            radius = self.stochastic_text(
+                sentence, at_least_float32(unit_frames)
+            ).exp()  # (Bv, Bt, D)
+        logits = self.graph(
+            noise,
+            radius,
+            text_nodes,
+            frame_nodes,
+            folded,
+            frame_mask,
+            random,
+            workspace,
+        )
+        with torch.autocast(text.device.type, enabled=False):
+            beta = logits.softmax(dim=-1)  # (Bv, Bt, 1 + S)
+            weights = beta[..., 1:]
+            noise = noise.to(weights.dtype)
+            if noise.dim() == 2:
+                mean = weights @ noise
+            else:
+                mean = (weights.unsqueeze(2) @ noise).squeeze(2)
+            return EnrichedText(sentence + radius * mean, radius, beta)
+
+
+def build_graph(width: int, **options: Any) -> RelationalGraph | PlainGraph:
+    """Build a graph by the name it has in configs.
+
+    Args:
+        width (int): Width of the nodes.
+        **options: ``type``, ``'rgat'`` with relations (default) or ``'gat'``
+            without, or one of these classes, and arguments of the class.
+
+    Raises:
+        ValueError: If there is no such graph.
+    """
+    kind = named_class(options.pop('type', 'rgat'))
+    graph = GRAPHS.get(kind, kind)
+    if graph not in GRAPHS.values():
+        raise ValueError(
+            f'graph.type must be one of {sorted(GRAPHS)}, but is {kind!r}.'
+        )
+    return graph(width, **options)

@@ -1,0 +1,563 @@
+"""Losses on the scores of a joint batch, and what its pairs are to them."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from eaglenet_mm.models.precision import at_least_float32
+from eaglenet_mm.registry import MODELS
+
+#: What other pairs of the same video may count as.
+SAME_VIDEO = ('negative', 'ignore', 'positive')
+#: Numbers of the rows a loss works on at once, by type of device.
+BLOCK_NUMBERS = {'cpu': 2**19, 'cuda': 2**22}
+
+
+class Share(NamedTuple):
+    """The share of a joint batch that one process works on.
+
+    Args:
+        rows (range): Its rows in the joint batch.
+        gather (Callable): Joins the rows of all processes, with gradient.
+        positives (Tensor, optional): Which pairs are of the same video, as
+            :class:`PairLabels` takes it. Default: None, not known.
+
+    Example:
+        >>> share = Share(range(3), lambda x: x)  # of one process
+        >>> share.matching(torch.eye(3))
+        tensor([1., 1., 1.])
+    """
+
+    rows: range
+    gather: Callable[[Tensor], Tensor]
+    positives: Tensor | None = None
+
+    def sum(self, x: Tensor) -> Tensor:
+        """Sum a tensor over the processes, with gradient."""
+        return self.gather(x.unsqueeze(0)).sum(dim=0)
+
+    def matching(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
+        """View the matching pairs of own rows.
+
+        Args:
+            x (Tensor): One value for each pair of ``rows``, shape ``(n, B)``.
+            rows (slice): Which of the own rows. Default: all of them.
+
+        Returns:
+            Tensor: A view, shape ``(n,)``.
+        """
+        own = self.rows[rows]
+        return x[:, own.start :: own.step].diagonal()
+
+
+class PairLabels:
+    """Tells of some rows at a time which pairs are positive or ignored.
+
+    Text ``i`` and video ``i`` match. Other pairs of the same video, two
+    captions of one video in a batch for example, are what ``same_video``
+    says: negatives like all others, left out, or positive too.
+
+    Args:
+        scores (Tensor): Own rows of the joint matrix, shape ``(b, B)``.
+        same_video (str): One of :data:`SAME_VIDEO`.
+        positives (Tensor, optional): The pairs of the same video: a matrix
+            like that of the scores, bool, shape ``(b, B)``; or a number of
+            each video of the joint batch, shape ``(B,)``, int64, where equal
+            numbers are the same video, which takes no memory of a matrix.
+            The diagonal counts as True. Default: None, those of the share.
+        share (Share, optional): Which rows of the joint batch the scores
+            are. Default: None, all of them.
+
+    Raises:
+        ValueError: If shapes do not fit, or other pairs of the same video
+            are not to be negatives but nobody says which they are.
+        TypeError: If ``positives`` are neither bool nor whole numbers.
+
+    Example:
+        >>> ids = torch.tensor([7, 8, 7])  # texts 0 and 2 are of one video
+        >>> labels = PairLabels(torch.rand(3, 3), 'ignore', ids, None)
+        >>> labels.ignored(slice(0, 1))
+        tensor([[False, False,  True]])
+    """
+
+    def __init__(
+        self,
+        scores: Tensor,
+        same_video: str,
+        positives: Tensor | None,
+        share: Share | None,
+    ) -> None:
+        if share is None:
+            if scores.dim() != 2 or scores.shape[0] != scores.shape[1]:
+                raise ValueError(
+                    'The loss needs a square matrix with the matching pairs '
+                    f'on the diagonal, but got shape {tuple(scores.shape)}.'
+                )
+            share = Share(range(len(scores)), lambda x: x)
+        if positives is None:
+            positives = share.positives
+        if positives is None and same_video != 'negative':
+            raise ValueError(
+                f'same_video={same_video!r} needs to know which pairs are of '
+                'the same video, but got no positives. End the pipeline with '
+                "PackRetrievalInputs, which packs 'video_id', give "
+                "VideoFeatures their video_ids, or set same_video='negative'."
+            )
+        self.share = share
+        self.same_video = same_video
+        self._positives = None
+        if positives is not None:
+            self._check(positives, scores)
+            if same_video != 'negative':
+                self._positives = positives.to(scores.device)
+
+    @staticmethod
+    def _check(positives: Tensor, scores: Tensor) -> None:
+        """Refuse what does not say for each pair whether it is positive."""
+        is_matrix = positives.dtype is torch.bool
+        if positives.is_floating_point() or positives.is_complex():
+            raise TypeError(
+                'positives must be a bool matrix or whole numbers of the '
+                f'videos, but have the type {positives.dtype}.'
+            )
+        expected = tuple(scores.shape) if is_matrix else (scores.shape[1],)
+        if tuple(positives.shape) != expected:
+            raise ValueError(
+                f'positives of type {positives.dtype} must have the shape '
+                f'{expected} for scores of shape {tuple(scores.shape)}, but '
+                f'have {tuple(positives.shape)}.'
+            )
+
+    def blocks(
+        self, scores: Tensor
+    ) -> Iterator[tuple[slice, Tensor, Tensor | None, Tensor | None]]:
+        """Go through blocks of rows of constant size in memory.
+
+        Yields:
+            tuple: Rows, their scores in float32 or wider, and what
+            :meth:`positive` and :meth:`ignored` tell of them.
+        """
+        numbers = BLOCK_NUMBERS.get(scores.device.type, BLOCK_NUMBERS['cuda'])
+        step = max(1, numbers // max(1, scores.shape[1]))
+        for start in range(0, len(scores), step):
+            rows = slice(start, min(start + step, len(scores)))
+            block = at_least_float32(scores[rows])
+            yield rows, block, self.positive(rows), self.ignored(rows)
+
+    @property
+    def is_multiple(self) -> bool:
+        """Whether a text may have several positives."""
+        return self._positives is not None and self.same_video == 'positive'
+
+    def positive(self, rows: slice) -> Tensor | None:
+        """Tell all positives, ``(n, B)``, or None if only matching pairs."""
+        return self._of_same_video(rows) if self.is_multiple else None
+
+    def ignored(self, rows: slice) -> Tensor | None:
+        """Tell what is left out, shape ``(n, B)``, or None if nothing."""
+        if self._positives is None or self.is_multiple:
+            return None
+        ignored = self._of_same_video(rows)
+        self.share.matching(ignored, rows).fill_(False)
+        return ignored
+
+    def _of_same_video(self, rows: slice) -> Tensor:
+        """Tell all pairs of the same video, matching ones too, ``(n, B)``."""
+        positives: Any = self._positives
+        if positives.dim() == 1:
+            own = self.share.rows[rows]
+            own_numbers = positives[own.start : own.stop : own.step]
+            return own_numbers.unsqueeze(1) == positives
+        same = positives[rows].clone()
+        self.share.matching(same, rows).fill_(True)
+        return same
+
+
+class ScoreLoss(BaseModule, ABC):
+    """Base of the losses on a matrix of scores.
+
+    Args:
+        loss_weight (float): Factor of the loss.
+        same_video (str): One of :data:`SAME_VIDEO`.
+    """
+
+    #: Takes own rows of the joint matrix with a :class:`Share`.
+    takes_share = True
+
+    def __init__(self, loss_weight: float, same_video: str) -> None:
+        super().__init__()
+        self.loss_weight = loss_weight
+        self.same_video = check_same_video(same_video)
+
+    @abstractmethod
+    def joint_loss(self, scores: Tensor, labels: PairLabels) -> Tensor:
+        """Compute the loss of the joint batch from own rows ``(b, B)``."""
+
+    def forward(
+        self,
+        scores: Tensor,
+        positives: Tensor | None = None,
+        share: Share | None = None,
+    ) -> Tensor:
+        """Compute the loss.
+
+        Args:
+            scores (Tensor): Rows are texts, columns videos, matching pairs on
+                the diagonal, shape ``(B, B)``; with a share its own rows,
+                shape ``(b, B)``.
+            positives (Tensor, optional): Which pairs are of the same video:
+                a bool matrix like the scores, or numbers of the ``B`` videos,
+                equal where the video is the same. Default: None, those of the
+                share.
+            share (Share, optional): Which rows of the joint batch the scores
+                are. Default: None, all of it.
+
+        Returns:
+            Tensor: A scalar, that of the joint batch.
+
+        Raises:
+            ValueError: If the matrix is not square, ``positives`` do not fit,
+                or ``same_video`` needs them and there are none.
+        """
+        labels = PairLabels(scores, self.same_video, positives, share)
+        return self.loss_weight * self.joint_loss(scores, labels)
+
+
+def check_same_video(same_video: str) -> str:
+    """Refuse an unknown option."""
+    if same_video not in SAME_VIDEO:
+        raise ValueError(
+            f'same_video must be one of {SAME_VIDEO}, but is {same_video!r}.'
+        )
+    return same_video
+
+
+@MODELS.register_module()
+class PairwiseSigmoidLoss(ScoreLoss):
+    """Classify every pair as matching or not.
+
+    The loss of `SigLIP <https://arxiv.org/abs/2303.15343>`_ with EagleNet's
+    start values::
+
+        -1/B sum_ij log sigmoid(y_ij (exp(log_scale) s_ij + bias))
+
+    with ``y = 1`` on the diagonal and ``-1`` elsewhere. Pairs off the diagonal
+    that are of the same video count by ``same_video``:
+
+    - ``'negative'``: ``y = -1``, as in the release.
+    - ``'ignore'``: they are left out of the sum.
+    - ``'positive'``: ``y = 1``.
+
+    ``B`` is the number of texts in all of them.
+
+    Differs from the release: ``log sigmoid`` is computed in its stable form.
+    The release's ``log(sigmoid(x))`` is infinite below -88, with a NaN
+    gradient, which a negative pair of similarity 0.86 reaches at the start
+    values.
+
+    Args:
+        init_log_scale (float): Start of the logarithm of the scale.
+            Default: 4.77.
+        init_bias (float): Start of the bias. Default: -12.93.
+        learnable (bool): Whether both are learnt. Default: True.
+        loss_weight (float): Factor of the loss. Default: 1.
+        same_video (str): What other pairs of the same video count as,
+            ``'negative'``, ``'ignore'`` or ``'positive'``. Default:
+            ``'negative'``.
+
+    Raises:
+        ValueError: If ``same_video`` is none of these.
+
+    Note:
+        Beside the scores, and in the backward pass their gradient, it takes
+        memory for a block of rows only.
+
+    Example:
+        >>> scores = torch.rand(4, 4)
+        >>> PairwiseSigmoidLoss()(scores).shape
+        torch.Size([])
+        >>> ids = torch.tensor([7, 8, 7, 9])  # two captions of video 7
+        >>> loss = PairwiseSigmoidLoss(same_video='ignore')(scores, ids)
+    """
+
+    def __init__(
+        self,
+        init_log_scale: float = 4.77,
+        init_bias: float = -12.93,
+        learnable: bool = True,
+        loss_weight: float = 1.0,
+        same_video: str = 'negative',
+    ) -> None:
+        super().__init__(loss_weight, same_video)
+        self.log_scale = nn.Parameter(
+            torch.tensor([init_log_scale]), requires_grad=learnable
+        )
+        self.bias = nn.Parameter(
+            torch.tensor([init_bias]), requires_grad=learnable
+        )
+
+    def logits(self, scores: Tensor) -> Tensor:
+        """Scale and shift scores, same shape."""
+        return scores * self.log_scale.exp() + self.bias
+
+    def joint_loss(self, scores: Tensor, labels: PairLabels) -> Tensor:
+        """Sum over all pairs, divided by the number of texts."""
+        own = _SigmoidSum.apply(scores, self.log_scale, self.bias, labels)
+        return labels.share.sum(own) / scores.shape[1]
+
+
+class _SigmoidSum(Function):
+    """``-sum log sigmoid(y (scale s + bias))`` of own rows, by blocks.
+
+    Autograd would keep the logits, their signs and two more matrices; this
+    keeps the scores alone.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        scores: Tensor,
+        log_scale: Tensor,
+        bias: Tensor,
+        labels: PairLabels,
+    ) -> Tensor:
+        ctx.save_for_backward(scores, log_scale, bias)
+        ctx.labels = labels
+        parts = []
+        for rows, block, positive, ignored in labels.blocks(scores):
+            logits = block * log_scale.exp() + bias
+            terms = F.logsigmoid(_signed_(logits, labels, rows, positive))
+            if ignored is not None:
+                terms.masked_fill_(ignored, 0.0)
+            parts.append(terms.sum())
+        return -torch.stack(parts).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        scores, log_scale, bias = ctx.saved_tensors
+        labels, scale = ctx.labels, log_scale.exp()
+        by_scores = torch.empty_like(scores)
+        by_log_scale, by_bias = torch.zeros_like(scale), torch.zeros_like(bias)
+        for rows, block, positive, ignored in labels.blocks(scores):
+            logits = _signed_(block * scale + bias, labels, rows, positive)
+            slopes = torch.sigmoid(logits.neg_()).mul_(-gradient)
+            slopes = _signed_(slopes, labels, rows, positive)
+            if ignored is not None:
+                slopes.masked_fill_(ignored, 0.0)
+            by_bias += slopes.sum()
+            by_log_scale += (slopes * block).sum() * scale
+            by_scores[rows] = slopes.mul_(scale)
+        gradients = by_scores, by_log_scale, by_bias
+        return *_needed(ctx, gradients), None
+
+
+def _signed_(
+    x: Tensor, labels: PairLabels, rows: slice, positive: Tensor | None
+) -> Tensor:
+    """Multiply rows by 1 for positives and -1 for others, in place."""
+    if positive is not None:
+        return torch.where(positive, x, -x)
+    x.neg_()
+    labels.share.matching(x, rows).neg_()
+    return x
+
+
+def _needed(ctx: Any, gradients: tuple[Tensor, ...]) -> list[Tensor | None]:
+    """Gradients that are asked for, None for the others."""
+    needed = ctx.needs_input_grad
+    return [g if n else None for g, n in zip(gradients, needed, strict=False)]
+
+
+@MODELS.register_module()
+class InfoNCELoss(ScoreLoss):
+    r"""Cross entropy of the rows and of the columns, averaged.
+
+    The loss of `CLIP <https://arxiv.org/abs/2103.00020>`_ on
+    ``l = scores * exp(log_scale)`` with matching pairs on the diagonal::
+
+        -1/2B sum_i log(exp(l_ii) / sum_j exp(l_ij)) + the same of columns
+
+    Pairs off the diagonal that are of the same video count by
+    ``same_video``:
+
+    - ``'negative'``: like all others, as in the releases.
+    - ``'ignore'``: they are left out of the sums over ``j``.
+    - ``'positive'``: each text has the set ``P(i)`` of all pairs of its
+      video, and the mean of their logarithms counts, as in `supervised
+      contrastive learning <https://arxiv.org/abs/2004.11362>`_ (``L_out``;
+      its sum over ``j`` holds the positives too)::
+
+        -1/2B sum_i 1/|P(i)| sum_{p in P(i)} log(exp(l_ip) / sum_j exp(l_ij))
+
+    Differs from the releases of this field: the scale belongs to the loss,
+    not to CLIP, so it has the learning rate of the head. For theirs, add
+    ``dict(pattern=r'^head\.loss_match\.log_scale$', lr_mult=1e-3)`` to the
+    rules of ``paramwise_cfg``.
+
+    Args:
+        init_scale (float): Start of the scale. Default: 100, which is where
+            the released CLIP weights stand.
+        max_scale (float): Upper bound of the scale, kept by
+            ``LogitScaleClampHook``. Default: 100.
+        learnable (bool): Whether the scale is learnt. Default: True.
+        loss_weight (float): Factor of the loss. Default: 1.
+        same_video (str): What other pairs of the same video count as,
+            ``'negative'``, ``'ignore'`` or ``'positive'``. Default:
+            ``'negative'``.
+
+    Raises:
+        ValueError: If a scale is not positive, or ``same_video`` is none of
+            these.
+
+    Note:
+        Beside the scores, and in the backward pass their gradient, it takes
+        memory for a block of rows only.
+
+    Example:
+        >>> scores = torch.rand(4, 4)
+        >>> InfoNCELoss()(scores).shape
+        torch.Size([])
+        >>> ids = torch.tensor([7, 8, 7, 9])  # two captions of video 7
+        >>> loss = InfoNCELoss(same_video='ignore')(scores, ids)
+    """
+
+    def __init__(
+        self,
+        init_scale: float = 100.0,
+        max_scale: float = 100.0,
+        learnable: bool = True,
+        loss_weight: float = 1.0,
+        same_video: str = 'negative',
+    ) -> None:
+        super().__init__(loss_weight, same_video)
+        if init_scale <= 0 or max_scale <= 0:
+            raise ValueError(
+                'The scales of InfoNCELoss are positive, but got '
+                f'init_scale={init_scale} and max_scale={max_scale}.'
+            )
+        self.max_log_scale = math.log(max_scale)
+        self.log_scale = nn.Parameter(
+            torch.tensor(math.log(init_scale)), requires_grad=learnable
+        )
+
+    @torch.no_grad()
+    def clamp_(self) -> None:
+        """Bring the scale back under its bound."""
+        self.log_scale.clamp_(max=self.max_log_scale)
+
+    def logits(self, scores: Tensor) -> Tensor:
+        """Scale scores, same shape."""
+        return scores * self.log_scale.exp()
+
+    def joint_loss(self, scores: Tensor, labels: PairLabels) -> Tensor:
+        """Average the cross entropies of rows and columns."""
+        return _CrossEntropies.apply(scores, self.log_scale, labels)
+
+
+class _CrossEntropies(Function):
+    """Mean cross entropy of rows and of columns of the joint matrix.
+
+    Works on own rows by blocks and keeps the scores alone. A process needs no
+    rows of others: what they add to the sums of the columns is reduced.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, scores: Tensor, log_scale: Tensor, labels: PairLabels
+    ) -> Tensor:
+        share, scale = labels.share, log_scale.exp()
+        like = at_least_float32(scores[:0]) * scale
+        # a sum of exponentials is kept as its largest exponent and the rest
+        row_top, row_sum = like.new_empty(2, len(scores))
+        column_top, column_sum = like.new_zeros(2, scores.shape[1])
+        column_top.fill_(torch.finfo(like.dtype).min)
+        # mean logit of the positives
+        row_mean = like.new_empty(len(scores))
+        column_mean, column_count = like.new_zeros(2, scores.shape[1])
+        row_count = like.new_ones(len(scores))
+        for rows, _, logits, positive in _blocks(scores, scale, labels):
+            if positive is None:
+                row_mean[rows] = share.matching(logits, rows)
+            else:
+                matched = logits.masked_fill(~positive, 0.0)
+                row_count[rows] = positive.sum(dim=1).to(like.dtype)
+                row_mean[rows] = matched.sum(dim=1) / row_count[rows]
+                column_count += positive.sum(dim=0)
+                column_mean += matched.sum(dim=0)
+            row_top[rows] = top = logits.amax(dim=1)
+            row_sum[rows] = (logits - top.unsqueeze(1)).exp_().sum(dim=1)
+            top = torch.maximum(column_top, logits.amax(dim=0))
+            column_sum *= (column_top - top).exp_()
+            column_sum += (logits - top).exp_().sum(dim=0)
+            column_top = top
+        if labels.is_multiple:
+            column_mean, column_count = share.sum(
+                torch.stack([column_mean, column_count])
+            )
+            column_mean /= column_count
+        else:
+            column_mean = share.gather(row_mean)
+            column_count = torch.ones_like(column_mean)
+        parts = share.gather(
+            torch.stack([column_top, column_sum]).unsqueeze(0)
+        )
+        tops, sums = parts.unbind(dim=1)  # (processes, B)
+        column_top = tops.amax(dim=0)
+        column_sum = ((tops - column_top).exp() * sums).sum(dim=0)
+        ctx.labels = labels
+        ctx.save_for_backward(
+            scores,
+            log_scale,
+            torch.stack([row_top, row_sum.log(), 1 / row_count]),
+            torch.stack([column_top, column_sum.log(), 1 / column_count]),
+        )
+        # differences first: the loss is small where both are large
+        of_rows = share.gather((row_top - row_mean) + row_sum.log())
+        of_columns = (column_top - column_mean) + column_sum.log()
+        return (of_rows.mean() + of_columns.mean()) / 2
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        scores, log_scale, row_parts, column_parts = ctx.saved_tensors
+        labels, scale = ctx.labels, log_scale.exp()
+        row_top, row_log, row_share = row_parts.unsqueeze(-1)
+        column_top, column_log, column_share = column_parts
+        # as in gathering, the gradients of all processes meet
+        factor = labels.share.sum(gradient) / (2 * scores.shape[1])
+        by_scores = torch.empty_like(scores)
+        by_log_scale = torch.zeros_like(scale)
+        for rows, block, logits, positive in _blocks(scores, scale, labels):
+            slopes = ((logits - row_top[rows]) - row_log[rows]).exp_()
+            slopes += ((logits - column_top) - column_log).exp_()
+            if positive is None:
+                labels.share.matching(slopes, rows).sub_(2.0)
+            else:
+                shares = row_share[rows] + column_share  # (n, B)
+                slopes -= shares.masked_fill_(~positive, 0.0)
+            slopes *= factor
+            by_log_scale += (slopes * block).sum() * scale
+            by_scores[rows] = slopes.mul_(scale)
+        return *_needed(ctx, (by_scores, by_log_scale)), None
+
+
+def _blocks(
+    scores: Tensor, scale: Tensor, labels: PairLabels
+) -> Iterator[tuple[slice, Tensor, Tensor, Tensor | None]]:
+    """Rows, their scores, logits (ignored: -inf) and positives."""
+    for rows, block, positive, ignored in labels.blocks(scores):
+        logits = block * scale
+        if ignored is not None:
+            logits.masked_fill_(ignored, float('-inf'))
+        yield rows, block, logits, positive
