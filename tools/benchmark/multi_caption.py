@@ -133,6 +133,7 @@ def draw_features(
     scale = args.noise * mean.norm(dim=-1, keepdim=True) / args.dim**0.5
     text = mean + scale * draw(sum(counts))
     mask = torch.ones(video.shape[:2], dtype=torch.bool)
+    text, video, mask = (x.to(args.device) for x in (text, video, mask))
     return TextFeatures(text), VideoFeatures(video, mask)
 
 
