@@ -59,8 +59,11 @@ def checkpoint(tmp_path: Path) -> Path:
 @pytest.fixture
 def call(repository: Path, monkeypatch: pytest.MonkeyPatch) -> Callable:
     def call(*arguments: object, tool: str = 'export.py') -> None:
+        path = repository / 'tools' / tool
+        # as Python does for a script
+        monkeypatch.syspath_prepend(str(path.parent))
         monkeypatch.setattr(sys, 'argv', [tool, *map(str, arguments)])
-        runpy.run_path(str(repository / 'tools' / tool), run_name='__main__')
+        runpy.run_path(str(path), run_name='__main__')
 
     return call
 
