@@ -36,7 +36,12 @@ def take_lock(path: Path) -> ExitStack:
     """
     for _ in range(_ATTEMPTS):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path, timeout=_SECONDS, thread_local=False)
+        lock = FileLock(
+            path,
+            timeout=_SECONDS,
+            thread_local=False,
+            fallback_to_soft=False,  # such a lock outlives a killed writer
+        )
         try:
             lock.acquire()
             path.write_text(f'{os.getpid()}\n', encoding='utf-8')
