@@ -12,26 +12,6 @@ if [ $# -lt 3 ]; then
     sed -n '2,8s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
-config=$1
-checkpoint=$2
-processes=$3
-shift 3
-tools=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-
 # shellcheck source=tools/environment.sh
-source "$tools/environment.sh"
-
-if [ -z "${NNODES:-}${NODE_RANK:-}${MASTER_ADDR:-}${PORT:-}" ]; then
-    meeting=(--standalone)
-else
-    meeting=(
-        "--nnodes=${NNODES:-1}"
-        "--node_rank=${NODE_RANK:-0}"
-        "--master_addr=${MASTER_ADDR:-127.0.0.1}"
-        "--master_port=${PORT:-29500}"
-    )
-fi
-
-exec "$(find_python)" -m torch.distributed.run \
-    "${meeting[@]}" --nproc_per_node="$processes" \
-    "$tools/test.py" "$config" "$checkpoint" --launcher pytorch "$@"
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+run_processes test.py "$3" "$1" "$2" --launcher pytorch "${@:4}"

@@ -1,5 +1,5 @@
-# Sourced by the scripts beside it: which Python they use, and how the
-# environment of a checkout is made.
+# Sourced by the scripts beside it: which Python they use, how they start
+# processes, and how the environment of a checkout is made.
 # shellcheck shell=bash
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -45,6 +45,46 @@ ensure_environment() {
     (cd "$repository" && "$python" -m pip install --quiet \
         --disable-pip-version-check -c constraints.txt -e '.[dev,lite]')
     echo "$wanted" >"$stamp"
+}
+
+# Run a tool in this many processes of this machine, or of NNODES machines.
+#   run_processes TOOL PROCESSES CONFIG [options of the tool]
+run_processes() {
+    local tool=$1 processes=$2 meeting=(--standalone)
+    shift 2
+    if [ -n "${NNODES:-}${NODE_RANK:-}${MASTER_ADDR:-}${PORT:-}" ]; then
+        meeting=(
+            "--nnodes=${NNODES:-1}"
+            "--node_rank=${NODE_RANK:-0}"
+            "--master_addr=${MASTER_ADDR:-127.0.0.1}"
+            "--master_port=${PORT:-29500}"
+        )
+    fi
+    exec "$(find_python)" -m torch.distributed.run \
+        "${meeting[@]}" --nproc_per_node="$processes" \
+        "$repository/tools/$tool" "$@"
+}
+
+# Run a tool under slurm.
+#   run_slurm TOOL PARTITION JOB_NAME CONFIG [options of the tool]
+run_slurm() {
+    local tool=$1 partition=$2 job_name=$3 gpus=${GPUS:-8} more
+    shift 3
+    local each=${GPUS_PER_NODE:-8}
+    if [ "$gpus" -lt "$each" ]; then
+        each=$gpus
+    fi
+    read -r -a more <<<"${SRUN_ARGS:-}"
+    export MASTER_PORT=${PORT:-29500}
+    exec srun -p "$partition" \
+        --job-name="$job_name" \
+        --gres="gpu:$each" \
+        --ntasks="$gpus" \
+        --ntasks-per-node="$each" \
+        --cpus-per-task="${CPUS_PER_TASK:-5}" \
+        --kill-on-bad-exit=1 \
+        "${more[@]}" \
+        "$(find_python)" -u "$repository/tools/$tool" "$@"
 }
 
 # Let torchcodec, whose wheel has no FFmpeg, find the libraries in PyAV's wheel:

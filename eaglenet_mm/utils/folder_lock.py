@@ -23,12 +23,9 @@ class FolderInUseError(RuntimeError):
 def take_lock(path: Path) -> ExitStack:
     """Become the writer of a folder, which is made if it is missing.
 
-    Args:
-        path (Path): The lock file in it. It holds the number of the process.
-
-    Returns:
-        ExitStack: Closing it lets others write. A forked child does not keep
-        the lock.
+    ``path`` is the lock file in it, which holds the number of the process.
+    Closing what is returned lets others write; a forked child does not keep
+    the lock.
 
     Raises:
         FolderInUseError: If there is another writer, in whatever process.
