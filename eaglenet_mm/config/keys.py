@@ -1,9 +1,7 @@
 """Catch mistyped top-level keys, which MMEngine ignores without a word."""
 
-import ast
 import difflib
 import inspect
-import textwrap
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
@@ -14,41 +12,25 @@ from mmengine.runner._flexible_runner import FlexibleRunner
 
 from eaglenet_mm.config.knobs import KNOBS
 
-#: Keys that only we or MMEngine's ``Config`` and launchers read.
-_OTHER_KEYS = {'custom_imports', 'runner_type'}
+#: Keys that MMEngine 0.10 reads beside the arguments of its runners: these
+#: themselves, its ``Config`` and its launchers.
+_OTHER_KEYS = {
+    *('activation_checkpointing', 'custom_imports', 'efficient_conv_bn_eval'),
+    *('find_unused_parameters', 'init_weights_for_test_or_val'),
+    *('model_wrapper_cfg', 'runner_type', 'sync_bn'),
+}
 _SIMILAR = 0.85
 
 
 @cache
 def runner_keys() -> frozenset[str]:
-    """Collect the top-level keys that have a meaning.
-
-    They are the arguments of MMEngine's two runners, and what these read of
-    their config beside them, such as ``sync_bn``, which stands nowhere but in
-    their code.
-    """
-    found = set(_OTHER_KEYS)
-    for runner in (Runner, FlexibleRunner):
-        found |= set(inspect.signature(runner.__init__).parameters)
-        tree = ast.parse(textwrap.dedent(inspect.getsource(runner)))
-        for node in ast.walk(tree):
-            found |= _key_read_by(node)
-    return frozenset(found - {'self', 'cfg'})
-
-
-def _key_read_by(node: ast.AST) -> set[str]:
-    """The key that ``cfg.get('key')`` or ``cfg['key']`` reads, if it does."""
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-        is_read = node.func.attr == 'get'
-        holder, key = node.func.value, node.args[0] if node.args else None
-    elif isinstance(node, ast.Subscript):
-        is_read, holder, key = True, node.value, node.slice
-    else:
-        return set()
-    of_config = ast.unparse(holder) in ('cfg', 'self.cfg')
-    if is_read and of_config and isinstance(key, ast.Constant):
-        return {str(key.value)}
-    return set()
+    """Collect the top-level keys that have a meaning."""
+    arguments = {
+        name
+        for runner in (Runner, FlexibleRunner)
+        for name in inspect.signature(runner).parameters
+    }
+    return frozenset(arguments - {'cfg'} | _OTHER_KEYS)
 
 
 def variable_names(cfg: Config) -> set[str]:

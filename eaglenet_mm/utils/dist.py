@@ -72,14 +72,10 @@ def gather_with_grad(x: Tensor) -> Tensor:
     ``DistributedDataParallel`` the gradient is then that of one process on
     the joint batch.
 
-    Args:
-        x (Tensor): Of the same shape in every process.
-
-    Returns:
-        Tensor: The rows dealt out again as MMEngine's ``DefaultSampler`` has
-        dealt them: the first of every rank, then the second of every rank.
-        The joint batch is so that of one process, in the same order. ``x``
-        itself when there is one process.
+    ``x`` has the same shape in every process. Its rows are dealt out again as
+    MMEngine's ``DefaultSampler`` has dealt them: the first of every rank, then
+    the second of every rank, so that the joint batch is that of one process,
+    in the same order.
     """
     world = get_world_size()
     if world == 1:

@@ -23,12 +23,9 @@ class FolderInUseError(RuntimeError):
 def take_lock(path: Path) -> ExitStack:
     """Become the writer of a folder, which is made if it is missing.
 
-    Args:
-        path (Path): The lock file in it. It holds the number of the process.
-
-    Returns:
-        ExitStack: Closing it lets others write. A forked child does not keep
-        the lock.
+    ``path`` is the lock file in it, which holds the number of the process.
+    Closing what is returned lets others write; a forked child does not keep
+    the lock.
 
     Raises:
         FolderInUseError: If there is another writer, in whatever process.
@@ -36,7 +33,12 @@ def take_lock(path: Path) -> ExitStack:
     """
     for _ in range(_ATTEMPTS):
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path, timeout=_SECONDS, thread_local=False)
+        lock = FileLock(
+            path,
+            timeout=_SECONDS,
+            thread_local=False,
+            fallback_to_soft=False,  # such a lock outlives a killed writer
+        )
         try:
             lock.acquire()
             path.write_text(f'{os.getpid()}\n', encoding='utf-8')

@@ -118,6 +118,12 @@ def _refused(path: str, err: Exception) -> str | None:
         is_pickle or zipfile.is_zipfile(path)
     ):
         return None
+    operation = re.search(r'Unsupported operand (\d+)', message)
+    if operation is not None:
+        return (
+            f'operation {operation[1]}, which torch.save does not write '
+            'unless told to by pickle_protocol (or the file is damaged)'
+        )
     found = re.search(r'GLOBAL (\S+)', message)
     if found is None:
         found = re.search(r'error:\s+(.+)', message)

@@ -11,14 +11,7 @@ def type_name(settings: Mapping[str, Any] | None, default: str = '') -> str:
 
     A config names a class by a string, with or without the scope of its
     library (``'OptimWrapper'``, ``'mmengine.OptimWrapper'``), or holds the
-    class itself, as pure Python configs do.
-
-    Args:
-        settings (dict, optional): With ``type``.
-        default (str): The name if there is no ``type``. Default: none.
-
-    Returns:
-        str: The name of the class, without its scope.
+    class itself, as pure Python configs do. The name comes without scope.
 
     Example:
         >>> type_name(dict(type='mmengine.AmpOptimWrapper'))
@@ -35,12 +28,8 @@ def type_name(settings: Mapping[str, Any] | None, default: str = '') -> str:
 def scoped_name(kind: str | type) -> str:
     """Write a class as a config names it by a string.
 
-    Args:
-        kind (str or type): A name, which stays as it is, or a class.
-
-    Returns:
-        str: The name of the class, with the scope of its library unless that
-        is this package, MMEngine or mmcv, whose names are found without.
+    With the scope of its library unless that is this package, MMEngine or
+    mmcv, whose names are found without. A name stays as it is.
 
     Example:
         >>> from mmengine.model import ImgDataPreprocessor
@@ -58,11 +47,7 @@ def scoped_name(kind: str | type) -> str:
 def named_class(kind: Any) -> Any:
     """Find a class by its full path, as dumped pure Python configs name it.
 
-    Args:
-        kind (Any): A class; ``'torch.optim.Adam'``; or a registered name.
-
-    Returns:
-        Any: The class if the path leads to one, else ``kind`` as it is.
+    What is a class, or no path that leads to one, is returned as it is.
 
     Example:
         >>> named_class('mmengine.model.ImgDataPreprocessor').__name__

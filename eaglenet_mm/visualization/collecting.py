@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from mmengine.runner.amp import autocast
 from torch import Tensor
 
 from eaglenet_mm.evaluation.functional import (
@@ -43,7 +42,6 @@ from eaglenet_mm.visualization.results_data import (
 )
 from eaglenet_mm.visualization.set_catalogue import SetCatalogue
 
-_TEXTS = 64  # encoded together
 _MAP_PAIRS = 120
 
 
@@ -61,20 +59,9 @@ def collect_results(
 ) -> RetrievalResults:
     """Collect what a page shows; call in one process, after the scoring.
 
-    Args:
-        evaluation (RetrievalEvaluation): With the features of the gallery.
-        scores (Tensor): All scores, shape ``(Bt, Bv)``, on the CPU.
-        right (Tensor or RightPairs): Column of each caption's video, shape
-            ``(Bt,)``, or the right pairs.
-        dataset (Any): The set, see :class:`SetCatalogue`.
-        metrics (Mapping[str, float]): Of the evaluation.
-        about (Mapping[str, str]): Facts to state.
-        num_queries (int): Most queries to show.
-        curves (Curves): Of the training.
-
-    Returns:
-        RetrievalResults: With the frames of the videos shown, which are read
-        again now.
+    The frames of the videos shown are read again. ``scores`` are all of them,
+    ``(Bt, Bv)``, on the CPU; ``right`` is as in
+    :func:`~eaglenet_mm.evaluation.functional.text_to_video_ranks`.
     """
     head = evaluation.model.head
     catalogue = SetCatalogue(dataset)
@@ -91,19 +78,15 @@ def collect_results(
     ]
     rows, selection = choose_queries(ranks.tolist(), num_queries)
     queries = _queries(rows, scores, best, ranks.tolist(), firsts.tolist())
-    for text, query in zip(
-        _encode_captions(evaluation, rows).split(1), queries, strict=True
-    ):
+    texts = evaluation.encode_captions(rows)
+    for text, query in zip(texts.split(1), queries, strict=True):
         _explain(head, text, evaluation.videos, query.results)
     pairs = _pairs_of_map(targets)
     # what is off a shortlist has scores that mean nothing but their order
     scored = on_shortlist(scores)
     comparable = torch.where(scored, scores, scores[scored].min())
     confusions = find_confusions(
-        comparable,
-        best,
-        firsts_of_best,
-        lambda some: _encode_captions(evaluation, some),
+        comparable, best, firsts_of_best, evaluation.encode_captions
     )
     shown = {item.column for query in queries for item in query.results}
     height = strip_height(len(shown), evaluation.num_frames)
@@ -125,7 +108,7 @@ def collect_results(
         videos=_strips(evaluation, catalogue, sorted(shown), height),
         projections=_project_pairs(
             head,
-            _encode_captions(evaluation, pairs),
+            evaluation.encode_captions(pairs),
             evaluation.videos,
             pairs,
             [targets[row] for row in pairs],
@@ -205,32 +188,11 @@ def _strips(
     progress = Progress('videos of the page', len(columns))
     strips = []
     for column in columns:
-        strips.append(
-            make_strip(
-                catalogue,
-                evaluation.video_indices[column],
-                column,
-                evaluation.num_frames,
-                height,
-            )
-        )
+        index, length = evaluation.video_indices[column], evaluation.num_frames
+        strips.append(make_strip(catalogue, index, column, length, height))
         progress.update(1)
     progress.close()
     return strips
-
-
-def _encode_captions(evaluation: Any, rows: Sequence[int]) -> TextFeatures:
-    """Encode some captions once more; half precision becomes float32."""
-    parts = []
-    with autocast(enabled=evaluation.fp16):
-        for start in range(0, len(rows), _TEXTS):
-            chosen = torch.tensor(list(rows[start : start + _TEXTS]))
-            tokens = evaluation.token_ids[chosen.to(evaluation.device)]
-            parts.append(evaluation.model.encode_text(tokens))
-    half = (torch.float16, torch.bfloat16)
-    return TextFeatures.cat(parts).map(
-        lambda x: x.float() if x.dtype in half else x
-    )
 
 
 def _explain(

@@ -121,12 +121,8 @@ def query_cards(
 ) -> dict[str, Any]:
     """What templates need to list the queries that some results show.
 
-    Args:
-        results (Sequence[RetrievalResults]): Of the same set, one a model.
-        names (Sequence[str]): Of the models.
-        groups (Sequence[Group]): Filters.
-        orders (Mapping): By name, the key of a row to sort by; behind the
-            order of the set and before that of the captions.
+    ``orders`` are keys of a row to sort by, by name; they stand behind the
+    order of the set and before that of the captions.
     """
     first = results[0]
     shown = [{x.row: x.results for x in part.queries} for part in results]

@@ -64,18 +64,8 @@ def first_videos(
     """Find the first videos of every caption, in the order of their ranks.
 
     Ties count against right videos, here as in the metrics: where the first
-    of them is among the first videos, it stands at its rank.
-
-    Args:
-        scores (Tensor): Shape ``(Bt, Bv)``.
-        targets (Tensor or RightPairs): Column of each caption's video, shape
-            ``(Bt,)``, or the right pairs.
-        ranks (Tensor): Their ranks, from 1, shape ``(Bt,)``.
-        count (int): Videos to find. Default: 5.
-
-    Returns:
-        tuple[Tensor, Tensor]: Columns (int64) and scores, shape ``(Bt, n)``
-        with n at most the number of videos.
+    of them is among the first videos, it stands at its rank. Returns columns
+    (int64) and scores, ``(Bt, n)`` with n at most the number of videos.
     """
     count = min(count, scores.shape[1])
     parts = []

@@ -134,14 +134,6 @@ def test_missing_files(call_tool, mini_config, tmp_path):
         call_tool('test.py', mini_config, tmp_path / 'no_checkpoint.pth')
 
 
-def test_mistyped_option(call_tool, mini_config, tmp_path):
-    with pytest.raises(KeyError, match=r"did you mean 'model\.width'"):
-        call_tool(
-            *('train.py', mini_config, '--work-dir', tmp_path),
-            *('--cfg-options', 'modl.width=3'),
-        )
-
-
 @pytest.mark.nightly
 @pytest.mark.slow
 def test_killed_training_resumes_with_the_same_losses(

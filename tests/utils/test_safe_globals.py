@@ -252,11 +252,12 @@ def test_an_array_takes_no_other_type(read):
         BUFFER + b')}\x92.',
         b'Pname\n.',
         b'\x82\xf0.',
+        pickle.dumps({'a': 1}, 4),
     ],
-    ids=['inst', 'obj', 'newobj_ex', 'persid', 'extension'],
+    ids=['inst', 'obj', 'newobj_ex', 'persid', 'extension', 'protocol'],
 )
-def test_refuses_old_ways_to_make_objects(read, data):
-    with pytest.raises(UnsafeCheckpointError, match='operand'):
+def test_refuses_operations_of_other_protocols(read, data):
+    with pytest.raises(UnsafeCheckpointError, match='pickle_protocol'):
         read(data)
 
 

@@ -99,10 +99,7 @@ class StrictResumeHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare a checkpoint that is resumed with the run.
 
-        Args:
-            runner (Runner): With optimiser and schedules built.
-            checkpoint (dict): As it was read. With ``stretch_schedule``, its
-                schedules and learning rates are replaced.
+        With ``stretch_schedule``, its schedules and rates are replaced.
 
         Raises:
             ValueError: If something is missing or of another kind; names it.

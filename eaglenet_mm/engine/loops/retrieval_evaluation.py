@@ -38,20 +38,9 @@ class RetrievalEvaluation:
     """State of one pass over an evaluation set.
 
     Call :meth:`add_batch` for every batch of the dataloader, then
-    :meth:`gather`, then :meth:`encode_texts` and :meth:`score`.
-
-    Args:
-        model (nn.Module): A retriever without wrapper: ``data_preprocessor``,
-            ``encode_video``, ``encode_text`` and ``head``.
-        fp16 (bool): Encode under autocast (bfloat16 on CPU). Features are
-            cast to float32 and scored without it.
-        video_batch (int): Videos in one call of the video encoder. The last
-            call is filled up by repetition, so that all have one shape.
-        shortlist (int): Videos that the head scores for a caption, the
-            others get scores below; 0 for all.
-        parts (Sequence[Part]): Of a joined set, see
-            :func:`~eaglenet_mm.datasets.joined_parts.mark_parts`; none
-            otherwise.
+    :meth:`gather`, then :meth:`encode_texts` and :meth:`score`. ``model`` has
+    no wrapper; options are those of ``RetrievalTestLoop``, and ``parts`` those
+    of a joined set.
 
     Attributes:
         videos (VideoFeatures): After :meth:`gather`, of all videos.
@@ -184,18 +173,17 @@ class RetrievalEvaluation:
             )
         for start in range(size * get_rank(), total, size * get_world_size()):
             rows = range(start, min(start + size, total))
-            yield rows, self._encode_texts(rows)
+            yield rows, self.encode_captions(rows)
 
-    def _encode_texts(self, rows: range) -> TextFeatures:
+    def encode_captions(self, rows: Sequence[int]) -> TextFeatures:
         """Encode some captions, ``TEXT_BLOCK`` of them in one call."""
         parts = []
         for start in range(0, len(rows), TEXT_BLOCK):
-            part = rows[start : start + TEXT_BLOCK]
-            here = slice(part.start, part.stop)
+            part = list(rows[start : start + TEXT_BLOCK])
             with autocast(enabled=self.fp16):
-                text = self.model.encode_text(self.token_ids[here])
+                text = self.model.encode_text(self.token_ids[part])
             text = text.map(at_least_float32)
-            check_texts(text, self.caption_indices[here])
+            check_texts(text, [self.caption_indices[row] for row in part])
             parts.append(text)
         return TextFeatures.cat(parts)
 
@@ -262,7 +250,7 @@ class RetrievalEvaluation:
                 f'{len(columns)} captions of {len(set(columns) - {-1})} of '
                 f"the {num_videos} videos. Use evaluation='pairwise'."
             )
-        texts = self._encode_texts(range(num_videos))
+        texts = self.encode_captions(range(num_videos))
         order = torch.tensor(columns).argsort().to(texts.embeds.device)
         return texts.index_select(order)
 

@@ -29,9 +29,7 @@ Blocks = Iterable[tuple[range, TextFeatures]]
 
 
 class _RetrievalLoop(BaseLoop):
-    """The two loops; ``stage`` names the hooks that are called."""
-
-    stage: str
+    """The two loops."""
 
     def __init__(
         self,
@@ -65,6 +63,8 @@ class _RetrievalLoop(BaseLoop):
         super().__init__(runner, dataloader, evaluator, fp16=fp16)
         self.evaluator: Evaluator
         self.fp16: bool
+        # names the hooks that are called
+        self.stage = 'test' if isinstance(self, TestLoop) else 'val'
         self.parts = mark_parts(self.dataloader.dataset)
         if self.parts:  # what MMEngine takes is of the first part
             self.evaluator.dataset_meta = joined_metainfo(self.parts)
@@ -181,8 +181,6 @@ class RetrievalValLoop(_RetrievalLoop, ValLoop):
         >>> val_cfg = dict(type='RetrievalValLoop', fp16=True)
     """
 
-    stage = 'val'
-
 
 @LOOPS.register_module()
 class RetrievalTestLoop(_RetrievalLoop, TestLoop):
@@ -258,5 +256,3 @@ class RetrievalTestLoop(_RetrievalLoop, TestLoop):
     Example:
         >>> test_cfg = dict(type='RetrievalTestLoop', shortlist=50)
     """
-
-    stage = 'test'

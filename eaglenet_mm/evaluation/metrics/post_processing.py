@@ -37,7 +37,6 @@ class PostProcessing:
             )
         self.name = type
         self.options = {**_DEFAULTS[type], **options}
-
         self.is_one_way = self.options.get('bank_file') is not None
 
     def __str__(self) -> str:

@@ -53,14 +53,9 @@ class ScoreMatrixMetric(BaseMetric):
         self.results.extend(pack_rows(data_samples))
 
     def evaluate(self, size: int) -> dict:
-        """Collect the rows of all processes and compute the metrics.
+        """Compute the metrics from the rows of all processes.
 
-        Args:
-            size (int): Ignored: rows are unique by id, so none is padding
-                that would have to be cut off.
-
-        Returns:
-            dict[str, float]: The metrics, the same on every process.
+        ``size`` is ignored: rows are unique by id, so none is padding.
         """
         return super().evaluate(sys.maxsize)
 

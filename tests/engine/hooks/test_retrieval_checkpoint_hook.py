@@ -90,10 +90,9 @@ def best_files(folder):
 
 
 def test_ours_answers_to_the_names_of_mmengine():
-    with pytest.MonkeyPatch.context():
-        assert HOOKS.get('CheckpointHook') is RetrievalCheckpointHook
-        assert HOOKS.get('EarlyStoppingHook') is RetrievalEarlyStoppingHook
-        assert HOOKS.get('mmengine.CheckpointHook') is CheckpointHook
+    assert HOOKS.get('CheckpointHook') is RetrievalCheckpointHook
+    assert HOOKS.get('EarlyStoppingHook') is RetrievalEarlyStoppingHook
+    assert HOOKS.get('mmengine.CheckpointHook') is CheckpointHook
 
 
 @pytest.mark.nightly  # the list below keeps all of them at once
