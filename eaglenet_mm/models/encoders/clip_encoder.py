@@ -482,9 +482,9 @@ def check_token_ids(
             f'token_ids must be integers, but got {token_ids.dtype}. '
             'Tokenise the captions first.'
         )
-    length = token_ids.shape[-1]
     limit = 'any' if context_length is None else f'at most {context_length}'
-    if token_ids.ndim != 2 or not 0 < length <= (context_length or length):
+    length = token_ids.shape[1] if token_ids.ndim == 2 else 0
+    if not 0 < length <= (context_length or length):
         raise ValueError(
             f'token_ids must have the shape (texts, tokens) with {limit} '
             f'tokens, but got {tuple(token_ids.shape)}. Set max_words of '
