@@ -66,20 +66,9 @@ class Comparison:
     neither time nor memory of one depends on another, and one that fails ends
     no other.
 
-    Args:
-        configs (dict[str, Config]): By name; options are merged already.
-        seeds (int): Runs a config, with seeds from 0.
-        work_dir (str or Path): Folder of all runs and ``comparison.json``.
-        tools (str or Path): Folder of ``train.py`` and ``test.py``.
-        epochs (int, optional): Epochs for all of them. Default: None, the
-            epochs or iterations of each config.
-        report (Callable, optional): Gets a line about every run. Default:
-            None.
-
-    Raises:
-        ValueError: If a number is below 1, configs train for different
-            numbers of epochs or iterations, or ``epochs`` is set and one of
-            them counts iterations.
+    ``tools`` is the folder of ``train.py`` and ``test.py``; without
+    ``epochs`` each config trains as long as it says; ``report`` gets a line
+    about every run.
     """
 
     def __init__(
@@ -105,14 +94,10 @@ class Comparison:
         self._lock = -1
 
     def run(self) -> dict[str, Any]:
-        """Do what is not done yet.
+        """Do what is not done yet; return what ``comparison.json`` holds.
 
-        Returns:
-            dict[str, Any]: What ``comparison.json`` holds: ``epochs`` or
-            ``iterations``, ``seeds``, ``runs`` and, by config, ``costs``.
-
-        Raises:
-            RuntimeError: If another comparison is at work in the folder.
+        ``epochs`` or ``iterations``, ``seeds``, ``runs`` and, by config,
+        ``costs``.
         """
         self.work_dir.mkdir(parents=True, exist_ok=True)
         with _locked(self.work_dir / 'lock') as self._lock:
@@ -290,14 +275,10 @@ def _line(err: Exception) -> str:
 
 
 def table_of(result: dict[str, Any]) -> str:
-    """Make the Markdown table of a comparison.
+    """Make the Markdown table of a comparison, a line a config.
 
-    Args:
-        result (dict[str, Any]): Of :meth:`Comparison.run`, or of its file.
-
-    Returns:
-        str: A line a config, in the order they were given. A spread is the
-        sample standard deviation over the runs; there is none of one run.
+    A spread is the sample standard deviation over the runs; there is none of
+    one run.
     """
     head = [
         *('config', 'runs', *METRICS.values()),

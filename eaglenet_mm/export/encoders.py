@@ -150,7 +150,8 @@ class _VideoModule(nn.Module):
         self.encoder = encoder
         self.is_raw = statistics is not None
         if statistics is not None:
-            mean, std = torch.tensor(statistics).view(2, 3, 1, 1)
+            numbers = torch.tensor(statistics, dtype=torch.float32)
+            mean, std = numbers.view(2, 3, 1, 1)
             self.register_buffer('mean', mean)
             self.register_buffer('std', std)
 

@@ -87,10 +87,8 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
                 'data_preprocessor.num_frames to num_frames of the head.'
             )
         self.num_frames = num_frames
-        for name, value in (('mean', mean), ('std', std)):
-            self.register_buffer(
-                name, torch.tensor(value).view(3, 1, 1), persistent=False
-            )
+        self.register_buffer('mean', torch.tensor(mean).view(3, 1, 1), False)
+        self.register_buffer('std', torch.tensor(std).view(3, 1, 1), False)
 
     def follow(self, encoder: object) -> None:
         """Take over the pixel statistics that a video encoder states.

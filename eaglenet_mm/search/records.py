@@ -22,6 +22,10 @@ class IndexedFile:
         changed (int): Time of its last change, in nanoseconds.
         duration (float): Seconds; 0 if unknown.
         error (str): Why it could not be read; empty if it could.
+
+    Example:
+        >>> IndexedFile('/videos/dog.mp4', 0, 0, error='empty').error
+        'empty'
     """
 
     path: str
@@ -128,6 +132,11 @@ class IndexEntry:
         file (IndexedFile): The file it is a part of.
         start (float): Its first second.
         end (float): Its end in seconds.
+
+    Example:
+        >>> file = IndexedFile('/videos/dog.mp4', size=81920, changed=0)
+        >>> IndexEntry(row_id=7, file=file, start=0.0, end=9.5).file.path
+        '/videos/dog.mp4'
     """
 
     row_id: int

@@ -29,6 +29,14 @@ class SearchHit:
         similarity (float): Of the first stage: the cosine of the query and
             the mean frame, unless the head has vectors of its own.
         best_time (float): Second of the frame nearest to the query.
+
+    Example:
+        >>> from eaglenet_mm.apis import IndexedFile
+        >>> file = IndexedFile('/videos/dog.mp4', size=81920, changed=0)
+        >>> entry = IndexEntry(row_id=7, file=file, start=0.0, end=9.5)
+        >>> hit = SearchHit(entry, score=0.4, similarity=0.3, best_time=2.5)
+        >>> hit.entry.file.path, hit.best_time
+        ('/videos/dog.mp4', 2.5)
     """
 
     entry: IndexEntry

@@ -53,9 +53,12 @@ class VideoIndex:
             Default: 0.
 
     Example:
+        >>> model = ModelIdentity(weights='1f', settings='2e', frames='3d')
+        >>> with VideoIndex.create('holidays.index', model) as index:
+        ...     rows = index.add(IndexedFile('/holidays/a.mp4', 0, 0), None)
         >>> index = VideoIndex.load('holidays.index')
-        >>> len(index), len(index.files)
-        (1204, 311)
+        >>> len(index), list(index.files)
+        (0, ['/holidays/a.mp4'])
     """
 
     def __init__(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import multiprocessing
 import os
 import shutil
@@ -102,10 +101,6 @@ def test_broken_videos_are_left_out_and_told(
     assert list(found.about['unreadable']) == ['x']
     assert [row['video_id'] for row in found.about['videos']] == ['y']
     assert [text['video'] for text in found.about['texts']] == [None, 0, None]
-    with pytest.raises(ValueError, match='None of 1 videos could be read'):
-        extract_features(
-            inferencer.encoder, items[:1], [], tmp_path / 'g', num_workers=0
-        )
 
 
 @pytest.fixture
@@ -398,15 +393,6 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ['folder']
 
 
-def test_a_folder_in_place_of_the_file(
-    inferencer: RetrievalInferencer,
-    items: tuple[list, list],
-    tmp_path: Path,
-) -> None:
-    with pytest.raises(IsADirectoryError, match='is a folder'):
-        extract_features(inferencer.encoder, *items, tmp_path)
-
-
 def test_others_may_read_the_file(tmp_path: Path) -> None:
     path = tmp_path / 'f.safetensors'
     before = os.umask(0o027)
@@ -433,19 +419,3 @@ def test_the_content_is_on_the_disk_before_the_name(
         (path.stat().st_ino, False),
         (tmp_path.stat().st_ino, True),
     ]
-
-
-def test_sources(toy: Path, tmp_path: Path) -> None:
-    items, texts = list_items(str(toy / 'videos'))
-    assert texts == []
-    assert items[0]['path'].endswith('.mp4')
-    with pytest.raises(FileNotFoundError, match='does not exist'):
-        list_items(str(tmp_path / 'gone.json'))
-    (tmp_path / 'a.json').write_text(json.dumps({}))
-    with pytest.raises(KeyError):
-        list_items(str(tmp_path / 'a.json'))
-    content = json.loads((toy / 'test.json').read_text())
-    content['data_list'][1]['captions'][0] = ' '
-    (tmp_path / 'a.json').write_text(json.dumps(content))
-    with pytest.raises(ValueError, match='is empty'):
-        list_items(str(tmp_path / 'a.json'))

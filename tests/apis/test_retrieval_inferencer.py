@@ -74,19 +74,6 @@ def test_the_ranking_of_a_test(
         assert hits[0].score >= hits[-1].score
 
 
-def test_scores_of_pairs(
-    inferencer: RetrievalInferencer, videos: list[str]
-) -> None:
-    texts = [QUERY, 'a blue ring grows']
-    scores = inferencer.scores(texts, videos[:3])
-    assert scores.shape == (2, 3)
-    inferencer.encode_videos(videos[:3])
-    for row, text in zip(scores, texts, strict=True):
-        for hit in inferencer.search(text):
-            column = videos.index(hit.entry.file.path)
-            assert hit.score == pytest.approx(float(row[column]), abs=2e-6)
-
-
 def test_an_index_opens_with_its_model(
     inferencer: RetrievalInferencer, videos: list[str], tmp_path: Path
 ) -> None:

@@ -167,25 +167,6 @@ def test_one_part_with_raw_frames(
     assert file['metadata']['normalises'] is True
 
 
-def test_a_checkpoint_that_is_not_there(
-    tmp_path: Path, config: Path, call: Callable
-) -> None:
-    with pytest.raises(FileNotFoundError, match=r'expected at .*none\.pth'):
-        call(config, tmp_path / 'none.pth', '--out', tmp_path / 'out')
-    assert not (tmp_path / 'out').exists()
-
-
-def test_a_checkpoint_of_another_model(
-    tmp_path: Path, config: Path, checkpoint: Path, call: Callable
-) -> None:
-    state = torch.load(checkpoint)['state_dict']
-    state.pop('text_encoder.tower.text_projection')
-    torch.save(dict(state_dict=state), checkpoint)
-    with pytest.raises(ValueError, match='does not fit'):
-        call(config, checkpoint, '--out', tmp_path / 'out')
-    assert not (tmp_path / 'out').exists()
-
-
 def test_a_gpu_that_is_not_there(
     tmp_path: Path,
     config: Path,

@@ -17,9 +17,6 @@ from tests.models.converters.baseline_checkpoint import (
     model_config,
     release_state_dict,
 )
-from tests.models.converters.release_checkpoint import (
-    release_state_dict as eaglenet_state_dict,
-)
 from tests.some_cases import mostly_nightly
 
 TOOL = 'model_converters/baseline_release.py'
@@ -123,24 +120,6 @@ def test_a_start_from_clip(call_tool, write_config, tmp_path, capsys):
     call_tool(TOOL, *arguments, '--initialise-from-clip')
     printed = capsys.readouterr().out
     assert 'added head.pooling.query.weight: as the model' in printed
-
-
-def test_a_checkpoint_of_another_method(call_tool, write_config, tmp_path):
-    release, ours = tmp_path / 'release.bin', tmp_path / 'ours.pth'
-    torch.save({'state_dict': release_state_dict('t_mass')}, release)
-    config = write_config('x_pool')
-    with pytest.raises(
-        ValueError, match=r'not X-Pool but a .* of T-MASS; run'
-    ):
-        call_tool(TOOL, 'x_pool', release, ours, '--config', config)
-    call_tool(TOOL, 't_mass', release, ours)
-    with pytest.raises(ValueError, match=r'give it to tools/test\.py as it'):
-        call_tool(TOOL, 't_mass', ours, tmp_path / 'again.pth')
-    with pytest.raises(ValueError, match=r'T-MASS; run \S+ t_mass on it'):
-        call_tool('model_converters/eaglenet_release.py', release, ours)
-    torch.save(eaglenet_state_dict(), release)
-    with pytest.raises(ValueError, match=r'run \S+/eaglenet_release\.py on'):
-        call_tool(TOOL, 't_mass', release, ours)
 
 
 def test_bad_files(call_tool, tmp_path, capsys):

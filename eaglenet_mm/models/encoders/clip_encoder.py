@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -33,6 +33,11 @@ from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
 PRECISIONS = {'fp32': None, 'fp16': torch.float16}
+#: Parts of a tower that ``frozen='release'`` freezes.
+FROZEN_PARTS = {
+    'text': ('token_embedding', 'positional_embedding'),
+    'vision': ('conv1', 'class_embedding', 'positional_embedding', 'ln_pre'),
+}
 #: Linear maps that LoRA updates unless the config says otherwise: all of the
 #: blocks. That of queries, keys and values is a parameter, not a module.
 LORA_TARGETS: dict[str, list[str]] = {
@@ -97,12 +102,6 @@ class CLIPEncoder(BaseModule):
         True
     """
 
-    #: ``'vision'`` or ``'text'``.
-    side: ClassVar[str]
-    #: Parts of the tower that ``frozen='release'`` freezes.
-    frozen_parts: ClassVar[tuple[str, ...]]
-    tower: VisionTransformer | TextTransformer
-
     def __init__(
         self,
         arch: str | Mapping[str, Any],
@@ -132,7 +131,9 @@ class CLIPEncoder(BaseModule):
         self.num_frozen_layers = num_frozen_layers
         self.gradient_checkpointing = gradient_checkpointing
         self.resize_positions = resize_positions
-        self.tower = self._build_tower(config, PRECISIONS[precision])
+        self.tower: Any = self._build_tower(config, PRECISIONS[precision])
+        is_vision = isinstance(self.tower, VisionTransformer)
+        self.side = 'vision' if is_vision else 'text'
         num_layers = len(self.tower.transformer.resblocks)
         if not 0 <= num_frozen_layers <= num_layers:
             raise ValueError(
@@ -201,7 +202,7 @@ class CLIPEncoder(BaseModule):
         """Stop the gradients of the frozen parameters."""
         if self.frozen is None:
             return
-        for part in self.frozen_parts:
+        for part in FROZEN_PARTS[self.side]:
             getattr(self.tower, part).requires_grad_(False)
         blocks = self.tower.transformer.resblocks
         for block in list(blocks)[: self.num_frozen_layers]:
@@ -252,10 +253,6 @@ class CLIPTextEncoder(CLIPEncoder):
         >>> encoder(torch.tensor([[49406, 320, 49407]])).embeds.shape
         torch.Size([1, 512])
     """
-
-    tower: TextTransformer
-    side = 'text'
-    frozen_parts = ('token_embedding', 'positional_embedding')
 
     def __init__(
         self,
@@ -362,15 +359,6 @@ class CLIPVideoEncoder(CLIPEncoder):
         >>> encoder(torch.zeros(1, 2, 3, 224, 224)).frames.shape
         torch.Size([1, 2, 512])
     """
-
-    tower: VisionTransformer
-    side = 'vision'
-    frozen_parts = (
-        'conv1',
-        'class_embedding',
-        'positional_embedding',
-        'ln_pre',
-    )
 
     def __init__(
         self,
@@ -482,9 +470,9 @@ def check_token_ids(
             f'token_ids must be integers, but got {token_ids.dtype}. '
             'Tokenise the captions first.'
         )
-    length = token_ids.shape[-1]
     limit = 'any' if context_length is None else f'at most {context_length}'
-    if token_ids.ndim != 2 or not 0 < length <= (context_length or length):
+    length = token_ids.shape[1] if token_ids.ndim == 2 else 0
+    if not 0 < length <= (context_length or length):
         raise ValueError(
             f'token_ids must have the shape (texts, tokens) with {limit} '
             f'tokens, but got {tuple(token_ids.shape)}. Set max_words of '

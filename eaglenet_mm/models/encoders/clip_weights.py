@@ -183,7 +183,7 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
     if path.endswith('.safetensors'):
         try:
             content = load_file(path)
-        except (SafetensorError, OSError) as err:
+        except SafetensorError as err:
             raise ValueError(
                 f"'{path}' cannot be read as safetensors: {err}. Fetch the "
                 'file again.'

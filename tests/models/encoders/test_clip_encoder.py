@@ -8,14 +8,11 @@ import torch
 from mmengine.logging import MMLogger
 
 from eaglenet_mm.models.encoders import (
-    CLIPEncoder,
     CLIPTextEncoder,
     CLIPVideoEncoder,
 )
-from eaglenet_mm.registry import MODELS
 from tests.models.encoders.tiny_clip import (
     NUM_LAYERS,
-    openai_archive,
     pixels,
     reference_clip,
     tiny_arch,
@@ -40,28 +37,6 @@ def encode(encoder):
 
 
 both = pytest.mark.parametrize('side', ['text', 'video'])
-
-
-@both
-def test_from_the_registry(side):
-    name = f'CLIP{side.title()}Encoder'
-    kwargs = {} if side == 'text' else dict(shift_layers=())
-    encoder = MODELS.build(dict(type=name, arch=tiny_arch(), **kwargs))
-    assert isinstance(encoder, CLIPEncoder)
-    assert encoder.embed_dim == 16
-    assert all(name.startswith('tower.') for name in encoder.state_dict())
-
-
-@both
-@pytest.mark.filterwarnings('ignore:.*torch.jit')
-def test_pretrained_archive(side, tmp_path):
-    path = str(tmp_path / 'clip.pt')
-    weights = openai_archive(path)
-    encoder = make(side, pretrained=path)
-    prefix = '' if side == 'text' else 'visual.'
-    for name, value in encoder.tower.state_dict().items():
-        assert value.dtype == torch.float32
-        assert torch.equal(value, weights[prefix + name].float())
 
 
 @both

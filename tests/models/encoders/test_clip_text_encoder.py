@@ -39,16 +39,6 @@ def test_shorter_inputs_give_the_same_features(pair):
     torch.testing.assert_close(encoder(ids[:, :5]).embeds, expected)
 
 
-def test_sliced_table_gives_the_same_features(pair):
-    encoder, _ = pair
-    short = CLIPTextEncoder(tiny_arch(), max_words=5)
-    weights = dict(encoder.tower.state_dict())
-    weights['positional_embedding'] = weights['positional_embedding'][:5]
-    short.tower.load_state_dict(weights)
-    ids = token_ids([3, 5])
-    torch.testing.assert_close(short(ids[:, :5]).embeds, encoder(ids).embeds)
-
-
 def test_first_of_two_end_tokens(pair):
     encoder, _ = pair
     ids = token_ids([3, 3])
@@ -73,11 +63,6 @@ def test_tokens(pair):
     torch.testing.assert_close(feats.tokens[0, 2], feats.embeds[0])
 
 
-def test_features_are_not_normalised(pair):
-    norms = pair[0](token_ids([3, 9])).embeds.norm(dim=-1)
-    assert not torch.allclose(norms, torch.ones(2), atol=1e-2)
-
-
 def test_words_after_the_end_do_not_matter(pair):
     encoder, _ = pair
     ids = token_ids([4])
@@ -92,7 +77,7 @@ def test_too_many_tokens(pair):
 
 
 def test_no_tokens_and_other_shapes(pair):
-    for shape in ((2, 0), (4,), (2, 1, 4)):
+    for shape in ((2, 0), (4,), (), (2, 1, 4)):
         with pytest.raises(ValueError, match=r'shape \(texts, tokens\)'):
             pair[0](torch.zeros(shape, dtype=torch.int64))
 

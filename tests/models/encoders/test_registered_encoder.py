@@ -240,8 +240,9 @@ def test_checkpoint_of_another_backbone(tmp_path: Path) -> None:
     torch.save(dict(epoch=3), path)
     with pytest.raises(ValueError, match='no state dict of tensors'):
         build('resnet3d', checkpoint=str(path))
-    with pytest.raises(FileNotFoundError):
-        build('resnet3d', checkpoint=str(tmp_path / 'absent.pth'))
+    for name in ('absent.pth', 'absent.safetensors'):
+        with pytest.raises(FileNotFoundError):
+            build('resnet3d', checkpoint=str(tmp_path / name))
 
 
 @pytest.mark.parametrize(

@@ -84,11 +84,3 @@ def test_bad_towers(
 ) -> None:
     with pytest.raises(error, match=message):
         RegisteredTextEncoder(backbone)
-
-
-def test_bad_ids() -> None:
-    encoder = RegisteredTextEncoder(tower())
-    with pytest.raises(TypeError, match=r'torch\.float32'):
-        encoder(ids().float())
-    with pytest.raises(ValueError, match=r'\[0, 29\].*from 30 to 30'):
-        encoder(torch.full((1, 2), VOCABULARY))
