@@ -100,9 +100,18 @@ def load_checkpoint_file(
             raise UnsafeCheckpointError(path, refused) from err
         raise ValueError(
             f'{path} ({osp.getsize(path)} bytes) is no complete PyTorch '
-            f'checkpoint: {type(err).__name__}: {err}. Copy or download it '
-            'again, or take an earlier checkpoint of the same run.'
+            f'checkpoint: {type(err).__name__}: {_reason(err)}. Copy or '
+            'download it again, or take an earlier checkpoint of the same run.'
         ) from err
+
+
+def _reason(err: Exception) -> str:
+    """What torch says, without its advice to read the file unsafely."""
+    message = str(err)
+    if 'weights_only' not in message:
+        return message
+    found = re.search(r'error:\s+(.+)', message)
+    return found[1] if found else message.partition('.')[0]
 
 
 def _refused(path: str, err: Exception) -> str | None:

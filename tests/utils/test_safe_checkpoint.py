@@ -1,5 +1,6 @@
 """Checkpoint files: what is read, what is refused, and by which words."""
 
+import io
 import os
 import tarfile
 from collections import OrderedDict
@@ -204,3 +205,23 @@ def test_downloads_are_read_by_the_list_and_kept(malicious, tmp_path):
         assert result == {'a': 1}
         good.unlink(missing_ok=True)
     assert not (tmp_path / 'executed').exists()
+
+
+@pytest.mark.filterwarnings('ignore:Detected pickle protocol')
+def test_no_message_advises_to_read_a_damaged_file_unsafely(tmp_path):
+    whole, path = io.BytesIO(), tmp_path / 'damaged.pth'
+    torch.save(
+        {'a': torch.ones(3)}, whole, _use_new_zipfile_serialization=False
+    )
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(300):
+        data = bytearray(whole.getvalue())
+        data[random.integers(250)] = random.integers(256)
+        path.write_bytes(data)
+        try:
+            load_checkpoint_file(path)
+        except (ValueError, UnsafeCheckpointError) as err:
+            refused += 1
+            assert 'weights_only' not in str(err)
+    assert refused > 50
