@@ -214,7 +214,7 @@ def test_no_message_advises_to_read_a_damaged_file_unsafely(tmp_path):
         {'a': torch.ones(3)}, whole, _use_new_zipfile_serialization=False
     )
     random = np.random.default_rng(0)
-    refused = 0
+    messages = []
     for _ in range(300):
         data = bytearray(whole.getvalue())
         data[random.integers(250)] = random.integers(256)
@@ -222,6 +222,6 @@ def test_no_message_advises_to_read_a_damaged_file_unsafely(tmp_path):
         try:
             load_checkpoint_file(path)
         except (ValueError, UnsafeCheckpointError) as err:
-            refused += 1
-            assert 'weights_only' not in str(err)
-    assert refused > 50
+            messages.append(str(err))
+    assert len(messages) > 50
+    assert not [x for x in messages if 'weights_only' in x]
