@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,24 @@ def test_in_workers(
     for index, batch in enumerate(loader):
         expected = decoded[index]['inputs']['frames']
         assert torch.equal(batch['inputs']['frames'][0], expected)
+
+
+def test_threads_and_forks_read_at_a_time(
+    make_set: Callable[..., TextVideoDataset], cached: Path
+) -> None:
+    """LMDB opens a database once in a process."""
+    read = make_set('cache')
+    item = read.get_data_info(0)
+
+    def fill(_: int) -> bool:
+        return read.frame_cache.fill(dict(item)) is not None
+
+    with ThreadPool(4) as threads:
+        found = threads.map_async(fill, range(400), chunksize=1)
+        # forked while they read
+        with get_context('fork').Pool(1) as processes:
+            assert processes.apply(read.frame_cache.fill, (item,)) is not None
+        assert all(found.get(60))
 
 
 def test_nothing_is_left_of_other_ways_to_sample(
