@@ -332,19 +332,22 @@ def _read(database: Any, key: str) -> tuple[CacheEntry, np.ndarray] | None:
     if _is_cut_off(database):
         raise ValueError('the file is cut off')
     with database.begin(buffers=True) as transaction:
-        value = transaction.get(_digest(key))
-        if value is None:
-            return None
-        if len(value) < 8 or zlib.crc32(value[4:]) != int.from_bytes(
-            value[:4], 'little'
-        ):
-            raise ValueError('the checksum is another')
-        end = 8 + int.from_bytes(value[4:8], 'little')
-        entry = CacheEntry(**json.loads(bytes(value[8:end])))
-        if entry.key != key:
-            raise ValueError(f'they are those of {entry.key}')
-        frames = np.frombuffer(value, np.uint8, offset=end)
-        return entry, frames.reshape(entry.shape).copy()
+        found = transaction.get(_digest(key))
+        # a copy, or what is checked here is not what is given out: a writer
+        # may use the pages again meanwhile
+        value = None if found is None else bytearray(found)
+    if value is None:
+        return None
+    if len(value) < 8 or zlib.crc32(memoryview(value)[4:]) != int.from_bytes(
+        value[:4], 'little'
+    ):
+        raise ValueError('the checksum is another')
+    end = 8 + int.from_bytes(value[4:8], 'little')
+    entry = CacheEntry(**json.loads(value[8:end]))
+    if entry.key != key:
+        raise ValueError(f'they are those of {entry.key}')
+    frames = np.frombuffer(value, np.uint8, offset=end)
+    return entry, frames.reshape(entry.shape)
 
 
 def _is_cut_off(database: Any) -> bool:

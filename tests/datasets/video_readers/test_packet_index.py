@@ -190,7 +190,9 @@ class Packets:
             setattr(self.packets[place], name, value)
         context = SimpleNamespace(has_b_frames=False)
         stream = SimpleNamespace(
-            codec_context=context, time_base=Fraction(1, 10)
+            codec_context=context,
+            time_base=Fraction(1, 10),
+            disposition=SimpleNamespace(value=0),
         )
         for packet in self.packets:
             packet.stream = stream
