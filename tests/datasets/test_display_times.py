@@ -104,26 +104,6 @@ def test_a_last_frame_without_a_step_lasts_the_nominal_one(times):
     assert len(stated) == (12 if times == [0, None] else 6)
 
 
-def test_missing_times_are_a_nominal_step_apart():
-    assert sample([None] * 20, step=Fraction(1, 10)) == [0, 3, 6, 10, 13, 16]
-
-
-@pytest.mark.parametrize(
-    ('jump', 'may_jump'),
-    [(-1500, True), (-1500, False), (11_000, True), (3_700_000, False)],
-)
-def test_a_jump_is_a_nominal_step(jump, may_jump):
-    first = list(range(0, 1000, 100))
-    times = first + [1000 + jump + time for time in first]
-    kept = sample(times, step=Fraction(1, 10), may_jump=may_jump)
-    assert kept == [0, 3, 6, 10, 13, 16]
-
-
-def test_a_long_step_is_no_jump():
-    assert len(sample([0, 9000, 9100], may_jump=True)) == 28
-    assert len(sample([0, 11_000, 11_100])) == 34
-
-
 @pytest.mark.parametrize('codec', ['mpeg4', 'libx264'])
 @pytest.mark.parametrize('ending', ['avi', 'mp4'])
 def test_times_of_b_frames(write_clip, frame_numbers, codec, ending):

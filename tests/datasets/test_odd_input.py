@@ -105,20 +105,6 @@ def test_folders_linked_in_a_loop(
         dataset[0]
 
 
-@pytest.mark.parametrize(
-    'name', ['two words.mp4', '-dash.mp4', 'Straße 視頻 🎬.mp4', '100%.mp4']
-)
-def test_names(
-    one_video: Callable[..., TextVideoDataset],
-    write_clip: Callable[..., Path],
-    name: str,
-) -> None:
-    path = write_clip('plain.mp4')
-    path.rename(path.with_name(name))
-    item = one_video(name, str(path.parent))[0]
-    assert item['data_samples'].video.endswith(name)
-
-
 def patch_header(path: Path, frames: int, rate: int | None = None) -> None:
     """Change number of frames and rate in the header of an AVI file."""
     content = bytearray(path.read_bytes())

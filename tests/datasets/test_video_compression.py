@@ -18,6 +18,7 @@ from eaglenet_mm.datasets.video_compression import (
     compress_folder,
     compress_video,
     copies,
+    encoding,
 )
 from eaglenet_mm.datasets.video_readers import VideoReadError, open_video
 from tests.datasets.video_readers.backends import few
@@ -390,6 +391,24 @@ def test_a_size_that_changes(tmp_path, write_clip):
     assert frames[:10].mean() == pytest.approx(frames[10:].mean(), abs=2)
 
 
+def test_a_copy_grows_on_the_disk(tmp_path, monkeypatch):
+    # that of a video of hours would fill the memory
+    noise = np.random.default_rng(0).integers(0, 255, (99, 48, 64, 3))
+    write_images(tmp_path / 'a.mp4', list(noise.astype(np.uint8)), crf='0')
+    sizes, sample = [], encoding.sample_by_time
+
+    def watch(*args):
+        for item in sample(*args):
+            [part] = tmp_path.glob('.*.part')
+            sizes.append(part.stat().st_size)
+            yield item
+
+    monkeypatch.setattr(encoding, 'sample_by_time', watch)
+    options = dict(fps=10, crf=0)
+    compress_video(tmp_path / 'a.mp4', tmp_path / 'copy', **options)
+    assert sizes[-1] > (tmp_path / 'copy').stat().st_size / 4
+
+
 def test_copies_are_reproducible(tmp_path, write_clip):
     source, contents = write_clip(), set()
     for _ in range(2):
@@ -611,14 +630,13 @@ def test_full_disk_ends_the_run(tmp_path, videos, monkeypatch):
         for index, item in enumerate(items):
             yield Outcome(index, 'done', function(item))
 
-    def fill_disk(part, content):
+    def fill_disk(source, part, settings):
         tried.append(part)
-        part.touch()
         if len(tried) == 2:
             raise OSError(errno.ENOSPC, 'No space left on device')
 
     monkeypatch.setattr(copies, 'run_isolated', in_this_process)
-    monkeypatch.setattr(copies.Path, 'write_bytes', fill_disk)
+    monkeypatch.setattr(copies, 'encode_copy', fill_disk)
     with pytest.raises(OSError, match=r'The disk of .* is full') as caught:
         compress_folder(videos, tmp_path / 'out')
     assert caught.value.errno == errno.ENOSPC

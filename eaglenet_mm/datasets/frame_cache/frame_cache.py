@@ -15,6 +15,7 @@ import hashlib
 import json
 import logging
 import os
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -42,6 +43,15 @@ _FIXED = ('OpenVideo', 'SampleFrames', 'DecodeFrames', 'ResizeCenterCrop')
 _COMMIT_SECONDS, _COMMIT_BYTES = 2.0, 64 << 20
 # Address space, of which only what is written takes room on the disk.
 _MAP_SIZE = 1 << 40
+# LMDB refuses to open a database twice in a process, and one that is open may
+# not cross a fork: threads read by turns, and a fork waits for them.
+_READING = threading.Lock()
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(
+        before=_READING.acquire,
+        after_in_parent=_READING.release,
+        after_in_child=_READING.release,
+    )
 
 
 @dataclass(frozen=True)
@@ -98,8 +108,8 @@ class FrameCache:
     Nothing is taken on trust: the checksum is compared at each reading, and
     size and time of change of the video file with those at the time of
     caching. What does not agree is logged once and decoded anew. A video that
-    is no longer there is taken from the cache. Fit for workers of a loader,
-    forked or spawned: no file stays open between two readings.
+    is no longer there is taken from the cache. Fit for threads, and for
+    workers of a loader, forked or spawned.
 
     Args:
         root (str | Path): Folder of the cache.
@@ -169,15 +179,17 @@ class FrameCache:
             lmdb.Error: If the database cannot be opened.
             ValueError: If what it holds is damaged.
         """
-        # open for one reading: an open one may not cross a fork, and would
-        # not notice a file that is replaced or cut off
-        with lmdb.open(
-            str(self.folder / _FRAMES),
-            subdir=False,
-            readonly=True,
-            create=False,
-            lock=False,
-        ) as database:
+        # open for one reading: it would not notice a file that is replaced
+        with (
+            _READING,
+            lmdb.open(
+                str(self.folder / _FRAMES),
+                subdir=False,
+                readonly=True,
+                create=False,
+                lock=False,
+            ) as database,
+        ):
             return _read(database, key)
 
     def _report(self, item: dict[str, Any], reason: str) -> None:
@@ -320,19 +332,22 @@ def _read(database: Any, key: str) -> tuple[CacheEntry, np.ndarray] | None:
     if _is_cut_off(database):
         raise ValueError('the file is cut off')
     with database.begin(buffers=True) as transaction:
-        value = transaction.get(_digest(key))
-        if value is None:
-            return None
-        if len(value) < 8 or zlib.crc32(value[4:]) != int.from_bytes(
-            value[:4], 'little'
-        ):
-            raise ValueError('the checksum is another')
-        end = 8 + int.from_bytes(value[4:8], 'little')
-        entry = CacheEntry(**json.loads(bytes(value[8:end])))
-        if entry.key != key:
-            raise ValueError(f'they are those of {entry.key}')
-        frames = np.frombuffer(value, np.uint8, offset=end)
-        return entry, frames.reshape(entry.shape).copy()
+        found = transaction.get(_digest(key))
+        # a copy, or what is checked here is not what is given out: a writer
+        # may use the pages again meanwhile
+        value = None if found is None else bytearray(found)
+    if value is None:
+        return None
+    if len(value) < 8 or zlib.crc32(memoryview(value)[4:]) != int.from_bytes(
+        value[:4], 'little'
+    ):
+        raise ValueError('the checksum is another')
+    end = 8 + int.from_bytes(value[4:8], 'little')
+    entry = CacheEntry(**json.loads(value[8:end]))
+    if entry.key != key:
+        raise ValueError(f'they are those of {entry.key}')
+    frames = np.frombuffer(value, np.uint8, offset=end)
+    return entry, frames.reshape(entry.shape)
 
 
 def _is_cut_off(database: Any) -> bool:

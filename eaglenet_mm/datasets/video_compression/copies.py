@@ -100,10 +100,8 @@ def compress_video(
     """
     settings = CopySettings(fps, short_side, crf)
     check_pyav()
-    num_frames, content = encode_copy(os.fspath(source), settings)
     with replace_durably(Path(target)) as part:
-        part.write_bytes(content)
-    return num_frames
+        return encode_copy(os.fspath(source), str(part), settings)
 
 
 def compress_folder(

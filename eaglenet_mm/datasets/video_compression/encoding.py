@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 from collections.abc import Iterable, Iterator
@@ -77,11 +76,8 @@ def check_pyav() -> None:
         )
 
 
-def encode_copy(source: str, settings: CopySettings) -> tuple[int, bytes]:
-    """Make an mp4 of H.264, one picture in memory at a time.
-
-    Returns the number of frames and the content of the file.
-    """
+def encode_copy(source: str, target: str, settings: CopySettings) -> int:
+    """Write an mp4 of H.264, and count its frames; holds one at a time."""
     import av
 
     if not os.path.isfile(source):  # opening a pipe would wait for ever
@@ -89,10 +85,10 @@ def encode_copy(source: str, settings: CopySettings) -> tuple[int, bytes]:
             f'{source}: expected a file, but it is none: a link to nowhere, '
             'a device, or removed meanwhile. Put the video there.'
         )
-    content = io.BytesIO()
     with (
         closing(PyAVReader(source)) as reader,
-        av.open(content, 'w', format='mp4') as output,
+        # 'file:' keeps names with a colon from being taken for a protocol
+        av.open(f'file:{target}', 'w', format='mp4') as output,
     ):
         kind = reader.header.container
         if kind.endswith('_pipe') or kind in _NO_VIDEOS:
@@ -126,7 +122,7 @@ def encode_copy(source: str, settings: CopySettings) -> tuple[int, bytes]:
                 'the file again, or leave it out.'
             )
         output.mux(encoder.encode())
-    return num_written, content.getvalue()
+    return num_written
 
 
 def sample_by_time(

@@ -73,6 +73,7 @@ def read_header(source: str | bytes, *, name: str = '') -> VideoHeader:
 def header_of(container: Any) -> VideoHeader:
     """Read the header of an open container that has a video stream."""
     stream = video_stream(container)
+    decoder = stream.codec_context  # None where there is no decoder
     fps = Fraction(stream.average_rate or stream.guessed_rate or 0)
     if fps > _HIGHEST_RATE:  # of DV, FFmpeg states the ticks of the clock
         fps = Fraction(stream.guessed_rate or 0)
@@ -84,7 +85,7 @@ def header_of(container: Any) -> VideoHeader:
         estimated = int(seconds * fps + Fraction(1, 2))
     return VideoHeader(
         container=container.format.name,
-        codec=_codec_name(stream),
+        codec=decoder.codec.canonical_name if decoder else '',
         pixel_format=stream.format.name if stream.format else '',
         fps=fps,
         num_frames=stream.frames,
@@ -146,22 +147,12 @@ def video_stream(container: Any) -> Any:
     Of AVIF, whose first stream is a still picture even if there are moving
     ones, the first of those.
     """
-    streams = []
-    for stream in container.streams.video:
-        # releases of PyAV before 13 do not say
-        flags = getattr(stream, 'disposition', 0)
-        if not int(getattr(flags, 'value', flags)) & _COVER:
-            streams.append(stream)
+    streams = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition.value & _COVER
+    ]
     if len(streams) > 1:
         moving = [x for x in streams if x.frames != 1 or x.duration]
         streams = moving or streams
     return streams[0] if streams else None
-
-
-def _codec_name(stream: Any) -> str:
-    """Name the codec; a stream without a decoder has no context."""
-    context = stream.codec_context
-    if context is None:
-        return ''
-    # releases of PyAV before 13 name the decoder, mostly the same
-    return getattr(context.codec, 'canonical_name', context.codec.name)

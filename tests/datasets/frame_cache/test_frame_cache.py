@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from eaglenet_mm.datasets.frame_cache import (
     CacheEntry,
     FrameCacheWriter,
     build_frame_cache,
+    frame_cache,
     frame_recipe,
 )
 from eaglenet_mm.datasets.isolated_workers import Outcome
@@ -128,6 +131,24 @@ def test_in_workers(
     for index, batch in enumerate(loader):
         expected = decoded[index]['inputs']['frames']
         assert torch.equal(batch['inputs']['frames'][0], expected)
+
+
+def test_threads_and_forks_read_at_a_time(
+    make_set: Callable[..., TextVideoDataset], cached: Path
+) -> None:
+    """LMDB opens a database once in a process."""
+    read = make_set('cache')
+    item = read.get_data_info(0)
+
+    def fill(_: int) -> bool:
+        return read.frame_cache.fill(dict(item)) is not None
+
+    with ThreadPool(4) as threads:
+        found = threads.map_async(fill, range(400), chunksize=1)
+        # forked while they read
+        with get_context('fork').Pool(1) as processes:
+            assert processes.apply(read.frame_cache.fill, (item,)) is not None
+        assert all(found.get(60))
 
 
 def test_nothing_is_left_of_other_ways_to_sample(
@@ -271,6 +292,29 @@ def test_damaged_frames_are_decoded_anew(
     assert (report.num_renewed, report.num_kept) == (1, 2)
     assert_equal_items(make_set('cache')[0], decoded[0])
     assert len(logged) == 1
+
+
+def test_what_is_checked_is_what_is_given_out(
+    make_set: Callable[..., TextVideoDataset],
+    cached: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A writer may use pages again while they are read."""
+    cache, path = make_set('cache').frame_cache, cached / 'frames.lmdb'
+    item = make_set().get_data_info(0)
+    frames, crc32 = cache.fill(dict(item))['frames'], frame_cache.zlib.crc32
+
+    def overwrite(value: Any) -> int:
+        checksum = crc32(value)
+        content = path.read_bytes()
+        part = frames.tobytes()[:9000]
+        with path.open('rb+') as file:
+            file.write(content.replace(part, bytes(9000)))
+        return checksum
+
+    monkeypatch.setattr(frame_cache.zlib, 'crc32', overwrite)
+    again = cache.fill(dict(item))['frames']
+    np.testing.assert_array_equal(again, frames)
 
 
 @pytest.mark.parametrize('loss', few(['page', 'file', 'half', 'all']))

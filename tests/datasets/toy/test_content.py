@@ -1,5 +1,5 @@
 from collections import Counter
-from itertools import chain, permutations
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -83,6 +83,7 @@ def test_ceiling_of_the_test_split():
     [
         (['left', 'right'], 1, 50),
         (['left', 'up'], 1, 100),
+        (['left', 'right', 'up'], 1, 200 / 3),
         (['left', 'right', 'still', 'blink'], 1, 75),
         (['left', 'left', 'right'], 1, 100 / 3),
         (['left', 'left', 'right'], 2, 200 / 3),
@@ -92,25 +93,6 @@ def test_ceiling_of_the_test_split():
 def test_ceiling_by_hand(motions, top_k, expected):
     gallery = [combination(motion) for motion in motions]
     assert order_blind_ceiling(gallery, top_k) == pytest.approx(expected)
-
-
-def test_ceiling_is_what_the_best_order_blind_ranking_reaches():
-    # every ranking of the three frame-set classes a, a, b: the videos of one
-    # class look alike, so the right one is anywhere among them
-    gallery = [combination('left'), combination('right'), combination('up')]
-    hits = [
-        np.mean([order[target] == 0 for order in permutations(range(3))])
-        for target in range(3)
-    ]
-    assert np.mean(hits) == pytest.approx(1 / 3)  # knows nothing
-    within = [
-        np.mean([order[0] == 0 for order in permutations(range(2))]),
-        np.mean([order[1] == 0 for order in permutations(range(2))]),
-        1.0,
-    ]
-    assert order_blind_ceiling(gallery, 1) == pytest.approx(
-        100 * np.mean(within)
-    )
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,6 @@ class MadeVideo:
         end (Fraction): Seconds at which the last frame ends.
         numbers (tuple[int, ...]): What each frame shows.
         tick (Fraction): Seconds by which the file rounds its times.
-        corners (tuple[str, ...]): Colours as displayed, like
-            :data:`CORNERS`.
     """
 
     path: Path
@@ -62,7 +60,6 @@ class MadeVideo:
     end: Fraction
     numbers: tuple[int, ...]
     tick: Fraction
-    corners: tuple[str, ...] = CORNERS
 
     def shown_at(self, seconds: float | Fraction) -> int | None:
         """Index of the frame on display: a look at all times, in turn."""
@@ -500,50 +497,13 @@ MATRICES = {
 
 
 def turned(video: MadeVideo, matrix: Sequence[float]) -> MadeVideo:
-    """Write a display matrix (a, b, c, d) into an MP4 file.
-
-    Other angles than quarters count as the nearest.
-    """
+    """Write a display matrix (a, b, c, d) into an MP4 file."""
     content = bytearray(video.path.read_bytes())
     place = content.index(b'tkhd') + 4 + 40
     a, b, c, d = (round(value * (1 << 16)) for value in matrix)
     struct.pack_into('>9i', content, place, a, b, 0, c, d, 0, 0, 0, 1 << 30)
     video.path.write_bytes(content)
-    return replace(video, corners=displayed_corners(matrix))
-
-
-def displayed_corners(matrix: Sequence[float]) -> tuple[str, ...]:
-    """Move the corners as a display matrix does, each to the nearest."""
-    a, b, c, d = matrix
-    places = ((-1, -1), (1, -1), (-1, 1), (1, 1))
-    # nearest quarter: the larger part of each row decides
-    if abs(a) > abs(b):
-        a, b, c, d = np.sign([a, 0, 0, d])
-    else:
-        a, b, c, d = np.sign([0, b, c, 0])
-    moved = {
-        (a * x + c * y, b * x + d * y): colour
-        for (x, y), colour in zip(places, CORNERS, strict=True)
-    }
-    return tuple(moved[place] for place in places)
-
-
-def turn_by_degrees(degrees: float) -> tuple[float, ...]:
-    """Display matrix of a turn clockwise."""
-    angle = math.radians(degrees)
-    sine, cosine = math.sin(angle), math.cos(angle)
-    return (cosine, sine, -sine, cosine)
-
-
-def sei_orientation(
-    path: Path, degrees: int = 90, count: int = 20, **options: object
-) -> MadeVideo:
-    """H.264 with a display orientation in the stream, against the clock."""
-    video = with_h264_metadata(
-        path, f'display_orientation=insert:rotate={degrees}', count, **options
-    )
-    corners = displayed_corners(turn_by_degrees(-degrees))
-    return replace(video, corners=corners)
+    return video
 
 
 def with_h264_metadata(
@@ -564,10 +524,3 @@ def with_h264_metadata(
                     new.mux(changed)
     plain.unlink()
     return replace(video, path=path)
-
-
-def wide_pixels(
-    path: Path, aspect: Fraction = Fraction(2), **options: object
-) -> MadeVideo:
-    """Pixels ``aspect`` times as wide as high."""
-    return write_constant(path, sample_aspect_ratio=aspect, **options)

@@ -24,6 +24,13 @@ def test_counts_where_the_header_does_not(video_dir: Path) -> None:
         assert reader.num_frames == 74
 
 
+def test_times_by_the_rate_before_frames_are_read(
+    write_clip: Callable[..., Path],
+) -> None:
+    with OpenCVReader(str(write_clip())) as reader:
+        assert reader.frame_times([0, 5, 29]) == [0.0, 0.5, 2.9]
+
+
 def test_a_frame_that_fails(
     write_clip: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

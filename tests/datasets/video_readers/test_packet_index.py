@@ -24,9 +24,6 @@ from eaglenet_mm.datasets.video_readers.video_header import (
     open_container,
 )
 
-OPEN_GROUPS = {'x264-params': 'open-gop=1:keyint=9'}
-INTRA_REFRESH = {'x264-params': 'intra-refresh=1:keyint=9'}
-
 
 def index_of(path: Path) -> PacketIndex:
     with open_container(str(path), path.name) as container:
@@ -173,42 +170,6 @@ def test_only_what_is_needed_is_decoded(
     assert len(converted) == 5
 
 
-def remux(source: Path, target: Path, change: Callable[[Any], None]) -> Path:
-    """Copy packets, each changed."""
-    with av.open(str(source)) as old, av.open(str(target), 'w') as new:
-        stream = new.add_stream_from_template(old.streams.video[0])
-        for packet in old.demux(video=0):
-            if packet.size:
-                change(packet)
-                packet.stream = stream
-                new.mux(packet)
-    return target
-
-
-def decode_by_decoding_times(packet: Any) -> None:
-    packet.pts = packet.dts
-
-
-@pytest.mark.parametrize('suffix', ['.mp4', '.mkv'])
-def test_times_of_decoding_in_the_place_of_display(
-    write_clip: Callable[..., Path], suffix: str
-) -> None:
-    whole = write_clip(num_frames=40, options={'bf': '3', 'g': '12'})
-    path = remux(
-        whole, whole.with_name(f'times{suffix}'), decode_by_decoding_times
-    )
-    assert not index_of(path).is_trusted
-    with av.open(str(path)) as container:
-        expected = [
-            frame.to_ndarray(format='rgb24')
-            for frame in container.decode(video=0)
-        ]
-    with PyAVReader(str(path)) as reader:
-        for number in (3, 22, len(expected) - 1):
-            frame = reader.get_batch([number])[0]
-            np.testing.assert_array_equal(frame, expected[number])
-
-
 class Packets:
     """Stands for a container of VP9 with given packets."""
 
@@ -229,7 +190,9 @@ class Packets:
             setattr(self.packets[place], name, value)
         context = SimpleNamespace(has_b_frames=False)
         stream = SimpleNamespace(
-            codec_context=context, time_base=Fraction(1, 10)
+            codec_context=context,
+            time_base=Fraction(1, 10),
+            disposition=SimpleNamespace(value=0),
         )
         for packet in self.packets:
             packet.stream = stream

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -69,44 +68,6 @@ def test_no_video(tmp_path: Path, reader_type: type, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(VideoReadError, match=r'text\.mp4: expected a video'):
         reader_type(str(path))
-
-
-@pytest.mark.parametrize('name', ['sound.mp4', 'sound.mkv'])
-def test_sound_alone(tmp_path: Path, name: str) -> None:
-    with av.open(str(tmp_path / name), 'w') as container:
-        stream = container.add_stream('aac', rate=8000, layout='mono')
-        frame = av.AudioFrame.from_ndarray(
-            np.zeros((1, 1024), dtype=np.float32), format='fltp', layout='mono'
-        )
-        frame.sample_rate = 8000
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    with pytest.raises(VideoReadError, match='no video stream'):
-        open_video(str(tmp_path / name))
-
-
-def turn_clockwise(path: Path) -> None:
-    """Write a quarter turn into the display matrix of an MP4 file."""
-    content = path.read_bytes()
-    upright = struct.pack('>9i', 1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30)
-    turned = struct.pack('>9i', 0, 1 << 16, 0, -(1 << 16), 0, 0, 0, 0, 1 << 30)
-    place = content.index(upright, content.index(b'tkhd'))
-    path.write_bytes(content[:place] + turned + content[place + len(turned) :])
-
-
-@pytest.mark.parametrize('reader_type', READERS)
-def test_rotation(tmp_path: Path, reader_type: type) -> None:
-    image = np.zeros((64, 128, 3), dtype=np.uint8)
-    image[:32] = 220  # bright above
-    path = tmp_path / 'turned.mp4'
-    write_image(path, image)
-    turn_clockwise(path)
-    with reader_type(str(path)) as reader:
-        frame = reader.get_batch([0])[0]
-    assert frame.shape == (128, 64, 3)
-    # a quarter turn clockwise brings the upper half to the right
-    assert frame[:, :28].mean() < 30
-    assert frame[:, 36:].mean() > 200
 
 
 @pytest.mark.parametrize('name', ['video_90', 'video_270'])
