@@ -236,14 +236,8 @@ class EagleNetHead(SeededHead):
 
         Sections 3.1 and 3.2 of the paper, with evaluation noise and without
         dropout, whatever mode the module is in. With ``noise='table'`` the
-        score of a pair depends on that pair alone.
-
-        Args:
-            text_state (EagleNetTextState): Of :meth:`prepare_text`.
-            video_state (EagleNetVideoState): Of :meth:`prepare_video`.
-
-        Returns:
-            Tensor: Cosines, shape ``(Bt, Bv)``.
+        score of a pair depends on that pair alone. Gives cosines,
+        ``(Bt, Bv)``.
         """
         return self._score(text_state, video_state, None, None)
 
@@ -284,22 +278,9 @@ class EagleNetHead(SeededHead):
         random: PairRandom | None = None,
         workspace: Workspace | None = None,
     ) -> EnrichedText:
-        """Enrich each text for each video.
+        """Enrich each text for each video, by the layers of this head.
 
-        Args:
-            text (EagleNetTextState): Of :meth:`prepare_text`.
-            video (EagleNetVideoState): Of :meth:`prepare_video`.
-            noise (Tensor): Of the candidates, shape ``(S, D)`` for all pairs
-                or ``(Bv, Bt, S, D)``.
-            folded (Any, optional): Of the graph's ``fold``. Default: None,
-                fold now.
-            random (PairRandom, optional): Random numbers of the dropout.
-                Default: None, no dropout.
-            workspace (Workspace, optional): Memory of other chunks.
-                Default: None.
-
-        Returns:
-            EnrichedText: Of :class:`FineGrainedRelationships`.
+        Arguments and result are those of :class:`FineGrainedRelationships`.
         """
         return self.relationships(
             text.embeds,
@@ -455,14 +436,9 @@ class EagleNetHead(SeededHead):
     ) -> Tensor:
         """Push sentences towards the videos, by as much as the radius allows.
 
-        Args:
-            text (Tensor): Sentences, shape ``(Bt, D)``.
-            centre (Tensor): Mean over all texts of the pooled videos of unit
-                length, shape ``(Bv, D)``.
-            radius (Tensor): Of the candidates, shape ``(Bv, Bt, D)``.
-
-        Returns:
-            Tensor: Support texts of unit length, shape ``(Bv, Bt, D)``.
+        Of sentences ``(Bt, D)``; the mean over all texts of each video's
+        pooled vectors of unit length, ``(Bv, D)``; and the radius of the
+        candidates. Gives unit vectors, ``(Bv, Bt, D)``.
         """
         direction = F.normalize(centre.unsqueeze(1) - text, dim=-1)
         return F.normalize(direction * radius + text, dim=-1)
@@ -477,10 +453,6 @@ class EagleNetHead(SeededHead):
         self, text: TextFeatures, video: VideoFeatures
     ) -> PairExplanation:
         """Tell what every score came from; see the base class.
-
-        Args:
-            text (TextFeatures): Features of ``Bt`` texts.
-            video (VideoFeatures): Features of ``Bv`` videos.
 
         Returns:
             PairExplanation: Of frames the ``'attention'`` of the enriched
@@ -506,11 +478,7 @@ class EagleNetHead(SeededHead):
         )
 
     def reseed(self, seed: int) -> None:
-        """Draw the evaluation noise anew.
-
-        Args:
-            seed (int): Seed of the noise.
-        """
+        """Draw the evaluation noise anew."""
         self.noise_seed, self.noise_draws = seed, 0
         table = self.candidate_noise.table(self.noise_table.shape[1], seed)
         self.noise_table.copy_(table)

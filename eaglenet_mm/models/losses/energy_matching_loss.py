@@ -331,7 +331,7 @@ class MLPEnergy(FrameTextEnergy):
         self, frames: Tensor, text: Tensor, frame_mask: Tensor | None
     ) -> Tensor:
         """Combine prepared sides to all pairs, shape ``(Bt, Bv)``."""
-        energy = mlp_pair_energies(frames, text, self.output.weight[0])
+        energy = _PairEnergies.apply(frames, text, self.output.weight[0])
         return reduce_frames(
             energy + self.output.bias, self.reduction, frame_mask
         )
@@ -468,17 +468,12 @@ def _through_normalize(gradient: Tensor, unit: Tensor, x: Tensor) -> Tensor:
     return (gradient - along * unit) / norm.clamp(min=1e-12)
 
 
-def mlp_pair_energies(frames: Tensor, text: Tensor, weight: Tensor) -> Tensor:
+class _PairEnergies(Function):
     """``weight . relu(frames + text)`` of all pairs, ``(Bt, Bv, F)``.
 
     Of projected frames ``(Bv, F, D)``, projected texts with the bias ``(Bt,
     D)`` and the second layer ``(D,)``; the hidden layer is never kept.
     """
-    return _PairEnergies.apply(frames, text, weight)
-
-
-class _PairEnergies(Function):
-    """See :func:`mlp_pair_energies`."""
 
     @staticmethod
     def forward(

@@ -100,7 +100,7 @@ def test_backward_pass_of_all_pairs(
     sizes = ((3, 2, 4), (5, 4), (4,))
     inputs = [torch.randn(size, dtype=torch.float64) for size in sizes]
     assert torch.autograd.gradcheck(
-        energy_matching_loss.mlp_pair_energies,
+        energy_matching_loss._PairEnergies.apply,
         [x.requires_grad_() for x in inputs],
     )
 
