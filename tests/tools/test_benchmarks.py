@@ -19,7 +19,7 @@ from mmengine.config import Config
 
 from eaglenet_mm.apis import VideoIndex
 from eaglenet_mm.datasets.toy import write_toy_dataset
-from eaglenet_mm.models.heads.compiled import CompiledScore
+from eaglenet_mm.models.heads.eaglenet_head import CompiledScore
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import (
     RetrievalDataSample,

@@ -2,7 +2,9 @@
 
 from eaglenet_mm.models.heads.base_pair_head import (
     BasePairHead,
+    PairDropoutHead,
     PairExplanation,
+    SeededHead,
     mean_of_unit_frames,
     unit_sentences,
 )
@@ -11,7 +13,6 @@ from eaglenet_mm.models.heads.cross_transformer_head import (
 )
 from eaglenet_mm.models.heads.eaglenet_head import EagleNetHead
 from eaglenet_mm.models.heads.mean_pooling_head import MeanPoolingHead
-from eaglenet_mm.models.heads.seeded_head import PairDropoutHead, SeededHead
 from eaglenet_mm.models.heads.t_mass_head import TMASSHead
 from eaglenet_mm.models.heads.text_proxy_head import TextProxyHead
 from eaglenet_mm.models.heads.ts2_net_head import TS2NetHead

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eaglenet_mm.models.heads.seeded_head import SeededHead
+from eaglenet_mm.models.heads.base_pair_head import (
+    SeededHead,
+)
 from eaglenet_mm.models.layers import PairRandom
 from eaglenet_mm.models.layers.keyed_random import check_dropout
 from eaglenet_mm.models.layers.temporal import (

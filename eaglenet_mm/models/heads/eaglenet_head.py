@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from eaglenet_mm.models.heads.base_pair_head import (
     PairExplanation,
+    SeededHead,
     frame_cosines,
 )
-from eaglenet_mm.models.heads.compiled import CompiledScore
-from eaglenet_mm.models.heads.seeded_head import SeededHead
 from eaglenet_mm.models.layers import (
     FineGrainedRelationships,
     FramePooling,
@@ -234,14 +236,8 @@ class EagleNetHead(SeededHead):
 
         Sections 3.1 and 3.2 of the paper, with evaluation noise and without
         dropout, whatever mode the module is in. With ``noise='table'`` the
-        score of a pair depends on that pair alone.
-
-        Args:
-            text_state (EagleNetTextState): Of :meth:`prepare_text`.
-            video_state (EagleNetVideoState): Of :meth:`prepare_video`.
-
-        Returns:
-            Tensor: Cosines, shape ``(Bt, Bv)``.
+        score of a pair depends on that pair alone. Gives cosines,
+        ``(Bt, Bv)``.
         """
         return self._score(text_state, video_state, None, None)
 
@@ -282,22 +278,9 @@ class EagleNetHead(SeededHead):
         random: PairRandom | None = None,
         workspace: Workspace | None = None,
     ) -> EnrichedText:
-        """Enrich each text for each video.
+        """Enrich each text for each video, by the layers of this head.
 
-        Args:
-            text (EagleNetTextState): Of :meth:`prepare_text`.
-            video (EagleNetVideoState): Of :meth:`prepare_video`.
-            noise (Tensor): Of the candidates, shape ``(S, D)`` for all pairs
-                or ``(Bv, Bt, S, D)``.
-            folded (Any, optional): Of the graph's ``fold``. Default: None,
-                fold now.
-            random (PairRandom, optional): Random numbers of the dropout.
-                Default: None, no dropout.
-            workspace (Workspace, optional): Memory of other chunks.
-                Default: None.
-
-        Returns:
-            EnrichedText: Of :class:`FineGrainedRelationships`.
+        Arguments and result are those of :class:`FineGrainedRelationships`.
         """
         return self.relationships(
             text.embeds,
@@ -453,14 +436,9 @@ class EagleNetHead(SeededHead):
     ) -> Tensor:
         """Push sentences towards the videos, by as much as the radius allows.
 
-        Args:
-            text (Tensor): Sentences, shape ``(Bt, D)``.
-            centre (Tensor): Mean over all texts of the pooled videos of unit
-                length, shape ``(Bv, D)``.
-            radius (Tensor): Of the candidates, shape ``(Bv, Bt, D)``.
-
-        Returns:
-            Tensor: Support texts of unit length, shape ``(Bv, Bt, D)``.
+        Of sentences ``(Bt, D)``; the mean over all texts of each video's
+        pooled vectors of unit length, ``(Bv, D)``; and the radius of the
+        candidates. Gives unit vectors, ``(Bv, Bt, D)``.
         """
         direction = F.normalize(centre.unsqueeze(1) - text, dim=-1)
         return F.normalize(direction * radius + text, dim=-1)
@@ -475,10 +453,6 @@ class EagleNetHead(SeededHead):
         self, text: TextFeatures, video: VideoFeatures
     ) -> PairExplanation:
         """Tell what every score came from; see the base class.
-
-        Args:
-            text (TextFeatures): Features of ``Bt`` texts.
-            video (VideoFeatures): Features of ``Bv`` videos.
 
         Returns:
             PairExplanation: Of frames the ``'attention'`` of the enriched
@@ -504,11 +478,7 @@ class EagleNetHead(SeededHead):
         )
 
     def reseed(self, seed: int) -> None:
-        """Draw the evaluation noise anew.
-
-        Args:
-            seed (int): Seed of the noise.
-        """
+        """Draw the evaluation noise anew."""
         self.noise_seed, self.noise_draws = seed, 0
         table = self.candidate_noise.table(self.noise_table.shape[1], seed)
         self.noise_table.copy_(table)
@@ -520,3 +490,57 @@ class EagleNetHead(SeededHead):
         if self.noise_seed is not None:
             state_dict[prefix + 'noise_table'] = self.noise_table
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class CompiledScore:
+    """A scoring function under ``torch.compile``, or as it is.
+
+    It is compiled at the first call. What the compiler raises (no C++
+    compiler, no Triton, a Python it does not support, an operation it does
+    not know) is logged once, and from then on the function runs as it is. So
+    does a call that needs a gradient: the backward pass of the graph is
+    written out, and gains nothing.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Tensor],
+        backend: str | Callable = 'inductor',
+    ) -> None:
+        self.function = function
+        self.backend = backend
+        self.compiled: Callable[..., Tensor] | None = None
+        self.has_failed = False
+
+    def __deepcopy__(self, memo: dict) -> CompiledScore:
+        """Copy without what is compiled, which is bound to the first head."""
+        copied = CompiledScore(
+            copy.deepcopy(self.function, memo), self.backend
+        )
+        copied.has_failed = self.has_failed
+        return copied
+
+    def __call__(self, *args: Any) -> Tensor:
+        """Score, compiled if that is possible."""
+        if self.has_failed or torch.is_grad_enabled():
+            return self.function(*args)
+        try:
+            if self.compiled is None:
+                self.compiled = torch.compile(
+                    self.function, dynamic=True, backend=self.backend
+                )
+            return self.compiled(*args)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:  # noqa: BLE001 - of many kinds
+            # what is wrong with the arguments is raised again below
+            scores = self.function(*args)
+            self.compiled = None
+            self.has_failed = True
+            print_log(
+                'torch.compile failed, scoring goes on without it: '
+                f'{type(error).__name__}: {str(error).splitlines()[0]}',
+                logger='current',
+                level=logging.WARNING,
+            )
+            return scores

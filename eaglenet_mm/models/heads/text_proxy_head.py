@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eaglenet_mm.models.heads.base_pair_head import (
+    SeededHead,
     TrainingBatch,
     mean_of_unit_frames,
     unit_sentences,
 )
-from eaglenet_mm.models.heads.seeded_head import SeededHead
 from eaglenet_mm.models.layers import PairRandom
 from eaglenet_mm.models.layers.keyed_random import check_dropout
 from eaglenet_mm.models.precision import at_least_float32, float32_layer_norm

@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from eaglenet_mm.models.heads.base_pair_head import unit_sentences
-from eaglenet_mm.models.heads.seeded_head import SeededHead
+from eaglenet_mm.models.heads.base_pair_head import (
+    SeededHead,
+    unit_sentences,
+)
 from eaglenet_mm.models.layers.temporal import TemporalTransformer
 from eaglenet_mm.models.losses import Share
 from eaglenet_mm.models.precision import at_least_float32, float32_layer_norm

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from eaglenet_mm.models.heads.base_pair_head import (
+    SeededHead,
     mean_of_unit_frames,
     unit_sentences,
 )
-from eaglenet_mm.models.heads.seeded_head import SeededHead
 from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures

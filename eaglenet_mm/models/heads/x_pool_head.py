@@ -10,9 +10,9 @@ from torch import Tensor
 
 from eaglenet_mm.models.heads.base_pair_head import (
     PairExplanation,
+    SeededHead,
     frame_cosines,
 )
-from eaglenet_mm.models.heads.seeded_head import SeededHead
 from eaglenet_mm.models.layers import (
     FramePooling,
     PairRandom,

@@ -331,7 +331,7 @@ class MLPEnergy(FrameTextEnergy):
         self, frames: Tensor, text: Tensor, frame_mask: Tensor | None
     ) -> Tensor:
         """Combine prepared sides to all pairs, shape ``(Bt, Bv)``."""
-        energy = mlp_pair_energies(frames, text, self.output.weight[0])
+        energy = _PairEnergies.apply(frames, text, self.output.weight[0])
         return reduce_frames(
             energy + self.output.bias, self.reduction, frame_mask
         )
@@ -351,30 +351,16 @@ class MLPEnergy(FrameTextEnergy):
         return change @ by_frame, change.sum(1) @ by_text
 
 
-@MODELS.register_module()
-class CosineEnergy(FrameTextEnergy):
-    """Energy ``-cos(t, v_f)``; no parameters.
+class _UnitEnergy(FrameTextEnergy):
+    """Energy ``-f(t) . v_f`` of unit vectors; ``f`` changes the text."""
 
-    Differs from the release, where this energy cannot be trained because a
-    network that does not exist is asked to change its mode.
-
-    Args:
-        embed_dim (int): Width ``D``.
-        reduction (str): See :class:`FrameTextEnergy`. Default: ``'mean'``.
-
-    Example:
-        >>> energy = CosineEnergy(32).matching(video.frames[:3], text.embeds)
-        >>> bool((energy.abs() <= 1).all())
-        True
-    """
-
+    @abstractmethod
     def _factor(self, unit_text: Tensor) -> Tensor:
-        """What unit frames are multiplied with, shape ``(B, D)``."""
-        return unit_text
+        """``f`` of unit texts, shape ``(B, D)``."""
 
+    @abstractmethod
     def _factor_gradient(self, gradient: Tensor) -> Tensor:
         """Derivative by the unit text from that by the factor."""
-        return gradient
 
     def sides(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Bring both sides to unit length."""
@@ -397,7 +383,31 @@ class CosineEnergy(FrameTextEnergy):
 
 
 @MODELS.register_module()
-class BilinearEnergy(CosineEnergy):
+class CosineEnergy(_UnitEnergy):
+    """Energy ``-cos(t, v_f)``; no parameters.
+
+    Differs from the release, where this energy cannot be trained because a
+    network that does not exist is asked to change its mode.
+
+    Args:
+        embed_dim (int): Width ``D``.
+        reduction (str): See :class:`FrameTextEnergy`. Default: ``'mean'``.
+
+    Example:
+        >>> energy = CosineEnergy(32).matching(video.frames[:3], text.embeds)
+        >>> bool((energy.abs() <= 1).all())
+        True
+    """
+
+    def _factor(self, unit_text: Tensor) -> Tensor:
+        return unit_text
+
+    def _factor_gradient(self, gradient: Tensor) -> Tensor:
+        return gradient
+
+
+@MODELS.register_module()
+class BilinearEnergy(_UnitEnergy):
     """Energy ``-(B t + b) . v_f`` of unit vectors ``t`` and ``v_f``.
 
     Args:
@@ -458,17 +468,12 @@ def _through_normalize(gradient: Tensor, unit: Tensor, x: Tensor) -> Tensor:
     return (gradient - along * unit) / norm.clamp(min=1e-12)
 
 
-def mlp_pair_energies(frames: Tensor, text: Tensor, weight: Tensor) -> Tensor:
+class _PairEnergies(Function):
     """``weight . relu(frames + text)`` of all pairs, ``(Bt, Bv, F)``.
 
     Of projected frames ``(Bv, F, D)``, projected texts with the bias ``(Bt,
     D)`` and the second layer ``(D,)``; the hidden layer is never kept.
     """
-    return _PairEnergies.apply(frames, text, weight)
-
-
-class _PairEnergies(Function):
-    """See :func:`mlp_pair_energies`."""
 
     @staticmethod
     def forward(

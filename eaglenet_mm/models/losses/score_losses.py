@@ -358,8 +358,7 @@ class _SigmoidSum(Function):
             by_bias += slopes.sum()
             by_log_scale += (slopes * block).sum() * scale
             by_scores[rows] = slopes.mul_(scale)
-        gradients = by_scores, by_log_scale, by_bias
-        return *_needed(ctx, gradients), None
+        return by_scores, by_log_scale, by_bias, None
 
 
 def _signed_(
@@ -371,12 +370,6 @@ def _signed_(
     x.neg_()
     labels.share.matching(x, rows).neg_()
     return x
-
-
-def _needed(ctx: Any, gradients: tuple[Tensor, ...]) -> list[Tensor | None]:
-    """Gradients that are asked for, None for the others."""
-    needed = ctx.needs_input_grad
-    return [g if n else None for g, n in zip(gradients, needed, strict=False)]
 
 
 @MODELS.register_module()
@@ -549,7 +542,7 @@ class _CrossEntropies(Function):
             slopes *= factor
             by_log_scale += (slopes * block).sum() * scale
             by_scores[rows] = slopes.mul_(scale)
-        return *_needed(ctx, (by_scores, by_log_scale)), None
+        return by_scores, by_log_scale, None
 
 
 def _blocks(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from eaglenet_mm.models.heads.compiled import CompiledScore
+from eaglenet_mm.models.heads.eaglenet_head import CompiledScore
 from eaglenet_mm.registry import MODELS
 from tests.models.tiny import eaglenet_head, random_features
 
@@ -53,7 +53,7 @@ def test_it_falls_back_and_says_so_once(
     head = head_with(broken)
     said: list[str] = []
     monkeypatch.setattr(
-        'eaglenet_mm.models.heads.compiled.print_log',
+        'eaglenet_mm.models.heads.eaglenet_head.print_log',
         lambda message, **_options: said.append(message),
     )
     first, second = score(head), score(head)

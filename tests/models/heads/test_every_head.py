@@ -302,6 +302,7 @@ def test_one_pair_and_empty_sides(name: str, variant: str) -> None:
         return  # the deviation of one row is none
     losses, _ = train_once(head.train(), count=1)
     assert bool(losses['loss_match'].isfinite())
+    assert 'neg_score' not in losses
 
 
 @every_head_once

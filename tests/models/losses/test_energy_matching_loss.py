@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 from eaglenet_mm.models.layers import KeyedRandom
 from eaglenet_mm.models.losses import (
@@ -100,7 +99,7 @@ def test_backward_pass_of_all_pairs(
     sizes = ((3, 2, 4), (5, 4), (4,))
     inputs = [torch.randn(size, dtype=torch.float64) for size in sizes]
     assert torch.autograd.gradcheck(
-        energy_matching_loss.mlp_pair_energies,
+        energy_matching_loss._PairEnergies.apply,
         [x.requires_grad_() for x in inputs],
     )
 
@@ -225,20 +224,6 @@ def test_batches_of_any_size(sizes: tuple[int, ...]) -> None:
     for step, size in enumerate(sizes):
         frames, text = sides(size, size)
         assert torch.isfinite(loss(frames, text, noise(step)))
-
-
-def test_fill_state_is_saved() -> None:
-    loss = build()
-    frames, text = sides()
-    loss(frames, text, noise())
-    other = build()
-    other.load_state_dict(loss.state_dict())
-    torch.testing.assert_close(
-        other(frames, text, noise(1)), loss(frames, text, noise(1))
-    )
-    assert F.mse_loss(
-        other.sampler.replay_video, loss.sampler.replay_video
-    ).item() == 0  # fmt: skip
 
 
 @pytest.mark.parametrize(
