@@ -129,7 +129,7 @@ def test_a_head_has_two_ancestors_at_most():
             continue
         own = [
             base.__name__
-            for base in head.__mro__[1:]
+            for base in getattr(heads, name).__mro__[1:]
             if base.__module__.startswith('eaglenet_mm')
         ]
         assert len(own) <= 2, f'{name} stands on {own}'

@@ -144,11 +144,9 @@ class FramePooling(nn.Module):
         Returns:
             Tensor: Pooled videos, shape ``(Bv, Bt, D)``.
         """
-        weights = self._weights(text, state).flatten(-2)  # (Bv, Bt, H * F)
-        weights = weights.to(state.values.dtype)
         # intermediates without names: evaluation frees them at once
         a = float32_layer_norm(
-            self.norm2, torch.bmm(weights, state.values) + self.output.bias
+            self.norm2, self._attend(text, state) + self.output.bias
         )
         change = self.linear(a.to(self.linear.weight.dtype))  # (Bv, Bt, D)
         if random is not None:
@@ -170,6 +168,11 @@ class FramePooling(nn.Module):
             masked ones, float32 or wider, shape ``(Bv, Bt, F)``.
         """
         return self._weights(text, state).mean(dim=-2)
+
+    def _attend(self, text: Tensor, state: PooledFramesState) -> Tensor:
+        """Sum the values by their weights, shape ``(Bv, Bt, D)``."""
+        weights = self._weights(text, state).flatten(-2)  # (Bv, Bt, H * F)
+        return torch.bmm(weights.to(state.values.dtype), state.values)
 
     def _weights(self, text: Tensor, state: PooledFramesState) -> Tensor:
         """Attend to the frames, shape ``(Bv, Bt, H, F)``."""

@@ -26,7 +26,7 @@ class Shortlister(ABC):
     """
 
     #: Whether a search gives the true highest, ties included.
-    exact: bool
+    exact = True
 
     def __init__(self, embed_dim: int) -> None:
         if embed_dim < 1:
