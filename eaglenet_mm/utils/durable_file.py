@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: Ends the name of a file that is not complete yet; it begins with a dot.
-PARTIAL_SUFFIX = '.part'
+#: Name of a file that is not complete yet; killed processes leave such files.
+PARTIAL_NAME = re.compile(r'\..{1,40}\.[0-9a-f]{32}\.part', re.DOTALL)
 
 
 @contextmanager
@@ -33,9 +34,7 @@ def replace_durably(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(
-        f'.{path.name[:40]}.{uuid.uuid4().hex}{PARTIAL_SUFFIX}'
-    )
+    part = path.with_name(f'.{path.name[:40]}.{uuid.uuid4().hex}.part')
     try:
         part.touch(exist_ok=False)
         mode = part.stat().st_mode

@@ -672,14 +672,16 @@ def test_resumes_after_a_kill(tmp_path, videos, write_clip, repository):
         if group_exists(run.pid):
             os.killpg(run.pid, signal.SIGKILL)
     assert 'slow.mp4' not in files_below(target)
-    (target / '.slow.mp4.0123.part').touch()
+    (target / f'.slow.mp4.{"0" * 32}.part').touch()
+    (target / '.of_others.mp4.part').touch()
     before = times_below(target)
     write_clip('videos/slow.mp4', num_frames=5)
     report = compress_folder(videos, target, fps=200)
     assert (report.num_made, report.num_kept) == (1, 2)
     assert report.failures == {}
     after = times_below(target)
-    assert sorted(after) == ['a.mp4', 'slow.mp4', 'sub/b.avi']
+    others = '.of_others.mp4.part'
+    assert sorted(after) == [others, 'a.mp4', 'slow.mp4', 'sub/b.avi']
     assert after.items() >= {(x, before[x]) for x in ('a.mp4', 'sub/b.avi')}
 
 

@@ -110,8 +110,7 @@ def test_stops_on_interrupt(environment, repository, tmp_path):
         try:
             end = time.monotonic() + 200
             while not (
-                (target / 'a.mp4').exists()
-                and list(target.glob('.*.compressing'))
+                (target / 'a.mp4').exists() and list(target.glob('.*.part'))
             ):
                 assert time.monotonic() < end
                 time.sleep(0.02)

@@ -1,5 +1,4 @@
-import runpy
-import sys
+import functools
 
 import pytest
 import torch
@@ -15,14 +14,8 @@ from tests.models.converters.release_checkpoint import (
 
 
 @pytest.fixture
-def convert(repository, monkeypatch):
-    script = str(repository / 'tools/model_converters/eaglenet_release.py')
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, 'argv', [script, *map(str, arguments)])
-        runpy.run_path(script, run_name='__main__')
-
-    return call
+def convert(call_tool):
+    return functools.partial(call_tool, 'model_converters/eaglenet_release.py')
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from eaglenet_mm.datasets.video_compression.encoding import (
 )
 from eaglenet_mm.datasets.video_readers import VideoReadError
 from eaglenet_mm.utils.durable_file import (
-    PARTIAL_SUFFIX,
+    PARTIAL_NAME,
     replace_durably,
     write_text_durably,
 )
@@ -279,7 +279,7 @@ def _remove_partial_files(folder: Path) -> None:
     """Remove what killed processes left in a folder and below."""
     for path, _, names in os.walk(folder):
         for name in names:
-            if name.startswith('.') and name.endswith(PARTIAL_SUFFIX):
+            if PARTIAL_NAME.fullmatch(name):
                 Path(path, name).unlink(missing_ok=True)
 
 
