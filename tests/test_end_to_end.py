@@ -138,6 +138,7 @@ def test_losses_fall_and_have_every_term(trained: Path) -> None:
     assert rows[4]['loss'] < rows[1]['loss']
 
 
+@pytest.mark.nightly
 def test_killed_training_goes_on_as_it_was(
     trained: Path, folder: Path, repository: Path
 ) -> None:

@@ -336,14 +336,9 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('mmengine.runner.loops.time.sleep', lambda _: None)
 
 
+@pytest.mark.nightly
 @pytest.mark.usefixtures('_no_pause')
-@pytest.mark.parametrize(
-    'sampler',
-    [
-        'InfiniteSampler',
-        pytest.param('DefaultSampler', marks=pytest.mark.nightly),
-    ],
-)
+@pytest.mark.parametrize('sampler', ['InfiniteSampler', 'DefaultSampler'])
 def test_iterations_with_any_workers_and_a_resume(
     tmp_path: Path, sampler: str
 ) -> None:

@@ -215,7 +215,9 @@ def test_lost_videos_are_skipped_if_asked_for(
     assert str(path) in logged[0]
 
 
-@pytest.mark.parametrize('context', ['fork', 'spawn'])
+@pytest.mark.parametrize(
+    'context', ['fork', pytest.param('spawn', marks=pytest.mark.nightly)]
+)
 def test_workers_share_what_is_lost(
     skipping: TextVideoDataset, context: str
 ) -> None:

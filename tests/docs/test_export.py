@@ -24,6 +24,7 @@ def page(repository: Path) -> str:
     return (repository / 'docs/export.md').read_text(encoding='utf-8')
 
 
+@pytest.mark.nightly
 def test_the_example(page: str, tmp_path: Path) -> None:
     match = re.search(r'<!-- example -->\n```python\n(.*?)```', page, re.S)
     assert match is not None

@@ -254,8 +254,10 @@ def worker(
     ('name', 'options'),
     [
         ('eaglenet', {}),
-        ('eaglenet', AUTOCAST),
-        ('mean-pooling-info-nce', AUTOCAST),
+        pytest.param('eaglenet', AUTOCAST, marks=pytest.mark.nightly),
+        pytest.param(
+            'mean-pooling-info-nce', AUTOCAST, marks=pytest.mark.nightly
+        ),
     ],
     ids=['float64', 'autocast', 'mean-pooling-autocast'],
 )

@@ -19,6 +19,7 @@ def run(repository, *arguments):
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.slow
 def test_generates_once(repository, tmp_path):
     arguments = ['--out', tmp_path / 'toy', '--limit', 2, '--renderings', 1]

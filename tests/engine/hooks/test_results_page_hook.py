@@ -39,6 +39,7 @@ def test_metrics_stay_as_they_are(toy, tmp_path) -> None:
     assert runner.test() == plain
 
 
+@pytest.mark.nightly
 def test_repeated_noise_shows_the_noise_of_the_checkpoint(
     toy, tmp_path
 ) -> None:
@@ -120,6 +121,7 @@ def test_a_video_that_is_gone_meanwhile_is_shown_as_such(
     assert '1 of the 12 videos shown cannot be read now' in page
 
 
+@pytest.mark.nightly
 def test_a_set_with_lost_videos_says_so(own_toy, tmp_path) -> None:
     settings = dict(
         custom_hooks=[page_hook(tmp_path / 'page')],
@@ -175,6 +177,7 @@ def show(rank: int, folder: str, toy: str) -> None:
     dist.destroy_process_group()
 
 
+@pytest.mark.nightly
 @pytest.mark.dist
 @pytest.mark.slow
 def test_two_processes_write_the_page_of_one(

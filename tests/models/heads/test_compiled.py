@@ -32,6 +32,7 @@ def score(head: Any, texts: int = 5, videos: int = 4) -> torch.Tensor:
     )
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(120)
 def test_scores_are_those_of_the_plain_head() -> None:
     """Traced whole, without the compiler of the last stage."""
