@@ -447,11 +447,12 @@ FULL_DISK = """
 import resource, sys
 from pathlib import Path
 from eaglenet_mm.datasets import TextVideoDataset
-from eaglenet_mm.datasets.frame_cache import build_frame_cache
+from eaglenet_mm.datasets.frame_cache import build_frame_cache, frame_cache
 folder, limit = sys.argv[1], int(sys.argv[2])
 dataset = TextVideoDataset('test.json', data_root=folder, pipeline=[
     dict(type='OpenVideo'), dict(type='SampleFrames', num_frames=4),
     dict(type='DecodeFrames'), dict(type='ResizeCenterCrop', size=32)])
+frame_cache._COMMIT_SECONDS = 0  # commit each item
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
     build_frame_cache(dataset, Path(folder) / 'cache', num_workers=1)
