@@ -146,7 +146,7 @@ def test_killed_training_goes_on_as_it_was(
     name = 'killed'
     # wait long enough in each iteration to be killed in the middle
     process = start(folder, *train_command(repository, name))
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 120
     while 3 not in losses(folder / name):
         assert time.monotonic() < deadline
         assert process.poll() is None or 3 in losses(folder / name)

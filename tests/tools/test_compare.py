@@ -370,7 +370,7 @@ def test_the_tool_on_a_small_toy_set(toy, tmp_path, environment):
 
 
 def _wait_for(file):
-    for _ in range(2400):
+    for _ in range(600):
         if file.exists():
             return
         time.sleep(0.05)

@@ -62,7 +62,7 @@ def described(order: CanonicalOrder) -> tuple:
     return order.videos, order.video_ids, rows, order.announcement()
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=60)
 @given(data=st.data(), processes=st.integers(1, 5))
 def test_any_number_of_processes_in_any_order(data, processes):
     expected = order_of([samples()])

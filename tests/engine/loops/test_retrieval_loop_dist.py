@@ -129,7 +129,7 @@ def test_a_rank_that_fails_ends_the_others(
         process.start()
     try:
         for process in processes:
-            process.join(240)
+            process.join(60)
         # neither well nor still running; gloo may abort on the way out
         assert all(p.exitcode not in (0, None) for p in processes)
     finally:

@@ -102,7 +102,7 @@ def slow_measures(queries: list[list], k: int) -> dict[str, float]:
     }
 
 
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=60)
 @given(
     seed=st.integers(0, 2**16),
     num_texts=st.integers(1, 14),
@@ -137,7 +137,7 @@ def test_both_directions_equal_plain_loops(
             assert found == pytest.approx(value, rel=1e-12)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 2**16))
 def test_neither_order_nor_chunks_matter(seed):
     scores, lists, homes = draw(seed, 11, 8, 4)
@@ -163,7 +163,7 @@ def test_neither_order_nor_chunks_matter(seed):
                 assert summarize_positions(found)[name] == pytest.approx(value)
 
 
-@settings(deadline=None, max_examples=8)
+@settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 2**16), levels=st.sampled_from([3, 1000]))
 def test_single_answers_are_the_same_both_ways(seed, levels):
     generator = torch.Generator().manual_seed(seed)
