@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -63,6 +65,7 @@ class BasePairHead(BaseModule, ABC):
             :meth:`bytes_per_pair` must be overridden.
 
     Raises:
+        TypeError: If an option is unknown, with the one that is like it.
         ValueError: If ``memory_budget`` is no positive integer.
 
     Example:
@@ -107,7 +110,10 @@ class BasePairHead(BaseModule, ABC):
         embed_dim: int | None = None,
         num_frames: int | None = None,
         numbers_per_pair: tuple[int, int] | None = None,
+        **unknown: Any,
     ) -> None:
+        if unknown:
+            raise TypeError(_unknown_option(type(self), next(iter(unknown))))
         super().__init__(init_cfg=init_cfg)
         if not isinstance(memory_budget, int) or memory_budget <= 0:
             raise ValueError(
@@ -588,6 +594,22 @@ class PairExplanation:
     text_weights: dict[str, Tensor] = field(default_factory=dict)
     enriched: Tensor | None = None
     pooled: Tensor | None = None
+
+
+def _unknown_option(kind: type, name: str) -> str:
+    """Name the head and, of its options and those of its bases, the nearest.
+
+    Heads pass on what they do not know, so that the last base finds it.
+    """
+    known = {
+        option
+        for base in kind.__mro__
+        if issubclass(base, BasePairHead)
+        for option in inspect.signature(base).parameters
+    } - {'args', 'kwargs', 'unknown', 'numbers_per_pair'}
+    near = difflib.get_close_matches(name, sorted(known), 1)
+    hint = f'did you mean {near[0]!r}?' if near else f'it has {sorted(known)}.'
+    return f'{kind.__name__} has no option {name!r}; {hint}'
 
 
 def unit_sentences(text: TextFeatures) -> Tensor:

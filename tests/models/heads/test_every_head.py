@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from eaglenet_mm.models.heads import base_pair_head
+from eaglenet_mm.models.heads import EagleNetHead, XPoolHead, base_pair_head
 from tests.models.every_head import (
     CASES,
     CONFIGS,
@@ -403,3 +403,10 @@ def test_matching_proxies_are_those_that_were_scored(
     _, proxy, positive = matrices
     close(positive.diagonal(), proxy.diagonal(), 1e-12)
     assert (positive - proxy).abs().max() > 1e-3
+
+
+def test_a_mistyped_option_names_the_head_and_the_right_one():
+    with pytest.raises(TypeError, match=r"EagleNetHead .*'num_candidates'"):
+        EagleNetHead(embed_dim=8, num_frames=2, num_candidate=5)
+    with pytest.raises(TypeError, match=r"XPoolHead .*'memory_budget'"):
+        XPoolHead(embed_dim=8, memory_buget=5)
