@@ -1,15 +1,23 @@
-"""What an index knows of a file, and of a part of it that can be found."""
+"""What an index knows: files, moments, and the bytes they are kept as."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import datetime
+import math
+import re
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from eaglenet_mm.search.errors import DamagedIndexError
+
+#: How numbers may be kept, the most exact first.
+PRECISIONS = ('float32', 'float16')
 
 
 @dataclass(frozen=True)
@@ -18,10 +26,11 @@ class IndexedFile:
 
     Args:
         path (str): Absolute path.
-        size (int): Bytes when it was read, to know it again.
+        size (int): Bytes when it was read, to recognise it.
         changed (int): Time of its last change, in nanoseconds.
         duration (float): Seconds; 0 if unknown.
         error (str): Why it could not be read; empty if it could.
+        tags (tuple[str, ...]): Words to filter by.
 
     Example:
         >>> IndexedFile('/videos/dog.mp4', 0, 0, error='empty').error
@@ -33,56 +42,168 @@ class IndexedFile:
     changed: int
     duration: float = 0.0
     error: str = ''
+    tags: tuple[str, ...] = ()
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what :meth:`from_json` takes."""
-        return asdict(self)
+
+@dataclass(frozen=True)
+class Moment:
+    """A video, or a segment of one, that can be found.
+
+    Args:
+        moment_id (int): Its number in the index, which never changes.
+        file (IndexedFile): The file it is a part of.
+        start (float): First second.
+        end (float): Last second.
+    """
+
+    moment_id: int
+    file: IndexedFile
+    start: float
+    end: float
+
+
+@dataclass(frozen=True)
+class MomentFilter:
+    """Which files a search is limited to; an empty one allows all.
+
+    Args:
+        path (str): A folder or file by its absolute path; or a pattern with
+            ``*``, ``?`` or ``[...]``, matched against the whole path if it
+            begins with ``/``, else against its end.
+        after (float, optional): Seconds since 1970; files changed earlier
+            are left out.
+        before (float, optional): Likewise; files changed then or later.
+        min_duration (float, optional): Seconds of the file at least.
+        max_duration (float, optional): Seconds of the file at most.
+        tags (tuple[str, ...]): Tags that a file must have, all of them.
+
+    Raises:
+        ValueError: If a value is of another kind or no number.
+
+    Example:
+        >>> MomentFilter.parse(path='*.mkv', after='2026-11-27').path
+        '*.mkv'
+        >>> bool(MomentFilter())
+        False
+    """
+
+    path: str = ''
+    after: float | None = None
+    before: float | None = None
+    min_duration: float | None = None
+    max_duration: float | None = None
+    tags: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        words = (self.path, *self.tags)
+        if not isinstance(self.tags, tuple) or not all(
+            isinstance(word, str) and '\0' not in word for word in words
+        ):
+            raise ValueError(
+                'A filter takes path as text and tags as a tuple of texts, '
+                f'without NUL, not {self.path!r} and {self.tags!r}.'
+            )
+        for name in ('after', 'before', 'min_duration', 'max_duration'):
+            value = getattr(self, name)
+            if value is not None and not (
+                isinstance(value, int | float) and math.isfinite(value)
+            ):
+                raise ValueError(
+                    f'{name} of a filter must be a finite number of seconds, '
+                    f'not {value!r}.'
+                )
+
+    def __bool__(self) -> bool:
+        return self != MomentFilter()
+
+    @property
+    def glob(self) -> str:
+        """str: The pattern that a whole path must match; empty for all."""
+        if not self.path or not any(sign in self.path for sign in '*?['):
+            return ''
+        return self.path if self.path.startswith('/') else f'*{self.path}'
 
     @classmethod
-    def from_json(cls, content: Any, where: str) -> IndexedFile:
-        """Read and check a record.
+    def parse(
+        cls,
+        path: str = '',
+        after: str = '',
+        before: str = '',
+        min_duration: str = '',
+        max_duration: str = '',
+        tags: Sequence[str] = (),
+    ) -> MomentFilter:
+        """Read a filter from text.
+
+        Args:
+            path (str): See the class.
+            after (str): A date or time such as ``2026-11-27`` or
+                ``2026-11-27T18:30``, local unless it names a zone.
+            before (str): Likewise.
+            min_duration (str): Such as ``10s`` or ``1.5m``.
+            max_duration (str): Likewise.
+            tags (Sequence[str]): Tags.
 
         Raises:
-            DamagedIndexError: If it is not one.
+            ValueError: If a text is none of these.
         """
-        kinds = dict(
-            path=str, size=int, changed=int, duration=float, error=str
+        return cls(
+            path,
+            _parse_time('after', after),
+            _parse_time('before', before),
+            parse_seconds(min_duration) if min_duration else None,
+            parse_seconds(max_duration) if max_duration else None,
+            tuple(tags),
         )
-        if (
-            not isinstance(content, dict)
-            or set(content) != set(kinds)
-            or any(not isinstance(content[k], kinds[k]) for k in kinds)
-        ):
-            raise DamagedIndexError(
-                f'{where}: expected a record of a file with '
-                f'{", ".join(kinds)}, but got {str(content)[:80]}. Make the '
-                'index again.'
-            )
-        return cls(**content)
+
+
+def parse_seconds(text: str) -> float:
+    """Read a length of time: ``10``, ``10s``, ``1.5m``.
+
+    Raises:
+        ValueError: If it is none, or not positive.
+    """
+    found = re.fullmatch(r'(\d+(?:\.\d*)?)\s*(s|m|)', text.strip())
+    seconds = float(found[1]) * (60 if found[2] == 'm' else 1) if found else 0
+    if not seconds:
+        raise ValueError(
+            f"A length of time is written as '10s' or '1.5m', not {text!r}."
+        )
+    return seconds
+
+
+def _parse_time(name: str, text: str) -> float | None:
+    if not text:
+        return None
+    try:
+        return datetime.datetime.fromisoformat(text).timestamp()
+    except (ValueError, OverflowError, OSError):
+        raise ValueError(
+            f"{name} must be a date such as '2026-11-27' or a time such as "
+            f"'2026-11-27T18:30', not {text!r}."
+        ) from None
 
 
 @dataclass
 class Moments:
-    """The rows of one file: the whole video, or its segments.
+    """The encoded rows of one file: the whole video, or its segments.
 
     Args:
-        spans (Tensor): First second and end of each, float64, shape
-            ``(n, 2)``.
-        vectors (Tensor): Of the head's ``shortlist_video``, shape
-            ``(n, C)``.
-        frames (Tensor): Frames of unit length, zero where padded, shape
-            ``(n, F, D)``.
-        frame_times (Tensor): Seconds at which they are shown, NaN where
-            padded, shape ``(n, F)``.
-        state (dict[str, Tensor]): Of
-            :func:`~eaglenet_mm.search.state_rows.flatten_state`.
+        spans (Tensor): First and last second, float64, shape ``(n, 2)``.
+        vectors (Tensor): Of the first stage, shape ``(n, C)``.
+        times (Tensor): Seconds at which frames are shown, NaN where padded,
+            shape ``(n, F)``.
+        features (dict[str, Tensor]): Fields of
+            :class:`~eaglenet_mm.structures.VideoFeatures`, ``n`` rows each.
+        state (dict[str, Tensor]): What the head prepared, by name; empty
+            unless the head wants it kept.
         thumbnails (list[bytes]): One JPEG each.
     """
 
     spans: Tensor
     vectors: Tensor
-    frames: Tensor
-    frame_times: Tensor
+    times: Tensor
+    features: dict[str, Tensor]
     state: dict[str, Tensor]
     thumbnails: list[bytes]
 
@@ -91,55 +212,183 @@ class Moments:
 
     @classmethod
     def join(cls, pieces: Sequence[Moments]) -> Moments:
-        """Put rows one after the other.
-
-        Args:
-            pieces (Sequence[Moments]): One at least, of one model.
-        """
-        return cls(
-            spans=torch.cat([piece.spans for piece in pieces]),
-            vectors=torch.cat([piece.vectors for piece in pieces]),
-            frames=torch.cat([piece.frames for piece in pieces]),
-            frame_times=torch.cat([piece.frame_times for piece in pieces]),
-            state={
-                name: torch.cat([piece.state[name] for piece in pieces])
-                for name in pieces[0].state
-            },
-            thumbnails=[
-                image for piece in pieces for image in piece.thumbnails
-            ],
-        )
+        """Put rows one after the other; one piece at least."""
+        joined: dict[str, Any] = {}
+        for name in (x.name for x in fields(cls)):
+            parts = [getattr(piece, name) for piece in pieces]
+            if isinstance(parts[0], Tensor):
+                joined[name] = torch.cat(parts)
+            elif isinstance(parts[0], dict):
+                joined[name] = {
+                    key: torch.cat([part[key] for part in parts])
+                    for key in parts[0]
+                }
+            else:
+                joined[name] = [image for part in parts for image in part]
+        return cls(**joined)
 
     def part(self, start: int, end: int) -> Moments:
         """Take some rows."""
         rows = slice(start, end)
         return Moments(
-            spans=self.spans[rows],
-            vectors=self.vectors[rows],
-            frames=self.frames[rows],
-            frame_times=self.frame_times[rows],
-            state={name: own[rows] for name, own in self.state.items()},
-            thumbnails=self.thumbnails[rows],
+            self.spans[rows],
+            self.vectors[rows],
+            self.times[rows],
+            {name: own[rows] for name, own in self.features.items()},
+            {name: own[rows] for name, own in self.state.items()},
+            self.thumbnails[rows],
         )
 
 
-@dataclass(frozen=True)
-class IndexEntry:
-    """One row of an index: a video, or a segment of one.
+@dataclass
+class StoredMoment:
+    """One row as a store keeps it: columns of plain numbers and bytes."""
 
-    Args:
-        row_id (int): Its number, which never changes.
-        file (IndexedFile): The file it is a part of.
-        start (float): Its first second.
-        end (float): Its end in seconds.
-
-    Example:
-        >>> file = IndexedFile('/videos/dog.mp4', size=81920, changed=0)
-        >>> IndexEntry(row_id=7, file=file, start=0.0, end=9.5).file.path
-        '/videos/dog.mp4'
-    """
-
-    row_id: int
-    file: IndexedFile
     start: float
     end: float
+    vector: bytes
+    times: bytes
+    features: bytes
+    state: bytes
+    thumbnail: bytes
+
+
+#: One byte a number for masks, else what torch and numpy agree on.
+_KINDS = {
+    'bool': torch.bool,
+    'float16': torch.float16,
+    'float32': torch.float32,
+    'int64': torch.int64,
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the tensors of a row become bytes: names, kinds and shapes.
+
+    Args:
+        columns (dict[str, list]): By name ``[kind, shape]``, in the order of
+            the bytes.
+
+    Example:
+        >>> layout = Layout.of({'frames': torch.zeros(1, 8, 32)}, 'float16')
+        >>> layout.columns, layout.num_bytes
+        ({'frames': ['float16', [8, 32]]}, 512)
+    """
+
+    columns: dict[str, list] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor], precision: str) -> Layout:
+        """Describe tensors of any number of rows.
+
+        Args:
+            tensors (Mapping[str, Tensor]): Shape ``(n, ...)`` each.
+            precision (str): Of floating ones.
+        """
+        return cls(
+            {
+                name: [
+                    precision
+                    if tensor.is_floating_point()
+                    else str(tensor.dtype).removeprefix('torch.'),
+                    list(tensor.shape[1:]),
+                ]
+                for name, tensor in tensors.items()
+            }
+        )
+
+    @classmethod
+    def from_json(cls, content: Any, where: str) -> Layout:
+        """Check a layout that was read.
+
+        Raises:
+            DamagedIndexError: If it is none.
+        """
+        if not isinstance(content, dict) or not all(
+            isinstance(column, list)
+            and len(column) == 2
+            and column[0] in _KINDS
+            and isinstance(column[1], list)
+            and all(isinstance(x, int) and x > 0 for x in column[1])
+            and math.prod(column[1]) < _MOST_NUMBERS
+            for column in content.values()
+        ):
+            raise DamagedIndexError(
+                f'{where}: expected names, kinds and shapes of tensors, but '
+                f'found {str(content)[:80]}. Make the index again.'
+            )
+        return cls(content)
+
+    @property
+    def num_bytes(self) -> int:
+        """int: Of a row."""
+        return sum(
+            math.prod(shape) * _KINDS[kind].itemsize
+            for kind, shape in self.columns.values()
+        )
+
+    def pack(self, tensors: Mapping[str, Tensor]) -> list[bytes]:
+        """Turn rows into bytes.
+
+        Raises:
+            ValueError: If a shape differs, or float16 cannot hold a number.
+        """
+        rows: list[list[bytes]] = []
+        for name, (kind, shape) in self.columns.items():
+            tensor = tensors[name]
+            if list(tensor.shape[1:]) != shape:
+                raise ValueError(
+                    f"'{name}' of a moment must have shape {shape}, but has "
+                    f'{list(tensor.shape[1:])}.'
+                )
+            kept = tensor.detach().cpu().to(_KINDS[kind])
+            if kind == 'float16' and bool(kept.isinf().any()):
+                raise ValueError(
+                    f"'{name}' reaches {tensor.abs().max().item():.3g}, but "
+                    'float16 holds 65504 at most. Index with '
+                    "precision='float32'."
+                )
+            block = kept.contiguous().numpy()
+            rows.append([row.tobytes() for row in block])
+        return [b''.join(parts) for parts in zip(*rows, strict=True)]
+
+    def unpack(self, rows: Sequence[bytes]) -> dict[str, Tensor]:
+        """Turn bytes of at least one row into tensors, float32 if floating.
+
+        Raises:
+            DamagedIndexError: If a row has another length.
+        """
+        size = self.num_bytes
+        if any(len(row) != size for row in rows):
+            raise DamagedIndexError(
+                f'A row of the index has not the {size} bytes it should '
+                'have. Index its video again.'
+            )
+        joined = torch.frombuffer(bytearray(b''.join(rows)), dtype=torch.uint8)
+        joined = joined.view(len(rows), size)
+        tensors, begin = {}, 0
+        for name, (kind, shape) in self.columns.items():
+            end = begin + math.prod(shape) * _KINDS[kind].itemsize
+            block = joined[:, begin:end].contiguous().view(_KINDS[kind])
+            block = block.view(len(rows), *shape)
+            tensors[name] = block.float() if kind == 'float16' else block
+            begin = end
+        return tensors
+
+
+_MOST_NUMBERS = 2**28
+
+
+def checksum(*parts: bytes | str | int | float) -> int:
+    """CRC-32 of values one after the other, in [0, 2**32)."""
+    crc = 0
+    for part in parts:
+        if isinstance(part, str):
+            part = part.encode('utf-8', 'surrogateescape')
+        elif isinstance(part, int):
+            part = part.to_bytes(16, 'little', signed=True)
+        elif isinstance(part, float):
+            part = struct.pack('<d', part)
+        crc = zlib.crc32(part, crc)
+    return crc

@@ -1,0 +1,168 @@
+"""What an index needs of the place where it is kept."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from eaglenet_mm.search.records import (
+    IndexedFile,
+    Moment,
+    MomentFilter,
+    StoredMoment,
+)
+
+
+class MomentStore(ABC):
+    """Files, and their moments as columns of bytes.
+
+    Every change is one transaction: all of it is there afterwards, whatever
+    happens to the process, or nothing. What is read is checked against the
+    checksum of its row.
+
+    Attributes:
+        where (str): Path or address.
+    """
+
+    where: str
+
+    @classmethod
+    @abstractmethod
+    def create(cls, where: str, about: Mapping[str, Any]) -> MomentStore:
+        """Make an empty store, open for writing.
+
+        ``about`` is plain data; of it, ``vector_bytes`` is the size of a
+        vector and ``precision`` the kind of its numbers.
+
+        Raises:
+            IndexWriteError: If something is there, or it cannot be written.
+        """
+
+    @classmethod
+    @abstractmethod
+    def open(cls, where: str, writable: bool = False) -> MomentStore:
+        """Open a store.
+
+        Raises:
+            FileNotFoundError: If there is none.
+            DamagedIndexError: If it is something else, or of another version.
+            IndexWriteError: If it is to be written and cannot be.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what is open; harmless when repeated."""
+
+    @property
+    @abstractmethod
+    def about(self) -> dict[str, Any]:
+        """dict: Plain data of the index, as last committed."""
+
+    @abstractmethod
+    def set_about(self, name: str, value: Any) -> None:
+        """Keep plain data of the index."""
+
+    @abstractmethod
+    def version(self) -> Any:
+        """Something that differs after every commit, of whichever process."""
+
+    @abstractmethod
+    def files(self) -> dict[str, IndexedFile]:
+        """List the files by path, unreadable ones too."""
+
+    @abstractmethod
+    def ids(self, where: MomentFilter | None = None) -> Tensor:
+        """List moments, int64, ascending; of files that a filter allows."""
+
+    @abstractmethod
+    def ids_of(self, path: str) -> Tensor:
+        """List the moments of a file, int64, in the order of time."""
+
+    @abstractmethod
+    def moments(self, ids: Sequence[int]) -> list[Moment]:
+        """Describe moments, in the order of ``ids``.
+
+        Raises:
+            KeyError: If one does not exist.
+        """
+
+    @abstractmethod
+    def vectors(self, ids: Sequence[int] | None = None) -> list[bytes]:
+        """Read vectors in the order of ``ids``; of all, ascending, for None.
+
+        Raises:
+            KeyError: If one does not exist.
+            DamagedIndexError: If one is not what was written.
+        """
+
+    @abstractmethod
+    def take(self, ids: Sequence[int], thumbnails: bool) -> list[StoredMoment]:
+        """Read rows in the order of ``ids``, without their vectors.
+
+        Thumbnails are left empty unless they are asked for.
+
+        Raises:
+            KeyError: If one does not exist.
+            DamagedIndexError: If one is not what was written.
+        """
+
+    @abstractmethod
+    def thumbnail(self, moment_id: int) -> bytes:
+        """Read a JPEG; errors as for :meth:`take`."""
+
+    @abstractmethod
+    def replace(
+        self, files: Sequence[tuple[IndexedFile, Sequence[StoredMoment]]]
+    ) -> list[int]:
+        """Put files in the place of what was known of them.
+
+        Returns:
+            list[int]: Ids of the new moments, in their order.
+
+        Raises:
+            IndexWriteError: If it cannot be written; nothing has changed.
+        """
+
+    @abstractmethod
+    def remove(self, paths: Iterable[str]) -> None:
+        """Take out files, which must be there.
+
+        Raises:
+            IndexWriteError: If it cannot be written; nothing has changed.
+        """
+
+    @abstractmethod
+    def set_tags(self, paths: Iterable[str], tags: Sequence[str]) -> None:
+        """Give files, which must be there, tags in the place of theirs."""
+
+    @abstractmethod
+    def verify(self) -> dict[str, str]:
+        """Read everything.
+
+        Returns:
+            dict[str, str]: Path of each file with damaged rows, and what is
+            wrong.
+
+        Raises:
+            DamagedIndexError: If more is damaged than rows.
+        """
+
+
+def store_kind(where: str | os.PathLike) -> type[MomentStore]:
+    """Choose the store for an address.
+
+    A URI (``s3://...``) and a path that ends with ``.lance`` are Lance
+    datasets, any other path is an SQLite file.
+    """
+    text = os.fspath(where)
+    if '://' in text or text.rstrip('/').endswith('.lance'):
+        from eaglenet_mm.search.lance_store import LanceStore
+
+        return LanceStore
+    from eaglenet_mm.search.sqlite_store import SQLiteStore
+
+    return SQLiteStore
