@@ -472,7 +472,8 @@ def _video_row(number: int, file: IndexedFile) -> tuple:
 
 def _condition(where: MomentFilter) -> tuple[str, list[Any]]:
     """Turn a filter into SQL, whose values are never part of the text."""
-    conditions, values = [], []
+    conditions: list[str] = []
+    values: list[Any] = []
 
     def add(condition: str, *own: Any) -> None:
         conditions.append(condition)
