@@ -1,10 +1,9 @@
-"""Which model made the rows of an index, and how to build it again."""
+"""Which model encoded the rows of an index, and how to build it again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -16,7 +15,6 @@ from eaglenet_mm.registry import SCOPE
 from eaglenet_mm.search.errors import DamagedIndexError, OtherModelError
 from eaglenet_mm.search.stored_config import TUPLE
 
-_MOST_NUMBERS = 2**28  # of the features of a video: one GiB
 #: Settings of a model without an influence on a score: losses and memory.
 _WITHOUT_INFLUENCE = (
     'pretrained',
@@ -30,33 +28,37 @@ _WITHOUT_INFLUENCE = (
 
 @dataclass(frozen=True)
 class ModelIdentity:
-    """Which model made the rows of an index.
+    """Which model encoded the rows of an index.
 
     Args:
-        weights (str): Hash of all parameters and buffers.
-        settings (str): Hash of what the config says of the model.
+        encoders (str): Hash of the parameters and buffers of the encoders.
+        settings (str): Hash of what the config says of them.
         frames (str): Hash of how frames are chosen and resized.
+        head (str): Hash of the parameters and settings of the head, which a
+            search may change.
+        vectors (str): What made the vectors of the first stage: empty for
+            the mean of the frames, else the hash of the head.
         config (dict[str, Any]): ``model`` and ``pipeline``, to build it
             again; see :mod:`~eaglenet_mm.search.stored_config`.
         checkpoint (str): Where the weights were read from; empty if from
             nowhere.
         untrained (list[str]): Parts with random weights.
-        features (dict[str, list[int]]): Shapes of the features of one video.
     """
 
-    weights: str
+    encoders: str
     settings: str
     frames: str
+    head: str = ''
+    vectors: str = ''
     config: dict[str, Any] = field(default_factory=dict)
     checkpoint: str = ''
     untrained: list[str] = field(default_factory=list)
-    features: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def fingerprint(self) -> str:
         """str: One hash of all that decides on a row, 16 hex digits."""
-        text = f'{self.weights} {self.settings} {self.frames}'
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        parts = self.encoders, self.settings, self.frames, self.vectors
+        return hashlib.sha256(' '.join(parts).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
         """Return what :meth:`from_json` takes."""
@@ -69,20 +71,14 @@ class ModelIdentity:
         Raises:
             DamagedIndexError: If it is not one.
         """
-        kinds = dict(
-            weights=str,
-            settings=str,
-            frames=str,
-            config=dict,
-            checkpoint=str,
-            untrained=list,
-            features=dict,
-        )
+        kinds = {'config': dict, 'untrained': list}
+        names = set(cls.__dataclass_fields__)
         if (
             not isinstance(content, dict)
-            or set(content) != set(kinds)
-            or any(not isinstance(content[k], kinds[k]) for k in kinds)
-            or not all(map(_is_shape, content['features'].values()))
+            or set(content) != names
+            or any(
+                not isinstance(content[n], kinds.get(n, str)) for n in names
+            )
         ):
             raise DamagedIndexError(
                 f'{where}: what it says of its model is not understood '
@@ -91,24 +87,27 @@ class ModelIdentity:
         return cls(**content)
 
     def require(self, wanted: ModelIdentity, owner: str) -> None:
-        """Refuse rows of another model.
+        """Refuse rows of other encoders; heads may differ.
 
         Args:
             wanted (ModelIdentity): The model at hand.
             owner (str): What has this identity, for the message.
 
         Raises:
-            OtherModelError: If weights, settings or frames differ.
+            OtherModelError: If weights or settings of the encoders, frames
+                or first stages differ.
         """
         different = [
             words
             for name, words in (
-                ('weights', 'weights'),
-                ('settings', 'settings of the model'),
+                ('encoders', 'weights of the encoders'),
+                ('settings', 'settings of the encoders'),
                 ('frames', 'choice or size of frames'),
             )
             if getattr(self, name) != getattr(wanted, name)
         ]
+        if self.vectors and self.vectors != wanted.head:
+            different.append('the head whose own vectors make shortlists')
         if different:
             mine = self.checkpoint or 'no checkpoint'
             others = wanted.checkpoint or 'no checkpoint'
@@ -117,15 +116,6 @@ class ModelIdentity:
                 f' differ ({owner}: {mine}; at hand: {others}). Use the '
                 'config and checkpoint it was made with, or make it again.'
             )
-
-
-def _is_shape(value: Any) -> bool:
-    """Whether something is the shape of features of one video."""
-    return (
-        isinstance(value, list)
-        and all(isinstance(size, int) and size > 0 for size in value)
-        and math.prod(value) < _MOST_NUMBERS
-    )
 
 
 def hash_weights(named: Iterable[tuple[str, Tensor]]) -> str:

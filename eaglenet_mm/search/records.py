@@ -380,6 +380,80 @@ class Layout:
 _MOST_NUMBERS = 2**28
 
 
+@dataclass(frozen=True)
+class MomentLayout:
+    """How the rows of an index become columns of bytes.
+
+    Args:
+        vector (Layout): Of the first stage.
+        times (Layout): Of the frames, float32.
+        features (Layout): Of the encoder.
+        state (Layout): Of the head; without columns if it keeps none.
+    """
+
+    vector: Layout
+    times: Layout
+    features: Layout
+    state: Layout
+
+    @classmethod
+    def of(cls, moments: Moments, precision: str) -> MomentLayout:
+        """Describe rows like these, kept in one of :data:`PRECISIONS`.
+
+        Raises:
+            ValueError: If the precision is unknown.
+        """
+        if precision not in PRECISIONS:
+            raise ValueError(
+                f'precision must be one of {", ".join(PRECISIONS)}, but is '
+                f'{precision!r}.'
+            )
+        return cls(
+            Layout.of({'vector': moments.vectors}, precision),
+            Layout.of({'times': moments.times}, 'float32'),
+            Layout.of(moments.features, precision),
+            Layout.of(moments.state, precision),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what :meth:`from_json` takes."""
+        return {name: own.columns for name, own in vars(self).items()}
+
+    @classmethod
+    def from_json(cls, content: Any, where: str) -> MomentLayout:
+        """Read a layout.
+
+        Raises:
+            DamagedIndexError: If it is none.
+        """
+        names = set(cls.__dataclass_fields__)
+        content = content if isinstance(content, dict) else {}
+        if set(content) != names:
+            content = dict.fromkeys(names)
+        return cls(
+            **{n: Layout.from_json(own, where) for n, own in content.items()}
+        )
+
+    def pack(self, moments: Moments) -> list[StoredMoment]:
+        """Turn rows into columns of bytes.
+
+        Raises:
+            ValueError: If a shape differs, or float16 cannot hold a number.
+        """
+        if not len(moments):
+            return []
+        columns = zip(
+            moments.spans.tolist(),
+            self.vector.pack({'vector': moments.vectors}),
+            self.times.pack({'times': moments.times}),
+            self.features.pack(moments.features),
+            self.state.pack(moments.state) or [b''] * len(moments),
+            moments.thumbnails,
+            strict=True,
+        )
+        return [StoredMoment(*span, *rest) for span, *rest in columns]
+
+
 def checksum(*parts: bytes | str | int | float) -> int:
     """CRC-32 of values one after the other, in [0, 2**32)."""
     crc = 0

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -17,87 +17,111 @@ from eaglenet_mm.search.errors import (
     IndexWriteError,
     VideoIndexError,
 )
-from eaglenet_mm.search.index_folder import IndexFolder
-from eaglenet_mm.search.index_manifest import IndexManifest
-from eaglenet_mm.search.index_part import STATE, IndexPart
 from eaglenet_mm.search.model_identity import ModelIdentity
-from eaglenet_mm.search.part_changes import renumber
-from eaglenet_mm.search.part_list import PartList
-from eaglenet_mm.search.precision import check_precision, unpack
-from eaglenet_mm.search.records import IndexedFile, IndexEntry, Moments
+from eaglenet_mm.search.moment_store import MomentStore, store_kind
+from eaglenet_mm.search.records import (
+    IndexedFile,
+    Moment,
+    MomentFilter,
+    MomentLayout,
+    Moments,
+)
 
-#: Parts after which small ones are joined. Each is a file of its own: more
-#: make loading slower, fewer write the same bytes more often.
-_JOIN_EVERY = 64
+#: Rows that are read and written together.
+_BLOCK = 256
 
 
 class VideoIndex:
     """Videos, or their segments, as rows that a search reads.
 
-    A row holds the vector of the first stage, the state that the head
-    prepared (which the second stage needs), unit frames and their times, and
-    a thumbnail. Rows have numbers that never change. An index lives in memory
-    until it is saved; one that is loaded reads the state of a row from the
-    disk when it is asked for, so that only vectors must fit into memory.
+    A row holds the vector of the first stage, what the video encoder made of
+    the frames, their times, and a thumbnail; any head on the same encoders
+    can rank it. Rows have numbers that never change.
 
-    With ``writable=True`` every change is on the disk when its method
-    returns, whatever happens to the process afterwards. One process may
-    write; others may read meanwhile, and see what was there when they loaded.
+    A path is one SQLite file; ``':memory:'`` lives as long as the process; a
+    path that ends with ``.lance`` and a URI are Lance datasets. Every change
+    is there when its method returns, whatever happens to the process
+    afterwards. Others may read meanwhile, and see it with :meth:`refresh`.
 
     Args:
-        model (ModelIdentity): The model that made the rows.
-        precision (str): ``'float32'``, ``'float16'`` or ``'int8'`` of vectors
-            and state (vectors stay float16 for int8). Default: 'float32',
-            with which scores are those of a test.
-        segment (float): Seconds of a segment; 0 for whole videos.
-            Default: 0.
+        store (MomentStore): Where it is kept; see :meth:`create` and
+            :meth:`load`.
 
     Example:
-        >>> model = ModelIdentity(weights='1f', settings='2e', frames='3d')
-        >>> with VideoIndex.create('holidays.index', model) as index:
-        ...     rows = index.add(IndexedFile('/holidays/a.mp4', 0, 0), None)
-        >>> index = VideoIndex.load('holidays.index')
+        >>> from eaglenet_mm.search.records import Moments
+        >>> model = ModelIdentity(encoders='1f', settings='2e', frames='3d')
+        >>> rows = Moments(
+        ...     torch.tensor([[0.0, 9.5]]).double(), torch.rand(1, 4),
+        ...     torch.rand(1, 2), {'frames': torch.rand(1, 2, 4)}, {}, [b''])
+        >>> with VideoIndex.create('a.index', model, rows) as index:
+        ...     moment_ids = index.add(IndexedFile('/a.mp4', 0, 0), rows)
+        >>> index = VideoIndex.load('a.index')
         >>> len(index), list(index.files)
-        (0, ['/holidays/a.mp4'])
+        (1, ['/a.mp4'])
     """
 
-    def __init__(
-        self,
-        model: ModelIdentity,
-        *,
-        precision: str = 'float32',
-        segment: float = 0.0,
-    ) -> None:
-        check_precision(precision)
-        self.model = model
-        self.precision = precision
-        self.segment = segment
-        self._folder: IndexFolder | None = None
-        self._parts = PartList()
+    def __init__(self, store: MomentStore) -> None:
+        self.store = store
+        about, where = store.about, store.where
+        try:
+            self.precision: str = about['precision']
+            self.segment: float = float(about['segment'])
+            self.model = ModelIdentity.from_json(about['model'], where)
+            self.layout = MomentLayout.from_json(about['layout'], where)
+        except (KeyError, TypeError, ValueError) as err:
+            if isinstance(err, DamagedIndexError):
+                raise
+            raise DamagedIndexError(
+                f'{where} lacks what an index says of itself ({err!r}). Make '
+                'it again.'
+            ) from err
+        self._version: Any = None
+        self._ids = torch.zeros(0, dtype=torch.int64)
+        self._files: dict[str, IndexedFile] | None = None
+        self.refresh()
 
     @classmethod
     def create(
         cls,
-        folder: str | Path,
+        where: str | os.PathLike,
         model: ModelIdentity,
+        like: Moments,
         *,
         precision: str = 'float32',
         segment: float = 0.0,
     ) -> VideoIndex:
-        """Make an empty index on the disk, and open it for writing.
+        """Make an empty index, open for writing.
+
+        Args:
+            where (str | PathLike): A new file, ``':memory:'`` or URI.
+            model (ModelIdentity): What encodes its rows.
+            like (Moments): Rows of the shapes it will take.
+            precision (str): ``'float32'``, with which scores are those of a
+                test, or ``'float16'``. Default: 'float32'.
+            segment (float): Seconds of a segment; 0 for whole videos.
+                Default: 0.
 
         Raises:
-            IndexWriteError: If the folder cannot be made or is not empty.
+            IndexWriteError: If something is there, or it cannot be written.
+            ValueError: If a setting is not allowed.
         """
-        index = cls(model, precision=precision, segment=segment)
-        manifest = IndexManifest(model.to_json(), precision, segment)
-        index._folder = IndexFolder.create(Path(folder), manifest)
-        return index
+        if not 0 <= segment < float('inf'):
+            raise ValueError(
+                'segment must be a number of seconds, or 0 for whole videos, '
+                f'but is {segment}.'
+            )
+        about = dict(
+            model=model.to_json(),
+            precision=precision,
+            segment=float(segment),
+            layout=MomentLayout.of(like, precision).to_json(),
+        )
+        return cls(store_kind(where).create(os.fspath(where), about))
 
     @classmethod
     def load(
         cls,
-        folder: str | Path,
+        where: str | os.PathLike,
         *,
         writable: bool = False,
         repair: bool = False,
@@ -105,91 +129,50 @@ class VideoIndex:
         """Open an index.
 
         Args:
-            folder (str | Path): As :meth:`save` or ``tools/index.py`` wrote.
+            where (str | PathLike): A file or URI.
             writable (bool): Whether it will be changed. Default: False.
-            repair (bool): Whether to go on without what is damaged, which
-                is logged; needs ``writable``. Default: False.
+            repair (bool): Whether to go on without what is damaged, which is
+                logged; needs ``writable``. Default: False.
 
         Raises:
             FileNotFoundError: If there is none.
             DamagedIndexError: If it is not what was written, or of another
-                version.
-            IndexInUseError: If it is to be written and another process does.
+                release.
+            IndexWriteError: If it is to be written and cannot be.
         """
-        opened = IndexFolder.open(Path(folder), writable)
+        where = os.fspath(where)
+        store = store_kind(where).open(where, writable)
         try:
-            troubles: list[str] = []
             if repair:
-                parts, troubles = opened.read_whole_parts()
-            else:
-                parts = opened.read_parts()
-            manifest = opened.manifest
-            index = cls(
-                ModelIdentity.from_json(manifest.model, str(folder)),
-                precision=manifest.precision,
-                segment=manifest.segment,
-            )
+                store = _repaired(store)
+            return cls(store)
         except BaseException:
-            opened.close()
+            store.close()
             raise
-        index._folder = opened
-        index._parts.next_sequence = manifest.next_sequence
-        index._parts.next_row_id = manifest.next_row_id
-        index._parts.remove(manifest.removed)
-        for sequence, part in parts:
-            index._parts.append(sequence, part)
-        if repair:
-            index._write_manifest(index._parts.removed, joined=True)
-            troubles += [f'{path} is damaged' for path in index.repair()]
-        for trouble in troubles:
-            print_log(
-                f'Left out of the index: {trouble}',
-                logger='current',
-                level=logging.WARNING,
-            )
-        return index
 
-    def save(self, folder: str | Path, *, precision: str = '') -> None:
-        """Write a copy, without what was removed.
+    def save(self, where: str | os.PathLike, *, precision: str = '') -> None:
+        """Write a copy, in a store of either kind.
 
         Args:
-            folder (str | Path): A new or empty one.
-            precision (str): Of the copy; another than the index has only if
-                that is float32. Default: the same.
+            where (str | PathLike): A new file or URI.
+            precision (str): Of the copy. Default: the same.
 
         Raises:
             IndexWriteError: If it cannot be written.
-            VideoIndexError: If the index is not exact enough.
         """
-        folder = Path(folder)
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise IndexWriteError(
-                f'{folder} is not empty, so the index cannot be saved there. '
-                'Give another folder.'
-            )
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = folder.with_name(f'.{folder.name}.part')
-        shutil.rmtree(unfinished, ignore_errors=True)
-        try:
-            with VideoIndex.create(
-                unfinished,
-                self.model,
-                precision=precision or self.precision,
-                segment=self.segment,
-            ) as copy:
-                copy.merge(self)
-                copy.compact()
-            if folder.exists():
-                folder.rmdir()
-            os.replace(unfinished, folder)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
+        about = {**self.store.about, 'precision': precision or self.precision}
+        if len(self):
+            like = self._moments(self.ids[:1])
+            about['layout'] = MomentLayout.of(
+                like, about['precision']
+            ).to_json()
+        copy = VideoIndex(store_kind(where).create(os.fspath(where), about))
+        with copy:
+            copy.merge(self)
 
     def close(self) -> None:
-        """Let others write; reading goes on."""
-        if self._folder is not None:
-            self._folder.close()
+        """Close the store."""
+        self.store.close()
 
     def __enter__(self) -> VideoIndex:
         return self
@@ -197,98 +180,101 @@ class VideoIndex:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def refresh(self) -> bool:
+        """Take up what was committed since, and tell whether there was."""
+        version = self.store.version()
+        if version == self._version:
+            return False
+        self._ids, self._version, self._files = self.store.ids(), version, None
+        return True
+
     @property
-    def folder(self) -> Path | None:
-        """Path: Where the index is; None if it is in memory."""
-        return None if self._folder is None else self._folder.path
+    def where(self) -> str:
+        """str: The file or URI."""
+        return self.store.where
+
+    @property
+    def has_ann(self) -> bool:
+        """bool: Whether the store has an index of the vectors."""
+        return getattr(self.store, 'has_ann', False)
 
     def __len__(self) -> int:
-        return len(self._parts.live.row_ids)
+        return len(self.ids)
 
     @property
     def files(self) -> dict[str, IndexedFile]:
         """dict[str, IndexedFile]: By path; unreadable ones too."""
-        return self._parts.files
+        if self._version is None:
+            self.refresh()
+        if self._files is None:
+            self._files = self.store.files()
+        return self._files
 
     @property
-    def row_ids(self) -> Tensor:
+    def ids(self) -> Tensor:
         """Tensor: Numbers of the rows, ascending, int64, shape ``(N,)``."""
-        return self._parts.live.row_ids
+        if self._version is None:
+            self.refresh()
+        return self._ids
 
-    def entries(self, row_ids: Tensor) -> list[IndexEntry]:
-        """Say what rows are.
+    def select(self, where: MomentFilter | None) -> Tensor:
+        """List the rows of the files that a filter allows, ascending."""
+        return self.store.ids(where) if where else self.ids
 
-        Args:
-            row_ids (Tensor): Shape ``(n,)``.
-
-        Raises:
-            KeyError: If a row does not exist.
-        """
-        found = []
-        for row_id, number, row in self._parts.live.locate(row_ids):
-            part = self._parts.parts[number][1]
-            start, end = part.tensors['spans'][row].tolist()
-            file = part.files[int(part.tensors['file_of_row'][row])]
-            found.append(IndexEntry(row_id, file, start, end))
-        return found
-
-    def rows_of_file(self, path: str) -> Tensor:
-        """List the numbers of the rows of a file, shape ``(n,)``.
+    def moments(self, ids: Tensor) -> list[Moment]:
+        """Describe rows, int64, shape ``(n,)``.
 
         Raises:
-            KeyError: If it is not in the index.
+            KeyError: If one does not exist.
         """
-        if path not in self._parts:
-            raise KeyError(f'{path} is not in the index. Paths are absolute.')
-        number, place = self._parts.place(path)
-        part = self._parts.parts[number][1]
-        if not len(part):
-            return torch.zeros(0, dtype=torch.int64)
-        return part.tensors['row_ids'][part.rows_of([place])]
+        return self.store.moments(ids.tolist())
 
-    def vectors(self, row_ids: Tensor) -> Tensor:
+    def moment(self, moment_id: int) -> Moment:
+        """Describe a row.
+
+        Raises:
+            KeyError: If it does not exist.
+        """
+        return self.store.moments([moment_id])[0]
+
+    def thumbnail(self, moment_id: int) -> bytes:
+        """Read the JPEG of a row.
+
+        Raises:
+            KeyError: If it does not exist.
+        """
+        return self.store.thumbnail(moment_id)
+
+    def vectors(self, ids: Tensor | None = None) -> Tensor:
         """Read vectors of the first stage, float32, shape ``(n, C)``."""
-        return self._gather('vectors', row_ids).float()
+        rows = self.store.vectors(None if ids is None else ids.tolist())
+        if not rows:
+            return torch.zeros(0, 0)
+        return self.layout.vector.unpack(rows)['vector']
 
-    def frame_times(self, row_ids: Tensor) -> Tensor:
-        """Read times of frames in seconds, NaN if none, ``(n, F)``."""
-        return self._gather('frame_times', row_ids)
-
-    def read(self, row_ids: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """Read the state and the unit frames of rows.
+    def read(
+        self, ids: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
+        """Read features, the state of the head, and times of frames.
 
         Args:
-            row_ids (Tensor): Shape ``(n,)``, at least one.
+            ids (Tensor): Shape ``(n,)``, at least one.
 
         Returns:
-            tuple[dict[str, Tensor], Tensor]: State by name, float32, and
-            frames, float32, shape ``(n, F, D)``.
+            tuple[dict[str, Tensor], dict[str, Tensor], Tensor]: By name,
+            shape ``(n, ...)``; the state is empty where none is kept; times
+            in seconds, NaN where padded, shape ``(n, F)``.
 
         Raises:
             KeyError: If a row does not exist.
-            DamagedIndexError: If a row is not what was written.
+            DamagedIndexError: If one is not what was written.
         """
-        taken: dict[str, Tensor] = {}
-        for number, places, rows in self._parts.live.by_part(row_ids):
-            for name, piece in self._parts.parts[number][1].read(rows).items():
-                _place(taken, name, piece, places, len(row_ids))
-        frames = taken.pop('frames').float()
-        state = {name[len(STATE) :]: kept for name, kept in taken.items()}
-        return unpack(state), frames
-
-    def thumbnail(self, row_id: int) -> bytes:
-        """Read the JPEG of a row."""
-        wanted = torch.tensor([row_id])
-        _, number, row = self._parts.live.locate(wanted)[0]
-        return self._parts.parts[number][1].thumbnail(row)
-
-    def _gather(self, name: str, row_ids: Tensor) -> Tensor:
-        """Read an eager tensor of rows."""
-        taken: dict[str, Tensor] = {}
-        for number, places, rows in self._parts.live.by_part(row_ids):
-            piece = self._parts.parts[number][1].tensors[name][rows]
-            _place(taken, name, piece, places, len(row_ids))
-        return taken[name] if taken else torch.zeros(0, 0)
+        rows = self.store.take(ids.tolist(), thumbnails=False)
+        return (
+            self.layout.features.unpack([row.features for row in rows]),
+            self.layout.state.unpack([row.state for row in rows]),
+            self.layout.times.unpack([row.times for row in rows])['times'],
+        )
 
     def add(self, file: IndexedFile, moments: Moments | None) -> Tensor:
         """Add a file, in the place of what was known of it.
@@ -321,44 +307,50 @@ class VideoIndex:
         Raises:
             IndexWriteError: If they cannot be written; nothing has changed.
         """
-        first = self._parts.next_row_id
-        part = IndexPart.of_files(files, first, self.precision)
-        self._append(part)
-        return torch.arange(first, first + len(part))
+        ids = self.store.replace(
+            [
+                (file, [] if own is None else self.layout.pack(own))
+                for file, own in files
+            ]
+        )
+        self._version = None  # read again when it is asked for
+        return torch.tensor(ids, dtype=torch.int64)
 
     def remove(self, paths: Iterable[str]) -> int:
-        """Take files out.
-
-        Args:
-            paths (Iterable[str]): Their paths, as in :attr:`files`.
-
-        Returns:
-            int: How many rows are gone.
+        """Take files out, and tell how many rows are gone.
 
         Raises:
             KeyError: If a file is not in the index; nothing has changed.
         """
-        paths, before = list(paths), len(self)
-        unknown = [path for path in paths if path not in self._parts]
+        paths, before = self._known(paths), len(self)
+        if paths:
+            self.store.remove(paths)
+            self._version = None
+        return before - len(self)
+
+    def set_tags(self, paths: Iterable[str], tags: Sequence[str]) -> None:
+        """Give files tags, in the place of those they have.
+
+        Raises:
+            KeyError: If a file is not in the index; nothing has changed.
+        """
+        self.store.set_tags(self._known(paths), tags)
+        self._version = None
+
+    def _known(self, paths: Iterable[str]) -> list[str]:
+        paths = list(paths)
+        unknown = [path for path in paths if path not in self.files]
         if unknown:
             raise KeyError(
                 f'{len(unknown)} files are not in the index, the first is '
                 f'{unknown[0]}. Paths are absolute.'
             )
-        if not paths:
-            return 0
-        number = self._parts.next_sequence
-        removed = {**self._parts.removed, **dict.fromkeys(paths, number)}
-        if self._folder is not None:
-            self._require_writer()
-            self._write_manifest(removed)
-        self._parts.remove(removed)
-        return before - len(self)
+        return paths
 
     def merge(self, other: VideoIndex, *, replace: bool = False) -> None:
-        """Take over the files of another index of the same model.
+        """Take over the files of another index of the same encoders.
 
-        Part by part: after an error some files may have been taken over.
+        Some files after the other: after an error some may be there.
 
         Args:
             other (VideoIndex): The other index, which stays as it is.
@@ -366,13 +358,19 @@ class VideoIndex:
                 other one. Default: False, they are an error.
 
         Raises:
-            OtherModelError: If another model made it.
-            VideoIndexError: If both have a file, or segments differ, or the
-                other one is less exact.
+            OtherModelError: If other encoders made it.
+            VideoIndexError: If both have a file, or segments or kept states
+                differ.
         """
-        if other is self:
-            raise VideoIndexError('An index cannot be merged with itself.')
         other.model.require(self.model, 'the other index')
+        names = [set(x.layout.state.columns) for x in (self, other)]
+        if names[0] != names[1] or (
+            names[0] and self.model.head != other.model.head
+        ):
+            raise VideoIndexError(
+                'The indexes keep what different heads prepared. Make one of '
+                'them again with the head of the other.'
+            )
         if other.segment != self.segment:
             raise VideoIndexError(
                 f'The segments of one index are {self.segment:g} seconds, of '
@@ -384,130 +382,81 @@ class VideoIndex:
                 f'{len(both)} files are in both indexes, the first is '
                 f'{both[0]}. Remove them from one, or give replace=True.'
             )
-        for (_, part), live in zip(
-            other._parts.parts, other._parts.live_files(), strict=True
-        ):
-            if live:
-                self._append(
-                    renumber(
-                        IndexPart.join([part], [live]),
-                        self._parts.next_row_id,
-                        kept=other.precision,
-                        wanted=self.precision,
-                    )
-                )
+        waiting: list[tuple[IndexedFile, Moments | None]] = []
+        for file in other.files.values():
+            ids = other.store.ids_of(file.path)
+            waiting.append((file, other._moments(ids) if len(ids) else None))
+            if sum(len(own or ()) for _, own in waiting) >= _BLOCK:
+                self.add_many(waiting)
+                waiting = []
+        self.add_many(waiting)
 
-    def compact(self) -> None:
-        """Join small parts, and give back the space of what was removed.
+    def _moments(self, ids: Tensor) -> Moments:
+        """Read rows whole."""
+        features, state, times = self.read(ids)
+        rows = self.store.take(ids.tolist(), thumbnails=True)
+        spans = [[row.start, row.end] for row in rows]
+        return Moments(
+            torch.tensor(spans, dtype=torch.float64),
+            self.vectors(ids),
+            times,
+            features,
+            state,
+            [row.thumbnail for row in rows],
+        )
 
-        A part of which more than half counts is left as it is; :meth:`save`
-        makes a copy without any waste.
 
-        Raises:
-            IndexWriteError: If there is no room; the index is as it was.
-            DamagedIndexError: If a row is not what was written.
-        """
-        self._require_writer()
-        places = self._parts.to_join()
-        if not places:
-            return
-        joined = self._parts.join(places)
-        number = self._parts.next_sequence
-        if joined.files and self._folder is not None:
-            joined = self._folder.append(joined, number)
-        parts = self._parts.without(places)
-        parts.next_sequence = number + 1
-        if joined.files:
-            parts.append(number, joined)
-        self._parts = parts
-        if self._folder is not None:
-            self._write_manifest(parts.removed, joined=True)
+def _repaired(store: MomentStore) -> MomentStore:
+    """Leave out what is damaged."""
+    try:
+        damaged = store.verify()
+    except DamagedIndexError as err:
+        store, damaged = _rescued(store), {'': str(err)}
+    for path, reason in damaged.items():
+        print_log(
+            f'Left out of the index: {path or store.where}: {reason}',
+            logger='current',
+            level=logging.WARNING,
+        )
+    store.remove([path for path in damaged if path])
+    return store
 
-    def tidy(self) -> None:
-        """Compact where that goes, and say so where it does not.
 
-        What was indexed is safe either way, so a lack of room for joining, or
-        damage found by it, is no reason to stop.
-        """
-        try:
-            self.compact()
-        except (IndexWriteError, DamagedIndexError) as err:
-            print_log(
-                f'Parts of the index were not joined: {err}',
-                logger='current',
-                level=logging.WARNING,
-            )
-
-    def repair(self) -> list[str]:
-        """Leave out the files whose rows are damaged.
-
-        Returns:
-            list[str]: Their paths.
-        """
-        self._require_writer()
-        damaged = []
-        for path in self.files:
-            number, place = self._parts.place(path)
-            part = self._parts.parts[number][1]
-            rows = part.rows_of([place])
+def _rescued(store: MomentStore) -> MomentStore:
+    """Copy the files that can be read from a store whose pages are damaged."""
+    where, about = store.where, store.about
+    fresh = type(store).create(f'{where}.rescued', about)
+    try:
+        for file in store.files().values():
             try:
-                if len(rows):
-                    part.take(rows)
-            except DamagedIndexError:
-                damaged.append(path)
-        self.remove(damaged)
-        return damaged
-
-    def verify(self) -> None:
-        """Read every row.
-
-        Raises:
-            DamagedIndexError: If one is not what was written.
-        """
-        for number, _, rows in self._parts.live.by_part(self.row_ids):
-            for block in rows.split(256):
-                self._parts.parts[number][1].take(block)
-
-    def _append(self, part: IndexPart) -> None:
-        """Add a part, and join parts when there are many."""
-        number = self._parts.next_sequence
-        if self._folder is not None:
-            self._require_writer()
-            part = self._folder.append(part, number)
-        self._parts.append(number, part)
-        if len(self._parts.parts) % _JOIN_EVERY == 0:
-            self.tidy()
-
-    def _require_writer(self) -> None:
-        if self._folder is not None and not self._folder.is_writable:
-            raise VideoIndexError(
-                f'The index {self._folder.path} is not open for writing. Load '
-                'it with writable=True to change it.'
-            )
-
-    def _write_manifest(
-        self, removed: dict[str, int], joined: bool = False
-    ) -> None:
-        """Bring the table of contents up to date."""
-        assert self._folder is not None
-        manifest = self._folder.manifest
-        manifest.removed = removed
-        manifest.next_row_id = self._parts.next_row_id
-        if joined:
-            numbers = [number for number, _ in self._parts.parts]
-            self._folder.replace(numbers, self._parts.next_sequence)
-        else:
-            manifest.write(self._folder.path)
-
-
-def _place(
-    taken: dict[str, Tensor],
-    name: str,
-    piece: Tensor,
-    places: Tensor,
-    count: int,
-) -> None:
-    """Put rows of a part where they belong among all rows asked for."""
-    if name not in taken:
-        taken[name] = piece.new_empty(count, *piece.shape[1:])
-    taken[name][places] = piece
+                ids = store.ids_of(file.path).tolist()
+                rows = store.take(ids, thumbnails=True)
+                for row, vector in zip(rows, store.vectors(ids), strict=True):
+                    row.vector = vector
+            except (DamagedIndexError, KeyError):
+                continue
+            fresh.replace([(file, rows)])
+    except DamagedIndexError as err:
+        raise DamagedIndexError(
+            f'{where} is damaged beyond repair. Make the index again. ({err})'
+        ) from err
+    finally:
+        fresh.close()
+        store.close()
+    kept = next(
+        name
+        for number in range(1, 1000)
+        if not os.path.exists(name := f'{where}.damaged-{number}')
+    )
+    try:
+        for ending in ('-wal', '-shm'):
+            if os.path.exists(where + ending):
+                os.replace(where + ending, kept + ending)
+        os.replace(where, kept)
+        os.replace(f'{where}.rescued', where)
+    except OSError as err:
+        raise IndexWriteError(
+            f'{where} could not be put in order: {err}.'
+        ) from err
+    print_log(f'The damaged index is kept as {Path(kept).name}.', 'current')
+    return type(store).open(where, writable=True)

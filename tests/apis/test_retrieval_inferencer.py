@@ -28,7 +28,7 @@ QUERY = 'a red square moves left'
 
 
 def paths_of(hits: list) -> list[str]:
-    return [hit.entry.file.path for hit in hits]
+    return [hit.path for hit in hits]
 
 
 def rank_by_evaluation(
@@ -64,7 +64,7 @@ def test_the_ranking_of_a_test(
     inferencer.encode_videos(videos)
     for caption, row, names in rank_by_evaluation(cfg, inferencer):
         hits = inferencer.search(caption, len(videos), shortlist=0)
-        scores = {hit.entry.file.path: hit.score for hit in hits}
+        scores = {hit.path: hit.score for hit in hits}
         found = torch.tensor([scores[name] for name in names])
         assert torch.allclose(found, row, rtol=0, atol=2e-6)
         # where two videos differ by more than rounding, so does their order
@@ -92,14 +92,14 @@ def test_a_shortlist(
     best = inferencer.search(QUERY, 3, shortlist=0)
     short = inferencer.search(QUERY, 3, shortlist=3)
     assert len(short) == 3
-    every = {hit.entry.row_id: hit for hit in inferencer.search(QUERY, 8)}
+    every = {hit.moment_id: hit for hit in inferencer.search(QUERY, 8)}
     for hit in short:
         assert hit.score == pytest.approx(
-            every[hit.entry.row_id].score, abs=2e-6
+            every[hit.moment_id].score, abs=2e-6
         )
     similar = sorted(every.values(), key=lambda hit: -hit.similarity)[:3]
-    assert {hit.entry.row_id for hit in short} == {
-        hit.entry.row_id for hit in similar
+    assert {hit.moment_id for hit in short} == {
+        hit.moment_id for hit in similar
     }
     recall = inferencer.check_shortlist(QUERY, 3, 3)
     common = set(paths_of(best)) & set(paths_of(short))
@@ -114,23 +114,23 @@ def test_the_best_moment_is_that_of_the_nearest_frame(
     text = inferencer.encode_texts(QUERY)
     unit = torch.nn.functional.normalize(text.embeds, dim=-1)[0]
     for hit in inferencer.search(QUERY):
-        ids = torch.tensor([hit.entry.row_id])
+        ids = torch.tensor([hit.moment_id])
         _, frames = index.read(ids)
         times = index.frame_times(ids)[0]
         nearest = (frames[0] @ unit)[~times.isnan()].argmax()
         assert hit.best_time == float(times[nearest])
-        assert hit.entry.start <= hit.best_time <= hit.entry.end
+        assert hit.start <= hit.best_time <= hit.end
 
 
 def test_segments_are_found_as_moments(
     inferencer: RetrievalInferencer, videos: list[str]
 ) -> None:
     index = inferencer.encode_videos(videos[:2], segment=0.5)
-    spans = [(e.start, e.end) for e in index.entries(index.row_ids)]
+    spans = [(e.start, e.end) for e in index.entries(index.ids)]
     assert spans[:3] == [(0.0, 0.5), (0.5, 1.0), (1.0, 1.375)]
     assert len(spans) == 6
     for hit in inferencer.search(QUERY, 6):
-        assert hit.entry.start <= hit.best_time < hit.entry.end
+        assert hit.start <= hit.best_time < hit.end
 
 
 def test_a_video_finds_itself(
@@ -138,7 +138,7 @@ def test_a_video_finds_itself(
 ) -> None:
     inferencer.encode_videos(videos)
     hits = inferencer.search_video(videos[2], 3)
-    assert hits[0].entry.file.path == videos[2]
+    assert hits[0].path == videos[2]
     assert hits[0].score == pytest.approx(1.0, abs=1e-5)
     scores = [hit.score for hit in hits]
     assert scores == sorted(scores, reverse=True)
@@ -193,7 +193,7 @@ def test_only_new_and_changed_files_are_read(
     assert (report.unchanged, report.gone) == (0, [str(second)])
     assert len(index) == 3
     again = inferencer.search_video(videos[2], 1)
-    assert again[0].entry.file.path == str(first)
+    assert again[0].path == str(first)
 
 
 def test_any_text_is_a_query(
@@ -377,7 +377,7 @@ def test_every_kind_of_state(
     hits = one.search(QUERY)
     assert len(hits) == 3
     for hit in hits:
-        column = videos.index(hit.entry.file.path)
+        column = videos.index(hit.path)
         assert hit.score == pytest.approx(float(expected[column]), abs=2e-6)
 
 
@@ -443,7 +443,7 @@ def test_videos_in_batches(
         assert list(one.report.unreadable) == [str(broken)]
         found.append(
             {
-                (hit.entry.file.path, hit.entry.start): hit.score
+                (hit.path, hit.start): hit.score
                 for hit in one.search(QUERY, 10)
             }
         )
@@ -482,7 +482,7 @@ def test_thumbnails_show_the_whole_picture(
 ) -> None:
     """Not what is cut and made small for the model."""
     index = inferencer.encode_videos(videos[:1])
-    image = Image.open(io.BytesIO(index.thumbnail(int(index.row_ids[0]))))
+    image = Image.open(io.BytesIO(index.thumbnail(int(index.ids[0]))))
     with open_video(videos[0]) as reader:
         height, width, _ = reader.get_batch([0])[0].shape
     assert image.size == (width, height)

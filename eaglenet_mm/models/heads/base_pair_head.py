@@ -90,6 +90,9 @@ class BasePairHead(BaseModule, ABC):
     needs_patches = False
     #: Whether a video without a real frame is refused.
     needs_real_frames = False
+    #: Whether an index of videos keeps what ``prepare_video`` returned beside
+    #: the features: where preparing is dear, or needs more than frames.
+    keeps_state = False
     #: What the log says shortlists are made by.
     first_stage = 'mean pooling'
 

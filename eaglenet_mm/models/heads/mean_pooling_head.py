@@ -49,6 +49,7 @@ class MeanPoolingHead(BasePairHead):
     ) -> None:
         super().__init__(numbers_per_pair=(1, 1), **kwargs)
         self.temporal = None if temporal is None else MODELS.build(temporal)
+        self.keeps_state = self.temporal is not None
 
     def check_video(self, video: VideoFeatures) -> None:
         """Refuse more frames than the temporal part has positions for."""

@@ -164,6 +164,7 @@ class TS2NetHead(SeededHead):
     """
 
     needs_patches = True
+    keeps_state = True
     needs_real_frames = True
     noise_table: Tensor
     noise_axes: ClassVar[dict[int, str]] = {1: 'num_samples', 2: 'num_patches'}

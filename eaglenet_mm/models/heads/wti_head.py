@@ -119,6 +119,7 @@ class WTIHead(SeededHead):
         self.needs_tokens = interaction != 'dp'
         self.release_mask = release_mask
         self.temporal = None if temporal is None else MODELS.build(temporal)
+        self.keeps_state = self.temporal is not None
         self.text_weight = self.video_weight = None
         if interaction == 'wti':
             self.text_weight = _weight_layers(embed_dim, num_weight_layers)
