@@ -84,12 +84,10 @@ def make_app(
         ValueError: If there is no index.
     """
     settings = settings or Settings()
-    prefix = settings.root_path.strip('/')
     bearer = [Depends(HTTPBearer(auto_error=False))]  # the guard checks it
     app = FastAPI(
         title='Video search',
         version=__version__,
-        root_path=prefix and f'/{prefix}',
         docs_url=None,  # it would come from another host
         redoc_url=None,
         redirect_slashes=False,
@@ -106,6 +104,7 @@ def make_app(
         Guard,
         host=settings.host,
         allowed_hosts=settings.allowed_host,
+        root_path=settings.root_path,
         token=settings.token,
         time_limit=settings.time_limit,
     )

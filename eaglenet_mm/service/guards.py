@@ -57,6 +57,7 @@ class Guard:
         host (str): What the server listens on; is allowed as ``Host``,
             besides the loopback names.
         allowed_hosts (Sequence[str]): Further names, also ``*.example.org``.
+        root_path (str): Path below which a proxy shows it.
         token (str): What requests to ``/v1`` must bear; empty for nothing.
         time_limit (float): Seconds until an answer must have begun.
     """
@@ -66,10 +67,12 @@ class Guard:
         app: ASGIApp,
         host: str,
         allowed_hosts: Sequence[str] = (),
+        root_path: str = '',
         token: str = '',
         time_limit: float = 120,
     ) -> None:
         self.app = app
+        self.root_path = root_path.strip('/') and f'/{root_path.strip("/")}'
         self.token = token
         self.time_limit = time_limit
         self.any_address = host in _ANY_ADDRESS
@@ -100,6 +103,8 @@ class Guard:
                 own.setdefault('cache-control', 'no-cache')
             await send(message)
 
+        if self.root_path:
+            scope['root_path'] = self.root_path
         with anyio.move_on_after(self.time_limit) as clock:
             await self.app(scope, receive, send_guarded)
         if clock.cancelled_caught:

@@ -95,13 +95,16 @@ class Searches:
 
     async def by_text(self, asked: SearchRequest) -> Answer | Answers:
         """Search by a sentence, or by several at once."""
+        reject = asked.reject
+        if asked.shortlist is None:  # what the index was calibrated for
+            reject = reject or self.settings.reject
 
         def run() -> Answer | Answers:
             began = time.monotonic()
             found = self.inferencer.search(
                 asked.texts or asked.text,
                 shortlist=asked.shortlist or self.settings.shortlist,
-                reject=asked.reject or self.settings.reject,
+                reject=reject,
                 **_options(asked),
             )
             if asked.texts is None:
@@ -188,15 +191,19 @@ class Searches:
         if self._about is None:
             files = [x for x in self.index.files.values() if not x.error]
             folders = sorted({os.path.dirname(file.path) for file in files})
-            ids = self.index.ids.tolist()
-            step = max(1, math.ceil(len(ids) / NUM_SAMPLES))
-            shown = [self._show(self.index.moment(x)) for x in ids[::step]]
+            step = max(1, math.ceil(len(files) / NUM_SAMPLES))
+            ids = [self.index.store.ids_of(x.path) for x in files[::step]]
+            shown = [
+                self._show(self.index.moment(int(own[len(own) // 2])))
+                for own in ids
+                if len(own)
+            ]
             root = os.path.commonpath(folders) if folders else ''
             self._about = About(
-                index=os.path.basename(str(self.index.where or '')),
+                index=os.path.basename(self.index.where.rstrip('/')),
                 files=len(files),
                 unreadable=len(self.index.files) - len(files),
-                moments=len(ids),
+                moments=len(self.index),
                 segment=self.index.segment,
                 head=type(self.inferencer.encoder.head).__name__,
                 untrained=list(self.index.model.untrained),

@@ -6,7 +6,6 @@ import math
 import os
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,37 +15,9 @@ import torch
 
 from eaglenet_mm.datasets.video_readers import VideoReadError
 from eaglenet_mm.search.records import IndexedFile, Moment, MomentFilter
+from eaglenet_mm.search.searching import SearchAnswer, SearchHit
 
 JPEG = bytes.fromhex('ffd8ffe000104a46494600010100000100010000ffd9')
-
-
-@dataclass(frozen=True)
-class SearchHit:
-    moment_id: int
-    path: str
-    start: float
-    end: float
-    best_time: float
-    score: float
-    similarity: float
-    duration: float
-    size: int
-    changed: int
-    tags: tuple[str, ...]
-    others: tuple[SearchHit, ...] = ()
-
-
-@dataclass
-class SearchAnswer:
-    hits: list[SearchHit]
-    has_more: bool
-    unknown_words: list[str] = field(default_factory=list)
-    unseen_words: list[str] = field(default_factory=list)
-    p_value: float | None = None
-    nothing_found: bool = False
-    scored: int = 0
-    total: int = 0
-    cut_at: int | None = None
 
 
 class FakeIndex:
@@ -59,7 +30,7 @@ class FakeIndex:
     def __init__(self, moments: Sequence[Moment], segment: float = 4) -> None:
         self.moments = {moment.moment_id: moment for moment in moments}
         self.segment = segment
-        self.changes = 0
+        self.store = self
         self.next: Sequence[Moment] | None = None
 
     @property
@@ -82,6 +53,10 @@ class FakeIndex:
 
     def moment(self, moment_id: int) -> Moment:
         return self.moments[moment_id]
+
+    def ids_of(self, path: str) -> torch.Tensor:
+        own = [n for n, x in self.moments.items() if x.file.path == path]
+        return torch.tensor(own)
 
     def thumbnail(self, moment_id: int) -> bytes:
         assert moment_id in self.moments

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from tests.demo.conftest import FILM, MARKUP, MOMENT
 
 playwright_api = pytest.importorskip('playwright.sync_api')
