@@ -102,7 +102,7 @@ class Searches:
         def run() -> Answer | Answers:
             began = time.monotonic()
             found = self.inferencer.search(
-                asked.texts or asked.text,
+                asked.texts or asked.text or '',
                 shortlist=asked.shortlist or self.settings.shortlist,
                 reject=reject,
                 **_options(asked),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import zlib
@@ -12,12 +13,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from PIL import Image
 
 from eaglenet_mm.datasets.video_readers import VideoReadError
 from eaglenet_mm.search.records import IndexedFile, Moment, MomentFilter
 from eaglenet_mm.search.searching import SearchAnswer, SearchHit
 
-JPEG = bytes.fromhex('ffd8ffe000104a46494600010100000100010000ffd9')
+_IMAGE = io.BytesIO()
+Image.new('RGB', (16, 12)).save(_IMAGE, 'JPEG')
+JPEG = _IMAGE.getvalue()
 
 
 class FakeIndex:

@@ -86,8 +86,8 @@ async function ask(address, options = {}) {
     || `The server answered with status ${response.status}.`);
 }
 
-const tooLarge = () => 'This is too large: of a clip, at most '
-  + `${about.max_upload} MB are taken.`;
+const tooLarge = () => 'This is too large: at most '
+  + `${about.max_upload} MB are taken of a clip.`;
 
 // What is asked: a plain object like the fields of the form
 
