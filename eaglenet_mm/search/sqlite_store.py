@@ -165,7 +165,10 @@ class SQLiteStore(MomentStore):
     @property
     def about(self) -> dict[str, Any]:
         """dict: See the base class."""
-        found = self._rows('SELECT name, value FROM about')
+        found = self._rows(
+            "SELECT name, value FROM about WHERE name NOT LIKE 'num!_%' "
+            "ESCAPE '!'"
+        )
         try:
             return {name: json.loads(value) for name, value in found}
         except (TypeError, ValueError) as err:

@@ -50,5 +50,7 @@ def make_moments(number: int, count: int = 1) -> Moments:
     )
 
 
-def make_index(where: str | Path = ':memory:', **settings: object) -> VideoIndex:
+def make_index(
+    where: str | Path = ':memory:', **settings: object
+) -> VideoIndex:
     return VideoIndex.create(where, MODEL, make_moments(0), **settings)

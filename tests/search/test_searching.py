@@ -195,7 +195,9 @@ def test_a_filter_limits_both_stages() -> None:
         (answer,) = searcher.search(text(), 99, shortlist, where=where)
         assert {hit.duration for hit in answer} == {3, 4, 5, 6, 7, 8}
         assert answer.total == 6
-    (none,) = searcher.search(text(), 9, 4, where=MomentFilter(path='/nowhere'))
+    (none,) = searcher.search(
+        text(), 9, 4, where=MomentFilter(path='/nowhere')
+    )
     assert (len(none), none.total) == (0, 0)
 
 
