@@ -150,7 +150,8 @@ class FeatureFile:
         """Take the rows of videos out of an index.
 
         Args:
-            index (VideoIndex): With the items by their ``name``.
+            index (VideoIndex): With the items, as :func:`extract_features`
+                adds them.
             items (Sequence[Item]): Of :func:`list_items`.
             texts (Sequence[Item]): Likewise.
 
@@ -161,7 +162,7 @@ class FeatureFile:
         rows: list[Tensor] = []
         about: dict[str, Any] = dict(videos=[], unreadable={}, notes={})
         for place, item in enumerate(items):
-            file = index.files[item['name']]
+            file = index.files[_name(item)]
             ids = index.store.ids_of(file.path)
             if not len(ids):
                 about['unreadable'][item['video_id']] = file.error
@@ -170,9 +171,7 @@ class FeatureFile:
                 about['notes'][item['video_id']] = file.error
             read[place] = len(rows)
             rows.append(ids)
-            about['videos'].append(
-                {key: own for key, own in item.items() if key != 'name'}
-            )
+            about['videos'].append(dict(item))
         if not rows:
             raise ValueError(
                 f'None of {len(items)} videos could be read; the first: '
@@ -206,34 +205,25 @@ def list_items(
 
     Returns:
         tuple[list[Item], list[Item]]: Videos with ``video_id``, ``path``,
-        ``start``, ``end`` and ``name``, which tells the piece of a file too;
-        texts with ``text`` and ``video``, the place of its video, None
-        without one.
+        ``start`` and ``end``; texts with ``text`` and ``video``, the place
+        of its video, None without one.
     """
     if not source.endswith('.json'):
         return [
-            dict(video_id=path, path=path, start=None, end=None, name=path)
+            dict(video_id=path, path=path, start=None, end=None)
             for path in find_videos(source).paths
         ], []
     header, records = read_annotation(source)
     folder = videos if videos is not None else os.path.dirname(source)
-    items = []
-    for record in records:
-        path = os.path.abspath(os.path.join(folder, record['video']))
-        span = record.get('start'), record.get('end')
-        # every record is a row, also where two name the same piece
-        name = f'{path}#{record["video_id"]}'
-        if span != (None, None):
-            name += f'&t={span[0]},{span[1]}'
-        items.append(
-            dict(
-                video_id=record['video_id'],
-                path=path,
-                start=span[0],
-                end=span[1],
-                name=name,
-            )
+    items = [
+        dict(
+            video_id=record['video_id'],
+            path=os.path.abspath(os.path.join(folder, record['video'])),
+            start=record.get('start'),
+            end=record.get('end'),
         )
+        for record in records
+    ]
     texts = [
         dict(text=caption, video=place)
         for place, record in enumerate(records)
@@ -303,16 +293,21 @@ def extract_features(
             'file.'
         ) from err
     with lock:
-        with _beside(beside, encoder) as index:
-            pieces = {item['name']: _piece(item) for item in items}
-            indexer = VideoIndexer(encoder, num_workers=num_workers)
-            indexer.update(index, pieces, retry=True)
-            found = FeatureFile.of_index(index, items, texts)
-        found.texts = encoded
-        found.about['passed_over'] = dict(passed_over or {})
-        found.save(out)
+        try:
+            with _beside(beside, encoder) as index:
+                pieces = {_name(item): _piece(item) for item in items}
+                indexer = VideoIndexer(encoder, num_workers=num_workers)
+                indexer.update(index, pieces, retry=True)
+                found = FeatureFile.of_index(index, items, texts)
+            found.texts = encoded
+            found.about['passed_over'] = dict(passed_over or {})
+            found.save(out)
+        except ValueError:  # nothing of it would be of use to a further run
+            beside.unlink()
+            raise
+        finally:
+            lock_file.unlink()
         beside.unlink()
-        lock_file.unlink()
     return found
 
 
@@ -332,6 +327,14 @@ def _beside(where: Path, encoder: RetrieverEncoder) -> VideoIndex:
             )
         where.unlink()
     return VideoIndex.create(where, encoder.identity, encoder.example_rows())
+
+
+def _name(item: Item) -> str:
+    """Name a row: several may be of one file, or of one piece of it."""
+    span = item['start'], item['end']
+    if span == (None, None) and item['video_id'] == item['path']:
+        return item['path']
+    return f'{item["path"]}#{item["video_id"]}&t={span[0]},{span[1]}'
 
 
 def _piece(item: Item) -> Piece:

@@ -9,11 +9,13 @@ from typing import Any
 
 from torch import Tensor
 
+from eaglenet_mm.search.errors import DamagedIndexError
 from eaglenet_mm.search.records import (
     IndexedFile,
     Moment,
     MomentFilter,
     StoredMoment,
+    checksum,
 )
 
 
@@ -35,8 +37,8 @@ class MomentStore(ABC):
     def create(cls, where: str, about: Mapping[str, Any]) -> MomentStore:
         """Make an empty store, open for writing.
 
-        ``about`` is plain data; of it, ``vector_bytes`` is the size of a
-        vector and ``precision`` the kind of its numbers.
+        ``about`` is plain data; of it, ``layout`` is that of the
+        rows, see :class:`~eaglenet_mm.search.records.MomentLayout`.
 
         Raises:
             IndexWriteError: If something is there, or it cannot be written.
@@ -150,6 +152,33 @@ class MomentStore(ABC):
         Raises:
             DamagedIndexError: If more is damaged than rows.
         """
+
+    def _check(self, crc: int, name: str, *parts: Any) -> None:
+        """Refuse a row that is not what was written."""
+        try:
+            is_whole = checksum(*parts) == crc
+        except (TypeError, OverflowError, ValueError):
+            is_whole = False
+        if not is_whole:
+            raise self._damaged(name)
+
+    def _damaged(self, what: str) -> DamagedIndexError:
+        return DamagedIndexError(
+            f'{self.where} is damaged ({what}). Restore it from a copy, or '
+            'run tools/index.py with --repair, which reads those videos again.'
+        )
+
+
+def in_order(ids: Sequence[int], found: Mapping[int, Any]) -> list:
+    """Bring what was found of moments into the order of their numbers.
+
+    Raises:
+        KeyError: If one was not found.
+    """
+    missing = [x for x in ids if x not in found]
+    if missing:
+        raise KeyError(f'The index has no moment {missing[0]}.')
+    return [found[x] for x in ids]
 
 
 def store_kind(where: str | os.PathLike) -> type[MomentStore]:

@@ -19,7 +19,7 @@ from eaglenet_mm.search.errors import (
     IndexInUseError,
     IndexWriteError,
 )
-from eaglenet_mm.search.moment_store import MomentStore
+from eaglenet_mm.search.moment_store import MomentStore, in_order
 from eaglenet_mm.search.records import (
     IndexedFile,
     Moment,
@@ -165,7 +165,10 @@ class SQLiteStore(MomentStore):
     @property
     def about(self) -> dict[str, Any]:
         """dict: See the base class."""
-        found = self._rows('SELECT name, value FROM about')
+        found = self._rows(
+            "SELECT name, value FROM about WHERE name NOT LIKE 'num!_%' "
+            "ESCAPE '!'"
+        )
         try:
             return {name: json.loads(value) for name, value in found}
         except (TypeError, ValueError) as err:
@@ -228,7 +231,7 @@ class SQLiteStore(MomentStore):
             file = self._file(row[5:])
             self._check(crc, file.path, moment_id, row[5], start, end, times)
             found[moment_id] = Moment(moment_id, file, start, end)
-        return self._in_order(ids, found)
+        return in_order(ids, found)
 
     def vectors(self, ids: Sequence[int] | None = None) -> list[bytes]:
         """Read vectors; see the base class."""
@@ -244,7 +247,7 @@ class SQLiteStore(MomentStore):
         if ids is None:
             self._check_count('moments', len(found))
             return list(found.values())
-        return self._in_order(ids, found)
+        return in_order(ids, found)
 
     def take(self, ids: Sequence[int], thumbnails: bool) -> list[StoredMoment]:
         """Read rows; see the base class."""
@@ -263,7 +266,7 @@ class SQLiteStore(MomentStore):
             found[moment_id] = StoredMoment(
                 start, end, b'', times, row[7], row[8], b''
             )
-        taken = self._in_order(ids, found)
+        taken = in_order(ids, found)
         if thumbnails:
             for moment_id, one in zip(ids, taken, strict=True):
                 one.thumbnail = self.thumbnail(moment_id)
@@ -278,7 +281,7 @@ class SQLiteStore(MomentStore):
         for _, jpeg, crc in rows:
             self._check(crc, f'moment {moment_id}', moment_id, jpeg)
             found[moment_id] = jpeg
-        return self._in_order([moment_id], found)[0]
+        return in_order([moment_id], found)[0]
 
     def replace(
         self, files: Sequence[tuple[IndexedFile, Sequence[StoredMoment]]]
@@ -408,12 +411,6 @@ class SQLiteStore(MomentStore):
             marks = ', '.join('?' * len(some))
             yield from self._rows(f'{statement} ({marks})', some)
 
-    def _in_order(self, ids: Sequence[int], found: Mapping[int, Any]) -> list:
-        missing = [x for x in ids if x not in found]
-        if missing:
-            raise KeyError(f'The index has no moment {missing[0]}.')
-        return [found[x] for x in ids]
-
     def _file(self, row: Sequence[Any]) -> IndexedFile:
         number, path, size, changed, duration, error, tags, crc = row
         self._check(
@@ -426,15 +423,6 @@ class SQLiteStore(MomentStore):
             tuple(json.loads(tags)),
         )  # fmt: skip
 
-    def _check(self, crc: int, name: str, *parts: Any) -> None:
-        """Refuse a row that is not what was written."""
-        try:
-            is_whole = checksum(*parts) == crc
-        except (TypeError, OverflowError, ValueError):
-            is_whole = False
-        if not is_whole:
-            raise self._damaged(name)
-
     def _check_count(self, table: str, found: int) -> None:
         """Refuse a tree of pages that has lost rows."""
         kept = self._rows(
@@ -442,12 +430,6 @@ class SQLiteStore(MomentStore):
         )
         if kept and int(kept[0][0]) != found:
             raise self._damaged(f'{kept[0][0]} {table}, but {found} are found')
-
-    def _damaged(self, what: str) -> DamagedIndexError:
-        return DamagedIndexError(
-            f'{self.where} is damaged ({what}). Restore it from a copy, or '
-            'run tools/index.py with --repair, which reads those videos again.'
-        )
 
 
 def _open(address: str) -> sqlite3.Connection:
@@ -553,7 +535,8 @@ def _told(where: str, writing: bool = False) -> Iterator[None]:
             ) from err
         raise DamagedIndexError(
             f'{where} could not be read as an index: {words}. Check its '
-            'permissions, restore it from a copy, or make it again.'
+            'permissions, restore it from a copy, run tools/index.py with '
+            '--repair, or make it again.'
         ) from err
     except OSError as err:
         if isinstance(err, FileNotFoundError | IndexWriteError):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from eaglenet_mm.apis import RetrievalInferencer
+from eaglenet_mm.apis import RetrievalInferencer, VideoIndex
 from eaglenet_mm.apis.index_updating import update_index
 
 #: Files of which nothing can be read, and one whose header promises more.
@@ -26,7 +26,7 @@ BROKEN = {
 @pytest.mark.nightly
 def test_a_folder_of_real_clips(shared_dir: Path, tmp_path: Path) -> None:
     videos = shared_dir / 'data/videos'
-    index, report = update_index(
+    made, report = update_index(
         [str(videos)],
         tmp_path / 'index',
         model='eaglenet_toy',
@@ -34,11 +34,14 @@ def test_a_folder_of_real_clips(shared_dir: Path, tmp_path: Path) -> None:
         num_workers=1,
         segment=10.0,
     )
-    index.close()
+    index = made.index
+    assert index is not None
     assert {Path(path).name for path in report.unreadable} == BROKEN
     assert len(report.added) == len(index.files) == 41
     assert not report.gone
-    index.verify()
+    assert index.store.verify() == {}
+    index.close()
+    index = VideoIndex.load(tmp_path / 'index')
     inferencer = RetrievalInferencer.of_index(tmp_path / 'index')
     hits = inferencer.search('a dog runs', len(index) + 1, shortlist=0)
     assert len(hits) == len(index)
