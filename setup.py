@@ -23,7 +23,7 @@ VIDEO = ['av>=14.2']
 HUGGING_FACE = ['transformers>=4.40']
 SEARCH = ['faiss-cpu>=1.8']
 MILVUS = ['pymilvus>=2.4.2', 'milvus-lite>=2.4.8']
-DEMO = ['python-multipart>=0.0.9', 'starlette>=0.37', 'uvicorn>=0.29']
+SERVE = ['fastapi>=0.165', 'python-multipart>=0.0.9', 'uvicorn>=0.29']
 LORA = ['peft>=0.17']  # the first with target_parameters
 EXPORT = ['onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.2']
 TORCHCODEC = ['torchcodec']  # brings no FFmpeg; that of the system, 4 to 9
@@ -85,7 +85,10 @@ setup(
     license='Apache-2.0',
     keywords='computer vision, text-video retrieval, OpenMMLab',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={f'{PACKAGE}.visualization': ['templates/*']},
+    package_data={
+        f'{PACKAGE}.service': ['page/*'],
+        f'{PACKAGE}.visualization': ['templates/*'],
+    },
     python_requires='>=3.10,<3.14',
     # mmaction2 needs mmcv and importlib_metadata without declaring them.
     # mmcv comes as the extra [lite], because a compiled mmcv lives in the
@@ -117,7 +120,8 @@ setup(
         'huggingface': HUGGING_FACE,
         'search': SEARCH,
         'milvus': MILVUS,
-        'demo': DEMO,
+        'serve': SERVE,
+        'demo': SERVE,
         'lora': LORA,
         'export': EXPORT,
         'video': VIDEO,
@@ -134,11 +138,11 @@ setup(
             'pytest-xdist',
             'ruff',
             'wheel',
-            *DEMO,
             *EXPORT,
             *LORA,
             *MILVUS,
             *SEARCH,
+            *SERVE,
             *TENSORBOARD,
             *TORCHCODEC,
         ],

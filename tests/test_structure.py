@@ -50,6 +50,9 @@ def imported(tree: ast.AST) -> set[str]:
         ('eaglenet_mm/models', 'eaglenet_mm.engine', ()),
         ('eaglenet_mm/models', 'eaglenet_mm.apis', ()),
         ('eaglenet_mm/engine', 'eaglenet_mm.apis', ()),
+        ('eaglenet_mm/search', 'eaglenet_mm.apis', ()),
+        ('eaglenet_mm/search', 'eaglenet_mm.service', ()),
+        ('eaglenet_mm/apis', 'eaglenet_mm.service', ()),
     ],
 )
 def test_imports_go_one_way(room, foreign, allowed):
