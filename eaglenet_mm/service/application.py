@@ -12,6 +12,7 @@ from fastapi.security import HTTPBearer
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from eaglenet_mm.search.errors import VideoIndexError
 from eaglenet_mm.service.guards import Guard, refusal
 from eaglenet_mm.service.models import MAX_QUERY, MAX_TEXTS, Problem
 from eaglenet_mm.service.searches import Searches
@@ -96,6 +97,7 @@ def make_app(
         form_limits=dict(max_files=1, max_fields=4, max_part_size=2**16),
         exception_handlers={
             HTTPException: _refuse,
+            VideoIndexError: _tell,
             RequestValidationError: _explain,
             Exception: _fail,
         },
@@ -140,6 +142,11 @@ def _sender(name: str) -> Any:
 async def _refuse(request: Request, error: Any) -> Response:
     """Answer where a request was wrong."""
     return refusal(error.status_code, error.detail)
+
+
+async def _tell(request: Request, error: Any) -> Response:
+    """Say what is wrong with the index: it is damaged, or being written."""
+    return refusal(500, str(error))
 
 
 async def _explain(request: Request, error: Any) -> Response:

@@ -52,14 +52,8 @@ class Guard:
     The token is checked before the body is read. Players and images cannot
     send it, so that addresses of videos carry a key of their own.
 
-    Args:
-        app (ASGIApp): What is guarded.
-        host (str): What the server listens on; is allowed as ``Host``,
-            besides the loopback names.
-        allowed_hosts (Sequence[str]): Further names, also ``*.example.org``.
-        root_path (str): Path below which a proxy shows it.
-        token (str): What requests to ``/v1`` must bear; empty for nothing.
-        time_limit (float): Seconds until an answer must have begun.
+    ``host`` is what the server listens on; it is allowed as ``Host`` besides
+    the loopback names and ``allowed_hosts``. The rest is as for ``Settings``.
     """
 
     def __init__(

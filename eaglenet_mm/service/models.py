@@ -60,7 +60,7 @@ class SearchRequest(Page, strict=True):
         return self
 
 
-class MomentAnswer(BaseModel):
+class Hit(BaseModel):
     """A moment of a video; its addresses are relative to the service."""
 
     moment_id: str
@@ -76,15 +76,10 @@ class MomentAnswer(BaseModel):
     problem: str = Field(description='Why it cannot be shown, or empty.')
     thumbnail: str
     video: str
-
-
-class Hit(MomentAnswer):
-    """A moment that was found."""
-
-    best_time: float | None
-    score: float | None
-    similarity: float | None
-    others: list[Hit] = Field(description='Further moments of the video.')
+    best_time: float | None = Field(None, description='Nearest to the query.')
+    score: float | None = None
+    similarity: float | None = None
+    others: list[Hit] = Field([], description='Further ones of the video.')
 
 
 class Answer(BaseModel):

@@ -31,7 +31,6 @@ from eaglenet_mm.service.models import (
     Answers,
     ClipRequest,
     Hit,
-    MomentAnswer,
     SearchRequest,
 )
 
@@ -146,17 +145,14 @@ class Searches:
                 await run_in_threadpool(shutil.copyfileobj, clip.file, file)
             return await self._in_turn(run)
 
-    def moment(self, moment_id: MomentId) -> MomentAnswer:
+    def moment(self, moment_id: MomentId) -> Hit:
         """Describe a moment."""
-        return self._show(self._find(moment_id))
+        return self._hit(self._find(moment_id))
 
     def thumbnail(self, moment_id: MomentId) -> Response:
         """Send the picture of a moment."""
         self._find(moment_id)
-        try:
-            image = self.index.thumbnail(int(moment_id))
-        except VideoIndexError as err:
-            raise HTTPException(500, str(err)) from err
+        image = self.index.thumbnail(int(moment_id))
         # numbers are never used again
         headers = {'cache-control': 'private, max-age=3600'}
         return Response(image, headers=headers, media_type='image/jpeg')
@@ -182,8 +178,8 @@ class Searches:
             return await loop.run_in_executor(
                 self._thread, run_on_what_is_there
             )
-        except VideoIndexError as err:  # it is damaged, or being written
-            raise HTTPException(500, str(err)) from err
+        except VideoIndexError:  # a ValueError, but not of the question
+            raise
         except (KeyError, ValueError) as err:  # str() would quote a key
             raise HTTPException(400, str(err.args[0])) from err
 
@@ -192,12 +188,9 @@ class Searches:
             files = [x for x in self.index.files.values() if not x.error]
             folders = sorted({os.path.dirname(file.path) for file in files})
             step = max(1, math.ceil(len(files) / NUM_SAMPLES))
-            ids = [self.index.store.ids_of(x.path) for x in files[::step]]
-            shown = [
-                self._show(self.index.moment(int(own[len(own) // 2])))
-                for own in ids
-                if len(own)
-            ]
+            found = [self.index.store.ids_of(x.path) for x in files[::step]]
+            middle = [int(own[len(own) // 2]) for own in found if len(own)]
+            shown = [self._hit(self.index.moment(x)) for x in middle]
             root = os.path.commonpath(folders) if folders else ''
             self._about = About(
                 index=os.path.basename(self.index.where.rstrip('/')),
@@ -227,37 +220,30 @@ class Searches:
         seconds = time.monotonic() - began
         return Answer(**{**vars(found), 'hits': hits, 'seconds': seconds})
 
-    def _hit(self, hit: SearchHit) -> Hit:
-        others = [self._hit(other) for other in hit.others]
-        return Hit(**{**self._known(vars(hit)), 'others': others})
-
-    def _show(self, moment: Moment) -> MomentAnswer:
-        return MomentAnswer(
-            **self._known({**vars(moment.file), **vars(moment)})
-        )
-
-    def _known(self, known: dict[str, Any]) -> dict[str, Any]:
-        """Add to what is known of a moment what is told of it."""
+    def _hit(self, moment: SearchHit | Moment) -> Hit:
+        """Tell what is known of a moment, and where it can be had."""
+        known = {**vars(getattr(moment, 'file', moment)), **vars(moment)}
         path, changed = known['path'], known['changed']
-        number = str(known['moment_id'])
-        address, key = f'v1/moments/{number}', ''
+        number, key = str(moment.moment_id), ''
         if self.settings.token:
             key = f'?key={moment_key(self.settings.token, number)}'
         trouble = file_trouble(IndexedFile(path, known['size'], changed))
-        moment_of_change = datetime.datetime.fromtimestamp(
-            changed // 10**9, datetime.timezone.utc
+        return Hit.model_validate(
+            {
+                **known,
+                'moment_id': number,
+                'path': _text(path),
+                'name': _text(os.path.basename(path)),
+                'changed': datetime.datetime.fromtimestamp(
+                    changed // 10**9, datetime.timezone.utc
+                ).isoformat(),
+                'kind': kind_of(path),
+                'problem': '' if trouble is None else trouble[1],
+                'thumbnail': f'v1/moments/{number}/thumbnail{key}',
+                'video': f'v1/moments/{number}/video{key}',
+                'others': [self._hit(x) for x in known.get('others', ())],
+            }
         )
-        return {
-            **known,
-            'moment_id': number,
-            'path': _text(path),
-            'name': _text(os.path.basename(path)),
-            'changed': moment_of_change.isoformat(),
-            'kind': kind_of(path),
-            'problem': '' if trouble is None else trouble[1],
-            'thumbnail': f'{address}/thumbnail{key}',
-            'video': f'{address}/video{key}',
-        }
 
 
 def kind_of(path: str) -> str:

@@ -63,7 +63,9 @@ def test_hits_of_an_index(client: Any) -> None:
         assert hit['start'] <= hit['best_time'] <= hit['end']
         assert client.get(hit['thumbnail']).content[:2] == b'\xff\xd8'
         moment = client.get(f'/v1/moments/{hit["moment_id"]}').json()
-        assert moment.items() <= hit.items()
+        assert moment['path'] == hit['path']
+        assert moment['start'] == hit['start']
+        assert moment['score'] is None
     grouped = search(client, text='a red square moves left', per_video=1)
     assert len(grouped['hits']) == 4
     several = search(client, texts=['a red square moves left', 'a ring'])
