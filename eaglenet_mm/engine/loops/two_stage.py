@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eaglenet_mm.evaluation.functional.two_stage import (
+from eaglenet_mm.evaluation.functional.ranking import (
     OFF_SHORTLIST,
     off_shortlist_scores,
 )

@@ -8,12 +8,11 @@ none, :class:`RightPairs` stands in its place.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-from eaglenet_mm.evaluation.functional.right_pairs import RightPairs
 
 RECALL_AT = (1, 5, 10, 50)
 #: The k of ``mAP@k`` and ``nDCG@k``.
@@ -21,6 +20,104 @@ PRECISION_AT = (5, 10, 50)
 # entries compared at once: bounds the boolean temporaries of large matrices
 _ENTRIES_PER_CHUNK = 1 << 24
 _SORTED_PER_CHUNK = 1 << 22  # sorting makes larger temporaries
+#: Pairs at or below this score are off the shortlist.
+OFF_SHORTLIST = -(2.0**60)
+
+_STEP = 2.0**-28  # cheap scores that differ by less may become equal
+_BITS_OF_LIMIT = (60 + 127) << 23  # of the float32 number 2**60
+
+
+@dataclass(frozen=True)
+class RightPairs:
+    """The right pairs of a score matrix of ``Bt`` texts and ``Bv`` videos.
+
+    A text may have several right videos, or none: then it is no query of
+    text-to-video, and a wrong candidate of video-to-text. Likewise a video.
+
+    Args:
+        columns (Tensor): The video that each text stands with, or where that
+            is not a right one the first right one; -1 where there is none;
+            int64, shape ``(Bt,)``. Texts of one column are one candidate of
+            video-to-text, and one group of a bootstrap.
+        texts (Tensor): Text of each right pair, ascending, int64, shape
+            ``(N,)``.
+        videos (Tensor): Video of each, ascending within a text, int64, shape
+            ``(N,)``. No pair stands twice.
+
+    Example:
+        >>> texts, videos = torch.tensor([[0, 0], [0, 2]])
+        >>> RightPairs(torch.tensor([0, -1]), texts, videos).is_simple()
+        False
+    """
+
+    columns: Tensor
+    texts: Tensor
+    videos: Tensor
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def simplify(self) -> RightPairs | Tensor:
+        """Return :attr:`columns` if every text has one right video."""
+        return self.columns if self.is_simple() else self
+
+    def is_simple(self) -> bool:
+        """Whether every text has one right video."""
+        places = torch.arange(len(self), device=self.texts.device)
+        return torch.equal(self.texts, places)
+
+    def select(self, rows: slice, columns: Tensor) -> RightPairs:
+        """Take some texts and some videos, numbered anew.
+
+        Args:
+            rows (slice): The texts, with a start and a stop.
+            columns (Tensor): The videos, ascending, int64.
+
+        Returns:
+            RightPairs: Of these alone.
+        """
+        highest = max(
+            int(part.max()) if len(part) else -1
+            for part in (columns, self.columns, self.videos)
+        )
+        place = columns.new_full((highest + 2,), -1)  # the last: of -1
+        place[columns] = torch.arange(len(columns), device=columns.device)
+        videos = place[self.videos]
+        here = (self.texts >= rows.start) & (self.texts < rows.stop)
+        kept = here & (videos >= 0)
+        return RightPairs(
+            place[self.columns[rows]],
+            self.texts[kept] - rows.start,
+            videos[kept],
+        )
+
+    def of_texts(self, start: int, stop: int, num_videos: int) -> Tensor:
+        """Mark the right videos of some texts.
+
+        Args:
+            start (int): First text.
+            stop (int): One past the last.
+            num_videos (int): ``Bv``.
+
+        Returns:
+            Tensor: Bool, shape ``(stop - start, Bv)``.
+        """
+        shape, device = (stop - start, num_videos), self.texts.device
+        mask = torch.zeros(shape, dtype=torch.bool, device=device)
+        here = (self.texts >= start) & (self.texts < stop)
+        mask[self.texts[here] - start, self.videos[here]] = True
+        return mask
+
+    def groups(self) -> Tensor:
+        """Number the candidates of video-to-text, from 0.
+
+        Returns:
+            Tensor: Of each text, int64, shape ``(Bt,)``; texts of one video
+            share a number, a text without any has its own.
+        """
+        own = -1 - torch.arange(len(self), device=self.columns.device)
+        numbers = torch.where(self.columns < 0, own, self.columns)
+        return numbers.unique(return_inverse=True)[1]
 
 
 class RankResult(NamedTuple):
@@ -385,3 +482,68 @@ def summarize_positions(
         summary[f'mAP{k}'] = 100.0 * (precision / possible).mean().item()
         summary[f'nDCG{k}'] = 100.0 * (gain / ideal).mean().item()
     return summary
+
+
+def off_shortlist_scores(cheap: Tensor) -> Tensor:
+    """Move cheap scores below every score of a head, keeping their order.
+
+    A shift would not do: float32 has 24 bits, and next to a large number the
+    differences of cosines are lost. The cheap score is instead written as a
+    multiple of ``2**-28``, which float32 numbers of magnitude 1/32 and above
+    are exactly, and counted down through the float32 numbers from ``-2**60``
+    (cheap score 1) to ``-2**124`` (cheap score -1). Larger stays larger,
+    across rows and columns; the values mean nothing but their order.
+
+    Args:
+        cheap (Tensor): Scores in [-1, 1], float32, any shape. What rounding
+            has pushed outside is brought back.
+
+    Returns:
+        Tensor: Float32, the same shape, all at or below
+        :data:`OFF_SHORTLIST`.
+    """
+    steps = (cheap.clamp(-1, 1) / _STEP).round().to(torch.int32)
+    bits = _BITS_OF_LIMIT + (int(1 / _STEP) - steps)
+    return -bits.view(torch.float32)
+
+
+def on_shortlist(scores: Tensor) -> Tensor:
+    """Tell which pairs the head has scored.
+
+    Args:
+        scores (Tensor): Any shape.
+
+    Returns:
+        Tensor: Bool, the same shape; all True for a matrix of one stage.
+    """
+    return scores.float() > OFF_SHORTLIST
+
+
+def shortlist_recall(
+    scores: Tensor, video_of_caption: Tensor | RightPairs
+) -> tuple[float, float]:
+    """Measure how often the first stage lets a right answer through.
+
+    Args:
+        scores (Tensor): A two-stage matrix, shape ``(Bt, Bv)``, rows texts.
+        video_of_caption (Tensor or RightPairs): Column of each caption's
+            video, shape ``(Bt,)``, or the right pairs.
+
+    Returns:
+        tuple[float, float]: Percent of the captions that have one of their
+        right videos on their shortlist, and percent of the videos that are on
+        the shortlist of one of their right captions. Who has no right answer
+        is left out.
+    """
+    if isinstance(video_of_caption, Tensor):
+        columns = video_of_caption.to(scores.device, torch.long)
+        rows = torch.arange(len(columns), device=scores.device)
+    else:
+        columns = video_of_caption.videos.to(scores.device)
+        rows = video_of_caption.texts.to(scores.device)
+    found = on_shortlist(scores[rows, columns])  # (N,)
+    texts, videos = (
+        100.0 * len(side[found].unique()) / len(side.unique())
+        for side in (rows, columns)
+    )
+    return texts, videos

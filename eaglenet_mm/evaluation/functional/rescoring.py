@@ -11,8 +11,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eaglenet_mm.evaluation.functional.ranking import check_finite
-from eaglenet_mm.evaluation.functional.two_stage import on_shortlist
+from eaglenet_mm.evaluation.functional.ranking import (
+    check_finite,
+    on_shortlist,
+)
 
 
 def dual_softmax(scores: Tensor, *, temperature: float = 100.0) -> Tensor:
