@@ -1,4 +1,4 @@
-"""Show a few queries while a model is trained."""
+"""Pictures of a few queries during training."""
 
 from __future__ import annotations
 
@@ -32,25 +32,24 @@ from eaglenet_mm.visualization.set_catalogue import (
 class RetrievalVisualizationHook(KeptResultsHook):
     """Add two pictures to the visualizer after validations.
 
-    ``retrieval_queries``: some captions, always the same and spread evenly
-    over the set, with frames of their first videos, the right one in green,
-    those above it in red. ``retrieval_ranks``: the histogram of text-to-video
-    ranks. They go through ``runner.visualizer``, so every backend of MMEngine
-    shows them: TensorBoard, WandB, or files in ``vis_data/vis_image``.
-    Metrics stay as they are.
+    ``retrieval_queries``: captions spread evenly over the set, always the
+    same, with frames of their top videos; the right one in green, those above
+    it in red. ``retrieval_ranks``: the histogram of text-to-video ranks. They
+    go through ``runner.visualizer``, so every backend of MMEngine shows them:
+    TensorBoard, WandB, or files in ``vis_data/vis_image``. Metrics are not
+    affected.
 
     Args:
-        interval (int): Validations between pictures. Default: 1, after
-            each.
-        num_queries (int): Captions shown. Default: 6.
-        num_videos (int): Videos shown of each. Default: 5.
+        interval (int): Draw after every this many validations. Default: 1.
+        num_queries (int): Number of captions. Default: 6.
+        num_videos (int): Number of videos for each caption. Default: 5.
 
     Raises:
         ValueError: If an option is not positive.
 
     Note:
-        The main process reads ``num_queries * num_videos`` videos at most,
-        while the others wait at their next exchange.
+        The main process reads at most ``num_queries * num_videos`` videos
+        while the other processes wait at their next synchronisation.
 
     Example:
         >>> custom_hooks = [
@@ -75,10 +74,10 @@ class RetrievalVisualizationHook(KeptResultsHook):
         super().__init__()
 
     def before_val(self, runner: Runner) -> None:
-        """Keep the scores of a validation that is to be shown.
+        """Keep the scores of a validation that will be shown.
 
         Raises:
-            TypeError: If the loop or the data set cannot be shown.
+            TypeError: If results of this loop or dataset cannot be shown.
         """
         if not isinstance(runner.val_loop, RetrievalValLoop):
             raise TypeError(
@@ -92,7 +91,7 @@ class RetrievalVisualizationHook(KeptResultsHook):
             self.keep(runner.val_evaluator)
 
     def after_val(self, runner: Runner) -> None:
-        """Draw the pictures, in the main process."""
+        """Draw the pictures on the main process."""
         kept, evaluation, _ = self.take()
         if kept is None or kept.scores is None or kept.right is None:
             return  # not due, or not the main process
@@ -120,7 +119,7 @@ class RetrievalVisualizationHook(KeptResultsHook):
         ranks: Any,
         catalogue: SetCatalogue,
     ) -> list[Answers]:
-        """List the captions and their first videos, with frames."""
+        """List the captions and their top videos, with frames."""
         rows = spread_evenly(len(ranks), self.num_queries)
         columns, scores = first_videos(
             kept.scores, kept.right, ranks, self.num_videos

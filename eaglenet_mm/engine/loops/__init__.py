@@ -1,4 +1,4 @@
-"""The evaluation loops."""
+"""Evaluation loops."""
 
 from eaglenet_mm.engine.loops.retrieval_evaluation import (
     RetrievalTestLoop,

@@ -1,10 +1,10 @@
-"""Who is who in an evaluation: videos, captions, right answers, parts."""
+"""Canonical order of the videos and captions of an evaluation."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,29 +13,27 @@ from eaglenet_mm.datasets.joined_parts import Part
 from eaglenet_mm.structures import RetrievalDataSample
 
 Key = tuple[int, int]  # number of the part, index within it
-#: Key, id and file of a video; the file is a path (or whatever own data sets
-#: call one), start and end, or None where the samples do not tell.
+#: Key, id and file of a video. The file is (path, start, end), where custom
+#: datasets may have another object for the path, or None if unknown.
 FoundVideo = tuple[Key, str, tuple | None]
-#: Key of a caption, index of the video it stands with, and ids of its right
-#: videos, None for that video alone.
+#: Key of a caption, index of its own video, and ids of its right videos
+#: (None: only its own).
 FoundCaption = tuple[Key, int, tuple[str, ...] | None]
-
-Id = TypeVar('Id', int, Key)
 
 
 class Found:
-    """What one process has found of the set, in the order it came."""
+    """Videos and captions found by one process, in order of arrival."""
 
     def __init__(self) -> None:
         self.videos: list[FoundVideo] = []
         self.captions: list[FoundCaption] = []
-        self.is_marked = False  # whether samples say which part they are of
+        self.is_marked = False  # whether samples name their part
         self._known: set[tuple] = set()
 
     def add(self, sample: RetrievalDataSample) -> tuple[bool, list[int]]:
-        """Note a video and its captions.
+        """Register a video and its captions.
 
-        Returns whether the video is new, and the places of new captions.
+        Returns whether the video is new, and the positions of new captions.
         """
         part, index = sample.get('part', 0), sample.video_index
         self.is_marked = self.is_marked or 'part' in sample
@@ -44,7 +42,7 @@ class Found:
         if path is not None:
             path = path if isinstance(path, str) else repr(path)
             file = (path, sample.get('start'), sample.get('end'))
-        # the file as well: ids of joined sets may be alike by chance
+        # including the file: joined sets may share ids by chance
         video = ((part, index), sample.video_id, file)
         new_video = self._is_new(video)
         if new_video:
@@ -55,12 +53,12 @@ class Found:
             raise ValueError(
                 f"Video '{sample.video_id}' has positives of "
                 f'{len(positives)} captions, but {len(captions)} '
-                'caption_indices. Whoever takes captions out of an item must '
-                'take their positives out as well.'
+                'caption_indices. A transform that removes captions must '
+                'remove their positives as well.'
             )
         new_captions = []
         for place, caption in enumerate(captions):
-            # two videos of one index are an error, not a duplicate
+            # two videos with one index are an error, not a duplicate
             if self._is_new((*video, caption)):
                 right = None if positives is None else tuple(positives[place])
                 self.captions.append(((part, caption), index, right))
@@ -68,7 +66,7 @@ class Found:
         return new_video, new_captions
 
     def _is_new(self, item: tuple) -> bool:
-        """Whether an item was not seen before; it is from now on."""
+        """Whether an item is new; it no longer is afterwards."""
         if item in self._known:
             return False
         self._known.add(item)
@@ -76,7 +74,7 @@ class Found:
 
 
 class CanonicalOrder:
-    """Rows and columns of the score matrix, whoever found them."""
+    """Rows and columns of the score matrix, for any sampler."""
 
     def __init__(
         self,
@@ -95,14 +93,14 @@ class CanonicalOrder:
         self._order_captions(captions)
 
     def _order_videos(self, videos: Sequence[FoundVideo]) -> None:
-        """Sort the videos by key; the same one in two parts is one column."""
-        keys, places = _order_by_id([key for key, _, _ in videos])
+        """Sort the videos; the same video in two parts is one column."""
+        keys, places = _first_places([key for key, _, _ in videos])
         known = dict(zip(keys, places, strict=True))
         for key, video_id, file in videos:
             _, one, other = videos[known[key]]
             if (one, other) != (video_id, file):
                 names = [one, video_id]
-                if one == video_id:  # told apart by their files alone
+                if one == video_id:  # only their files differ
                     names = [
                         str(x[0]) if x else 'of an unknown file'
                         for x in (other, file)
@@ -114,7 +112,7 @@ class CanonicalOrder:
                     'data sets by ConcatDataset, whose parts are told apart.'
                 )
         bounds = self._bounds(keys, 0)
-        # the columns: canonical ids, ascending, names, and first places
+        # for each column: canonical id (ascending), name, first position
         self.videos: list[int] = []
         self.video_ids: list[str] = []
         self.video_places: list[int] = []
@@ -135,15 +133,15 @@ class CanonicalOrder:
                 self._by_id[key[0], video_id].append(column)
 
     def _order_captions(self, captions: Sequence[FoundCaption]) -> None:
-        """Sort the captions by key and find their right videos."""
-        keys, self.caption_places = _order_by_id(
+        """Sort the captions and find the columns of their right videos."""
+        keys, self.caption_places = _first_places(
             [key for key, _, _ in captions]
         )
         bounds = self._bounds(keys, 1)
-        # the rows: canonical ids, ascending
+        # canonical id of each row, ascending
         self.captions = [bounds[part] + index for part, index in keys]
         self._part_of_row = [part for part, _ in keys]
-        # of each caption the videos it stands with, and what they say
+        # for each caption: its videos, with the positives listed there
         stands: dict[Key, dict[int, tuple[str, ...] | None]] = {}
         self._copies: list[tuple[int, int]] = []
         places = dict(zip(keys, self.caption_places, strict=True))
@@ -171,7 +169,7 @@ class CanonicalOrder:
     def _columns_of(
         self, part: int, video_ids: Iterable[str]
     ) -> Iterable[int]:
-        """Find videos by their ids; those that were not found have none."""
+        """Find the columns of videos by id, skipping unknown ids."""
         for video_id in video_ids:
             columns = self._by_id.get((part, video_id), [])
             if len(columns) > 1:
@@ -183,7 +181,7 @@ class CanonicalOrder:
             yield from columns
 
     def _bounds(self, keys: Sequence[Key], side: int) -> list[int]:
-        """Canonical id of the first video or caption of each part."""
+        """First canonical id of each part, of videos (0) or captions (1)."""
         used: dict[int, int] = {}
         for number, index in keys:
             used[number] = max(used.get(number, 0), index + 1)
@@ -193,15 +191,18 @@ class CanonicalOrder:
             most = used.get(number, 0)
             if size is not None and most > size:
                 raise ValueError(
-                    f"Part '{part.name}' of the joined set says that it has "
-                    f'{size} {("videos", "captions")[side]}, but one has the '
+                    f"Part '{part.name}' of the joined set declares "
+                    f'{size} {("videos", "captions")[side]}, but one has '
                     f'index {most - 1}. Correct its metainfo.'
                 )
             bounds.append(bounds[-1] + (most if size is None else size))
         return bounds
 
     def check_tokens(self, token_ids: Tensor) -> None:
-        """Refuse one index for different sentences; rows as they came."""
+        """Refuse one caption index for different sentences.
+
+        ``token_ids`` are in order of arrival, ``(n, L)``.
+        """
         if not self._copies:
             return
         one, other = torch.tensor(self._copies, device=token_ids.device).t()
@@ -255,10 +256,10 @@ class CanonicalOrder:
         return {'parts': parts, 'num_repeated': num_repeated}
 
 
-def _order_by_id(ids: Sequence[Id]) -> tuple[list[Id], list[int]]:
-    """The distinct ids, ascending, and for each its first place in ``ids``."""
-    first: dict[Id, int] = {}
-    for place, item in enumerate(ids):
-        first.setdefault(item, place)
+def _first_places(keys: Sequence[Key]) -> tuple[list[Key], list[int]]:
+    """Sort the distinct keys; also give the first position of each."""
+    first: dict[Key, int] = {}
+    for place, key in enumerate(keys):
+        first.setdefault(key, place)
     ordered = sorted(first)
-    return ordered, [first[item] for item in ordered]
+    return ordered, [first[key] for key in ordered]

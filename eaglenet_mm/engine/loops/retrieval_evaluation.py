@@ -42,17 +42,17 @@ from eaglenet_mm.registry import LOOPS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from eaglenet_mm.utils.progress import Progress
 
-#: Rows of the score matrix, and the features of their captions.
+#: Rows of the score matrix with the features of their captions.
 Blocks = Iterable[tuple[range, TextFeatures]]
 
-#: Captions encoded together, and scored together where all pairs are. No
-#: option: the size of a product can change its last bits, and no option may
-#: change a score.
+#: Captions in one encoder call, and in one scoring call without shortlist.
+#: Not an option, because the size of a product can change its last bits, and
+#: no option may change a score.
 TEXT_BLOCK = 64
 
 
 class _RetrievalLoop(BaseLoop):
-    """The two loops."""
+    """Common base of the validation and the test loop."""
 
     def __init__(
         self,
@@ -86,10 +86,10 @@ class _RetrievalLoop(BaseLoop):
         super().__init__(runner, dataloader, evaluator, fp16=fp16)
         self.evaluator: Evaluator
         self.fp16: bool
-        # names the hooks that are called
+        # part of the names of the hooks to call
         self.stage = 'test' if isinstance(self, TestLoop) else 'val'
         self.parts = mark_parts(self.dataloader.dataset)
-        if self.parts:  # what MMEngine takes is of the first part
+        if self.parts:  # MMEngine takes that of the first part
             self.evaluator.dataset_meta = joined_metainfo(self.parts)
 
     def run(self) -> dict[str, float]:
@@ -106,7 +106,7 @@ class _RetrievalLoop(BaseLoop):
         if is_model_wrapper(model):
             model = model.module
         with torch.no_grad():
-            # every item is one video at most: an error before hours of work
+            # an item is at most one video, so fail now, not after hours
             check_shortlist(self.shortlist, len(self.dataloader.dataset))
             evaluation = RetrievalEvaluation(
                 model,
@@ -130,7 +130,7 @@ class _RetrievalLoop(BaseLoop):
             metrics = _measure(evaluation, model.head, blocks, self.evaluator)
             if self.noise_seeds:
                 metrics.update(self._repeat(evaluation, model.head, blocks))
-            # not one of MMEngine's: only hooks that have it are called
+            # unknown to MMEngine: called only on hooks that define it
             call_hook(
                 'after_scoring',
                 evaluation=evaluation,
@@ -147,10 +147,10 @@ class _RetrievalLoop(BaseLoop):
         head: BasePairHead,
         blocks: Blocks,
     ) -> dict[str, float]:
-        """Measure under several seeds of the head's noise."""
-        # a copy: the checkpoint's own noise must survive the evaluation
+        """Measure under several noise seeds of the head."""
+        # a copy, to keep the checkpoint's own noise
         head = copy.deepcopy(head)
-        # dumps and pictures are of the checkpoint's own noise
+        # dumps and pictures show the checkpoint's own noise
         evaluator = Evaluator(
             [
                 metric
@@ -185,7 +185,7 @@ def _measure(
     blocks: Blocks,
     evaluator: Evaluator,
 ) -> dict[str, float]:
-    """Score with a head, hand the rows to an evaluator, and ask it."""
+    """Score with a head and evaluate the rows."""
     num_captions = len(evaluation.caption_indices)
     announcement = evaluation.announcement(head)
     progress = Progress('captions', num_captions)
@@ -198,7 +198,7 @@ def _measure(
 
 @LOOPS.register_module()
 class RetrievalValLoop(_RetrievalLoop, ValLoop):
-    """Validate a retriever; arguments and all else as RetrievalTestLoop.
+    """Validation loop; see :class:`RetrievalTestLoop`.
 
     Example:
         >>> val_cfg = dict(type='RetrievalValLoop', fp16=True)
@@ -207,60 +207,59 @@ class RetrievalValLoop(_RetrievalLoop, ValLoop):
 
 @LOOPS.register_module()
 class RetrievalTestLoop(_RetrievalLoop, TestLoop):
-    """Test a retriever: encode each side once, score all pairs, rank.
+    """Test loop that encodes each side once, scores all pairs and ranks.
 
-    Items are videos that carry all their captions. Every process encodes the
-    videos its sampler deals out; features are gathered by id, where duplicates
-    of the sampler fall away; captions are encoded and scored in fixed blocks
+    Dataset items are videos with all their captions. Every process encodes
+    the videos of its sampler; features are gathered by id, which drops the
+    duplicates of the sampler; captions are encoded and scored in fixed blocks
     of the canonical order, dealt out over the processes. Hooks are called as
-    MMEngine's loops call them; those that have an ``after_scoring(runner,
-    evaluation, evaluator, metrics)`` get the features as well.
+    in MMEngine's loops; those with an ``after_scoring(runner, evaluation,
+    evaluator, metrics)`` get the features as well.
 
-    Duplicates are items of the same index and id. Joined sets
-    (``ConcatDataset``, also within each other and under ``RepeatDataset``)
-    are one gallery, in which the indices of a part go on where the part
-    before it ends; a video that stands in several parts, with one id and one
-    file, is one candidate for the captions of all of them. Metrics of each
-    part follow as ``parts/<name>/t2v/R1`` and so on; its name is its
-    ``dataset``, with split, protocol or a number where that is needed to tell
-    parts apart.
+    Items with the same index and id are duplicates. Joined datasets
+    (``ConcatDataset``, also nested and under ``RepeatDataset``) form one
+    gallery, in which the indices of a part continue those of the part before;
+    a video with the same id and file in several parts is one candidate for
+    the captions of all of them. Metrics of each part are added as
+    ``parts/<name>/t2v/R1`` and so on, where the name is the part's
+    ``dataset``, plus split, protocol or a number if names would clash.
 
     Differs from the release, which decodes a video once for each caption and
     whose scores depend on batch size and chunk order.
 
     Args:
         runner (Runner): The runner.
-        dataloader (DataLoader or dict): Videos that carry their captions.
+        dataloader (DataLoader or dict): Videos with their captions.
         evaluator (Evaluator or dict or list): Takes score rows, see
             :class:`~eaglenet_mm.evaluation.RetrievalRankMetric`; MMEngine's
             ``DumpResults`` writes them to a file.
-        fp16 (bool): Encode under autocast (bfloat16 on CPU); features are
-            scored in float32. Default: False.
+        fp16 (bool): Encode under autocast (bfloat16 on CPU). Scoring is always
+            in float32. Default: False.
         noise_seeds (int): If K >= 2, evaluate K more times with
             ``head.reseed(0)`` to ``head.reseed(K - 1)`` and add
-            ``t2v/R1_mean`` and ``t2v/R1_std`` (sample standard deviation) and
-            so on; the plain keys keep the checkpoint's own noise. Default: 0,
+            ``t2v/R1_mean``, ``t2v/R1_std`` (sample standard deviation) and so
+            on; the plain keys keep the checkpoint's own noise. Default: 0,
             off.
-        video_batch (int): Videos in one encoder call. With 1, the default, a
-            video's features are bitwise the same for every batch size of the
-            dataloader and every number of processes. Larger values are
-            faster on a GPU; calls still all have the same shape, but which
-            videos share a call then depends on batch order, and equality to
-            the last bit on the kernels.
-        shortlist (int): If k >= 1, evaluate in two stages: every caption
-            shortlists k videos by a cheap score in float32, of equal ones the
-            lower columns, and the head scores these pairs only. The cheap
-            score is the inner product of the head's ``shortlist_text`` and
-            ``shortlist_video``, by default the cosine of the text and the
-            mean frame. All other pairs rank behind every shortlisted one of
-            the whole matrix, in the order of the cheap score (see
+        video_batch (int): Videos in one encoder call. With 1, features of a
+            video are bitwise independent of the dataloader's batch size and
+            the number of processes. Larger values are faster on a GPU. Every
+            call still has the same shape, but the videos that share a call
+            depend on the batch order, and bitwise equality on the kernels.
+            Default: 1.
+        shortlist (int): If k >= 1, evaluate in two stages: shortlist k videos
+            for every caption by a cheap score in float32 (lower columns win
+            ties), and score only these pairs with the head. The cheap score is
+            the inner product of the head's ``shortlist_text`` and
+            ``shortlist_video``, by default the cosine of the text and the mean
+            frame. All other pairs rank behind every shortlisted pair of the
+            whole matrix, in the order of the cheap score (see
             :func:`~eaglenet_mm.evaluation.functional.off_shortlist_scores`),
-            also for video-to-text, which reads the same matrix by columns.
-            The first stage's recall at k is reported as
-            ``t2v/shortlist_recall`` and ``v2t/shortlist_recall``. Scores on
-            the shortlist are those of all pairs up to rounding, since
-            products have other shapes; to the last bit with k the number of
-            videos. Default: 0, off.
+            also in video-to-text, which reads the columns of the same matrix.
+            The recall of the first stage is reported as
+            ``t2v/shortlist_recall`` and ``v2t/shortlist_recall``. Shortlisted
+            scores equal those of a full evaluation up to rounding, because
+            products have other shapes; bitwise if k is the number of videos.
+            Default: 0, off.
 
     Raises:
         ValueError: If an option is out of range, features are not finite, or
@@ -271,10 +270,10 @@ class RetrievalTestLoop(_RetrievalLoop, TestLoop):
         all captions; scores exist in blocks of 64 captions (two-stage: 512,
         on a GPU 2048) until they reach the evaluator.
 
-        A process that dies or raises during an evaluation ends the others
-        with an error: at once under gloo, and under NCCL when the launcher
-        notices, or after the time-out of the process group
-        (``env_cfg.dist_cfg.timeout``, in seconds).
+        If a process dies or raises during an evaluation, the others end with
+        an error: immediately under gloo; under NCCL when the launcher notices
+        or the process group times out (``env_cfg.dist_cfg.timeout``, in
+        seconds).
 
     Example:
         >>> test_cfg = dict(type='RetrievalTestLoop', shortlist=50)
@@ -285,22 +284,22 @@ class RetrievalEvaluation:
     """State of one pass over an evaluation set.
 
     Call :meth:`add_batch` for every batch of the dataloader, then
-    :meth:`gather`, then :meth:`encode_texts` and :meth:`score`. ``model`` has
-    no wrapper; options are those of ``RetrievalTestLoop``, and ``parts`` those
-    of a joined set.
+    :meth:`gather`, :meth:`encode_texts` and :meth:`score`. ``model`` must be
+    unwrapped; for the options see ``RetrievalTestLoop``; ``parts`` are those
+    of a joined dataset. :meth:`gather` sets the attributes.
 
     Attributes:
-        videos (VideoFeatures): After :meth:`gather`, of all videos.
-        video_indices (list[int]): Likewise the canonical ids of the videos
-            found, ascending: the columns. Of a joined set those of a part go
-            on where the part before it ends.
-        caption_indices (list[int]): Likewise of the captions: the rows.
-        video_ids (list[str]): Likewise the names of the videos.
-        columns (list[int]): Of each caption the video it stands with, or the
-            first right one if that is none; -1 if there is no right one.
-        positives (list[list[int]], optional): Of each caption all right
-            videos, ascending; None if every caption has one.
-        num_frames (int): Frames of a video, padding included.
+        videos (VideoFeatures): Features of all videos.
+        video_indices (list[int]): Canonical ids of the videos, ascending: the
+            columns. In a joined dataset, the ids of a part continue those of
+            the part before.
+        caption_indices (list[int]): Canonical ids of the captions: the rows.
+        video_ids (list[str]): Names of the videos.
+        columns (list[int]): Column of each caption's own video, or of the
+            first right one if its own is wrong; -1 if none is right.
+        positives (list[list[int]], optional): Columns of all right videos of
+            each caption, ascending; None if every caption has exactly one.
+        num_frames (int): Frames of a video, including padding.
     """
 
     def __init__(
@@ -353,7 +352,7 @@ class RetrievalEvaluation:
         return samples
 
     def _encode_pending(self) -> None:
-        """Encode the waiting videos in one call of constant shape."""
+        """Encode the pending videos in one call of constant shape."""
         waiting, self._pending = self._pending, []
         padded = waiting + waiting[-1:] * (self.video_batch - len(waiting))
         pixels, masks = zip(*padded, strict=True)
@@ -364,15 +363,15 @@ class RetrievalEvaluation:
         self._encoded.append(own.map(at_least_float32))
 
     def gather(self) -> None:
-        """Join the videos and captions of all processes, by id.
+        """Join the videos and captions of all processes by id.
 
-        Samplers deal items out in turn and may repeat some: order and
-        duplicates are settled by the canonical indices alone.
+        Samplers deal out items in turn and may repeat some; the canonical
+        indices alone determine order and duplicates.
         """
         if self._pending:
             with autocast(enabled=self.fp16):
                 self._encode_pending()
-        # a wrapper of ours or another's may read past the parts of a join
+        # a wrapper around joined datasets may hide the parts from samples
         marked = any(all_gather_object(self._found.is_marked))
         videos, captions = (
             [item for own in all_gather_object(found) for item in own]
@@ -407,10 +406,10 @@ class RetrievalEvaluation:
         ]
 
     def encode_texts(self) -> Iterator[tuple[range, TextFeatures]]:
-        """Encode this process's captions: rows of the matrix and features.
+        """Encode the captions of this process in blocks of rows.
 
-        Block k, in canonical order, belongs to rank k modulo the number of
-        processes, and is the same block whatever that number.
+        Block k in canonical order belongs to rank k modulo the number of
+        processes; the blocks do not depend on that number.
         """
         total = len(self.caption_indices)
         size = TEXT_BLOCK
@@ -423,7 +422,7 @@ class RetrievalEvaluation:
             yield rows, self.encode_captions(rows)
 
     def encode_captions(self, rows: Sequence[int]) -> TextFeatures:
-        """Encode some captions, ``TEXT_BLOCK`` of them in one call."""
+        """Encode some captions, ``TEXT_BLOCK`` in each call."""
         parts = []
         for start in range(0, len(rows), TEXT_BLOCK):
             part = list(rows[start : start + TEXT_BLOCK])
@@ -436,11 +435,11 @@ class RetrievalEvaluation:
 
     @property
     def _two_stage(self) -> bool:
-        """Whether any pair is left out."""
+        """Whether some pairs are not scored by the head."""
         return 0 < self.shortlist < len(self.video_indices)
 
     def announcement(self, head: BasePairHead) -> dict[str, Any]:
-        """What :meth:`RetrievalRankMetric.process` is told of the whole."""
+        """Facts on the whole set for :meth:`RetrievalRankMetric.process`."""
         found = {
             'num_captions': len(self.caption_indices),
             'num_videos': len(self.video_indices),
@@ -457,13 +456,14 @@ class RetrievalEvaluation:
         head: BasePairHead,
         blocks: Blocks,
     ) -> Iterator[list[dict[str, Any]]]:
-        """Score blocks of captions against all videos, or their shortlists.
+        """Score blocks of captions against all videos or their shortlists.
 
-        Gives a row for each caption: ``caption_index``, ``video_index`` and
-        ``video_id`` of its video, ``column`` of that video (-1, '' and -1 if
-        none is right), and ``scores``, on the CPU, shape ``(Bv,)``. If
-        captions have several right videos or none, also ``positives``, the
-        columns of all of them; of a joined set also ``part``, its name.
+        Yields a row for each caption of a block: ``caption_index``;
+        ``video_index``, ``video_id`` and ``column`` of its video (-1, '' and
+        -1 if none is right); and ``scores`` on the CPU, shape ``(Bv,)``. If
+        some caption does not have exactly one right video, rows also have
+        ``positives``, the columns of all right ones; in a joined dataset,
+        ``part``, the name of the part.
         """
         score = (
             TwoStageScorer(head, self.videos, self.shortlist)
@@ -473,7 +473,7 @@ class RetrievalEvaluation:
         for rows, text in blocks:
             scores = score(text).detach().cpu()
             yield [
-                # a view would drag its whole block through pickle
+                # pickling a view would pickle its whole block
                 {**self.order.row(row), 'scores': values.clone()}
                 for row, values in zip(rows, scores, strict=True)
             ]
@@ -481,14 +481,14 @@ class RetrievalEvaluation:
     def _all_pairs_scorer(
         self, head: BasePairHead
     ) -> Callable[[TextFeatures], Tensor]:
-        """Score captions against all videos, which are prepared once."""
+        """Make a scorer of captions against all videos, prepared once."""
         state = head.prepare_video(self.videos)
         if getattr(head, 'needs_own_captions', False):
             state = head.attach_captions(state, self._own_captions(head))
         return lambda text: head.score_chunked(head.prepare_text(text), state)
 
     def _own_captions(self, head: BasePairHead) -> TextFeatures:
-        """Encode the caption of each video, in the order of the videos."""
+        """Encode the one caption of each video, in the order of the videos."""
         columns, num_videos = self.columns, len(self.video_ids)
         if sorted(columns) != list(range(num_videos)):
             raise ValueError(
@@ -513,10 +513,10 @@ def check_shortlist(shortlist: int, num_videos: int) -> None:
 
 
 def gather_rows(rows: Tensor | None, device: torch.device) -> Tensor:
-    """Join rows of all processes, of which each may have any number.
+    """Join rows of all processes, in order of rank; their numbers may differ.
 
-    Rows of this process, shape ``(n, ...)``, or None where it has none and so
-    does not know their shape. Rank after rank.
+    Pass the rows of this process, shape ``(n, ...)``, or None if it has none
+    and therefore does not know their shape.
     """
     if get_world_size() == 1 and rows is not None:
         return rows
@@ -542,7 +542,7 @@ def gather_rows(rows: Tensor | None, device: torch.device) -> Tensor:
 def _gather_videos(
     own: VideoFeatures | None, device: torch.device
 ) -> VideoFeatures:
-    """Join the features of all processes: every field that any has."""
+    """Join the video features of all processes, field by field."""
     names = [field.name for field in fields(VideoFeatures)]
     present = [name for name in names if getattr(own, name, None) is not None]
     anywhere = set().union(*all_gather_object(present))
@@ -556,7 +556,7 @@ def _gather_videos(
 
 
 def check_videos(videos: VideoFeatures, video_ids: Sequence[str]) -> None:
-    """Refuse video features that are not finite; name the videos."""
+    """Refuse video features that are not finite, with the video ids."""
     for name in ('frames', 'patches'):
         values = getattr(videos, name)
         if values is None:
@@ -572,7 +572,7 @@ def check_videos(videos: VideoFeatures, video_ids: Sequence[str]) -> None:
 
 
 def check_texts(text: TextFeatures, caption_indices: Sequence[int]) -> None:
-    """Refuse text features that are not finite; name the captions."""
+    """Refuse text features that are not finite, with the captions."""
     finite = torch.isfinite(text.embeds).all(dim=1)  # (Bt,)
     broken = [caption_indices[i] for i in torch.where(~finite)[0].tolist()]
     if broken:

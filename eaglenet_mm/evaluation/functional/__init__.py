@@ -1,4 +1,4 @@
-"""Pure functions on score matrices; they import torch alone."""
+"""Functions on score matrices, which import only torch."""
 
 from eaglenet_mm.evaluation.functional.bootstrap import bootstrap_recall
 from eaglenet_mm.evaluation.functional.ranking import (

@@ -1,8 +1,12 @@
 """Ranks of the right answers in a score matrix, and their summary.
 
 Rows are texts, columns videos. ``video_of_caption[i]`` is the column of the
-video that caption ``i`` describes; where a caption has several right videos or
-none, :class:`RightPairs` stands in its place.
+video that caption ``i`` describes. If some caption has several right videos or
+none, :class:`RightPairs` takes its place.
+
+In a two-stage matrix the shortlisted pairs have the head's scores. All others
+have the cheap score of the first stage, mapped below every score of a head
+element by element, so any process can compute any row.
 """
 
 from __future__ import annotations
@@ -17,32 +21,33 @@ from torch import Tensor
 RECALL_AT = (1, 5, 10, 50)
 #: The k of ``mAP@k`` and ``nDCG@k``.
 PRECISION_AT = (5, 10, 50)
-# entries compared at once: bounds the boolean temporaries of large matrices
+# entries compared at once, to limit the size of boolean temporaries
 _ENTRIES_PER_CHUNK = 1 << 24
-_SORTED_PER_CHUNK = 1 << 22  # sorting makes larger temporaries
-#: Pairs at or below this score are off the shortlist.
+_SORTED_PER_CHUNK = 1 << 22  # sorting has larger temporaries
+#: Pairs with this score or less are not shortlisted.
 OFF_SHORTLIST = -(2.0**60)
 
-_STEP = 2.0**-28  # cheap scores that differ by less may become equal
+_STEP = 2.0**-28  # resolution of cheap scores
 _BITS_OF_LIMIT = (60 + 127) << 23  # of the float32 number 2**60
 
 
 @dataclass(frozen=True)
 class RightPairs:
-    """The right pairs of a score matrix of ``Bt`` texts and ``Bv`` videos.
+    """Right pairs of a score matrix of ``Bt`` texts and ``Bv`` videos.
 
-    A text may have several right videos, or none: then it is no query of
-    text-to-video, and a wrong candidate of video-to-text. Likewise a video.
+    A text may have several right videos, or none: then it is not a query of
+    text-to-video, and a wrong candidate in video-to-text. The same holds for
+    videos.
 
     Args:
-        columns (Tensor): The video that each text stands with, or where that
-            is not a right one the first right one; -1 where there is none;
-            int64, shape ``(Bt,)``. Texts of one column are one candidate of
-            video-to-text, and one group of a bootstrap.
+        columns (Tensor): Column of each text's own video, or of its first
+            right video if its own is wrong, or -1 without a right video;
+            int64, shape ``(Bt,)``. Texts with the same column are one
+            candidate of video-to-text, and one group of a bootstrap.
         texts (Tensor): Text of each right pair, ascending, int64, shape
             ``(N,)``.
-        videos (Tensor): Video of each, ascending within a text, int64, shape
-            ``(N,)``. No pair stands twice.
+        videos (Tensor): Video of each right pair, ascending within a text,
+            int64, shape ``(N,)``. Pairs are distinct.
 
     Example:
         >>> texts, videos = torch.tensor([[0, 0], [0, 2]])
@@ -58,29 +63,29 @@ class RightPairs:
         return len(self.columns)
 
     def simplify(self) -> RightPairs | Tensor:
-        """Return :attr:`columns` if every text has one right video."""
+        """Return :attr:`columns` if every text has exactly one right video."""
         return self.columns if self.is_simple() else self
 
     def is_simple(self) -> bool:
-        """Whether every text has one right video."""
+        """Whether every text has exactly one right video."""
         places = torch.arange(len(self), device=self.texts.device)
         return torch.equal(self.texts, places)
 
     def select(self, rows: slice, columns: Tensor) -> RightPairs:
-        """Take some texts and some videos, numbered anew.
+        """Select texts and videos and renumber them.
 
         Args:
             rows (slice): The texts, with a start and a stop.
             columns (Tensor): The videos, ascending, int64.
 
         Returns:
-            RightPairs: Of these alone.
+            RightPairs: Pairs of these texts and videos.
         """
         highest = max(
             int(part.max()) if len(part) else -1
             for part in (columns, self.columns, self.videos)
         )
-        place = columns.new_full((highest + 2,), -1)  # the last: of -1
+        place = columns.new_full((highest + 2,), -1)  # the last is for -1
         place[columns] = torch.arange(len(columns), device=columns.device)
         videos = place[self.videos]
         here = (self.texts >= rows.start) & (self.texts < rows.stop)
@@ -92,11 +97,11 @@ class RightPairs:
         )
 
     def of_texts(self, start: int, stop: int, num_videos: int) -> Tensor:
-        """Mark the right videos of some texts.
+        """Mark the right videos of a range of texts.
 
         Args:
             start (int): First text.
-            stop (int): One past the last.
+            stop (int): One past the last text.
             num_videos (int): ``Bv``.
 
         Returns:
@@ -109,11 +114,11 @@ class RightPairs:
         return mask
 
     def groups(self) -> Tensor:
-        """Number the candidates of video-to-text, from 0.
+        """Number the candidates of video-to-text from 0.
 
         Returns:
-            Tensor: Of each text, int64, shape ``(Bt,)``; texts of one video
-            share a number, a text without any has its own.
+            Tensor: Group of each text, int64, shape ``(Bt,)``; texts of one
+            video share a group, a text without any has its own.
         """
         own = -1 - torch.arange(len(self), device=self.columns.device)
         numbers = torch.where(self.columns < 0, own, self.columns)
@@ -123,19 +128,21 @@ class RightPairs:
 class RankResult(NamedTuple):
     """Ranks of all queries of one direction.
 
+    The last three fields are set only for :class:`RightPairs`.
+
     Args:
-        ranks (Tensor): Rank of each query's right answer, of several the
-            first, counted from 1, int64, shape ``(Q,)``.
-        ties (Tensor): Number of wrong candidates with the score of this right
-            answer, which all count as ranked before it, int64, shape ``(Q,)``.
-        queries (Tensor, optional): Of :class:`RightPairs` alone: the text or
-            video that each query is, ascending, int64, shape ``(Q,)``; those
-            without a right answer are left out.
-        positions (Tensor, optional): Of :class:`RightPairs` alone: rank among
-            all candidates of each right answer, 50 of them at most, ascending
-            and filled up with 0, int64, shape ``(Q, n)``.
-        num_right (Tensor, optional): Of :class:`RightPairs` alone: number of
-            right answers, int64, shape ``(Q,)``.
+        ranks (Tensor): Rank of each query's right answer (the first of
+            several), counted from 1, int64, shape ``(Q,)``.
+        ties (Tensor): Number of wrong candidates with the same score as this
+            answer, all of which count as ranked before it; int64, shape
+            ``(Q,)``.
+        queries (Tensor, optional): Text or video of each query, ascending,
+            int64, shape ``(Q,)``; those without a right answer are left out.
+        positions (Tensor, optional): Ranks of the right answers among all
+            candidates, at most 50 per query, ascending and padded with 0,
+            int64, shape ``(Q, n)``.
+        num_right (Tensor, optional): Number of right answers, int64, shape
+            ``(Q,)``.
 
     Example:
         >>> scores = torch.tensor([[0.9, 0.1], [0.5, 0.5]])
@@ -151,7 +158,7 @@ class RankResult(NamedTuple):
 
     @property
     def num_tied_queries(self) -> int:
-        """Number of queries whose right answer shares its score."""
+        """Number of queries whose right answer ties with a wrong one."""
         return int((self.ties > 0).sum())
 
 
@@ -159,11 +166,11 @@ def check_finite(scores: Tensor) -> None:
     """Refuse a score matrix with a NaN or an infinity.
 
     Args:
-        scores (Tensor): Any scores, shape ``(Q, C)``.
+        scores (Tensor): Shape ``(Q, C)``.
 
     Raises:
         ValueError: If the matrix is not two-dimensional, or a score is not
-            finite; the message names how many and the first place.
+            finite; the message gives their number and the first position.
     """
     if scores.ndim != 2:
         raise ValueError(
@@ -186,9 +193,9 @@ def check_finite(scores: Tensor) -> None:
 def rank_targets(scores: Tensor, targets: Tensor) -> RankResult:
     """Rank one right candidate for each query; ties count against it.
 
-    The rank is the number of candidates that score at least as high as the
-    right one, itself included: 1 is best, and a matrix of equal scores gives
-    the last place to every query.
+    The rank is the number of candidates, including the right one, that score
+    at least as high: 1 is best, and with equal scores every query gets the
+    last rank.
 
     Args:
         scores (Tensor): Floating point, shape ``(Q, C)``; rows are queries.
@@ -200,7 +207,7 @@ def rank_targets(scores: Tensor, targets: Tensor) -> RankResult:
 
     Raises:
         ValueError: If a score is not finite, the sizes differ, or a target
-            lies outside the columns.
+            is out of range.
 
     Example:
         >>> scores = torch.tensor([[0.9, 0.1], [0.5, 0.5]])
@@ -236,11 +243,11 @@ def rank_targets(scores: Tensor, targets: Tensor) -> RankResult:
 def text_to_video_ranks(
     scores: Tensor, video_of_caption: Tensor | RightPairs
 ) -> RankResult:
-    """Rank the right video for every caption that has one.
+    """Rank the right video of every caption that has one.
 
     Of several right videos the first counts: its rank is one more than the
-    wrong videos that score at least as high, so right ones do not push each
-    other back.
+    number of wrong videos that score at least as high, so right videos do not
+    push each other back.
 
     Args:
         scores (Tensor): Shape ``(Bt, Bv)``, rows texts.
@@ -248,11 +255,11 @@ def text_to_video_ranks(
             video, shape ``(Bt,)``, or the right pairs.
 
     Returns:
-        RankResult: One entry for each caption, shape ``(Bt,)``; of right
-        pairs one for each caption that has a right video.
+        RankResult: One entry for each caption, shape ``(Bt,)``; with right
+        pairs, one for each caption that has a right video.
 
     Raises:
-        ValueError: If a score is not finite, or the pairs are of another
+        ValueError: If a score is not finite, or the pairs do not match the
             matrix.
     """
     if isinstance(video_of_caption, Tensor):
@@ -277,8 +284,8 @@ def video_caption_scores(
 ) -> tuple[Tensor, Tensor]:
     """Score every video against every video's group of captions.
 
-    A group's score is the highest among its captions, which is how the
-    field evaluates video-to-text retrieval on multi-caption sets.
+    The score of a group is the highest of its captions, as the field
+    evaluates video-to-text retrieval on multi-caption sets.
 
     Args:
         scores (Tensor): Shape ``(Bt, Bv)``, rows texts.
@@ -287,16 +294,16 @@ def video_caption_scores(
 
     Returns:
         tuple[Tensor, Tensor]: Scores, shape ``(G, G)``, rows videos, columns
-        groups of captions, and the columns of ``scores`` that these G videos
-        have, ascending, shape ``(G,)``. Videos without any caption take part
-        in neither axis.
+        groups of captions; and the columns of these G videos in ``scores``,
+        ascending, shape ``(G,)``. Videos without captions are on neither
+        axis.
     """
     video_of_caption = video_of_caption.to(scores.device, torch.long)
     videos, counts = video_of_caption.unique(return_counts=True)
-    if len(videos) == len(video_of_caption):  # one caption each: no maximum
+    if len(videos) == len(video_of_caption):  # one caption each
         groups = scores[video_of_caption.argsort()]  # (G, Bv)
     else:
-        # loops hand captions over by video: spare a copy of the whole
+        # loops sort captions by video, which saves a copy of the matrix
         if bool((video_of_caption.diff() < 0).any()):
             scores = scores[video_of_caption.argsort(stable=True)]
         parts = scores.split(counts.tolist())
@@ -307,12 +314,11 @@ def video_caption_scores(
 def video_to_text_ranks(
     scores: Tensor, video_of_caption: Tensor | RightPairs
 ) -> RankResult:
-    """Rank the right captions for every video that has some.
+    """Rank the right captions of every video that has some.
 
-    Candidates are groups of captions, see :func:`video_caption_scores`. Of
-    right pairs, a group may hold captions that are right for a video and
-    others that are not: it then counts as two candidates, each with its own
-    highest score.
+    Candidates are groups of captions, see :func:`video_caption_scores`. With
+    right pairs, a group may hold right and wrong captions of a video: it then
+    counts as two candidates, each with its own highest score.
 
     Args:
         scores (Tensor): Shape ``(Bt, Bv)``, rows texts.
@@ -324,11 +330,11 @@ def video_to_text_ranks(
         the columns, shape ``(G,)``.
 
     Raises:
-        ValueError: If a score is not finite, or the pairs are of another
+        ValueError: If a score is not finite, or the pairs do not match the
             matrix.
     """
     if isinstance(video_of_caption, Tensor):
-        check_finite(scores)  # before the maximum hides its place
+        check_finite(scores)  # before the maximum hides the position
         by_video, videos = video_caption_scores(scores, video_of_caption)
         targets = torch.arange(len(videos), device=scores.device)
         return rank_targets(by_video, targets)
@@ -337,7 +343,7 @@ def video_to_text_ranks(
     num_texts, num_videos = scores.shape
     groups = right.groups().to(scores.device)
     num_groups = int(groups.max()) + 1 if num_texts else 0
-    # each right group of a video once, however many of its captions are right
+    # count each right group of a video once
     videos = right.videos.to(scores.device)
     distinct = videos * num_groups + groups[right.texts.to(scores.device)]
     num_right = torch.bincount(
@@ -376,15 +382,15 @@ def _check_matrix(scores: Tensor, right: RightPairs) -> None:
 
 
 def _depth(num_right: Tensor) -> int:
-    """How many right answers of a query are looked at."""
+    """Number of right answers per query whose positions are kept."""
     most = int(num_right.max()) if len(num_right) else 0
     return min(max(PRECISION_AT), most)
 
 
 def _place(right: Tensor, wrong: Tensor, depth: int) -> tuple[Tensor, Tensor]:
-    """Positions ``(n, depth)`` of right among wrong ones, ties of the first.
+    """Positions ``(n, depth)`` of right among wrong ones; ties of the first.
 
-    Both are scores ``(n, C)`` with minus infinity where there is none.
+    Both inputs are scores ``(n, C)``, minus infinity where there is none.
     """
     best = right.topk(depth, dim=1).values.contiguous()  # (n, depth)
     ordered = wrong.sort(dim=1).values.contiguous()  # (n, C)
@@ -398,7 +404,7 @@ def _place(right: Tensor, wrong: Tensor, depth: int) -> tuple[Tensor, Tensor]:
 def _join(
     parts: Sequence[tuple[Tensor, Tensor]], num_right: Tensor
 ) -> RankResult:
-    """Join chunks and leave out who has no right answer."""
+    """Join chunks and drop queries without a right answer."""
     positions, ties = (torch.cat(side) for side in zip(*parts, strict=True))
     queries = torch.where(num_right > 0)[0]
     positions, num_right = positions[queries], num_right[queries]
@@ -411,7 +417,7 @@ def _join(
 def summarize_ranks(
     ranks: Tensor, recall_at: Sequence[int] = RECALL_AT
 ) -> dict[str, float]:
-    """Turn ranks into recall, median rank and mean rank.
+    """Summarise ranks as recall, median rank and mean rank.
 
     Args:
         ranks (Tensor): Ranks counted from 1, shape ``(Q,)``.
@@ -420,10 +426,10 @@ def summarize_ranks(
 
     Returns:
         dict[str, float]: ``R1`` ... in percent, ``MdR`` (the mean of the two
-        middle ranks when Q is even) and ``MnR``.
+        middle ranks if Q is even) and ``MnR``.
 
     Raises:
-        ValueError: If there is no rank.
+        ValueError: If there are no ranks.
     """
     if ranks.numel() == 0:
         raise ValueError(
@@ -443,21 +449,21 @@ def summarize_ranks(
 def summarize_positions(
     result: RankResult, at: Sequence[int] = PRECISION_AT
 ) -> dict[str, float]:
-    """Turn the positions of several right answers into mAP and nDCG.
+    """Summarise the positions of several right answers as mAP and nDCG.
 
     Args:
-        result (RankResult): Of :class:`RightPairs`, with ``Q`` queries.
-        at (Sequence[int]): The k, 50 at most. Default: ``(5, 10, 50)``.
+        result (RankResult): From :class:`RightPairs`, with ``Q`` queries.
+        at (Sequence[int]): Cut-offs k, at most 50. Default: ``(5, 10, 50)``.
 
     Returns:
-        dict[str, float]: In percent, means over the queries. ``mAP5`` ...:
-        precision at each right answer among the first k, summed and divided
-        by the smaller of k and the number of right answers. ``nDCG5`` ...:
-        the sum of ``1 / log2(position + 1)`` of the right answers among the
-        first k, divided by the largest that is possible.
+        dict[str, float]: Means over the queries in percent. ``mAP5`` ...: sum
+        of the precision at each right answer among the first k, divided by
+        the smaller of k and the number of right answers. ``nDCG5`` ...: sum
+        of ``1 / log2(position + 1)`` over the right answers among the first
+        k, divided by its largest possible value.
 
     Raises:
-        ValueError: If there is no query, or the result is of single answers.
+        ValueError: If there are no queries, or the result has no positions.
     """
     positions, num_right = result.positions, result.num_right
     if positions is None or num_right is None or not len(positions):
@@ -474,7 +480,7 @@ def summarize_positions(
         counted = (positions > 0) & (positions <= k)  # (Q, n)
         possible = num_right.clamp(max=k)  # (Q,)
         precision = (ordinal / positions).where(counted, 0.0).sum(dim=1)
-        # added up in the order of the ideal: a perfect list is exactly 100
+        # summed in the order of the ideal, so a perfect list gives exactly 100
         gains = (1 / (positions + 1).log2()).where(counted, 0.0)
         gain = gains.cumsum(dim=1)[:, -1]
         places = torch.arange(1, k + 1, device=positions.device).double()
@@ -485,18 +491,18 @@ def summarize_positions(
 
 
 def off_shortlist_scores(cheap: Tensor) -> Tensor:
-    """Move cheap scores below every score of a head, keeping their order.
+    """Map cheap scores below every score of a head, keeping their order.
 
-    A shift would not do: float32 has 24 bits, and next to a large number the
-    differences of cosines are lost. The cheap score is instead written as a
-    multiple of ``2**-28``, which float32 numbers of magnitude 1/32 and above
-    are exactly, and counted down through the float32 numbers from ``-2**60``
-    (cheap score 1) to ``-2**124`` (cheap score -1). Larger stays larger,
-    across rows and columns; the values mean nothing but their order.
+    Subtracting a constant would not do: next to a large number, the 24 bits of
+    float32 lose the differences of cosines. Instead, the cheap score is
+    rounded to a multiple of ``2**-28``, which is exact for float32 of
+    magnitude 1/32 and above, and counted down through the float32 numbers from
+    ``-2**60`` (cheap score 1) to ``-2**124`` (cheap score -1). The order holds
+    across rows and columns; the values have no other meaning.
 
     Args:
-        cheap (Tensor): Scores in [-1, 1], float32, any shape. What rounding
-            has pushed outside is brought back.
+        cheap (Tensor): Scores in [-1, 1], float32, any shape. Values outside,
+            due to rounding, are clamped.
 
     Returns:
         Tensor: Float32, the same shape, all at or below
@@ -508,13 +514,13 @@ def off_shortlist_scores(cheap: Tensor) -> Tensor:
 
 
 def on_shortlist(scores: Tensor) -> Tensor:
-    """Tell which pairs the head has scored.
+    """Mark the pairs scored by the head.
 
     Args:
         scores (Tensor): Any shape.
 
     Returns:
-        Tensor: Bool, the same shape; all True for a matrix of one stage.
+        Tensor: Bool, the same shape; all True for a one-stage matrix.
     """
     return scores.float() > OFF_SHORTLIST
 
@@ -522,7 +528,7 @@ def on_shortlist(scores: Tensor) -> Tensor:
 def shortlist_recall(
     scores: Tensor, video_of_caption: Tensor | RightPairs
 ) -> tuple[float, float]:
-    """Measure how often the first stage lets a right answer through.
+    """Measure how often the first stage keeps a right answer.
 
     Args:
         scores (Tensor): A two-stage matrix, shape ``(Bt, Bv)``, rows texts.
@@ -530,10 +536,9 @@ def shortlist_recall(
             video, shape ``(Bt,)``, or the right pairs.
 
     Returns:
-        tuple[float, float]: Percent of the captions that have one of their
-        right videos on their shortlist, and percent of the videos that are on
-        the shortlist of one of their right captions. Who has no right answer
-        is left out.
+        tuple[float, float]: Percentage of captions with a right video on
+        their shortlist, and percentage of videos on the shortlist of one of
+        their right captions, out of those with a right answer.
     """
     if isinstance(video_of_caption, Tensor):
         columns = video_of_caption.to(scores.device, torch.long)
