@@ -65,17 +65,13 @@ class Request:
             for place, old in places.items()
             if not self.is_own(place)
         }
-        if any(old != self.value for old in rest.values()):
-            self.check_agreement(rest)
-        return dict.fromkeys(rest, self.value)
-
-    def check_agreement(self, places: Places) -> None:
-        """Refuse one value for settings that differ."""
-        if len({str(same_path(old)) for old in places.values()}) > 1:
-            have = [f'{place} is {old!r}' for place, old in places.items()]
+        is_changed = any(old != self.value for old in rest.values())
+        if is_changed and len({str(same_path(x)) for x in rest.values()}) > 1:
+            have = [f'{place} is {old!r}' for place, old in rest.items()]
             raise self.refusal(
                 f'its settings differ: {listed(have)}. Set each of them.'
             )
+        return dict.fromkeys(rest, self.value)
 
     def following(self, places: Places) -> Places:
         """Settings whose value is that of the variable."""
@@ -140,7 +136,7 @@ def _ann_file(request: Request) -> Places:
     files, before = request.value, request.declared
     if not isinstance(files, Mapping) or not files:
         raise TypeError(
-            'ann_file is another one for each split: set ann_file.train, '
+            'ann_file differs between splits: set ann_file.train, '
             f'ann_file.val or ann_file.test, but got {files!r}.'
         )
     found: Places = {}

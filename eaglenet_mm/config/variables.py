@@ -171,7 +171,7 @@ def _values_of(node: ast.expr, known: dict[str, set[str]]) -> set[str]:
     """Dotted names of written values in an expression; '' for all of it."""
     if isinstance(node, ast.Name):
         return known.get(node.id, set())
-    if isinstance(node, ast.Call) and _is_dict(node.func):
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == 'dict':
         return _of_call(node, known)
     if isinstance(node, ast.BinOp) and isinstance(node.left, ast.List):
         return _values_of(node.left, known)  # the right has unknown positions
@@ -210,10 +210,6 @@ def _of_call(call: ast.Call, known: dict[str, set[str]]) -> set[str]:
     for argument in call.args:
         found |= _values_of(argument, known) - {''}
     return found
-
-
-def _is_dict(function: ast.expr) -> bool:
-    return isinstance(function, ast.Name) and function.id == 'dict'
 
 
 def _values_in(content: Any, path: str = '') -> set[str]:
@@ -266,7 +262,8 @@ def resolve_variables(cfg: Config, source: ConfigSource) -> None:
         inherited = line[-1].base_config()
         # a file that repeats the inherited value does not change it
         while name in inherited and inherited[name] == cfg[name]:
-            line += _next_line(line[-1], name)
+            lines = [base.line_to(name) for base in line[-1].bases]
+            line += next(filter(None, lines))
             inherited = line[-1].base_config()
         setter, is_new = line[-1], name not in inherited
         is_read = any(name in reader.reads for reader in line)
@@ -281,7 +278,12 @@ def resolve_variables(cfg: Config, source: ConfigSource) -> None:
         if is_read:
             continue
         if is_new:
-            _refuse_mistyped_knob(setter, name)
+            near = difflib.get_close_matches(name, KNOBS, 1, 0.85)
+            if near:
+                raise KeyError(
+                    f'{setter.path} sets {name!r}, which nothing reads; did '
+                    f'you mean {near[0]!r}?'
+                )
             continue
         places = _places_of_copies(inherited, name, setter)
         if places is not None:
@@ -292,21 +294,6 @@ def resolve_variables(cfg: Config, source: ConfigSource) -> None:
                 f'{setter.path} sets {name!r} over its _base_, but nothing '
                 f'reads it any more: {_instead(name, places)}'
             )
-
-
-def _next_line(setter: ConfigSource, name: str) -> list[ConfigSource]:
-    """Path from a file to the next one that sets a variable."""
-    lines = [base.line_to(name) for base in setter.bases]
-    return next(line for line in lines if line)
-
-
-def _refuse_mistyped_knob(setter: ConfigSource, name: str) -> None:
-    near = difflib.get_close_matches(name, KNOBS, 1, 0.85)
-    if near:
-        raise KeyError(
-            f'{setter.path} sets {name!r}, which nothing reads; did you mean '
-            f'{near[0]!r}?'
-        )
 
 
 def _resolve_over_bases(
@@ -436,10 +423,11 @@ def _places_of_copies(
 ) -> list[str] | None:
     """Places of the copies of a variable; None if it was never copied."""
     files = [source, *source.ancestors()]
+    places = _copies(cfg, name) or _equals(cfg, name)
     if any(name in file.reads for file in files):
-        return _copies(cfg, name) or _equals(cfg, name)
+        return places
     if any(name in file.sets and file.is_written_out for file in files):
-        return _copies(cfg, name) or _equals(cfg, name) or None
+        return places or None
     return None
 
 

@@ -17,20 +17,8 @@ PARTIAL_NAME = re.compile(r'\..{1,40}\.[0-9a-f]{32}\.part', re.DOTALL)
 def replace_durably(path: str | Path) -> Iterator[Path]:
     """Replace a file atomically, even if the power fails.
 
-    Args:
-        path (str | Path): File to write or replace; its folder is created.
-
-    Yields:
-        Path: An empty hidden file beside it to write to. It is renamed when
-        the block ends and removed if the block raises.
-
-    Raises:
-        OSError: If the folder or the file cannot be written.
-
-    Example:
-        >>> with replace_durably('metrics.json') as part:
-        ...     part.write_text('{}')
-        2
+    Yields an empty hidden file beside it to write to, which takes the name
+    when the block ends and is removed if it raises. The folder is created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

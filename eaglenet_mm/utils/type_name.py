@@ -9,15 +9,8 @@ from mmengine.utils import get_object_from_string
 def type_name(settings: Mapping[str, Any] | None, default: str = '') -> str:
     """Return the name of the class in ``type``, without scope.
 
-    A config names a class by a string, with or without the scope of its
-    library (``'OptimWrapper'``, ``'mmengine.OptimWrapper'``), or, in pure
-    Python, by the class itself.
-
-    Example:
-        >>> type_name(dict(type='mmengine.AmpOptimWrapper'))
-        'AmpOptimWrapper'
-        >>> type_name(dict(type=dict))
-        'dict'
+    A config names it by a string, with or without the scope of its library
+    (``'mmengine.OptimWrapper'``), or, in pure Python, by the class itself.
     """
     kind = (settings or {}).get('type', default)
     if not isinstance(kind, str):
@@ -30,11 +23,6 @@ def scoped_name(kind: str | type) -> str:
 
     It has the scope of its library, except for this package, MMEngine and
     mmcv. A string is returned unchanged.
-
-    Example:
-        >>> from mmengine.model import ImgDataPreprocessor
-        >>> scoped_name(ImgDataPreprocessor)
-        'ImgDataPreprocessor'
     """
     if isinstance(kind, str):
         return kind
@@ -48,12 +36,6 @@ def named_class(kind: Any) -> Any:
     """Find a class by its full path, as in dumped pure Python configs.
 
     Anything but the path of a class is returned unchanged.
-
-    Example:
-        >>> named_class('mmengine.model.ImgDataPreprocessor').__name__
-        'ImgDataPreprocessor'
-        >>> named_class('ImgDataPreprocessor')
-        'ImgDataPreprocessor'
     """
     if not isinstance(kind, str) or '.' not in kind:
         return kind

@@ -86,10 +86,10 @@ class ContrastiveBatchHook(Hook):
 
 
 def check_training_steps(loader: Any, loop: Any = None) -> None:
-    """Refuse a training that would make no step; call it on every process.
+    """Refuse a training without steps; to be called on every process.
 
-    That is, no batch is complete, processes differ in their number of batches
-    (one would wait for the others forever), or the loop has no iterations.
+    No batch is complete, processes differ in their number of batches (one
+    would wait for the others forever), or the loop has no iterations.
     """
     try:
         own = len(loader)

@@ -28,7 +28,7 @@ class DatasetEpochHook(Hook):
 
     Note:
         An iteration-based loop calls ``before_train_epoch`` only once, so your
-        own ``set_epoch`` gets epoch 0 alone. Ask
+        own ``set_epoch`` gets only epoch 0. Ask
         :func:`~eaglenet_mm.datasets.current_draw` instead, and set the
         attribute ``reads_draws = True``.
 

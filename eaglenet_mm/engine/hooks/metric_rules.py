@@ -15,12 +15,9 @@ _UP = {'greater': 'higher', 'less': 'lower'}
 def stated_rule(loop: Any, key: str, given: str | None) -> str | None:
     """Look up the rule of a key in the metrics of a validation loop.
 
-    A metric states its keys by two methods: ``better_when(key)`` returns
-    ``'greater'``, ``'less'`` or, for a key that is not its own, None;
-    ``known_keys()`` lists them.
-    :class:`~eaglenet_mm.evaluation.RetrievalRankMetric` has both, and any
-    other metric may. Returns None if the key may belong to a metric without
-    them.
+    Metrics with ``better_when(key)`` (``'greater'``, ``'less'``, or None for
+    a key that is not their own) and ``known_keys()`` state it. Returns None if
+    the key may belong to another metric.
     """
     metrics = [
         metric
@@ -78,10 +75,9 @@ def require_key(metrics: dict[str, float], key: str) -> None:
 def check_other_rules(runner: Runner, settled: tuple[type, ...]) -> None:
     """Refuse wrong rules of any other hook or scheduler that watches a metric.
 
-    Hooks and parameter schedulers call the key they watch ``monitor`` (several
-    keys: ``key_indicators``) and the direction ``rule`` (``rules``), often
-    with a default meant for a loss. Hooks of the classes in ``settled`` check
-    their own rules and are skipped.
+    They call the key ``monitor`` (several: ``key_indicators``) and the rule
+    ``rule`` (``rules``), often with a default meant for a loss. Hooks of the
+    classes in ``settled`` check their own rules.
     """
     schedulers: Any = runner.param_schedulers or []
     if isinstance(schedulers, dict):

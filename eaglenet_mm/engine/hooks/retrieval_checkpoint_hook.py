@@ -32,7 +32,7 @@ class RetrievalCheckpointHook(CheckpointHook):
     - When resumed in another folder, it removes outdated best checkpoints of
       that folder only. MMEngine's follows the path stored in the checkpoint
       and deletes from the original folder.
-    - When resumed with another ``save_best``, it starts the comparison anew
+    - When resumed with another ``save_best``, it restarts the comparison
       instead of comparing different metrics.
     - With an ``EarlyStoppingHook``, each validation updates the checkpoint of
       its step, so that a resumed run stops where an uninterrupted one does.
@@ -100,7 +100,7 @@ class RetrievalCheckpointHook(CheckpointHook):
         """
         if self._val_loop is None:  # not during training
             return
-        # MMEngine counts iterations, which under accumulation are no steps
+        # runner.iter counts iterations, not steps, under accumulation
         every = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         if runner.iter < min(every, runner.max_iters) or runner.iter == 0:
             print_log(
@@ -189,7 +189,7 @@ class RetrievalCheckpointHook(CheckpointHook):
             if key != 'auto' and not name.startswith(start):
                 print_log(
                     f'The resumed run kept {name}; this one keeps the best '
-                    f'of {key!r} and starts to compare anew.',
+                    f'of {key!r} and restarts the comparison.',
                     logger='current',
                     level=logging.WARNING,
                 )

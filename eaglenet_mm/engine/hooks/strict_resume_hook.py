@@ -132,10 +132,10 @@ class StrictResumeHook(Hook):
             )
 
 
-def _refusal(path: str, why: str, mend: str) -> ValueError:
+def _refusal(path: str, why: str, remedy: str) -> ValueError:
     """Error of a checkpoint that cannot be resumed."""
     return ValueError(
-        f'{path} cannot be resumed: {why}. {mend}, or begin a new training '
+        f'{path} cannot be resumed: {why}. {remedy}, or start a new training '
         'from its weights: leave --resume out and give --cfg-options '
         f'load_from={path}'
     )
@@ -144,8 +144,8 @@ def _refusal(path: str, why: str, mend: str) -> ValueError:
 def _begin_averages(runner: Any) -> None:
     """Let EMAHook create its averages before a checkpoint is loaded.
 
-    FlexibleRunner of MMEngine 0.10 loads checkpoints before it calls
-    ``before_run``, which would overwrite the loaded averages.
+    FlexibleRunner of MMEngine 0.10 calls ``before_run`` only afterwards, which
+    would overwrite the loaded averages.
     """
     for hook in runner.hooks:
         if isinstance(hook, EMAHook) and not hasattr(hook, 'ema_model'):
@@ -191,7 +191,7 @@ def _check_presence(runner: Any, checkpoint: dict, path: str) -> None:
             path,
             f'it lacks {", ".join(missing)}, which would start anew in the '
             'middle of the training. Checkpoints called best, published ones '
-            'and those of save_optimizer=False hold weights alone',
+            'and those of save_optimizer=False hold only weights',
             'Resume from another file of the run (epoch_*.pth, iter_*.pth)',
         )
     if 'ema_state_dict' in checkpoint.keys() - {key for _, key, _ in kept}:

@@ -33,11 +33,7 @@ class TwoStageScorer:
         self.video_vectors = head.shortlist_video(videos).float()  # (Bv, C)
 
     def __call__(self, text: TextFeatures) -> Tensor:
-        """Score a block of captions, ``(Bt, Bv)``.
-
-        Shortlisted pairs get the head's score, all others their
-        :func:`~eaglenet_mm.evaluation.functional.off_shortlist_scores`.
-        """
+        """Scores ``(Bt, Bv)``: of the head if shortlisted, else below all."""
         scores = self._cheap_scores(text)  # (Bt, Bv)
         chosen = choose_highest(scores, self.shortlist)
         text_state = self.head.prepare_text(text)

@@ -72,15 +72,7 @@ class RightPairs:
         return torch.equal(self.texts, places)
 
     def select(self, rows: slice, columns: Tensor) -> RightPairs:
-        """Select texts and videos and renumber them.
-
-        Args:
-            rows (slice): The texts, with a start and a stop.
-            columns (Tensor): The videos, ascending, int64.
-
-        Returns:
-            RightPairs: Pairs of these texts and videos.
-        """
+        """Select a range of texts and ascending videos, and renumber them."""
         highest = max(
             int(part.max()) if len(part) else -1
             for part in (columns, self.columns, self.videos)
@@ -97,16 +89,7 @@ class RightPairs:
         )
 
     def of_texts(self, start: int, stop: int, num_videos: int) -> Tensor:
-        """Mark the right videos of a range of texts.
-
-        Args:
-            start (int): First text.
-            stop (int): One past the last text.
-            num_videos (int): ``Bv``.
-
-        Returns:
-            Tensor: Bool, shape ``(stop - start, Bv)``.
-        """
+        """Mark the right videos of some texts, bool ``(stop - start, Bv)``."""
         shape, device = (stop - start, num_videos), self.texts.device
         mask = torch.zeros(shape, dtype=torch.bool, device=device)
         here = (self.texts >= start) & (self.texts < stop)
@@ -114,11 +97,9 @@ class RightPairs:
         return mask
 
     def groups(self) -> Tensor:
-        """Number the candidates of video-to-text from 0.
+        """Number the candidates of video-to-text, int64, shape ``(Bt,)``.
 
-        Returns:
-            Tensor: Group of each text, int64, shape ``(Bt,)``; texts of one
-            video share a group, a text without any has its own.
+        Texts of one video share a group, a text without any has its own.
         """
         own = -1 - torch.arange(len(self), device=self.columns.device)
         numbers = torch.where(self.columns < 0, own, self.columns)
@@ -514,13 +495,13 @@ def off_shortlist_scores(cheap: Tensor) -> Tensor:
 
 
 def on_shortlist(scores: Tensor) -> Tensor:
-    """Mark the pairs scored by the head.
+    """Mark the pairs scored by the head; all pairs of a one-stage matrix.
 
     Args:
         scores (Tensor): Any shape.
 
     Returns:
-        Tensor: Bool, the same shape; all True for a one-stage matrix.
+        Tensor: Bool, the same shape.
     """
     return scores.float() > OFF_SHORTLIST
 

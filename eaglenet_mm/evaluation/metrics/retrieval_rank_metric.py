@@ -66,7 +66,7 @@ class ScoreMatrixMetric(BaseMetric):
                 videos in canonical order, shape ``(Bv,)``; optionally
                 ``column`` (int), the column of its video if that is not
                 ``video_index``, and ``positives`` (list[int]), the columns of
-                all right videos if that is not the one alone. Without a right
+                all right videos if there is not exactly one. Without a right
                 video, ``video_index`` and ``column`` are -1.
 
         Raises:
@@ -219,7 +219,7 @@ class RetrievalRankMetric(ScoreMatrixMetric):
         part: Mapping[str, Any] | None = None,
         columns: Tensor | None = None,
     ) -> dict[str, float]:
-        """Compute all metrics of the whole matrix or of a part."""
+        """Compute all metrics of the matrix, or of a part of it."""
         name = f' of {part["name"]}' if part else ''
         meta = (part['metainfo'] if part else self.dataset_meta) or {}
         unanswerable, incomplete, counts = _count(
@@ -241,7 +241,7 @@ class RetrievalRankMetric(ScoreMatrixMetric):
             raise ValueError(
                 f'None of the {scores.shape[0]} texts has a right video '
                 f'among the {scores.shape[1]} of the gallery, so there is '
-                "no query. Look at 'captions', 'positives' and 'queries' "
+                "no query. Check 'captions', 'positives' and 'queries' "
                 'of the annotation file.'
             )
         applied = ', '.join(str(item) for item in self.post_processing)
@@ -537,7 +537,7 @@ def _count(
         said.append(f'{name}: found {found} of {expected}')
     if num_repeated:
         said.append(
-            f'{num_repeated} videos stand in several parts and are one '
+            f'{num_repeated} videos are in several parts and are one '
             'candidate each'
         )
     pairs = _as_pairs(right)
