@@ -1,6 +1,5 @@
 """Checkpoint loading that refuses weights that do not fit."""
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -64,17 +63,17 @@ def require_matching_weights(runner: Any, partial: bool = False) -> None:
 def _check_shapes(owner: Any, checkpoint: Mapping[str, Any]) -> None:
     """Refuse shapes for which MMEngine would keep random parameters."""
     found = {
-        re.sub('^module[.]', '', name): value
+        name.removeprefix('module.'): value
         for name, value in checkpoint.get('state_dict', checkpoint).items()
         if isinstance(value, Tensor)
     }
     wanted = {
-        re.sub('^module[.]', '', name): value
+        name.removeprefix('module.'): value
         for name, value in owner.model.state_dict().items()
     }
     # position embeddings that an encoder resizes while loading
     resized = {
-        re.sub('^module[.]', '', f'{name}.tower.positional_embedding')
+        f'{name}.tower.positional_embedding'.removeprefix('module.')
         for name, module in owner.model.named_modules()
         if getattr(module, 'resize_positions', False)
     }

@@ -31,8 +31,8 @@ class KeptResultsHook(Hook):
     def take(self) -> tuple[KeptScores | None, Any, dict[str, float]]:
         """Return scores, RetrievalEvaluation and metrics, and forget them.
 
-        Nothing was scored, or this is not the main process, if ``scores`` of
-        the first is None.
+        The first is None or has no ``scores`` if nothing was kept, or on
+        another process than the main one.
         """
         results = self._kept, *self._found
         self._kept, self._found = None, (None, {})

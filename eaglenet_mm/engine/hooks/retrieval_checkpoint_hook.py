@@ -86,7 +86,7 @@ class RetrievalCheckpointHook(CheckpointHook):
             self._own_best(runner)
 
     def after_train(self, runner: Runner) -> None:
-        """Save the last checkpoint and leave training."""
+        """Finish the training."""
         super().after_train(runner)
         self._val_loop = None
 

@@ -679,8 +679,8 @@ class CanonicalOrder:
             most = used.get(number, 0)
             if size is not None and most > size:
                 raise ValueError(
-                    f"Part '{part.name}' of the joined set declares "
-                    f'{size} {("videos", "captions")[side]}, but one has '
+                    f"Part '{part.name}' of the joined set says that it has "
+                    f'{size} {("videos", "captions")[side]}, but one has the '
                     f'index {most - 1}. Correct its metainfo.'
                 )
             bounds.append(bounds[-1] + (most if size is None else size))
