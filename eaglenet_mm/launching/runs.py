@@ -196,7 +196,7 @@ def build_runner(cfg: Config, strict: bool) -> Runner:
         # otherwise torch refuses every cuBLAS product
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     if 'runner_type' in cfg:
-        # FlexibleRunner has no working default of its own
+        # FlexibleRunner.from_cfg overrides its default with None
         cfg.setdefault('env_cfg', dict(dist_cfg=dict(backend='nccl')))
         runner = RUNNERS.build(cfg)
     else:

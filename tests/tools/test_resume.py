@@ -242,7 +242,7 @@ def test_more_epochs_and_a_stretched_schedule(train, config, kind):
     assert rates(as_made) != {k: v for k, v in long.items() if k > 8}
     hook = "default_hooks.strict_resume.type='StrictResumeHook'"
     folder = train(path, 'stretched', *resume, hook, option.format(True))
-    assert not told(folder, 'differ in length')
+    assert not told(folder, 'differs from that of')
     assert len(told(folder, 'goes on at iteration 8')) == 1
     stretched = rates(folder)
     assert sorted(stretched) == list(range(9, 17))

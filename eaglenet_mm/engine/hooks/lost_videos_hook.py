@@ -51,7 +51,7 @@ class LostVideosHook(Hook):
         self._report(runner, 'test', runner.test_dataloader)
 
     def _report(self, runner: Runner, stage: str, loader: Any) -> None:
-        """Collect the losses of all processes, log and write them."""
+        """Collect the lost videos of all processes, log and write them."""
         total, lost = 0, {}
         for dataset in recording_datasets(loader.dataset):
             total += len(dataset)

@@ -121,11 +121,10 @@ class StrictResumeHook(Hook):
             _stretch(runner, checkpoint)
         elif changed:
             print_log(
-                f'The learning-rate schedule of {path} and that of the config '
-                f'differ in length: {"; ".join(changed)}. The saved one '
-                'continues; past its end the rate stays where it ended. To '
-                'stretch it to the length of the config, resume with '
-                '--cfg-options '
+                f'The learning-rate schedule of {path} differs from that of '
+                f'the config: {"; ".join(changed)}. The saved one continues; '
+                'past its end the rate stays where it ended. To stretch it '
+                'to the length of the config, resume with --cfg-options '
                 'default_hooks.strict_resume.stretch_schedule=True.',
                 logger='current',
                 level=logging.WARNING,
