@@ -202,7 +202,7 @@ def test_another_schedule_is_refused(train, config):
     other = config(
         'other', "param_scheduler = dict(type='ExponentialLR', gamma=0.5)\n"
     )
-    with pytest.raises(ValueError, match=r"others.*\['ExponentialLR'\]"):
+    with pytest.raises(ValueError, match=r"schedulers.*\['ExponentialLR'\]"):
         train(other, 'again', '--resume', folder / 'epoch_1.pth')
 
 
