@@ -14,6 +14,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from eaglenet_mm.utils.name_lists import name_some
 from eaglenet_mm.utils.type_name import type_name
 
 SPLITS = ('train', 'val', 'test')
@@ -69,7 +70,7 @@ class Request:
         if is_changed and len({str(same_path(x)) for x in rest.values()}) > 1:
             have = [f'{place} is {old!r}' for place, old in rest.items()]
             raise self.refusal(
-                f'its settings differ: {listed(have)}. Set each of them.'
+                f'its settings differ: {name_some(have)}. Set each of them.'
             )
         return dict.fromkeys(rest, self.value)
 
@@ -300,12 +301,6 @@ def walk(settings: Any, path: str = '') -> Iterator[tuple[str, Any]]:
         return
     for key, value in parts:
         yield from walk(value, f'{path}.{key}' if path else str(key))
-
-
-def listed(names: Collection[str], most: int = 6) -> str:
-    """List the first few names, for messages."""
-    more = f' and {len(names) - most} more' if len(names) > most else ''
-    return ', '.join(list(names)[:most]) + more
 
 
 def same_path(value: Any) -> Any:

@@ -31,10 +31,10 @@ from eaglenet_mm.config.knobs import (
     KNOBS,
     Request,
     knob_places,
-    listed,
     same_path,
     walk,
 )
+from eaglenet_mm.utils.name_lists import name_some
 
 _MISSING = object()
 _BASE = '_base_'
@@ -366,7 +366,7 @@ def _warn_of_idle_variable(cfg: Config, name: str) -> None:
         have = [f'{place}={old!r}' for place, old in places.items()]
         print_log(
             f'{cfg.filename} says {name}={cfg[name]!r}, which nothing reads '
-            f'there; what counts is {listed(have)}.',
+            f'there; what counts is {name_some(have)}.',
             logger='current',
             level=logging.WARNING,
         )
@@ -465,6 +465,6 @@ def _instead(option: str, places: list[str]) -> str:
     knobs = ', '.join(KNOBS)
     return (
         'it was copied into the settings when the file was read. Set '
-        f'{listed(names)} instead (of variables, {knobs} are put in their '
+        f'{name_some(names)} instead (of variables, {knobs} are put in their '
         'places).'
     )

@@ -7,7 +7,9 @@ from typing import Any
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 
+from eaglenet_mm.engine import loops
 from eaglenet_mm.evaluation import KeptScores
+from eaglenet_mm.visualization.set_catalogue import check_dataset
 
 
 class KeptResultsHook(Hook):
@@ -22,6 +24,15 @@ class KeptResultsHook(Hook):
     def __init__(self) -> None:
         self._kept: KeptScores | None = None
         self._found: tuple[Any, dict[str, float]] = (None, {})
+
+    def check(self, loop: Any, needed: str) -> None:
+        """Refuse a loop or a dataset whose results cannot be shown."""
+        if not isinstance(loop, getattr(loops, needed)):
+            raise TypeError(
+                f"{type(self).__name__} needs a loop of type='{needed}', but "
+                f'it is {type(loop).__name__}. Set it in val_cfg or test_cfg.'
+            )
+        check_dataset(loop.dataloader.dataset)
 
     def keep(self, evaluator: Evaluator) -> None:
         """Keep the results of the next evaluation of an evaluator."""

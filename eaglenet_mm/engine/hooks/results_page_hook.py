@@ -13,7 +13,6 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.runner import Runner
 
 from eaglenet_mm.engine.hooks.kept_results_hook import KeptResultsHook
-from eaglenet_mm.engine.loops import RetrievalTestLoop
 from eaglenet_mm.registry import HOOKS
 from eaglenet_mm.visualization.collecting import collect_results
 from eaglenet_mm.visualization.results_file import (
@@ -23,7 +22,6 @@ from eaglenet_mm.visualization.results_file import (
     write_text,
 )
 from eaglenet_mm.visualization.results_page import results_page
-from eaglenet_mm.visualization.set_catalogue import check_dataset
 from eaglenet_mm.visualization.training_curves import read_curves
 
 
@@ -70,13 +68,7 @@ class ResultsPageHook(KeptResultsHook):
             TypeError: If results of this loop or dataset cannot be shown.
             OSError: If the folder cannot be written to.
         """
-        if not isinstance(runner.test_loop, RetrievalTestLoop):
-            raise TypeError(
-                'A page of results needs test_cfg=dict('
-                "type='RetrievalTestLoop'), but the loop is "
-                f'{type(runner.test_loop).__name__}.'
-            )
-        check_dataset(runner.test_dataloader.dataset)
+        self.check(runner.test_loop, 'RetrievalTestLoop')
         if is_main_process():
             prepare_folder(self.out_dir)
         self.keep(runner.test_evaluator)

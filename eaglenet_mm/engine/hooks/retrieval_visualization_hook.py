@@ -7,7 +7,6 @@ from typing import Any
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from eaglenet_mm.engine.hooks.kept_results_hook import KeptResultsHook
-from eaglenet_mm.engine.loops import RetrievalValLoop
 from eaglenet_mm.evaluation.functional import text_to_video_ranks
 from eaglenet_mm.registry import HOOKS
 from eaglenet_mm.visualization.frame_strips import shown_frames
@@ -22,10 +21,7 @@ from eaglenet_mm.visualization.rankings import (
     ranks_of_all,
     spread_evenly,
 )
-from eaglenet_mm.visualization.set_catalogue import (
-    SetCatalogue,
-    check_dataset,
-)
+from eaglenet_mm.visualization.set_catalogue import SetCatalogue
 
 
 @HOOKS.register_module()
@@ -79,13 +75,7 @@ class RetrievalVisualizationHook(KeptResultsHook):
         Raises:
             TypeError: If results of this loop or dataset cannot be shown.
         """
-        if not isinstance(runner.val_loop, RetrievalValLoop):
-            raise TypeError(
-                'RetrievalVisualizationHook needs val_cfg=dict('
-                "type='RetrievalValLoop'), but the loop is "
-                f'{type(runner.val_loop).__name__}.'
-            )
-        check_dataset(runner.val_dataloader.dataset)
+        self.check(runner.val_loop, 'RetrievalValLoop')
         self._validations += 1
         if self._validations % self.interval == 0:
             self.keep(runner.val_evaluator)
