@@ -1,5 +1,6 @@
 """Preprocessor from collated items to encoder inputs."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -105,13 +106,16 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
             if given is None:
                 buffer = getattr(self, name)
                 buffer.copy_(torch.tensor(stated).view(3, 1, 1))
-            elif not _alike(given, stated):
+            elif not all(
+                math.isclose(a, b, rel_tol=0, abs_tol=STATISTICS_TOLERANCE)
+                for a, b in zip(given, stated, strict=True)
+            ):
                 raise ValueError(
-                    f'data_preprocessor has {name}={_short(given)}, but '
+                    f'data_preprocessor has {name}={_rounded(given)}, but '
                     f'video_encoder ({type(encoder).__name__}) was trained '
-                    f'on pixels of {name}={_short(stated)}. Leave {name} out '
-                    'of the preprocessor, to use that of the encoder, or set '
-                    f'{name} of the encoder too.'
+                    f'on pixels of {name}={_rounded(stated)}. Leave {name} '
+                    'out of the preprocessor, to use that of the encoder, or '
+                    f'set {name} of the encoder too.'
                 )
 
     @torch.compiler.disable  # lists of varying length
@@ -208,15 +212,7 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
             )
 
 
-def _alike(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether statistics agree up to rounding."""
-    pairs = zip(one, other, strict=True)
-    return all(
-        abs(left - right) < STATISTICS_TOLERANCE for left, right in pairs
-    )
-
-
-def _short(values: Sequence[float]) -> list[float]:
+def _rounded(values: Sequence[float]) -> list[float]:
     return [round(float(value), 4) for value in values]
 
 

@@ -365,7 +365,7 @@ def _rename(
     needed = in_clip if may_lack_head else table
     missing = [k for k in needed if k not in given and k not in reasons]
     if unknown or missing:
-        _refuse_names(report.method, unknown, missing)
+        _raise_name_error(report.method, unknown, missing)
     ours = {}
     for name, value in given.items():
         value = value.detach().cpu()
@@ -377,7 +377,9 @@ def _rename(
     return ours
 
 
-def _refuse_names(method: str, unknown: list[str], missing: list[str]) -> None:
+def _raise_name_error(
+    method: str, unknown: list[str], missing: list[str]
+) -> None:
     """Raise an error that lists unknown and missing names."""
     lines = [
         f'{len(names)} names {kind}: {name_some(names)}'
@@ -421,7 +423,7 @@ def _fill_from_clip(
     if method == 'clip4clip_tight':
         blocks, places = CROSS, CROSS_POSITIONS
     # an LSTM replaces the transformer
-    count = 0 if has_lstm(tensors) else _number_of_blocks(method, model)
+    count = 0 if has_lstm(tensors) else _num_clip_blocks(method, model)
     copies = {}
     if count and places not in tensors:
         copies[places] = 'clip.positional_embedding'
@@ -454,7 +456,7 @@ def _fill_from_clip(
     return copies
 
 
-def _number_of_blocks(method: str, model: nn.Module | None) -> int:
+def _num_clip_blocks(method: str, model: nn.Module | None) -> int:
     """Number of blocks of the head that can be initialised from CLIP."""
     prefix = 'head.temporal.blocks.'
     if method == 'clip4clip_tight':

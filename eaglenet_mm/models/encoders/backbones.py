@@ -62,7 +62,7 @@ def build_backbone(config: Mapping[str, Any]) -> Backbone:
     """
     name = config.get('type')
     if isinstance(name, type):
-        return _built_from_class(config, name)
+        return _class_backbone(config, name)
     if not isinstance(name, str):
         raise TypeError(
             "backbone needs a type such as 'mmaction.ResNet', "
@@ -82,7 +82,7 @@ def build_backbone(config: Mapping[str, Any]) -> Backbone:
     if scope == 'timm' and dot:
         return _timm_backbone(config)
     if name.count('.') > 1 and isinstance(named_class(name), type):
-        return _built_from_class(config, named_class(name))
+        return _class_backbone(config, named_class(name))
     return _registry_backbone(config)
 
 
@@ -144,7 +144,7 @@ def _timm_backbone(config: Mapping[str, Any]) -> Backbone:
 
     model_name = name.partition('.')[2]
     if not timm.is_model(model_name.partition('.')[0]):
-        raise _refuse_name(name, 'timm', timm.list_models())
+        raise _unknown_backbone(name, 'timm', timm.list_models())
     options = {'pretrained': False, 'num_classes': 0, **options}
     module: Any = timm.create_model(model_name, **options)
     stated = module.pretrained_cfg
@@ -169,13 +169,13 @@ def _registry_backbone(config: Mapping[str, Any]) -> Backbone:
         own = not dot or registry.scope == scope  # else MMEngine's fallback
         if not own or registry.get(bare) is None:
             known = sorted(registry.module_dict) if own else []
-            raise _refuse_name(name, scope or SCOPE, known)
+            raise _unknown_backbone(name, scope or SCOPE, known)
         # within the scope, so that a backbone finds its own parts
         module = registry.build({**config, 'type': bare})
     return _complete(module, name)
 
 
-def _built_from_class(config: Mapping[str, Any], kind: type) -> Backbone:
+def _class_backbone(config: Mapping[str, Any], kind: type) -> Backbone:
     """Build a backbone from a class, as pure Python configs name it."""
     scope = kind.__module__.partition('.')[0]
     with MODELS.switch_scope_and_registry(scope) as registry:
@@ -190,7 +190,7 @@ def _complete(module: Any, name: str) -> Backbone:
     return Backbone(module, name)
 
 
-def _refuse_name(name: str, library: str, known: list[str]) -> ValueError:
+def _unknown_backbone(name: str, library: str, known: list[str]) -> ValueError:
     near = difflib.get_close_matches(name.rpartition('.')[2], known, 3)
     return ValueError(
         f"{library} has no backbone '{name}'. Close names: "

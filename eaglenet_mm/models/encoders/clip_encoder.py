@@ -159,7 +159,7 @@ class CLIPEncoder(BaseModule):
         #: Names of the tower's tensors before and after adding LoRA.
         self._renamed: dict[str, str] = {}
         if lora is not None:
-            self._renamed = _add_low_rank(self.tower, lora)
+            self._renamed = _add_lora(self.tower, lora)
         self._freeze()
 
     @abstractmethod
@@ -480,9 +480,7 @@ def check_token_ids(
             )
 
 
-def _add_low_rank(
-    tower: nn.Module, settings: Mapping[str, Any]
-) -> dict[str, str]:
+def _add_lora(tower: nn.Module, settings: Mapping[str, Any]) -> dict[str, str]:
     """Freeze a tower and add trainable low-rank updates, initially zero.
 
     Returns the old and new names of tensors that were renamed.

@@ -392,9 +392,9 @@ def build_vision_tower(
         config, 'vision', cast_dtype=cast_dtype, image_size=image_size
     )
     if not isinstance(tower, VisionTransformer):
-        raise _refuse('vision', f'a {type(tower).__name__}')
+        raise _unsupported('vision', f'a {type(tower).__name__}')
     if tower.attn_pool is not None or tower.pool_type != 'tok':
-        raise _refuse('vision', 'a pooling other than the class token')
+        raise _unsupported('vision', 'a pooling other than the class token')
     num_layers = len(tower.transformer.resblocks)
     wrong = [i for i in shift_layers if not -num_layers <= i < num_layers]
     if wrong:
@@ -406,8 +406,10 @@ def build_vision_tower(
     if layers:
         check_num_tokens(tower.positional_embedding.shape[0])
         if not isinstance(tower.patch_dropout, nn.Identity):
-            raise _refuse('vision', 'patch_dropout, which breaks the grid')
-    _adopt_blocks(tower, 'vision', is_causal=False, shift_layers=layers)
+            raise _unsupported(
+                'vision', 'patch_dropout, which breaks the grid'
+            )
+    _replace_blocks(tower, 'vision', is_causal=False, shift_layers=layers)
     return tower
 
 
@@ -424,12 +426,12 @@ def build_text_tower(
         config, 'text', cast_dtype=cast_dtype, context_length=max_words
     )
     if tower.attn_mask is None:
-        raise _refuse('text', 'bidirectional attention')
+        raise _unsupported('text', 'bidirectional attention')
     if tower.cls_emb is not None or tower.pool_type != 'argmax':
-        raise _refuse('text', 'a pooling other than the end token')
+        raise _unsupported('text', 'a pooling other than the end token')
     if not isinstance(tower.text_projection, nn.Parameter):
-        raise _refuse('text', 'no plain projection matrix')
-    _adopt_blocks(tower, 'text', is_causal=True)
+        raise _unsupported('text', 'no plain projection matrix')
+    _replace_blocks(tower, 'text', is_causal=True)
     return tower
 
 
@@ -451,7 +453,7 @@ def _checked_size(
     return pair
 
 
-def _refuse(side: str, reason: str) -> ValueError:
+def _unsupported(side: str, reason: str) -> ValueError:
     return ValueError(
         f"The {side} tower must be CLIP's plain transformer, but this arch "
         f'has {reason}. Choose a ViT model of open_clip, for example '
@@ -459,7 +461,7 @@ def _refuse(side: str, reason: str) -> ValueError:
     )
 
 
-def _adopt_blocks(
+def _replace_blocks(
     tower: VisionTransformer | TextTransformer,
     side: str,
     *,
@@ -470,7 +472,7 @@ def _adopt_blocks(
     blocks = tower.transformer.resblocks
     for index, block in enumerate(blocks):
         if type(block) is not ResidualAttentionBlock:
-            raise _refuse(side, f'blocks of type {type(block).__name__}')
+            raise _unsupported(side, f'blocks of type {type(block).__name__}')
         blocks[index] = CLIPBlock(
             block, is_causal=is_causal, shift=index in shift_layers
         )

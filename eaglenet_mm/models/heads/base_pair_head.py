@@ -322,7 +322,7 @@ class BasePairHead(BaseModule, ABC):
 
         Collective call. Same arguments and errors as :meth:`loss`.
         """
-        share = self._agree(text, video)
+        share = self._check_batch(text, video)
         random = self.next_random()
         states = self.prepare_batch(text, video, share, random)
         return self.batch_of_states(*states, share, random)
@@ -386,7 +386,7 @@ class BasePairHead(BaseModule, ABC):
             watched['same_video_pairs'] = _count_pairs(share.positives)
         return {'loss_match': self.match(scores, share), **watched}
 
-    def _agree(self, text: TextFeatures, video: VideoFeatures) -> Share:
+    def _check_batch(self, text: TextFeatures, video: VideoFeatures) -> Share:
         """Raise in all processes if the batch of any process is invalid."""
         fault = _find_fault(text, video)
         if fault is None:

@@ -261,7 +261,7 @@ class EagleNetHead(SeededHead):
         if self.noise == 'pair':
             self.noise_draws += 1  # so scores depend on the chunks
         enriched, pooled, _ = self.enrich_and_pool(
-            text, video, noise, folded, workspace=workspace
+            text, video, noise, folded=folded, workspace=workspace
         )
         return F.cosine_similarity(enriched, pooled, dim=-1, eps=1e-12).T
 
@@ -270,13 +270,11 @@ class EagleNetHead(SeededHead):
         text: EagleNetTextState,
         video: EagleNetVideoState,
         noise: Tensor,
-        folded: Any = None,
-        random: PairRandom | None = None,
-        workspace: Workspace | None = None,
+        **options: Any,
     ) -> EnrichedText:
         """Enrich each text for each video.
 
-        See :class:`FineGrainedRelationships` for arguments and result.
+        See :class:`FineGrainedRelationships` for options and result.
         """
         return self.relationships(
             text.embeds,
@@ -285,9 +283,7 @@ class EagleNetHead(SeededHead):
             video.graph,
             noise,
             frame_mask=video.frame_mask,
-            folded=folded,
-            random=random,
-            workspace=workspace,
+            **options,
         )
 
     def enrich_and_pool(
@@ -295,9 +291,8 @@ class EagleNetHead(SeededHead):
         text: EagleNetTextState,
         video: EagleNetVideoState,
         noise: Tensor,
-        folded: Any = None,
         random: PairRandom | None = None,
-        workspace: Workspace | None = None,
+        **options: Any,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Enrich each text for each video and pool the video for it.
 
@@ -308,7 +303,7 @@ class EagleNetHead(SeededHead):
             candidate radii, each of shape ``(Bv, Bt, D)``.
         """
         enriched, radius, _ = self.enrich(
-            text, video, noise, folded, random, workspace
+            text, video, noise, random=random, **options
         )
         pooled = self.pooling(enriched, video.pooled_frames, random)
         return enriched, pooled, radius
@@ -375,9 +370,9 @@ class EagleNetHead(SeededHead):
                 texts,
                 videos,
                 self.pair_noise(drawn, like),
-                folded,
                 drawn if self.training else None,
-                workspace,
+                folded=folded,
+                workspace=workspace,
             )
             with torch.autocast(device, enabled=False):
                 pooled = F.normalize(pooled, dim=-1)

@@ -128,9 +128,9 @@ class PairGrid:
 
         num_texts, num_videos = self._chunk_shape
         kept = self._num_kept if needs_grad else math.inf
-        text_parts = list(_cut(text_state, num_texts, needs_grad))
+        text_parts = list(_split(text_state, num_texts, needs_grad))
         number = 0
-        for columns, videos in _cut(video_state, num_videos, needs_grad):
+        for columns, videos in _split(video_state, num_videos, needs_grad):
             for rows, texts in text_parts:
                 chunk = texts, videos, rows, columns
                 if number < kept:
@@ -153,10 +153,10 @@ class PairGrid:
         parts: dict[int, list[Tensor]] = {}
         for _, columns, part in self.blocks(function, text_state, video_state):
             parts.setdefault(columns.start, []).append(part)
-        return _join([_join(part, 0) for part in parts.values()], 1)
+        return _concat([_concat(part, 0) for part in parts.values()], 1)
 
 
-def _cut(
+def _split(
     state: Any, size: int, needs_grad: bool
 ) -> Iterator[tuple[slice, Any]]:
     """Split a state into parts of ``size`` rows; nothing if it is empty."""
@@ -169,6 +169,6 @@ def _cut(
         yield slice(start, start + len(part)), part
 
 
-def _join(parts: list[Tensor], axis: int) -> Tensor:
+def _concat(parts: list[Tensor], axis: int) -> Tensor:
     """Concatenate tensors; a single one is not copied."""
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=axis)

@@ -133,7 +133,7 @@ class WTIHead(SeededHead):
             return _one_token(unit_sentences(text))
         tokens: Any = text.tokens
         mask: Any = text.token_mask
-        return _weigh(tokens, mask, self.text_weight)
+        return _weight_tokens(tokens, mask, self.text_weight)
 
     def prepare_video(self, video: VideoFeatures) -> WeightedTokens:
         """Normalise and weight the frames, after the temporal module."""
@@ -143,7 +143,9 @@ class WTIHead(SeededHead):
             video = replace(video, frames=frames)
         if self.interaction == 'dp':
             return _one_token(mean_of_unit_frames(video))
-        return _weigh(video.frames, video.frame_mask, self.video_weight)
+        return _weight_tokens(
+            video.frames, video.frame_mask, self.video_weight
+        )
 
     def score(
         self, text_state: WeightedTokens, video_state: WeightedTokens
@@ -203,7 +205,7 @@ def _weight_layers(embed_dim: int, num_layers: int) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Linear(embed_dim, 1))
 
 
-def _weigh(
+def _weight_tokens(
     tokens: Tensor, mask: Tensor, layers: nn.Module | None
 ) -> WeightedTokens:
     """Normalise tokens ``(B, N, D)`` and weight the real ones."""

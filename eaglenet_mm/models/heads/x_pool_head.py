@@ -62,8 +62,7 @@ class XPoolHead(SeededHead):
             numbers_per_pair=(4 * embed_dim + 4, 8 * embed_dim + 4),
             **kwargs,
         )
-        self.use_frame_mask = use_frame_mask
-        self.needs_real_frames = use_frame_mask
+        self.use_frame_mask = self.needs_real_frames = use_frame_mask
         self.pooling = FramePooling(embed_dim, num_heads, dropout)
 
     def prepare_text(self, text: TextFeatures) -> EmbedsState:
@@ -78,15 +77,6 @@ class XPoolHead(SeededHead):
             video.frames, video.frame_mask if self.use_frame_mask else None
         )
 
-    def pool(
-        self,
-        text_state: EmbedsState,
-        video_state: PooledFramesState,
-        random: PairRandom | None = None,
-    ) -> Tensor:
-        """Pool each video for each text, shape ``(Bv, Bt, D)``."""
-        return self.pooling(text_state.embeds, video_state, random)
-
     def score(
         self,
         text_state: EmbedsState,
@@ -94,7 +84,7 @@ class XPoolHead(SeededHead):
         random: PairRandom | None = None,
     ) -> Tensor:
         """Compute cosine similarities, with dropout if ``random``."""
-        pooled = self.pool(text_state, video_state, random)
+        pooled = self.pooling(text_state.embeds, video_state, random)
         with torch.autocast(pooled.device.type, enabled=False):
             text = at_least_float32(text_state.embeds).to(pooled.dtype)
             return F.cosine_similarity(text, pooled, dim=-1, eps=1e-12).T

@@ -132,7 +132,7 @@ class PlainGraph(nn.Module):
                 state = self._prepare(layer, frame_nodes)
             own = self._prepare(layer, nodes)
             nodes, frame_nodes = (
-                self._receive(side.left, state, own, mask).relu()
+                self._messages(side.left, state, own, mask).relu()
                 for side in (own, state)
             )
             if random is not None:
@@ -177,7 +177,7 @@ class PlainGraph(nn.Module):
             left, right, self.slope if self.version == 1 else 1.0
         )
 
-    def _receive(
+    def _messages(
         self,
         left: Tensor,
         frames: PlainFramesState,

@@ -70,7 +70,7 @@ def _uncached_autocast() -> Iterator[None]:
         torch.set_autocast_cache_enabled(enabled)
 
 
-def refuse_batch_norm(encoder: nn.Module, name: str) -> None:
+def check_batch_norm(encoder: nn.Module, name: str) -> None:
     """Raise an error if batch norm would mix the items of a batch."""
     for inner, module in encoder.named_modules():
         if isinstance(module, _BatchNorm) and module.training:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from eaglenet_mm.models.heads.base_pair_head import BasePairHead
 from eaglenet_mm.models.retrievers.micro_batches import (
+    check_batch_norm,
     encode_in_micro_batches,
-    refuse_batch_norm,
 )
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import (
@@ -211,7 +211,7 @@ class TextVideoRetriever(BaseModel):
             if ids is not None:
                 ids = ids.to(video.frames.device, non_blocking=True)
                 video = replace(video, video_ids=ids)
-            return self._lose(text, video)
+            return self._compute_loss(text, video)
         text = self.encode_text(inputs['token_ids'])
         video = self.encode_video(inputs['pixels'], inputs['frame_mask'])
         if mode == 'tensor':
@@ -219,7 +219,7 @@ class TextVideoRetriever(BaseModel):
         return self._predict(text, video, inputs, data_samples)
 
     @torch.compiler.disable
-    def _lose(
+    def _compute_loss(
         self, text: TextFeatures, video: VideoFeatures
     ) -> dict[str, Tensor]:
         """Compute the losses in eager mode, even if a Runner compiles.
@@ -239,7 +239,7 @@ class TextVideoRetriever(BaseModel):
         if size is None:
             return self.encode_text(token_ids), self.encode_video(*frames)
         for name in ('text_encoder', 'video_encoder'):
-            refuse_batch_norm(getattr(self, name), name)
+            check_batch_norm(getattr(self, name), name)
         return (
             encode_in_micro_batches(self.encode_text, (token_ids,), size),
             encode_in_micro_batches(self.encode_video, frames, size),
