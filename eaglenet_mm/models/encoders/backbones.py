@@ -87,10 +87,7 @@ def build_backbone(config: Mapping[str, Any]) -> Backbone:
 
 
 def require_package(package: str, user: str, install: str) -> None:
-    """Raise unless the package that ``user`` needs is installed.
-
-    ``install`` is the argument of ``pip install``.
-    """
+    """Raise if a package is missing; ``install`` is its name for pip."""
     try:
         found = find_spec(package) is not None
     except ValueError:  # a stub in sys.modules without a spec

@@ -78,10 +78,7 @@ def load_start_weights(
     pretrained: str | bool | None,
     resize_positions: bool,
 ) -> str:
-    """Load ``pretrained``, or the weights of a model folder, into a tower.
-
-    Returns a description of what was loaded, '' for random weights.
-    """
+    """Load ``pretrained`` or a model folder; describe it, '' for random."""
     source = _find_start_weights(pretrained, arch)
     if source is None:
         return ''
@@ -464,11 +461,7 @@ def _check_openai(tower: Any, path: str, quick_gelu: bool) -> None:
 
 
 def fit_positions(tower: nn.Module, table: Tensor) -> Tensor:
-    """Resize position embeddings ``(rows, C)`` to those of a tower.
-
-    The grid of an image tower is interpolated; a text table is cut or
-    stretched.
-    """
+    """Resize position embeddings ``(rows, C)`` to those of a tower."""
     expected = getattr(tower, TABLE)
     if table.shape == expected.shape:
         return table

@@ -121,7 +121,7 @@ class TMASSHead(SeededHead):
         super().__init__(
             embed_dim=embed_dim,
             num_frames=num_frames,
-            # vectors of the pooling, and numbers of the trials
+            # activations of the pooling, and scores of the trials
             numbers_per_pair=(8 * embed_dim + 4 * num_trials, 10 * embed_dim),
             **kwargs,
         )

@@ -308,10 +308,7 @@ class TextProxyHead(SeededHead):
         video_state: ProxyVideoState,
         random: PairRandom | None = None,
     ) -> Tensor:
-        """Compute ``base + gamma * proxy``, shape ``(Bt, Bv)``.
-
-        With dropout if ``random`` is given.
-        """
+        """Compute ``base + gamma * proxy``, with dropout if ``random``."""
         base, proxy = self.base_and_proxy(
             text_state, video_state, random
         ).unbind(dim=-1)

@@ -256,13 +256,7 @@ class TS2NetHead(SeededHead):
     def prepare_with_noise(
         self, video: VideoFeatures, noise: Tensor
     ) -> UnitFrames:
-        """Prepare videos with given standard normal noise.
-
-        Args:
-            video (VideoFeatures): Videos with patches.
-            noise (Tensor): Shape ``(Bv * F, samples, patches)``, or 1 instead
-                of ``Bv * F`` for the same noise in all frames.
-        """
+        """Prepare with standard normal ``(Bv * F or 1, samples, patches)``."""
         self.check_video(video)
         patches: Any = video.patches
         tokens = torch.cat([video.frames.unsqueeze(2), patches], dim=2)

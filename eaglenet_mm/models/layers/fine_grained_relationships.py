@@ -129,13 +129,12 @@ class FineGrainedRelationships:
 
 
 def build_graph(width: int, **options: Any) -> RelationalGraph | PlainGraph:
-    """Build a graph from a config.
+    """Build a graph with nodes of this width from a config.
 
     Args:
         width (int): Width of the nodes.
-        **options: Arguments of the graph class, and ``type``: ``'rgat'`` for
-            :class:`RelationalGraph` (default), ``'gat'`` for
-            :class:`PlainGraph`, or one of these classes.
+        **options: ``type``, ``'rgat'`` for :class:`RelationalGraph` (default)
+            or ``'gat'`` for :class:`PlainGraph`, and arguments of the class.
 
     Raises:
         ValueError: If ``type`` is unknown.

@@ -98,10 +98,8 @@ class FramePooling(nn.Module):
     ) -> PooledFramesState:
         """Compute keys and values of each video.
 
-        Args:
-            frames (Tensor): Shape ``(Bv, F, D)``.
-            frame_mask (Tensor, optional): True for real frames, shape
-                ``(Bv, F)``. Default: None, all are real.
+        Takes frames ``(Bv, F, D)`` and a mask ``(Bv, F)``, True for real
+        frames; None means that all are real.
         """
         num_videos, num_frames, width = frames.shape
         heads, head_width = self.num_heads, width // self.num_heads
@@ -132,7 +130,7 @@ class FramePooling(nn.Module):
         state: PooledFramesState,
         random: PairRandom | None = None,
     ) -> Tensor:
-        """Pool each video for each text.
+        """Pool each video for each text, shape ``(Bv, Bt, D)``.
 
         Args:
             text (Tensor): Shape ``(Bt, D)``, or ``(Bv, Bt, D)`` for a
@@ -140,9 +138,6 @@ class FramePooling(nn.Module):
             state (PooledFramesState): Output of :meth:`prepare_frames`.
             random (PairRandom, optional): Random numbers of the dropout.
                 Default: None, no dropout.
-
-        Returns:
-            Tensor: Pooled videos, shape ``(Bv, Bt, D)``.
         """
         # unnamed intermediates are freed at once in evaluation
         a = float32_layer_norm(
@@ -157,13 +152,10 @@ class FramePooling(nn.Module):
         return float32_layer_norm(self.norm3, a + change)
 
     def attention(self, text: Tensor, state: PooledFramesState) -> Tensor:
-        """Compute the attention weights of the frames.
+        """Compute the attention weights of the frames, ``(Bv, Bt, F)``.
 
-        Takes ``text`` and ``state`` like :meth:`forward`.
-
-        Returns:
-            Tensor: Mean over the heads, sum 1 over the frames, 0 for masked
-            frames, float32 or wider, shape ``(Bv, Bt, F)``.
+        Same arguments as :meth:`forward`. Weights are averaged over the heads
+        and sum to 1 over the frames; float32 or wider.
         """
         return self._weights(text, state).mean(dim=-2)
 

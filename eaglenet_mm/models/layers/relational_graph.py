@@ -218,9 +218,8 @@ class RelationalGraphLayer(nn.Module):
     def fold(self, projects_first: bool) -> _FoldedLayer:
         """Stack the weights, once for all chunks of a matrix.
 
-        Args:
-            projects_first (bool): Project candidates before summing them for
-                the frames; faster if frames outnumber candidates.
+        ``projects_first`` means projecting candidates before summing them for
+        the frames, which is faster if frames outnumber candidates.
         """
         frame_weight = self.frame_text.project.weight
         parts = [self.text_text.project.weight, self.self_project.weight]
@@ -327,12 +326,9 @@ class RelationalGraph(nn.Module):
     def prepare_frames(
         self, frames: Tensor, frame_mask: Tensor | None
     ) -> RelationalFramesState | LastLogits:
-        """Precompute the frame inputs of the first layer.
+        """Precompute the frame inputs ``(Bv, F, D)`` of the first layer.
 
-        Args:
-            frames (Tensor): Shape ``(Bv, F, D)``.
-            frame_mask (Tensor, optional): True for real frames, shape
-                ``(Bv, F)``.
+        The mask ``(Bv, F)`` is True for real frames; None means all.
         """
         if not self.hidden:
             return LastLogits(frames @ self.last.folded()[0].T)
@@ -345,12 +341,7 @@ class RelationalGraph(nn.Module):
         return self.hidden[0].prepare_text(text)
 
     def fold(self, num_frames: int, num_candidates: int) -> FoldedGraph:
-        """Rearrange the weights, once for all chunks of a matrix.
-
-        Args:
-            num_frames (int): Frames ``F``.
-            num_candidates (int): Candidates ``S``.
-        """
+        """Rearrange the weights, once for all chunks of a matrix."""
         # after the first layer the sentence is a node like the candidates
         hidden = [
             layer.fold(num_frames > num_candidates + (index > 0))
@@ -469,11 +460,7 @@ class RelationalGraph(nn.Module):
     ) -> float:
         """Count the float32 numbers per pair.
 
-        Args:
-            num_frames (int): Frames ``F``.
-            num_candidates (int): Candidates ``S``.
-            training (bool): Count tensors kept for the backward pass, instead
-                of the peak in evaluation.
+        In training those kept for the backward pass, otherwise the peak.
         """
         width, heads = self.last.project.in_features, self.last.num_heads
         nodes = num_candidates + 1

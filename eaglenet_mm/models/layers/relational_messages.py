@@ -41,13 +41,9 @@ class Workspace:
         like: Tensor,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """Return an uninitialised tensor.
+        """Return an uninitialised tensor; equal names share memory.
 
-        Args:
-            name (str): Name of the buffer; equal names share memory.
-            shape (tuple[int, ...]): Shape.
-            like (Tensor): Sets the device and the default dtype.
-            dtype (torch.dtype, optional): Default: that of ``like``.
+        ``like`` sets the device and the default dtype.
         """
         dtype = dtype or like.dtype
         if like.device.type != 'cpu':

@@ -45,17 +45,14 @@ class StochasticText(nn.Module):
         frame_mask: Tensor | None = None,
         keep_if_zero: bool = False,
     ) -> Tensor:
-        """L2-normalise frames.
+        """L2-normalise frames ``(Bv, F, D)``.
 
         Args:
-            frames (Tensor): Shape ``(Bv, F, D)``.
-            frame_mask (Tensor, optional): True for real frames; the others
-                are set to zero. Shape ``(Bv, F)``. Default: None.
+            frames (Tensor): Frames.
+            frame_mask (Tensor, optional): True for real frames, shape
+                ``(Bv, F)``; the others are set to zero. Default: None.
             keep_if_zero (bool): Return the frames unchanged if any of them is
                 zero, as the release does. Default: False.
-
-        Returns:
-            Tensor: Shape ``(Bv, F, D)``.
         """
         norm = frames.norm(dim=-1, keepdim=True)
         if keep_if_zero and bool((norm == 0).any()):
@@ -66,14 +63,11 @@ class StochasticText(nn.Module):
         return unit
 
     def forward(self, text: Tensor, unit_frames: Tensor) -> Tensor:
-        """Compute the log radius of each pair.
+        """Compute the log radius of each pair, shape ``(Bv, Bt, D)``.
 
         Args:
             text (Tensor): Sentences, need not be normalised, ``(Bt, D)``.
             unit_frames (Tensor): Output of :meth:`unit_frames`.
-
-        Returns:
-            Tensor: Shape ``(Bv, Bt, D)``.
         """
         unit_text = F.normalize(text, dim=-1)
         cosines = unit_frames.flatten(0, 1) @ unit_text.T  # (Bv * F, Bt)

@@ -89,10 +89,7 @@ class EnergyMatchingLoss(BaseModule):
     ) -> Tensor:
         """Compute the energies of all pairs, shape ``(Bt, Bv)``.
 
-        Args:
-            frames (Tensor): Shape ``(Bv, F, D)``.
-            text (Tensor): Shape ``(Bt, D)``.
-            frame_mask (Tensor, optional): Shape ``(Bv, F)``.
+        Takes frames ``(Bv, F, D)``, text ``(Bt, D)`` and a mask ``(Bv, F)``.
         """
         sides = self.energy.sides(frames, text)
         return self.energy.rows(*sides, frame_mask)
@@ -249,10 +246,7 @@ class FrameTextEnergy(nn.Module, ABC):
     ) -> Tensor:
         """Compute the energies of matching pairs, shape ``(B,)``.
 
-        Args:
-            frames (Tensor): Shape ``(B, F, D)``.
-            text (Tensor): Shape ``(B, D)``.
-            frame_mask (Tensor, optional): Shape ``(B, F)``. Default: None.
+        Takes frames ``(B, F, D)``, text ``(B, D)`` and a mask ``(B, F)``.
         """
         frames, text = self.sides(frames, text)
         energy = self.combine(frames, text.unsqueeze(1))
@@ -261,15 +255,8 @@ class FrameTextEnergy(nn.Module, ABC):
     def gradient(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the gradient of the energies of matching pairs.
 
-        By autograd; the energies below override this with the closed form.
-
-        Args:
-            frames (Tensor): Shape ``(B, F, D)``.
-            text (Tensor): Shape ``(B, D)``.
-
-        Returns:
-            tuple[Tensor, Tensor]: Gradients with respect to frames and text,
-            detached.
+        With respect to frames ``(B, F, D)`` and text ``(B, D)``, detached. By
+        autograd; the energies below override this with the closed form.
         """
         with torch.enable_grad():
             frames = frames.detach().requires_grad_()

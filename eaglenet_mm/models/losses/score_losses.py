@@ -179,12 +179,7 @@ class PairLabels:
 
 
 class ScoreLoss(BaseModule, ABC):
-    """Base class of losses on a score matrix.
-
-    Args:
-        loss_weight (float): Weight of the loss.
-        same_video (str): One of :data:`SAME_VIDEO`.
-    """
+    """Base class of losses on a score matrix."""
 
     #: ``forward`` accepts the rows of one process and their ``share``.
     takes_share = True

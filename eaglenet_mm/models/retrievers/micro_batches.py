@@ -24,19 +24,10 @@ def encode_in_micro_batches(
     ``DistributedDataParallel`` requires. This is the gradient cache of
     `GradCache <https://arxiv.org/abs/2101.06983>`_, within a single graph.
 
-    Args:
-        encode (Callable): Maps rows of the inputs to
-            :class:`~eaglenet_mm.structures.Features` of the same rows.
-        inputs (tuple[Tensor, ...]): Tensors of ``B`` rows each.
-        size (int): Rows per part, at least 1.
-
-    Returns:
-        Features: Features of all ``B`` rows.
-
-    Note:
-        Costs an extra forward pass of the encoder, unless the batch fits one
-        part or needs no gradient. Dropout draws its masks part by part, so
-        they differ from those of the whole batch.
+    ``encode`` maps rows of the inputs to
+    :class:`~eaglenet_mm.structures.Features`; ``size`` is the number of rows
+    per part. Costs an extra forward pass of the encoder, unless the batch
+    fits one part or needs no gradient. Dropout draws its masks part by part.
     """
     count = len(inputs[0])
     if count <= size:
