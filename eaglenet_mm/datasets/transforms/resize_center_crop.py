@@ -1,4 +1,4 @@
-"""Resize and center crop, bit-identical to the release."""
+"""Resize and centre crop, bit-identical to the release."""
 
 from fractions import Fraction
 from typing import Any
@@ -13,7 +13,7 @@ from eaglenet_mm.registry import TRANSFORMS
 def resize_center_crop(
     frame: np.ndarray, size: int, pixel_aspect: Fraction | int = 1
 ) -> np.ndarray:
-    """Resize the short side to ``size`` and crop the center.
+    """Resize the short side to ``size`` and crop the centre.
 
     Pillow's bicubic filter is antialiased, unlike the plain bicubic of OpenCV
     and PyTorch. The long side becomes ``int(size * long / short)``; the crop
@@ -57,7 +57,7 @@ def resize_center_crop(
 
 @TRANSFORMS.register_module()
 class ResizeCenterCrop(BaseTransform):
-    """Resize the short side with Pillow's bicubic filter and center-crop.
+    """Resize the short side with Pillow's bicubic filter and crop the centre.
 
     Reads and writes ``frames``, RGB, uint8: shape ``(n, h, w, 3)`` becomes
     ``(n, size, size, 3)``. The release treats all pixels as square, which

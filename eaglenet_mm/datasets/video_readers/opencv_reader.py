@@ -25,7 +25,7 @@ from eaglenet_mm.datasets.video_readers.pyav_reader import (
 )
 from eaglenet_mm.datasets.video_readers.timeline import Clock, Timeline
 
-# Mean absolute pixel difference; other color rounding gives up to 2.
+# Mean absolute pixel difference; other colour rounding gives up to 2.
 _SAME_PICTURE = 6
 
 
@@ -126,7 +126,6 @@ class OpenCVReader(VideoReader):
         All are resized to the size of the first.
         """
         self._check_indices(indices)
-
         wanted, last = set(indices), max(indices)
         size: tuple[int, int] | None = None
         self._seconds = seconds = []
@@ -239,7 +238,7 @@ def _why_other(frame: Any, image: np.ndarray, number: int) -> str:
                 )
     return (
         f'OpenCV returns another frame {number} than PyAV, as it does when it '
-        'cannot convert the colors or misinterprets them (shape '
+        'cannot convert the colours or misinterprets them (shape '
         f'{image.shape}, PyAV {plain.shape}; the stream specifies '
         f'{describe_colours(frame)})'
     )

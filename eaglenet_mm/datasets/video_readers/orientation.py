@@ -89,7 +89,7 @@ def _matrix(frame: Any) -> tuple[int, int, int, int]:
 
 
 def _opencv_angle(a: int, b: int, c: int, d: int) -> int:
-    """Whole degrees counterclockwise; FFmpeg normalizes columns first."""
+    """Whole degrees counterclockwise; FFmpeg normalises columns first."""
     widths = math.hypot(a, c), math.hypot(b, d)
     if not all(widths):
         return 0

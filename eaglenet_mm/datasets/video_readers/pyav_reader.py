@@ -29,7 +29,7 @@ from eaglenet_mm.datasets.video_readers.video_header import (
 
 # Most frames a decoder may hold back for reordering: 16 in H.264.
 _MOST_HELD_BACK = 16
-# Color matrices of ISO/IEC 23091-2 by number, and the number of full range.
+# Colour matrices of ISO/IEC 23091-2 by number, and the number of full range.
 _MATRICES = (
     *('RGB', 'BT.709', 'not stated', 'reserved', 'FCC', 'BT.601', 'BT.601'),
     *('SMPTE 240M', 'YCgCo', 'BT.2020', 'BT.2020 of constant luminance'),
@@ -476,7 +476,7 @@ def decode_in_order(
 
 
 def describe_colours(frame: Any) -> str:
-    """Describe the colors of a frame, as in ``'BT.709, full range'``."""
+    """Describe the colours of a frame, as in ``'BT.709, full range'``."""
     number = int(frame.colorspace)
     known = number < len(_MATRICES)
     matrix = _MATRICES[number] if known else f'number {number}'
@@ -505,7 +505,7 @@ class _Converter:
         except av.FFmpegError as err:
             raise VideoReadError(
                 f'{self._path}: FFmpeg cannot convert its frames to RGB '
-                f'({err}; format {frame.format.name}, colors '
+                f'({err}; format {frame.format.name}, colours '
                 f'{describe_colours(frame)}). Encode the file again as BT.709.'
             ) from err
         return orientation.apply(image)
