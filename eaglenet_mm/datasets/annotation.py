@@ -171,7 +171,7 @@ def check_annotation(
         if header.setdefault(key, count) != count:
             raise ValueError(
                 f"{source}: the header says '{key}' is {header[key]!r}, but "
-                f'the records hold {count}. The file may be truncated. {_MEND}'
+                f'the records hold {count}. The file may be cut short. {_MEND}'
             )
     _check_answers(header, records, set(first_place), source)
     return header, [dict(record) for record in records]

@@ -392,7 +392,7 @@ class VideoSubset(RetrievalDatasetWrapper):
             or not 0 <= min(kept) <= max(kept) < length
         ):
             raise ValueError(
-                f'VideoSubset needs distinct indices from 0 to {length - 1}, '
+                f'VideoSubset needs different items from 0 to {length - 1}, '
                 f'at least one, but got {len(kept)}: {kept[:8]}. Change '
                 "'indices'."
             )

@@ -34,8 +34,8 @@ def read_text(path: Path) -> str:
     if '\0' in text:
         line = text.count('\n', 0, text.index('\0')) + 1
         raise ValueError(
-            f'{path}: line {line} contains a NUL byte, so the file is '
-            'damaged. Download it again.'
+            f'{path}: line {line} holds a NUL byte, so the file is damaged. '
+            'Download it again.'
         )
     return text
 
@@ -89,7 +89,7 @@ def read_json(path: Path) -> Any:
     except (ValueError, RecursionError) as err:
         raise ValueError(
             f'{path}: expected JSON, but reading stopped with: {err}. The '
-            'file may be truncated: download it again.'
+            'file may be cut short: download it again.'
         ) from err
 
 

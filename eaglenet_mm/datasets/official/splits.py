@@ -132,7 +132,7 @@ def assemble_split(
             unlisted. Default: none.
 
     Raises:
-        ValueError: If a caption contains a NUL character.
+        ValueError: If a caption holds a NUL character.
     """
     report = SplitReport(plan.file, plan.videos, plan.captions, len(listed))
     records = []
@@ -143,7 +143,7 @@ def assemble_split(
         for sentence in captions.get(name, ()):
             if '\0' in sentence:
                 raise ValueError(
-                    f'{plan.dataset}: a caption of {name!r} contains a NUL '
+                    f'{plan.dataset}: a caption of {name!r} holds a NUL '
                     'character, so the file is damaged. Download it again.'
                 )
             if sentence.strip():

@@ -168,20 +168,20 @@ class VideoReader(ABC):
         if len(indices) == 0 or min(indices) < 0:
             raise ValueError(
                 f'{self.path}: expected at least one frame number, none '
-                f'negative, but got {list(indices)[:8]}.'
+                f'of them negative, but got {list(indices)[:8]}.'
             )
 
     def _step(self) -> None:
         """Count a packet or frame; raise if :meth:`cancel` was called."""
         self.progress += 1
         if self._cancelled:
-            raise VideoTimeoutError(f'{self.path}: reading was cancelled.')
+            raise VideoTimeoutError(f'{self.path}: reading was given up.')
 
     def _ended(self, delivered: int, wanted: int) -> VideoEndError:
         """Lower ``num_frames`` and return the error to raise."""
         promised, self.num_frames = self.num_frames, delivered
         return VideoEndError(
-            f'{self.path}: frame {wanted} was requested and {promised} frames '
+            f'{self.path}: frame {wanted} was asked for and {promised} frames '
             f'were expected, but only {delivered} can be decoded. Download or '
             'encode the file again, or leave it out.'
         )

@@ -210,7 +210,7 @@ class _LimitedCalls:
     def __call__(self, function: Callable[[], Result]) -> Result:
         """Make a call; VideoTimeoutError if ``progress`` stops changing."""
         if self.gave_up:
-            raise VideoTimeoutError(f'{self.path}: reading was cancelled.')
+            raise VideoTimeoutError(f'{self.path}: reading was given up.')
         if not self.seconds or threading.current_thread() is self._thread:
             return function()
         answer: queue.SimpleQueue = queue.SimpleQueue()

@@ -239,6 +239,6 @@ def _why_other(frame: Any, image: np.ndarray, number: int) -> str:
     return (
         f'OpenCV returns another frame {number} than PyAV, as it does when it '
         'cannot convert the colours or misinterprets them (shape '
-        f'{image.shape}, PyAV {plain.shape}; the stream specifies '
+        f'{image.shape}, PyAV {plain.shape}; the stream states '
         f'{describe_colours(frame)})'
     )

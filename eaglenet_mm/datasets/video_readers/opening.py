@@ -110,7 +110,7 @@ def _check_file(path: str) -> None:
     # ValueError: NUL character in the name; OSError: a loop of links
     except (OSError, ValueError) as err:
         raise VideoReadError(
-            f'{path!r}: the file cannot be accessed ({err}). Correct the '
+            f'{path!r}: the file cannot be reached ({err}). Correct the '
             'path, or the permissions and links of the folders.'
         ) from err
     if not stat.S_ISREG(mode):

@@ -181,7 +181,7 @@ class TorchCodecReader(_SeekingReader):
 def _lacks_torchcodec(err: Exception) -> ImportError:
     return ImportError(
         "Reading videos with torchcodec needs the package 'torchcodec' and "
-        "FFmpeg's libraries. Install both, or set "
+        'the libraries of FFmpeg. Install both, or set '
         f"backend='auto' in OpenVideo. ({_first_line(err)})"
     )
 

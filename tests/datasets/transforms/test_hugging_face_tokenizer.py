@@ -96,7 +96,7 @@ def test_folder(library: str, tmp_path: Path) -> None:
 def test_padding_token(library: str, tmp_path: Path) -> None:
     words = WORDS[1:]
     path = write_tokenizer(tmp_path / 'tokenizer.json', words)
-    with pytest.raises(ValueError, match='no token that pads'):
+    with pytest.raises(ValueError, match='no padding token'):
         HuggingFaceTokenizer(path)
     tokenizer = HuggingFaceTokenizer(path, pad_token='[SEP]')
     assert tokenizer.pad_id == words.index('[SEP]')

@@ -85,7 +85,7 @@ def test_a_refusal_names_mirrors(tmp_path: Path, name: str) -> None:
     )
     with (
         OpenCVReader(str(video.path)) as reader,
-        pytest.raises(VideoReadError, match='turns or mirrors'),
+        pytest.raises(VideoReadError, match='rotate or mirror'),
     ):
         reader.get_batch([2])
 
