@@ -270,7 +270,6 @@ def _check_names(names: Any, known: set[str], where: str) -> None:
 
 
 def _check_record(record: Any, place: int, source: str) -> None:
-    """Check one record."""
     if not isinstance(record, Mapping):
         raise TypeError(
             f'{source}: record {place} must be an object, but got '

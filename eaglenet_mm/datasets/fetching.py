@@ -30,7 +30,7 @@ ITEM_KEYS = (
 
 #: Our datasets and wrappers, or one of the adapters below.
 ItemSource: TypeAlias = (
-    'TextVideoDataset | RearrangedItems | JoinedSource | ForeignSource'
+    'TextVideoDataset | RearrangedItems | _JoinedSource | _ForeignSource'
 )
 
 
@@ -74,10 +74,10 @@ def as_source(dataset: Any, reader: str = 'This wrapper') -> ItemSource:
     if all(hasattr(type(dataset), name) for name in _SOURCE_NAMES):
         return dataset
     if isinstance(dataset, ConcatDataset):
-        return JoinedSource([as_source(x, reader) for x in dataset.datasets])
+        return _JoinedSource([as_source(x, reader) for x in dataset.datasets])
     if isinstance(dataset, RepeatDataset | ClassBalancedDataset):
-        return RepeatedSource(dataset, as_source(dataset.dataset, reader))
-    return ForeignSource(dataset, reader)
+        return _RepeatedSource(dataset, as_source(dataset.dataset, reader))
+    return _ForeignSource(dataset, reader)
 
 
 _SOURCE_NAMES = (
@@ -147,7 +147,7 @@ class RearrangedItems:
         return self.source.process(item)
 
 
-class RepeatedSource(RearrangedItems):
+class _RepeatedSource(RearrangedItems):
     """Items of MMEngine's ``RepeatDataset`` or ``ClassBalancedDataset``."""
 
     items_are_videos = False
@@ -157,19 +157,17 @@ class RepeatedSource(RearrangedItems):
         self.dataset = dataset
 
     def full_init(self) -> None:
-        """Load the annotation if not done yet."""
         super().full_init()
         self.dataset.full_init()
 
     def source_index(self, index: int) -> int:
-        """Return the index of the repeated item."""
         return self.dataset._get_ori_dataset_idx(index)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
 
-class JoinedSource:
+class _JoinedSource:
     """Items of concatenated datasets, each with its own pipeline.
 
     Video and caption indices continue from one dataset to the next; counts in
@@ -197,17 +195,14 @@ class JoinedSource:
 
     @property
     def test_mode(self) -> bool:
-        """bool: Whether the sets are used for evaluation."""
         return any(source.test_mode for source in self.item_sources)
 
     @property
     def max_refetch(self) -> int:
-        """int: Number of substitutes tried for an unreadable item."""
         return max(source.max_refetch for source in self.item_sources)
 
     @property
     def items_are_videos(self) -> bool:
-        """bool: Whether items and videos correspond one to one."""
         return all(source.items_are_videos for source in self.item_sources)
 
     def full_init(self) -> None:
@@ -223,12 +218,10 @@ class JoinedSource:
         return sum(map(len, self.item_sources))
 
     def count_captions(self, index: int) -> int:
-        """Return the number of captions of an item."""
         part, place = self._place(index)
         return self.item_sources[part].count_captions(place)
 
     def video_ids(self) -> list[str]:
-        """Return the video id of each item."""
         return [x for source in self.item_sources for x in source.video_ids()]
 
     def get_data_info(self, index: int) -> dict[str, Any]:
@@ -259,7 +252,7 @@ def _running(counts: Iterable[int]) -> list[int]:
     return [0, *accumulate(counts)]
 
 
-class ForeignSource:
+class _ForeignSource:
     """Items of a dataset from outside this package."""
 
     def __init__(self, dataset: Any, reader: str) -> None:
@@ -311,17 +304,14 @@ class ForeignSource:
 
     @property
     def test_mode(self) -> bool:
-        """bool: Whether the set is used for evaluation."""
         return bool(getattr(self.dataset, 'test_mode', False))
 
     @property
     def max_refetch(self) -> int:
-        """int: Number of substitutes tried for a dropped item."""
         return int(getattr(self.dataset, 'max_refetch', 0))
 
     @property
     def items_are_videos(self) -> bool:
-        """bool: Whether items and videos correspond one to one."""
         return len(set(self.video_ids())) == len(self)
 
     def full_init(self) -> None:
@@ -357,11 +347,9 @@ class ForeignSource:
         return len(self.dataset)
 
     def count_captions(self, index: int) -> int:
-        """Return the number of captions of an item."""
         return self._counts[index]
 
     def video_ids(self) -> list[str]:
-        """Return the video id of each item."""
         self.full_init()
         return list(self._ids or ())
 

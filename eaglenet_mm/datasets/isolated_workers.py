@@ -23,9 +23,8 @@ _LOOKS = 8
 class Outcome:
     """Result of a task, or a part of it.
 
-    ``kind`` is ``'part'`` (more follows), ``'done'``, ``'hang'`` (timed out)
-    or ``'crash'`` (process died); ``value`` is the yielded or returned value;
-    ``detail`` describes the time limit or exit code.
+    ``value`` is the yielded (``'part'``) or returned (``'done'``) value;
+    ``detail`` describes a time-out (``'hang'``) or exit code (``'crash'``).
     """
 
     index: int
@@ -44,26 +43,13 @@ def run_isolated(
 ) -> Generator[Outcome, None, None]:
     """Call a function for each task in a pool of processes.
 
-    A process that dies or times out is replaced and its task reported; the
-    others continue. The function may be a generator: each value is passed on
-    at once, and the generator waits until it is consumed.
-
-    Args:
-        function (Callable): Function to call; it and its results must pickle.
-        tasks (Sequence): One argument per call.
-        num_workers (int): Number of processes.
-        time_limit (float): Seconds a call may take without yielding a value
-            or changing ``progress``; 0 for no limit.
-        progress (Callable): Called from another thread of the worker; its
-            value changes while the call makes progress. Default: constant.
-
-    Yields:
-        Outcome: The parts of each task in order, then its final outcome;
-        tasks in order of completion.
-
-    Raises:
-        ValueError: If there are no workers or the time limit is invalid.
-        RuntimeError: If the function raises, with its traceback.
+    Yields the outcomes of tasks in order of completion, after the parts of
+    each. A process that dies or times out is replaced; the other tasks
+    continue. The function and its values must pickle. If it is a generator, it
+    waits until each value is consumed. ``time_limit`` is the seconds a call
+    may take without a value or a change of ``progress()``, which is called in
+    another thread of the worker; 0 for no limit. Raises RuntimeError, with the
+    traceback, if the function raises.
     """
     if num_workers < 1 or not 0 <= time_limit < math.inf:
         raise ValueError(
@@ -167,7 +153,6 @@ class _Worker:
         )
 
     def stop(self) -> None:
-        """Kill the process."""
         if self._process is not None:
             self.connection.close()
             self._process.kill()

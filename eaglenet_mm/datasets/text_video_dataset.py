@@ -5,7 +5,7 @@ import os.path as osp
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mmengine.dataset import BaseDataset
+from mmengine.dataset import BaseDataset, Compose
 from mmengine.logging import print_log
 
 from eaglenet_mm.datasets.annotation import read_annotation, right_videos
@@ -250,18 +250,11 @@ class TextVideoDataset(BaseDataset):
 
     def _transform(self, item: dict[str, Any]) -> Any:
         """Send an item through the pipeline, or its part after the cache."""
-        if self.frame_cache is None:
-            return self.pipeline(item)
-        results = self.frame_cache.fill(item)
+        cache = self.frame_cache
+        results = None if cache is None else cache.fill(item)
         if results is None:
             return self.pipeline(item)
-        for transform in self.pipeline.transforms[
-            self.frame_cache.num_fixed :
-        ]:
-            results = transform(results)
-            if results is None:
-                return None
-        return results
+        return Compose(self.pipeline.transforms[cache.num_fixed :])(results)
 
     def full_init(self) -> None:
         """Load the annotation if not done yet."""

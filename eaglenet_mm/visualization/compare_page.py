@@ -172,7 +172,6 @@ def check_comparable(
 def _difference(
     own: Sequence[object], other: Sequence[object], first: str, second: str
 ) -> str:
-    """Describe how two lists differ."""
     if len(own) != len(other):
         return f"'{first}' has {len(own)}, '{second}' has {len(other)}."
     place = next(i for i, x in enumerate(own) if x != other[i])

@@ -83,7 +83,6 @@ def confusion_matrix(
 
 
 def _captions_of(targets: Sequence[int]) -> dict[int, list[int]]:
-    """List the captions of every video."""
     captions: dict[int, list[int]] = defaultdict(list)
     for row, column in enumerate(targets):
         captions[column].append(row)

@@ -66,7 +66,6 @@ def draw_answers(queries: Sequence[Answers]) -> np.ndarray:
 def _draw_answer(
     picture: Image.Image, draw: Any, answer: Answer, color: str, x: int, y: int
 ) -> None:
-    """Draw a video with its border, id and score."""
     bottom = y + _SIDE + 2 * _BORDER
     draw.rectangle((x, y, x + _CARD - 1, bottom - 1), fill=color)
     inner = (x + _BORDER, y + _BORDER)

@@ -98,9 +98,7 @@ def build_frame_cache(
             key = item_key(item, dataset.data_root)
             if outcome.kind != 'done':
                 report.failed[item['video_id']] = (
-                    f'{item["video"]}: decoding {outcome.detail}.'
-                    if outcome.kind == 'hang'
-                    else f'{item["video"]}: {outcome.detail} while decoding.'
+                    f'{item["video"]}: {outcome.detail} while decoding.'
                 )
             elif isinstance(outcome.value, str):
                 report.failed[item['video_id']] = outcome.value

@@ -301,7 +301,6 @@ class FrameCacheWriter:
         return entry
 
     def _commit(self) -> None:
-        """Commit what was added."""
         transaction, self._transaction = self._transaction, None
         if transaction is not None:
             with _writing(self.folder):

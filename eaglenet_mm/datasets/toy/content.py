@@ -80,11 +80,7 @@ SPLIT_SHARES = {'test': 0.3, 'val': 0.1}
 class ToyCombination:
     """Content of a toy video, as described by its captions.
 
-    Args:
-        shape (str): A key of ``SHAPES``.
-        colour (str): A key of ``COLOURS``.
-        motion (str): A key of ``MOTIONS``.
-        background (str): A key of ``BACKGROUNDS``.
+    Values are keys of ``SHAPES``, ``COLOURS``, ``MOTIONS``, ``BACKGROUNDS``.
     """
 
     shape: str
@@ -104,19 +100,12 @@ class ToyCombination:
 
 
 def split_combinations(seed: int = 0) -> dict[str, list[ToyCombination]]:
-    """Split all combinations into train, val and test.
+    """Split all combinations into ``'train'``, ``'val'`` and ``'test'``.
 
     Combinations that differ only within one of ``MOTION_GROUPS`` stay
     together, so a motion and its reverse are always in the same gallery. The
     fractions of ``SPLIT_SHARES`` hold within every group, and the start of
     each list covers all motions.
-
-    Args:
-        seed (int): Random seed. Default: 0.
-
-    Returns:
-        dict[str, list[ToyCombination]]: A partition of all combinations, with
-        the keys ``'train'``, ``'val'`` and ``'test'``.
     """
     rng = np.random.default_rng([seed, TOY_VERSION])
     looks = list(product(SHAPES, COLOURS, BACKGROUNDS))
@@ -140,7 +129,7 @@ def split_combinations(seed: int = 0) -> dict[str, list[ToyCombination]]:
 def order_blind_ceiling(
     gallery: Sequence[ToyCombination], top_k: int
 ) -> float:
-    """Compute the best expected recall of an order-blind model.
+    """Compute the best expected recall of an order-blind model, in percent.
 
     Videos with equal or mutually reverse combinations have the same
     distribution of frame sets, so an order-blind model cannot tell them apart.
@@ -151,9 +140,6 @@ def order_blind_ceiling(
         gallery (Sequence[ToyCombination]): The combination of each video;
             each is the target equally often.
         top_k (int): The K of R@K, at least 1.
-
-    Returns:
-        float: Recall at K in percent.
 
     Raises:
         ValueError: If the gallery is empty or ``top_k`` is below 1.
@@ -178,15 +164,8 @@ def make_captions(
     """Describe a combination in different words.
 
     Every caption states shape, colour, motion and background, so it matches
-    videos of this combination only.
-
-    Args:
-        combination (ToyCombination): Content of the video.
-        num_captions (int): Number of captions, 1 to 4, of distinct templates.
-        rng (np.random.Generator): Chooses templates and synonyms.
-
-    Returns:
-        list[str]: Lowercase captions without punctuation.
+    videos of this combination only. Captions have distinct templates, are
+    lowercase and have no punctuation.
 
     Raises:
         ValueError: If ``num_captions`` is not between 1 and 4.
@@ -209,11 +188,7 @@ def make_captions(
 
 
 def toy_vocabulary() -> list[str]:
-    """List every word that a toy caption can contain.
-
-    Returns:
-        list[str]: The sorted words, a ``vocabulary`` for ``WordTokenizer``.
-    """
+    """List the words of toy captions, sorted, for ``WordTokenizer``."""
 
     def phrases() -> Iterator[str]:
         for words in (SHAPES, COLOURS, MOTIONS, BACKGROUNDS):

@@ -33,11 +33,7 @@ _BACKGROUNDS: dict[str, tuple[int, int, int]] = {
 def render_video(
     combination: ToyCombination, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Render a combination.
-
-    Args:
-        combination (ToyCombination): Content of the video.
-        rng (np.random.Generator): Source of all other variation.
+    """Render a combination; ``rng`` is the source of all other variation.
 
     Returns:
         NDArray[np.uint8]: RGB frames, shape ``(11, 64, 64, 3)``.

@@ -97,7 +97,6 @@ class HuggingFaceTokenizer:
 
 
 def _load(path: str) -> Any:
-    """Load a tokenizer from a folder or a file."""
     try:
         found = find_spec('transformers') is not None
     except ValueError:  # a module without a spec, such as a test double

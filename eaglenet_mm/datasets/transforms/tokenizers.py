@@ -177,7 +177,6 @@ class WordTokenizer:
         return token_ids
 
     def _encode(self, sentence: str) -> list[int]:
-        """Encode the words of a sentence."""
         words = self._WORD.findall(sentence.lower())
         if self.unknown == 'error':
             strange = [word for word in words if word not in self._ids]

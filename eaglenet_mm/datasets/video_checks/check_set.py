@@ -86,11 +86,7 @@ def check_videos(
         if outcome.kind != 'done':
             check = VideoCheck.of_item(waiting[outcome.index])
             check.status = outcome.kind
-            check.error = (
-                f'{check.video}: reading {outcome.detail}.'
-                if outcome.kind == 'hang'
-                else f'{check.video}: {outcome.detail} while reading.'
-            )
+            check.error = f'{check.video}: {outcome.detail} while reading.'
         report.add(check)
         progress.update(1)
     progress.close()

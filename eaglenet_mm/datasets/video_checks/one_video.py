@@ -40,10 +40,7 @@ class VideoCheck:
     """Result of checking one video.
 
     Args:
-        video_id (str): Id of the video.
-        video (str): Path of the video.
-        start (float, optional): First second of the item.
-        end (float, optional): End of the item in seconds.
+        video_id, video, start, end: The item that was checked.
         status (str): One of :data:`STATUSES`.
         error (str): Error message, empty for ``'ok'``.
         notes (list[str]): Anomalies that do not stop training:
@@ -51,17 +48,13 @@ class VideoCheck:
             ``'more frames than promised'``, ``'rotated'``, ``'mirrored'``,
             ``'variable frame rate'``, ``'cut by an error'`` (full decoding
             stops early), ``'not decoded to its end'`` (time limit).
-        frames_read (int): Number of frames the pipeline got.
-        frames_promised (int): Number of frames by the header, 0 if unknown.
-        frames_decoded (int): Number of frames that can be decoded.
-        fps (float): Mean frame rate; 0 if unknown.
-        duration (float): Seconds by the header; 0 if unknown.
-        width (int): Stored width in pixels.
-        height (int): Stored height in pixels.
-        rotation (int): Counterclockwise rotation in degrees, a multiple of
-            90.
-        container (str): FFmpeg's name of the container.
-        codec (str): FFmpeg's name of the codec.
+        frames_read, frames_promised, frames_decoded (int): Number of frames
+            from the pipeline, by the header (0 if unknown), and decodable.
+        fps, duration (float): Mean frame rate, and seconds by the header; 0 if
+            unknown.
+        width, height (int): Stored size in pixels.
+        rotation (int): Counterclockwise, in degrees, a multiple of 90.
+        container, codec (str): FFmpeg's names.
         file (tuple[int, int]): Size in bytes and modification time in
             nanoseconds, to recognise the file.
     """

@@ -315,7 +315,6 @@ class _Stamp:
             self.save()
 
     def save(self) -> None:
-        """Write the record, atomically."""
         settings = {**vars(self.settings), 'fps': str(self.settings.fps)}
         content = {'settings': settings, 'copies': self._copies}
         write_text_durably(

@@ -137,12 +137,15 @@ class VideoReader(ABC):
         They are estimated from the mean rate where :attr:`timeline` does not
         know them, and 0 without a rate.
         """
-        timeline = self.timeline if self.fps else None
+        timeline = self._known_timeline()
         if timeline is not None and max(indices) < len(timeline):
             return [timeline.seconds(index) for index in indices]
         return [
             float(index / self.fps) if self.fps else 0.0 for index in indices
         ]
+
+    def _known_timeline(self) -> Timeline | None:
+        return self.timeline if self.fps else None
 
     @property
     def has_variable_rate(self) -> bool:

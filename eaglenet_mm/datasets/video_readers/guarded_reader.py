@@ -258,7 +258,7 @@ class _LimitedCalls:
                 seen, moved = now, time.monotonic()
             elif time.monotonic() - moved >= self.seconds:
                 raise VideoTimeoutError(
-                    f'{self.path}: the decoder made no progress for '
+                    f'{self.path}: the decoder stood still for '
                     f'{self.seconds:g} seconds. Download or encode the file '
                     "again, leave the video out, or raise 'time_limit' of "
                     'OpenVideo.'

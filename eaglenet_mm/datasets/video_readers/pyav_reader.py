@@ -149,13 +149,12 @@ class PyAVReader(VideoReader):
         if max(indices) < len(self._decoded):
             base = self._clock().time_base
             return [float(self._decoded[index] * base) for index in indices]
-        packets = self._index
-        timeline = self._timeline
-        if timeline is None and packets is not None and packets.is_trusted:
-            timeline = packets.timeline
-        if timeline is None or max(indices) >= len(timeline):
-            return [float(i / self.fps) if self.fps else 0.0 for i in indices]
-        return [timeline.seconds(index) for index in indices]
+        return super().frame_times(indices)
+
+    def _known_timeline(self) -> Timeline | None:
+        if self._timeline is None and self._index and self._index.is_trusted:
+            return self._index.timeline
+        return self._timeline
 
     @property
     def has_variable_rate(self) -> bool:

@@ -84,7 +84,6 @@ class _SeekingReader(VideoReader):
     def get_batch(
         self, indices: Sequence[int], each: EachFrame | None = None
     ) -> np.ndarray:
-        """Decode frames; see :meth:`VideoReader.get_batch`."""
         self._check_indices(indices)
         if each is not None:
             kept = {i: each(i, frame) for i, frame in self.stream(indices)}
@@ -103,7 +102,6 @@ class _SeekingReader(VideoReader):
             ) from err
 
     def close(self) -> None:
-        """Release the file."""
         self.__dict__.pop('_reader', None)  # may be called twice
 
 

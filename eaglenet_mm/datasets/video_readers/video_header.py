@@ -18,9 +18,8 @@ class VideoHeader:
     """Header of the first video stream of a file, cover pictures aside.
 
     Args:
-        container (str): FFmpeg's name of the container, such as ``'avi'``.
-        codec (str): FFmpeg's name of the codec, such as ``'h264'``.
-        pixel_format (str): FFmpeg's name, such as ``'yuv420p'``.
+        container, codec, pixel_format (str): FFmpeg's names, such as
+            ``'avi'``, ``'h264'`` and ``'yuv420p'``.
         fps (Fraction): Mean rate, else the nominal one, else 0.
         num_frames (int): Number of frames, 0 if not stated.
         num_frames_estimated (int): The same, else duration times rate,
@@ -54,9 +53,6 @@ def read_header(source: str | bytes, *, name: str = '') -> VideoHeader:
     Args:
         source (str | bytes): Path or content of the file.
         name (str): Name in messages. Default: the path.
-
-    Returns:
-        VideoHeader: The header.
 
     Raises:
         ImportError: If PyAV is missing.
