@@ -29,6 +29,7 @@ class DrawnIndex(int):
     def __new__(
         cls, index: int, pass_number: int, repeat: int = 0
     ) -> 'DrawnIndex':
+        """Create the index."""
         drawn = super().__new__(cls, index)
         drawn.pass_number, drawn.repeat = pass_number, repeat
         return drawn
