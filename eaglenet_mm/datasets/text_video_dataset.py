@@ -87,6 +87,9 @@ class TextVideoDataset(BaseDataset):
         ['a dog']
     """
 
+    #: Whether items and videos correspond one to one.
+    items_are_videos = True
+
     def __init__(
         self,
         ann_file: str,
@@ -198,11 +201,6 @@ class TextVideoDataset(BaseDataset):
             )
             return []
         return queries
-
-    @property
-    def items_are_videos(self) -> bool:
-        """bool: Whether items and videos correspond one to one; True."""
-        return True
 
     def count_captions(self, index: int) -> int:
         """Return the number of captions of an item."""

@@ -56,7 +56,6 @@ class RetrievalDatasetWrapper(RearrangedItems):
         self.dataset = dataset
         super().__init__(as_source(dataset, type(self).__name__))
         self._numbers: Sequence[int] | np.ndarray | None = None
-        self._is_numbered = False
         self.source.full_init()
         if self.needs_videos and not self.source.items_are_videos:
             raise TypeError(
@@ -64,14 +63,7 @@ class RetrievalDatasetWrapper(RearrangedItems):
                 f'but got {type(dataset).__name__} with pairs. Put '
                 f'CaptionExpansion around {type(self).__name__} instead.'
             )
-        self.full_init()
-
-    def full_init(self) -> None:
-        """Load the annotation if not done yet."""
-        super().full_init()
-        if not self._is_numbered:
-            self._numbers = self.number_items()
-            self._is_numbered = True
+        self._numbers = self.number_items()
 
     def number_items(self) -> Sequence[int] | np.ndarray | None:
         """Select the items, once the annotation is loaded.
@@ -141,10 +133,7 @@ class CaptionExpansion(RetrievalDatasetWrapper):
         [['a dog runs'], ['a brown dog'], ['a cat sleeps']]
     """
 
-    @property
-    def items_are_videos(self) -> bool:
-        """bool: Whether items and videos correspond one to one; False."""
-        return False
+    items_are_videos = False
 
     def number_items(self) -> np.ndarray:
         """Select the pairs; see :class:`RetrievalDatasetWrapper`."""

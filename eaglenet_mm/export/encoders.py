@@ -78,7 +78,7 @@ def export_video_encoder(
     Inputs are ``pixels`` of shape ``(videos, frames, 3, H, W)``, normalised
     float32, and ``frame_mask``, bool of shape ``(videos, frames)``. Outputs
     are ``frames``, ``(videos, frames, D)``, and ``feature_mask``, True for
-    real frames; encoders that reduce the temporal resolution return fewer.
+    real frames; both are shorter if the encoder reduces the frame rate.
     With ``output_patches=True`` there are also ``patches``, ``(videos,
     frames, N, D)``. The file computes in float32.
 

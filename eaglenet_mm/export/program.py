@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -62,7 +62,7 @@ class Program:
 
     def flat_axes(self) -> list[dict[int, str]]:
         """Return the dynamic axes of each input, in order of names."""
-        return list(_leaves(self.axes))
+        return flatten(self.axes)
 
     @torch.no_grad()
     def run(self, arguments: tuple[Any, ...]) -> list[Tensor]:
@@ -102,19 +102,11 @@ class Program:
         return inputs, outputs
 
 
-def flatten(values: Any) -> list[Tensor]:
-    """Flatten nested tuples of tensors."""
-    if isinstance(values, Tensor):
+def flatten(values: Any) -> list[Any]:
+    """Flatten nested tuples and lists."""
+    if not isinstance(values, tuple | list):
         return [values]
     return [x for part in values for x in flatten(part)]
-
-
-def _leaves(axes: Any) -> Iterator[dict[int, str]]:
-    if isinstance(axes, dict):
-        yield axes
-    else:
-        for part in axes:
-            yield from _leaves(part)
 
 
 def _describe(x: Tensor, open_axes: Mapping[int, str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ An order-blind model can only guess between the two;
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
@@ -189,12 +189,9 @@ def make_captions(
 
 def toy_vocabulary() -> list[str]:
     """List the words of toy captions, sorted, for ``WordTokenizer``."""
-
-    def phrases() -> Iterator[str]:
-        for words in (SHAPES, COLOURS, MOTIONS, BACKGROUNDS):
-            for synonyms in words.values():
-                yield from synonyms
-        yield from _TEMPLATES
-
-    words = {word for phrase in phrases() for word in phrase.split()}
+    phrases = [*_TEMPLATES]
+    for attribute in (SHAPES, COLOURS, MOTIONS, BACKGROUNDS):
+        for synonyms in attribute.values():
+            phrases += synonyms
+    words = {word for phrase in phrases for word in phrase.split()}
     return sorted(word for word in words if not word.startswith('{'))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os.path as osp
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -98,15 +97,13 @@ class HuggingFaceTokenizer:
 
 def _load(path: str) -> Any:
     try:
-        found = find_spec('transformers') is not None
-    except ValueError:  # a module without a spec, such as a test double
-        found = True
-    if not found:
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    except ImportError as err:
         raise ImportError(
             'HuggingFaceTokenizer needs the package transformers, which is '
             "not installed. Install it with: pip install 'eaglenet_mm"
             "[huggingface]'."
-        )
+        ) from err
     if not osp.exists(path):
         raise FileNotFoundError(
             f"HuggingFaceTokenizer expects path='{path}' to be a local "
@@ -114,8 +111,6 @@ def _load(path: str) -> Any:
             'none. Fetch it first, for example by `hf download NAME '
             '--local-dir FOLDER`.'
         )
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
     if osp.isdir(path):
         return AutoTokenizer.from_pretrained(
             path, local_files_only=True, trust_remote_code=False

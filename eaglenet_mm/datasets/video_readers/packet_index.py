@@ -65,9 +65,10 @@ def index_packets(
 ) -> PacketIndex:
     """Read all packets of the first video stream of a fresh container.
 
-    The index is trusted if every packet has a distinct time in an order that
-    fits the codec, the first packet is a key frame, no frame refers across a
-    key frame, nothing is to be discarded, and the header's frame count agrees.
+    The index is trusted if the container states times, every packet has a
+    distinct one in an order that fits the codec, the first is a key frame, no
+    frame refers across a key frame, nothing is to be discarded, and the
+    header's frame count agrees.
     ``on_packet`` may raise to stop.
     """
     stream = video_stream(container)

@@ -14,7 +14,6 @@ import torch
 from eaglenet_mm.datasets.transforms import (
     HuggingFaceTokenizer,
     TokenizeCaptions,
-    hugging_face_tokenizer,
 )
 from tests.models.encoders.stand_in_transformers import stand_in
 
@@ -110,6 +109,6 @@ def test_bad_options(library: str, tmp_path: Path) -> None:
 
 
 def test_missing_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hugging_face_tokenizer, 'find_spec', lambda name: None)
+    monkeypatch.setitem(sys.modules, 'transformers', None)
     with pytest.raises(ImportError, match=r"eaglenet_mm\[huggingface\]'"):
         HuggingFaceTokenizer('folder')
