@@ -137,7 +137,7 @@ def choose_names(
             names = [f'{number}: {x}' for number, x in enumerate(names, 1)]
     if len(names) != len(results) or len(set(names)) < len(names):
         raise ValueError(
-            f'{len(results)} results need as many distinct names, but got '
+            f'{len(results)} results need as many different names, but got '
             f'{list(names)}. Change --names.'
         )
     return list(names)

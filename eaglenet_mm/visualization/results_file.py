@@ -103,7 +103,7 @@ def read_results(folder: str | Path) -> RetrievalResults:
     again = f'Write it again: tools/test.py ... --show-dir {path.parent}'
     if not path.is_file():
         raise FileNotFoundError(
-            f"Results were expected at '{path}', but the file does not exist. "
+            f"Results were expected at '{path}', but there is no such file. "
             f'{again}.'
         )
     try:
@@ -128,7 +128,7 @@ def read_results(folder: str | Path) -> RetrievalResults:
     try:
         return RetrievalResults.from_dict(data)
     except (KeyError, TypeError, ValueError, AttributeError) as err:
-        said = f'{err} is missing.' if isinstance(err, KeyError) else err
+        said = f'it lacks {err}.' if isinstance(err, KeyError) else err
         raise ValueError(f"'{path}' is damaged: {said} {again}.") from err
 
 

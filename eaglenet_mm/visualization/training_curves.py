@@ -26,7 +26,7 @@ def read_curves(checkpoint: str | None) -> Curves:
     """
     if not checkpoint:
         return Curves(
-            note='No training log: the model was tested as initialised.'
+            note='No training log: the model was tested as it was initialised.'
         )
     if '://' in checkpoint:
         return Curves(note='No training log: the checkpoint is a URL.')

@@ -107,7 +107,7 @@ class DistinctVideoBatchSampler:
         self.num_left_out = len(self._videos) - self._num_batches * joint
         print_log(
             f'A pass over {len(self._videos)} items makes {self._num_batches} '
-            f'batches of {joint} items of distinct videos; '
+            f'batches of {joint} items of different videos; '
             f'{self.num_left_out} items are left out of each pass'
             f'{", others each time" if sampler.shuffle else ""}.',
             logger='current',

@@ -337,7 +337,7 @@ class _Stamp:
             ) from err
         if earlier != self.settings:
             raise ValueError(
-                f"'{self.folder}' contains copies of {earlier}, but "
-                f'{self.settings} was requested. Use the same options, name '
+                f"'{self.folder}' contains copies of {earlier}, but asked for "
+                f'are copies of {self.settings}. Use the same options, name '
                 'another folder, or remove this one.'
             )

@@ -257,8 +257,8 @@ class PyAVReader(VideoReader):
         ):
             return
         self.time_note = (
-            f'the header says {promised:.1f} seconds, but the video ends at '
-            f'{found:.1f}'
+            f'the header promises {promised:.1f} seconds, but the video ends '
+            f'at {found:.1f}'
         )
 
     def _others_go_on(self, promised: float) -> bool:
