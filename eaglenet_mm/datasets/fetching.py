@@ -267,7 +267,7 @@ class _ForeignSource:
             missing = ['pipeline']
         if missing:
             raise TypeError(
-                f'{reader} wraps a TextVideoDataset or another data set with '
+                f'{reader} wraps a TextVideoDataset or another dataset with '
                 "'get_data_info', '__len__' and a callable 'pipeline', but "
                 f"got {self.name}, which has no '{missing[0]}'. "
                 "Derive it from MMEngine's BaseDataset."

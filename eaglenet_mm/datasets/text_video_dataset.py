@@ -114,7 +114,7 @@ class TextVideoDataset(BaseDataset):
         if on_missing not in ('raise', 'skip'):
             raise ValueError(
                 f"on_missing must be 'raise' or 'skip', but got "
-                f'{on_missing!r}. Change it in the data set of the config.'
+                f'{on_missing!r}. Change it in the dataset of the config.'
             )
         self.check_files = check_files
         self.on_missing = on_missing

@@ -55,7 +55,7 @@ def compare_page(
     return render(
         'compare.html.j2',
         title=f'{", ".join(names)} on '
-        f'{first.about.get("dataset", "a data set")}',
+        f'{first.about.get("dataset", "a dataset")}',
         first=first,
         names=names,
         num_shown=len(shown),

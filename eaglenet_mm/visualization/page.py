@@ -108,7 +108,7 @@ def stated_facts(about: Mapping[str, str]) -> dict[str, str]:
     ]
     rest = ('method', 'dataset', 'split', 'protocol')
     return {
-        'data set': ', '.join([about.get('dataset', 'unknown'), *joined]),
+        'dataset': ', '.join([about.get('dataset', 'unknown'), *joined]),
         **{key: about[key] for key in about if key not in rest},
     }
 

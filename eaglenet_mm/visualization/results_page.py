@@ -45,7 +45,7 @@ def results_page(results: RetrievalResults) -> str:
     strips = [video for video in results.videos if video.strip]
     return render(
         'results.html.j2',
-        title=f'{method} on {results.about.get("dataset", "a data set")}',
+        title=f'{method} on {results.about.get("dataset", "a dataset")}',
         results=results,
         about=stated_facts(results.about),
         incomplete=incomplete(results),
