@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,12 +10,11 @@ from fastapi import Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, Response
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from eaglenet_mm.search.errors import VideoIndexError
 from eaglenet_mm.service.guards import Guard, refusal
-from eaglenet_mm.service.models import MAX_QUERY, MAX_TEXTS, Problem
+from eaglenet_mm.service.models import MAX_QUERY, MAX_TEXTS, Problem, Settings
 from eaglenet_mm.service.searches import Searches
 from eaglenet_mm.version import __version__
 
@@ -23,49 +23,11 @@ if TYPE_CHECKING:
 
 _MB = 2**20
 _PAGE = Path(__file__).parent / 'page'
-_FILES = ('page.css', 'page.js', 'docs.js', 'icon.svg')
-
-
-class Settings(BaseModel, extra='forbid', hide_input_in_errors=True):
-    """How an index is served.
-
-    Args:
-        host (str): What the server listens on. Default: '127.0.0.1'.
-        allowed_host (list[str]): Further names under which it is reached,
-            also ``*.example.org``. Default: [].
-        root_path (str): Path below which a proxy shows it. Default: ''.
-        token (str): Bearer token that ``/v1`` asks for. Default: '', none.
-        shortlist (int): Moments that the head scores; 0 for all. Default:
-            100.
-        reject (float, optional): Share of good queries that may be told that
-            nothing was found; of a calibrated index. Default: None.
-        max_upload (int): Megabytes of a clip. Default: 200.
-        time_limit (float): Seconds until an answer must have begun. Default:
-            120.
-        example (list[str]): Queries that the page offers.
-
-    Raises:
-        ValueError: If a value is out of its range.
-
-    Example:
-        >>> Settings(token='0123456789abcdef').host
-        '127.0.0.1'
-    """
-
-    host: str = '127.0.0.1'
-    allowed_host: list[str] = []
-    root_path: str = ''
-    token: str = Field(default='', pattern='^([!-~]{16,})?$')
-    shortlist: int = Field(default=100, ge=0)
-    reject: float | None = Field(default=None, gt=0, lt=1)
-    max_upload: int = Field(default=200, ge=1)
-    time_limit: float = Field(default=120, gt=0)
-    example: list[str] = [
-        'a dog runs into the sea',
-        'people dance',
-        'somebody cuts vegetables',
-        'a car drives at night',
-    ]
+_FILES = {
+    '/': 'index.html',
+    '/docs': 'docs.html',
+    **{f'/{x}': x for x in ('page.css', 'page.js', 'docs.js', 'icon.svg')},
+}
 
 
 def make_app(
@@ -97,20 +59,12 @@ def make_app(
         form_limits=dict(max_files=1, max_fields=4, max_part_size=2**16),
         exception_handlers={
             HTTPException: _refuse,
-            VideoIndexError: _tell,
+            VideoIndexError: _refuse,
             RequestValidationError: _explain,
             Exception: _fail,
         },
     )
-    app.add_middleware(
-        Guard,
-        host=settings.host,
-        allowed_hosts=settings.allowed_host,
-        root_path=settings.root_path,
-        token=settings.token,
-        time_limit=settings.time_limit,
-    )
-    app.state.settings = settings
+    app.add_middleware(Guard, settings=settings)
     app.state.searches = searches = Searches(inferencer, settings)
     app.get('/healthz')(searches.health)
     app.get('/v1/about')(searches.about)
@@ -119,33 +73,24 @@ def make_app(
     limit = settings.max_upload * _MB + 2**17  # the rest of a form is little
     app.post('/v1/search_video', max_body_size=limit)(searches.by_video)
     app.get('/v1/moments/{moment_id}')(searches.moment)
-    for send in (searches.thumbnail, searches.video):
-        path = f'/v1/moments/{{moment_id}}/{send.__name__}'
-        app.get(path, response_class=FileResponse)(send)
-        app.head(path, include_in_schema=False)(send)
-    for path, name in (
-        ('/', 'index.html'),
-        ('/docs', 'docs.html'),
-        *((f'/{name}', name) for name in _FILES),
-    ):
-        app.add_route(path, _sender(name), include_in_schema=False)
+    for own in (searches.thumbnail, searches.video):
+        path = f'/v1/moments/{{moment_id}}/{own.__name__}'
+        app.get(path, response_class=FileResponse)(own)
+        app.head(path, include_in_schema=False)(own)
+    for path, name in _FILES.items():
+        send = partial(_send_part, name)
+        app.add_route(path, send, include_in_schema=False)
     return app
 
 
-def _sender(name: str) -> Any:
-    async def send(request: Request) -> Response:
-        return FileResponse(_PAGE / name)
-
-    return send
+def _send_part(name: str, request: Request) -> Response:
+    return FileResponse(_PAGE / name)
 
 
 async def _refuse(request: Request, error: Any) -> Response:
-    """Answer where a request was wrong."""
-    return refusal(error.status_code, error.detail)
-
-
-async def _tell(request: Request, error: Any) -> Response:
-    """Say what is wrong with the index: it is damaged, or being written."""
+    """Answer where a request was wrong, or the index is damaged or busy."""
+    if isinstance(error, HTTPException):
+        return refusal(error.status_code, error.detail)
     return refusal(500, str(error))
 
 

@@ -7,7 +7,6 @@ import ipaddress
 import math
 import re
 import socket
-from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from urllib.parse import parse_qs, urlsplit
 
@@ -16,6 +15,8 @@ from fastapi.responses import JSONResponse
 from fastapi.security.utils import get_authorization_scheme_param
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from eaglenet_mm.service.models import Settings
 
 #: Everything comes from here, as files of their own: text that found its way
 #: into the page as markup could neither run nor fetch anything.
@@ -51,26 +52,16 @@ class Guard:
 
     The token is checked before the body is read. Players and images cannot
     send it, so that addresses of videos carry a key of their own.
-
-    ``host`` is what the server listens on; it is allowed as ``Host`` besides
-    the loopback names and ``allowed_hosts``. The rest is as for ``Settings``.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        host: str,
-        allowed_hosts: Sequence[str] = (),
-        root_path: str = '',
-        token: str = '',
-        time_limit: float = 120,
-    ) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
         self.app = app
-        self.root_path = root_path.strip('/') and f'/{root_path.strip("/")}'
-        self.token = token
-        self.time_limit = time_limit
-        self.any_address = host in _ANY_ADDRESS
-        names = {*LOOPBACK, host, *allowed_hosts}
+        self.token = settings.token
+        self.time_limit = settings.time_limit
+        path = settings.root_path.strip('/')
+        self.root_path = path and f'/{path}'
+        self.any_address = settings.host in _ANY_ADDRESS
+        names = {*LOOPBACK, settings.host, *settings.allowed_host}
         if self.any_address:
             names |= {socket.gethostname(), socket.getfqdn()}
         self.names = {name.lower() for name in names} - set(_ANY_ADDRESS)

@@ -1,4 +1,4 @@
-"""What is asked of the service, and what it answers."""
+"""How the service is set up, what is asked of it, and what it answers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,49 @@ from pydantic import BaseModel, Field, Json, model_validator
 MAX_QUERY = 20_000
 MAX_TEXTS = 32
 MAX_HITS = 100
+
+
+class Settings(BaseModel, extra='forbid', hide_input_in_errors=True):
+    """How an index is served.
+
+    Args:
+        host (str): What the server listens on. Default: '127.0.0.1'.
+        allowed_host (list[str]): Further names under which it is reached,
+            also ``*.example.org``. Default: [].
+        root_path (str): Path below which a proxy shows it. Default: ''.
+        token (str): Bearer token that ``/v1`` asks for. Default: '', none.
+        shortlist (int): Moments that the head scores; 0 for all. Default:
+            100.
+        reject (float, optional): Share of good queries that may be told that
+            nothing was found; of a calibrated index. Default: None.
+        max_upload (int): Megabytes of a clip. Default: 200.
+        time_limit (float): Seconds until an answer must have begun. Default:
+            120.
+        example (list[str]): Queries that the page offers.
+
+    Raises:
+        ValueError: If a value is out of its range.
+
+    Example:
+        >>> Settings(token='0123456789abcdef').host
+        '127.0.0.1'
+    """
+
+    host: str = '127.0.0.1'
+    allowed_host: list[str] = []
+    root_path: str = ''
+    token: str = Field(default='', pattern='^([!-~]{16,})?$', repr=False)
+    shortlist: int = Field(default=100, ge=0)
+    reject: float | None = Field(default=None, gt=0, lt=1)
+    max_upload: int = Field(default=200, ge=1)
+    time_limit: float = Field(default=120, gt=0)
+    example: list[str] = [
+        'a dog runs into the sea',
+        'people dance',
+        'somebody cuts vegetables',
+        'a car drives at night',
+    ]
+
 
 Text = Annotated[str, Field(max_length=MAX_QUERY)]
 Texts = Annotated[list[Text], Field(min_length=1, max_length=MAX_TEXTS)]

@@ -32,12 +32,12 @@ from eaglenet_mm.service.models import (
     ClipRequest,
     Hit,
     SearchRequest,
+    Settings,
 )
 
 if TYPE_CHECKING:
     from eaglenet_mm.apis import RetrievalInferencer
     from eaglenet_mm.search.searching import SearchAnswer, SearchHit
-    from eaglenet_mm.service.application import Settings
 
 Result = TypeVar('Result')
 CLIP_FORM = Form(media_type='multipart/form-data')

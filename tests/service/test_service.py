@@ -637,7 +637,8 @@ def test_other_hosts_when_asked_for(
     from eaglenet_mm.service.guards import Guard
 
     names = ['Videos.example', '*.films.example']
-    guard = Guard(PlainTextResponse('here'), served, names)
+    settings = Settings(host=served, allowed_host=names)
+    guard = Guard(PlainTextResponse('here'), settings)
     client = testclient.TestClient(guard)
     response = client.get('/', headers={'host': host})
     assert response.status_code == (200 if allowed else 421)
@@ -1017,7 +1018,7 @@ def test_only_this_machine_by_default(serve: Any, capsys: Any) -> None:
     assert settings['host'] == '127.0.0.1'
     assert settings['port'] == 7860
     assert settings['log_level'] == 'info'  # requests are listed
-    assert app.state.settings == Settings()
+    assert app.state.searches.settings == Settings()
     said = capsys.readouterr().err
     assert 'Open http://127.0.0.1:7860' in said
     assert 'WARNING: everyone' not in said
@@ -1035,7 +1036,7 @@ def test_options_reach_the_service(serve: Any, capsys: Any) -> None:
     assert 'everyone who reaches 0.0.0.0:80 can search and watch' in (
         capsys.readouterr().err
     )
-    told = app.state.settings
+    told = app.state.searches.settings
     assert (told.shortlist, told.reject, told.max_upload) == (0, 0.1, 3)
     assert told.example == ['a ring']
     args, options = serve.opened[0]
@@ -1051,7 +1052,7 @@ def test_the_token_may_stand_in_the_environment(
 ) -> None:
     monkeypatch.setenv('EAGLENET_MM_TOKEN', TOKEN)
     app, _ = serve('--host', '0.0.0.0')
-    assert app.state.settings.token == TOKEN
+    assert app.state.searches.settings.token == TOKEN
     assert 'WARNING: everyone' not in capsys.readouterr().err
 
 
