@@ -22,7 +22,7 @@ from eaglenet_mm.export.program import flatten
 from eaglenet_mm.export.scoring import scoring_programs
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
-#: Sentences, videos and pairs of a side, as in docs/export.md.
+#: Sentences, videos, and texts and videos that are scored.
 TEXTS, VIDEOS, PAIRS = 16, 4, 64
 
 
@@ -61,34 +61,29 @@ def main() -> None:
         TextFeatures(*text.run(text.draw(texts=2, words=words))),
         VideoFeatures(*video.run(video.draw(videos=2, frames=frames))),
     )
-    exported = torch.export.load(args.folder / 'scoring.pt2').module()
-    for program, name, sizes, others in (
-        (text, text.name, dict(texts=TEXTS, words=words), {}),
-        (video, video.name, dict(videos=VIDEOS, frames=frames), {}),
-        (
-            scoring,
-            f'scoring of {PAIRS} x {PAIRS}',
-            dict(texts=PAIRS, videos=PAIRS),
-            {'torch_export': exported},
-        ),
+    saved = torch.export.load(args.folder / 'scoring.pt2').module()
+    for name, program, sizes in (
+        ('text_encoder.onnx', text, dict(texts=TEXTS, words=words)),
+        ('video_encoder.onnx', video, dict(videos=VIDEOS, frames=frames)),
+        ('scoring.pt2', scoring, dict(texts=PAIRS, videos=PAIRS)),
+        ('scoring.onnx', scoring, dict(texts=PAIRS, videos=PAIRS)),
     ):
         inputs = program.draw(**sizes)
-        file = args.folder / f'{program.name}.onnx'
-        runs = {
-            by: partial(run, *inputs)
-            for by, run in (
-                ('eager', program.module),
-                *others.items(),
-                ('onnxruntime', onnx_file(file, args.threads)),
-            )
-        }
-        found = {by: flatten(run())[0] for by, run in runs.items()}  # warm-up
+        path = args.folder / name
+        file = onnx_file(path, args.threads) if 'onnx' in name else saved
+        runs = {'model': program.module, 'file': file}
+        runs = {key: partial(run, *inputs) for key, run in runs.items()}
+        ours, theirs = (flatten(run())[0] for run in runs.values())  # warm-up
         times = harness.interleaved_medians(runs, args.repeats)
-        for by, took in times.items():
-            difference = float((found[by] - found['eager']).abs().max())
-            row = {'what': name, 'by': by, 'ms': 1000 * took}
-            bench.add({**row, 'difference': difference})
-    bench.print_table('Exported files beside the model')
+        row = {
+            'file': name,
+            'difference': float((theirs - ours).abs().max()),
+            **{f'{key} ms': 1000 * took for key, took in times.items()},
+        }
+        bench.add(row)
+    bench.print_table(
+        f'{TEXTS} sentences, {VIDEOS} videos, {PAIRS} x {PAIRS} pairs'
+    )
 
 
 if __name__ == '__main__':

@@ -316,6 +316,8 @@ def main(stages: Sequence[Stage] = STAGES) -> int:
     """Run the stages."""
     args = parse_args(stages)
     args.out_dir.mkdir(parents=True, exist_ok=True)
+    # a job that is ended must not leave its stage behind on the GPU
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     begin, planned, code = time.perf_counter(), 0.0, 0
     for stage in args.stages:
         planned += stage.seconds
@@ -334,6 +336,4 @@ def main(stages: Sequence[Stage] = STAGES) -> int:
 
 
 if __name__ == '__main__':
-    # a job that is ended must not leave its stage behind on the GPU
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

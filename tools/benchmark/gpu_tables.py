@@ -41,7 +41,7 @@ def notes_of(report: dict[str, Any]) -> list[str]:
 
 
 def read_stages(folder: Path) -> dict[str, dict[str, Any]]:
-    """Read the JSON files of a run, reports of its processes as ``reports``."""
+    """Read the JSON files of a run; ``reports`` are of its processes."""
     stages = {}
     for name in TABLES:
         file = folder / f'{name}.json'

@@ -13,6 +13,7 @@ text-to-video metrics of the captions scored so far.
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from types import SimpleNamespace
 from typing import Any
@@ -21,10 +22,10 @@ import harness
 import torch
 from harness import MIB
 from mmengine.evaluator import Evaluator
-from mmengine.model import BaseDataPreprocessor, BaseModel
+from mmengine.model import BaseDataPreprocessor
 from pair_scoring import score_by_brute_force
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from eaglenet_mm.engine.loops import RetrievalTestLoop
 from eaglenet_mm.evaluation import RetrievalRankMetric
@@ -45,62 +46,49 @@ from eaglenet_mm.structures import (
 NOISE = 7.0
 
 
-class GivenFeatures(BaseModel):
-    """Looks features up where a retriever would encode.
-
-    The number of a video stands for its pixels, the number of a caption for
-    its token ids.
-    """
-
-    def __init__(
-        self, head: BasePairHead, text: TextFeatures, video: VideoFeatures
-    ) -> None:
-        super().__init__(BaseDataPreprocessor())  # to the device, no more
-        self.head, self.text, self.video = head, text, video
-
-    def encode_text(self, token_ids: Tensor) -> TextFeatures:
-        """Look up captions, numbers of shape ``(Bt, 1)``."""
-        return self.text.index_select(token_ids[:, 0])
-
-    def encode_video(self, pixels: Tensor, _: Tensor) -> VideoFeatures:
-        """Look up videos, numbers of shape ``(Bv, 1)``."""
-        return self.video.index_select(pixels[:, 0])
-
-    def forward(self, *_: Any, **__: Any) -> None:
-        """Refuse: the loop encodes and scores by parts."""
-        raise TypeError('GivenFeatures is for evaluation loops only.')
-
-
-class NumberedVideos(Dataset):
-    """Videos and captions that are numbers; an item is a batch of one."""
+class Videos(list):
+    """Batches of a video each, with numbers for its pixels and captions."""
 
     def __init__(self, counts: list[int]) -> None:
-        self.starts = torch.tensor([0, *counts]).cumsum(0).tolist()
+        starts = [0, *itertools.accumulate(counts)]
+        for index, (start, end) in enumerate(itertools.pairwise(starts)):
+            captions = list(range(start, end))
+            about = dict(
+                video_id=str(index),
+                video_index=index,
+                caption_indices=captions,
+            )
+            inputs = dict(
+                pixels=torch.tensor([[index]]),
+                frame_mask=torch.ones(1, 1, dtype=torch.bool),
+                token_ids=torch.tensor(captions)[:, None],
+                caption_counts=torch.tensor([len(captions)]),
+            )
+            sample = RetrievalDataSample(metainfo=about)
+            self.append(dict(inputs=inputs, data_samples=[sample]))
         self.metainfo = dict(
             dataset='random features',
             split='test',
             protocol='multi-caption',
             num_videos=len(counts),
-            num_captions=self.starts[-1],
+            num_captions=starts[-1],
         )
 
-    def __len__(self) -> int:
-        return len(self.starts) - 1
 
-    def __getitem__(self, index: int) -> dict:
-        captions = list(range(self.starts[index], self.starts[index + 1]))
-        about = dict(
-            video_id=str(index), video_index=index, caption_indices=captions
-        )
-        return dict(
-            inputs=dict(
-                pixels=torch.tensor([[index]]),
-                frame_mask=torch.ones(1, 1, dtype=torch.bool),
-                token_ids=torch.tensor(captions)[:, None],
-                caption_counts=torch.tensor([len(captions)]),
-            ),
-            data_samples=[RetrievalDataSample(metainfo=about)],
-        )
+def make_model(
+    head: BasePairHead, text: TextFeatures, video: VideoFeatures
+) -> SimpleNamespace:
+    """Make what looks features up where a retriever would encode."""
+    to_device = BaseDataPreprocessor().to(text.embeds.device)
+    return SimpleNamespace(
+        head=head,
+        text=text,
+        video=video,
+        eval=head.eval,
+        data_preprocessor=to_device,
+        encode_text=lambda ids: text.index_select(ids[:, 0]),
+        encode_video=lambda pixels, _: video.index_select(pixels[:, 0]),
+    )
 
 
 def draw_features(
@@ -137,7 +125,7 @@ def partial_metrics(blocks: list[dict[str, Tensor]]) -> dict[str, float]:
 
 def run_stage(
     name: str,
-    model: GivenFeatures,
+    model: SimpleNamespace,
     counts: list[int],
     shortlist: int,
     device: torch.device,
@@ -148,7 +136,7 @@ def run_stage(
         visualizer=SimpleNamespace(),
         call_hook=lambda *_, **__: None,
     )
-    videos = DataLoader(NumberedVideos(counts), batch_size=None)
+    videos = DataLoader(Videos(counts), batch_size=None)
     metric = RetrievalRankMetric()
     loop = RetrievalTestLoop(
         runner, videos, Evaluator(metric), shortlist=shortlist
@@ -186,7 +174,7 @@ def run_stage(
 
 
 def measure_reference(
-    model: GivenFeatures, args: argparse.Namespace
+    model: SimpleNamespace, args: argparse.Namespace
 ) -> tuple[dict[str, Any], float]:
     """Score a sample by brute force; give its row and our difference."""
     side = max(1, round(args.sample**0.5))
@@ -239,7 +227,7 @@ def main() -> None:
         args.captions // args.videos + (index < args.captions % args.videos)
         for index in range(args.videos)
     ]
-    model = GivenFeatures(head, *draw_features(args, counts)).to(bench.device)
+    model = make_model(head, *draw_features(args, counts))
     row, difference = measure_reference(model, args)
     bench.add(row, difference=difference)
     for name in sorted(set(args.stages)):

@@ -84,7 +84,19 @@ def measure(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
         {**about, **row}
         for row in compare(runs, pairs, args, ('ours', 'reference'))
     ]
-    found[0].update(differences(plain, scored, video.frames, ours(), rows))
+    expected = score_by_brute_force(plain, scored, video.frames, rows)
+    # two texts and 64 videos are enough
+    exact = score_by_brute_force(
+        copy.deepcopy(plain).double(),
+        scored[:2].double(),
+        video.frames[:64].double(),
+        1,
+    )
+    for row, name in zip(found, runs, strict=True):
+        scores = expected if name == 'reference' else runs[name]()
+        difference = scores[: len(expected)] - expected
+        row['difference'] = float(difference.abs().max())
+        row['to float64'] = float((scores[:2, :64] - exact).abs().max())
     with torch.no_grad(), harness.precision(args):
         states = plain.prepare_text(text), plain.prepare_video(video)
     text_bytes, video_bytes = (
@@ -99,29 +111,10 @@ def measure(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
         'reference, B': found[1]['B written a pair'],
     }
     if args.compiled:
+        found[2]['first s'] = first
         if fast.compiled_score.has_failed:
             found[2]['head'] = 'failed to compile'
-        found[2]['difference'] = float((ours(fast) - ours()).abs().max())
-        found[2]['first s'] = first
     return found
-
-
-def differences(
-    head: EagleNetHead, text: Tensor, frames: Tensor, scores: Tensor, rows: int
-) -> dict[str, float]:
-    """Compare scores with the reference, in float32 and in float64."""
-    plain = score_by_brute_force(head, text, frames, rows)
-    # two texts and 64 videos are enough
-    exact = score_by_brute_force(
-        copy.deepcopy(head).double(),
-        text[:2].double(),
-        frames[:64].double(),
-        1,
-    )
-    return {
-        'difference': float((scores[: len(plain)] - plain).abs().max()),
-        'to float64': float((scores[:2, :64] - exact).abs().max()),
-    }
 
 
 def main() -> None:

@@ -139,15 +139,14 @@ def compare(
     """
     with precision(args):
         peaks = _peaks(args.device, args.dtype, args.peak_size)
+    works = {name: count_work(runs[name]) for name in counted}  # warm-up
     times = interleaved_medians(runs, args.repeats, args.device)
     rows: list[dict[str, Any]] = []
-    for name, run in runs.items():
-        took = times[name]
+    for name, took in times.items():
         row = {'head': name, 's': took, 'pairs/s': pairs[name] / took}
         ours = rows[0] if rows else row
         row['to ours'] = ours['pairs/s'] / row['pairs/s']
-        if name in counted:
-            work = count_work(run)
+        if work := works.get(name):
             row['MFLOP/pair'] = work.flops / pairs[name] / 1e6
             row['FLOP to ours'] = row['MFLOP/pair'] / ours['MFLOP/pair']
             row['GFLOP/s'] = work.flops / took / 1e9

@@ -224,7 +224,7 @@ def measure(
         }
         ours = rows[0] if rows else row
         row['to ours'] = total / ours['s']
-        row['head to ours'] = head / (ours['s'] * ours['head %'] / 100)
+        row['head to ours'] = row['to ours'] * row['head %'] / ours['head %']
         rows.append(row)
     return rows
 

@@ -458,7 +458,7 @@ def segments() -> None:
                     ),
                 )
                 row['to decoding'] = row['reading'] / row['decoding']
-                for key in ('length', 'reading', 'decoding'):
+                for key in ('decoding', 'reading'):
                     grown = harness.quotient(row[key], earlier.get(key))
                     row[f'{key} grew by'] = grown
                 earlier = row

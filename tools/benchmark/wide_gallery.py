@@ -22,11 +22,9 @@ from typing import Any
 
 import harness
 
-from eaglenet_mm.apis.comparison import chosen_checkpoint
+from eaglenet_mm.apis.comparison import chosen_checkpoint, mean_and_spread
 from eaglenet_mm.apis.tool_process import RunError, run_tool
 from eaglenet_mm.datasets import read_annotation, write_annotation
-
-TEST = harness.REPOSITORY / 'tools/test.py'
 
 
 def gallery(data_root: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -48,14 +46,14 @@ def gallery(data_root: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 def measure(run: Path, data_root: Path, annotation: Path) -> dict[str, float]:
     """Test one run; give its metrics."""
     with tempfile.TemporaryDirectory() as folder:
-        dataset = 'test_dataloader.dataset'
         checkpoint = chosen_checkpoint(run / 'train')
         run_tool(
-            TEST,
+            harness.REPOSITORY / 'tools/test.py',
             [
                 *(run / 'config.py', checkpoint, '--work-dir', folder),
-                *('--cfg-options', f'{dataset}.data_root={data_root}'),
-                f'{dataset}.ann_file={annotation}',
+                '--cfg-options',
+                f'test_dataloader.dataset.data_root={data_root}',
+                f'test_dataloader.dataset.ann_file={annotation}',
             ],
             Path(folder) / 'test.log',
         )
@@ -68,9 +66,8 @@ def main() -> None:
     parser = harness.make_parser(
         __doc__, data_root=(Path('data/toy'), 'of the toy set'), threads=1
     )
-    parser.add_argument(
-        'runs', nargs='+', type=Path, help='as .../x_pool_toy-*/seed0'
-    )
+    add = parser.add_argument
+    add('runs', nargs='+', type=Path, help='as .../x_pool_toy-*/seed0')
     args = parser.parse_args()
     for run in args.runs:
         if not (run / 'config.py').is_file():
@@ -81,8 +78,7 @@ def main() -> None:
     bench = harness.Bench(args)
     root = args.data_root.resolve()
     header, records = gallery(root)
-    chance = min(100.0, 100 * 10 / len(records))
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         annotation = Path(folder) / 'gallery.json'
         write_annotation(annotation, header, records)
@@ -91,23 +87,19 @@ def main() -> None:
                 metrics = measure(run, root, annotation)
             except RunError as err:
                 raise SystemExit(f'wide_gallery.py: {err}') from err
-            row = {
-                'config': run.parent.name,
-                'run': run.name,
-                'videos': len(records),
-                **{key: metrics[f't2v/{key}'] for key in ('R1', 'R5', 'R10')},
-                'R10 by chance': chance,
-                'times chance': metrics['t2v/R10'] / chance,
-            }
-            bench.add(row)
-            print(row, flush=True)
-            found.setdefault(run.parent.name, []).append(row)
-    for rows in found.values():
-        mean = {
-            key: statistics.fmean(row[key] for row in rows)
-            for key in ('R1', 'R5', 'R10', 'times chance')
+            found.setdefault(run.parent.name, []).append(metrics)
+            print(f'{run}: t2v R@10 {metrics["t2v/R10"]:.1f}', flush=True)
+            bench.write(metrics=found)
+    chance = min(100.0, 100 * 10 / len(records))
+    for config, runs in found.items():
+        values = [metrics['t2v/R10'] for metrics in runs]
+        row = {
+            'config': config,
+            'runs': len(runs),
+            f't2v R@10 of {len(records)}': mean_and_spread(values),
+            'times chance': statistics.fmean(values) / chance,
         }
-        bench.add({**rows[0], 'run': f'mean of {len(rows)}', **mean})
+        bench.add(row)
     bench.print_table('Test captions among all videos, percent')
 
 
