@@ -15,7 +15,7 @@ import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,9 @@ from eaglenet_mm.models.heads import EagleNetHead  # noqa: E402
 from eaglenet_mm.registry import MODELS  # noqa: E402
 from eaglenet_mm.structures import TextFeatures, VideoFeatures  # noqa: E402
 
+HALF = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
 #: Type of the operands of a product; tf32 rounds float32 within it.
-DTYPES = {
-    'float32': torch.float32,
-    'tf32': torch.float32,
-    'bfloat16': torch.bfloat16,
-    'float16': torch.float16,
-}
+DTYPES = {'float32': torch.float32, 'tf32': torch.float32, **HALF}
 MIB = 2**20
 #: Options of ``add_options`` by group.
 OPTIONS: dict[str, dict[str, tuple]] = {
@@ -48,33 +44,23 @@ OPTIONS: dict[str, dict[str, tuple]] = {
         frames=(int, 'frames F of a video'),
         candidates=(20, 'text candidates S'),
     ),
-    'dtype': dict(
-        dtype=(
-            ['float32'],
-            'half precision runs under autocast; weights stay float32',
-            DTYPES,
-        )
-    ),
+    'dtype': dict(dtype=(['float32'], 'half ones run under autocast', DTYPES)),
 }
 
 
 def add_options(parser: argparse.ArgumentParser, **options: tuple) -> None:
-    """Add options by default and help; a type as default means none."""
+    """Add options by default, help and choices; a type means no default."""
     for name, (default, about, *choices) in options.items():
-        flag = f'--{name.replace("_", "-")}'
-        if default is False:
-            parser.add_argument(flag, action='store_true', help=about)
-            continue
-        one = default[0] if isinstance(default, list) else default
-        is_type = isinstance(one, type)
-        parser.add_argument(
-            flag,
-            type=one if is_type else type(one),
-            default=None if is_type else default,
-            nargs='+' if isinstance(default, list) else None,
-            choices=choices[0] if choices else None,
-            help=about if is_type else f'{about}; default: %(default)s',
-        )
+        settings: dict[str, Any] = dict(action='store_true', help=about)
+        if default is not False:
+            one = default[0] if isinstance(default, list) else default
+            settings = dict(type=one, help=about)
+            if not isinstance(one, type):
+                about = f'{about}; default: %(default)s'
+                settings = dict(type=type(one), default=default, help=about)
+            settings['nargs'] = '+' if isinstance(default, list) else None
+            settings['choices'] = choices[0] if choices else None
+        parser.add_argument(f'--{name.replace("_", "-")}', **settings)
 
 
 def make_parser(
@@ -97,10 +83,12 @@ def make_parser(
     )
     for group in groups:
         add_options(parser, **OPTIONS[group])
-    own = {k: v for k, v in options.items() if isinstance(v, tuple)}
-    add_options(parser, **own)
-    others = {k: v for k, v in options.items() if k not in own}
-    parser.set_defaults(**{'device': 'cpu', 'seed': 0, **others})
+    parser.set_defaults(device='cpu', seed=0)
+    for name, option in options.items():
+        if isinstance(option, tuple):
+            add_options(parser, **{name: option})
+        else:
+            parser.set_defaults(**{name: option})
     return parser
 
 
@@ -158,23 +146,20 @@ class Bench:
 
     def measure(
         self,
-        cases: Iterable[Any],
+        cases: Sequence[Any],
         measure: Callable[[Any, argparse.Namespace], list[dict]],
         name: str = '{}',
     ) -> None:
         """Measure all cases in each ``--dtype``, as far as they fit."""
-        cases = list(cases)
         for dtype in self.args.dtype:
             options = argparse.Namespace(**{**vars(self.args), 'dtype': dtype})
             for case in cases:
-                self.rows += (
-                    unless_out_of_memory(
-                        f'{name.format(case)} in {dtype}',
-                        lambda: measure(case, options),  # noqa: B023
-                        self.skipped,
-                    )
-                    or []
+                rows = unless_out_of_memory(
+                    f'{name.format(case)} in {dtype}',
+                    lambda: measure(case, options),  # noqa: B023
+                    self.skipped,
                 )
+                self.rows += rows or []
                 self.write()
 
 
@@ -210,7 +195,7 @@ def _describe_machine(device: torch.device) -> dict[str, Any]:
     file = Path('/proc/cpuinfo')
     text = file.read_text() if file.is_file() else ''
     name = re.search(r'model name\s*: (.+)', text)
-    about: dict[str, Any] = dict(
+    about = dict(
         processor=name[1] if name else platform.processor(),
         cores=os.cpu_count(),
         threads=torch.get_num_threads(),
@@ -220,8 +205,8 @@ def _describe_machine(device: torch.device) -> dict[str, Any]:
         device=str(device),
     )
     if device.type == 'cuda':
-        name = torch.cuda.get_device_name(device)
-        about.update(gpu=name, cuda=torch.version.cuda)
+        about['gpu'] = torch.cuda.get_device_name(device)
+        about['cuda'] = torch.version.cuda
     return about
 
 
@@ -252,10 +237,8 @@ def random_features(
     text = torch.randn(texts, args.dim, generator=generator)
     frame = torch.randn(videos, frames, args.dim, generator=generator)
     mask = torch.ones(videos, frames, dtype=torch.bool)
-    return (
-        TextFeatures(text.to(args.device)),
-        VideoFeatures(frame.to(args.device), mask.to(args.device)),
-    )
+    text, frame, mask = (x.to(args.device) for x in (text, frame, mask))
+    return TextFeatures(text), VideoFeatures(frame, mask)
 
 
 @contextmanager
@@ -264,12 +247,9 @@ def precision(args: argparse.Namespace) -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
     if args.dtype == 'tf32':
         torch.set_float32_matmul_precision('high')
-    is_half = args.dtype in ('bfloat16', 'float16')
-    half = DTYPES[args.dtype] if is_half else None
+    half, device = HALF.get(args.dtype), torch.device(args.device).type
     try:
-        with torch.autocast(
-            torch.device(args.device).type, half, enabled=is_half
-        ):
+        with torch.autocast(device, half, enabled=half is not None):
             yield
     finally:
         torch.set_float32_matmul_precision(before)

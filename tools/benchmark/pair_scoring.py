@@ -119,7 +119,7 @@ def measure(case: Case, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = harness.make_parser(
+    bench = harness.start(
         __doc__,
         'device',
         'head',
@@ -131,8 +131,7 @@ def main() -> None:
         peak_size=(int, 'side of the products of the peak'),
         compiled=(False, 'time compile_score as well'),
     )
-    args = parser.parse_args()
-    bench = harness.Bench(args)
+    args = bench.args
     cases = DEFAULT_CASES
     if args.texts or args.videos or args.frames:
         texts = args.texts or 32

@@ -41,6 +41,10 @@ LOSSES = dict(
     loss_energy=dict(type='EnergyMatchingLoss', energy=dict(type='MLPEnergy')),
     energy_support_weight=1.0,
 )
+#: Options of the modes of one process.
+MODEL = 'head', 'device', 'dtype'
+#: How a process ends that needs more memory than there is.
+OUT_OF_MEMORY = BrokenProcessPool, MemoryError, torch.cuda.OutOfMemoryError
 
 
 class Objective(nn.Module):
@@ -67,15 +71,11 @@ class TrainingStep:
     """Forward, losses and backward of a batch, down to its features."""
 
     def __init__(
-        self,
-        args: argparse.Namespace,
-        batch: int,
-        frames: int,
-        brute_force: bool,
+        self, args: argparse.Namespace, batch: int, frames: int, by_force: bool
     ) -> None:
         self.args = args
         head = harness.build_head(args, frames, **LOSSES).train()
-        self.module: nn.Module = Objective(head, brute_force)
+        self.module: nn.Module = Objective(head, by_force)
         self.draw(batch, frames)
 
     def draw(self, batch: int, frames: int) -> None:
@@ -134,18 +134,15 @@ def step() -> None:
     Without --batch and --frames it measures 32 pairs at 12 frames and 8 pairs
     at 64 frames, the size of DiDeMo.
     """
-    parser = harness.make_parser(
+    bench = harness.start(
         step.__doc__,
-        'head',
-        'device',
-        'dtype',
+        *MODEL,
         batch=([int], 'pairs B of the batch; several'),
         peak_size=(int, 'side of the products of the peak'),
         reference_up_to=(int, 'largest batch of the reference'),
         count_up_to=(int, 'largest batch whose operations are counted'),
     )
-    args = parser.parse_args()
-    bench = harness.Bench(args)
+    args = bench.args
     cases = [(32, 12), (8, 64)]
     if args.batch or args.frames:
         cases = [(x, args.frames or 12) for x in args.batch or [32]]
@@ -194,16 +191,13 @@ def memory() -> None:
     torch's allocated memory. Beside it is what autograd keeps between forward
     and backward.
     """
-    parser = harness.make_parser(
+    bench = harness.start(
         memory.__doc__,
-        'head',
-        'device',
-        'dtype',
+        *MODEL,
         batches=([8, 16, 32, 64, 128, 256], 'batches B, ascending'),
         reference_up_to=(32, 'largest batch of the reference'),
     )
-    args = parser.parse_args()
-    bench = harness.Bench(args)
+    args = bench.args
 
     def measure(batch: int, options: argparse.Namespace) -> list[dict]:
         rows: list[dict[str, Any]] = []
@@ -242,14 +236,9 @@ def in_own_process(
     context: Any = multiprocessing.get_context('forkserver')
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
-            return pool.submit(
-                measure_memory, args, batch, brute_force
-            ).result()
-        except (
-            BrokenProcessPool,
-            MemoryError,
-            torch.cuda.OutOfMemoryError,
-        ) as err:
+            task = pool.submit(measure_memory, args, batch, brute_force)
+            return task.result()
+        except OUT_OF_MEMORY as err:
             print(f'batch {batch}: {type(err).__name__}, no figure')
             return {}
 
@@ -277,7 +266,7 @@ def scaling() -> None:
     the time of a step, and the difference of the gradients. Where there are
     fewer cores than processes, times say little.
     """
-    parser = harness.make_parser(
+    bench = harness.start(
         scaling.__doc__,
         'head',
         batch=(32, 'pairs B of the joint batch'),
@@ -285,24 +274,18 @@ def scaling() -> None:
         dtype='float32',
         threads=1,
     )
-    args = parser.parse_args()
+    args = bench.args
     uneven = [world for world in args.processes if args.batch % world]
     if uneven:
-        parser.error(f'--batch {args.batch} cannot be dealt to {uneven}.')
-    bench = harness.Bench(args)
+        bench.refuse(f'--batch {args.batch} cannot be dealt to {uneven}.')
     alone: dict[str, Any] = {}
     for world in sorted({1, *args.processes}):
         with tempfile.TemporaryDirectory() as folder:
             start_processes(
-                worker,
-                (world, args, folder),
-                nprocs=world,
-                start_method='forkserver',
+                worker, (world, args, folder), world, start_method='forkserver'
             )
-            ranks = [
-                torch.load(Path(folder) / f'{rank}.pt')
-                for rank in range(world)
-            ]
+            files = [Path(folder) / f'{rank}.pt' for rank in range(world)]
+            ranks = list(map(torch.load, files))
         alone = alone or ranks[0]
         most = max(rank['flops'] for rank in ranks)
         took = max(rank['seconds'] for rank in ranks)
@@ -328,13 +311,8 @@ def worker(
     """Join the group of processes, measure, and write the result."""
     os.environ['OMP_NUM_THREADS'] = str(args.threads)
     harness.set_up(args)
-    dist.init_process_group(
-        'gloo',
-        init_method=f'file://{folder}/init',
-        rank=rank,
-        world_size=world,
-        timeout=timedelta(minutes=30),
-    )
+    options = dict(rank=rank, world_size=world, timeout=timedelta(minutes=30))
+    dist.init_process_group('gloo', f'file://{folder}/init', **options)
     # the model is gone before the group, or DDP's destructor can deadlock
     torch.save(measure_share(rank, world, args), f'{folder}/{rank}.pt')
     dist.barrier()
@@ -363,9 +341,8 @@ def measure_share(rank: int, world: int, args: argparse.Namespace) -> dict:
     for _ in range(max(1, args.repeats)):
         dist.barrier()
         times.append(harness.seconds(way))
-    return dict(
-        flops=flops, seconds=statistics.median(times), gradients=gradients
-    )
+    took = statistics.median(times)
+    return dict(flops=flops, seconds=took, gradients=gradients)
 
 
 def gradient_difference(
@@ -378,9 +355,9 @@ def gradient_difference(
     sizes = {name: float(x.abs().max()) for name, x in expected.items()}
     largest = max(sizes.values())
     return max(
-        float((got[name] - gradient).abs().max())
-        / (size if (size := sizes[name]) > 1e-5 * largest else largest)
-        for name, gradient in expected.items()
+        float((got[name] - expected[name]).abs().max())
+        / (size if size > 1e-5 * largest else largest)
+        for name, size in sizes.items()
     )
 
 

@@ -107,7 +107,7 @@ class Iteration:
         self,
         model: Any,
         brute_force: bool,
-        optim_wrapper: dict,
+        config: Config,
         batches: Iterator[dict],
         args: argparse.Namespace,
     ) -> None:
@@ -116,7 +116,7 @@ class Iteration:
         self.objective = Objective(model.head, brute_force)
         model.head = self.objective.head
         model.to(args.device).train()
-        optim_wrapper = copy.deepcopy(optim_wrapper)
+        optim_wrapper = copy.deepcopy(config.optim_wrapper)
         if args.dtype == 'float16':
             # low enough for random weights not to skip the first steps
             scale = dict(init_scale=2.0**10)
@@ -183,20 +183,15 @@ def measure(
     def make(brute_force: bool) -> Iteration:
         others = harness.cuda_allocated(device)
         way = Iteration(
-            copy.deepcopy(model),
-            brute_force,
-            config.optim_wrapper,
-            batches,
-            args,
+            copy.deepcopy(model), brute_force, config, batches, args
         )
         way()  # warm-up
         # with weights and optimizer, without what the other way holds
         way.peak = harness.cuda_peak(way, device, others)
         return way
 
-    ways = harness.both_ways(
-        make, f'in {args.dtype}, checkpointing {checkpointing}', notes
-    )
+    about = f'in {args.dtype}, checkpointing {checkpointing}'
+    ways = harness.both_ways(make, about, notes)
     rounds: dict[str, list[dict]] = {name: [] for name in ways}
     for _ in range(args.repeats):
         for name, way in ways.items():
