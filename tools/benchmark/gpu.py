@@ -62,77 +62,16 @@ class Stage(NamedTuple):
     smoke: Sequence[str]
 
 
-SIZES = '--dim 16 --candidates 4 --repeats 1 --frames 3'
-TINY = f'{SIZES} --peak-size 32 --dtype float32 bfloat16'
-SCORING = (
-    'pair_scoring --device cuda --texts 1000 --videos 1000 '
-    '--reference-texts 8 --repeats 3 --dtype float32 tf32 bfloat16'
-)
-STAGES = (
-    Stage(
-        'tests', 100,
-        ['pytest -m gpu --device cuda tests/gpu'],
-        ['pytest -m "gpu and not slow" --device cpu tests/gpu'],
-    ),
-    Stage(
-        'golden', 50,
-        ['pytest --device cuda tests/golden'],
-        ['pytest tests/golden/test_layers.py tests/golden/test_losses.py'],
-    ),
-    Stage(
-        'scoring', 80,
-        [
-            f'{SCORING} --frames 12',
-            f'{SCORING} --frames 64',
-            # last, since the compiler takes longest
-            f'{SCORING} --frames 12 --dtype bfloat16 float32 --compiled',
-        ],
-        [f'pair_scoring {TINY} --texts 7 --videos 5 --reference-texts 3'],
-    ),
-    Stage(
-        'step', 50,
-        [
-            'training step --device cuda --frames 12 --batch 64 128 256 1024 '
-            '--dtype bfloat16 float32 --reference-up-to 128 --count-up-to 64 '
-            '--repeats 1'
-        ],
-        [f'training step {TINY} --batch 3 6 --reference-up-to 3 '
-         '--count-up-to 3'],
-    ),
-    Stage(
-        'iteration', 60,
-        [
-            'training_iteration --device cuda --arch ViT-B-16 --batch 64 '
-            '--frames 12 --dtype bfloat16 float16 float32 '
-            '--checkpointing off on'
-        ],
-        ['training_iteration --arch ViT-B-32 --batch 2 --frames 1 --repeats 1 '
-         '--dtype bfloat16 --checkpointing on'],
-    ),
-    Stage(
-        'evaluation', 110,
-        [
-            'multi_caption --device cuda --videos 1000 --captions 1000 '
-            '--stages all_pairs',
-            'video_search speed --device cuda --rows 100000 --queries 20 '
-            '--folder {scratch}/index',
-            'multi_caption --device cuda',
-        ],
-        [
-            f'multi_caption {SIZES} --videos 12 --captions 40 --sample 9 '
-            '--shortlist 4',
-            'video_search speed --config eaglenet_toy --rows 600 --queries 3 '
-            '--folder {scratch}/index',
-        ],
-    ),
-    Stage(
-        'loading', 30,
-        # small batches: workers keep two each in shared memory
-        ['video_loading loader --device cuda --batch 4 --clips 6'],
-        ['video_loading loader --clips 2 --items 6 --batch 3 --size 32 '
-         '--workers 1 --repeats 1'],
-    ),
-)  # fmt: skip
+#: The most valuable first; within scoring the compiler, which takes longest,
+#: last. Loaders have small batches, since workers keep two each in memory.
+STAGES = [
+    Stage(name, *stage)
+    for name, stage in json.loads(
+        (HERE / 'gpu_stages.json').read_text()
+    ).items()
+]
+#: Sizes of the head with --smoke.
+TINY = '--dim 16 --candidates 4 --repeats 1 --frames 3'
 
 
 def parse_args(stages: Sequence[Stage]) -> argparse.Namespace:
@@ -174,7 +113,8 @@ def command_line(
     command: str, file: Path, args: argparse.Namespace
 ) -> list[str]:
     """Write out a command; a benchmark leaves its report in the file."""
-    name, *options = shlex.split(command.format(scratch=file.parent))
+    command = command.format(scratch=file.parent, tiny=TINY)
+    name, *options = shlex.split(command)
     if name == 'pytest':
         options = ['-m', name, '-p', 'no:cacheprovider', *options]
         if args.golden_dir:

@@ -1,4 +1,4 @@
-"""What the command lines of the converters share."""
+"""Command line of the converters of official files."""
 
 import argparse
 from collections.abc import Callable
@@ -15,7 +15,7 @@ def run_converter(
     video_suffix: str | None,
     **options: dict[str, Any],
 ) -> None:
-    """Convert, write and report; options are the function's arguments."""
+    """Convert, write and report; ``options`` are arguments of ``convert``."""
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
