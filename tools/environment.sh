@@ -8,7 +8,8 @@ repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 find_python() {
     local active=${VIRTUAL_ENV:+$VIRTUAL_ENV/bin/python}
     local own=${EAGLENET_MM_VENV:-$repository/.venv}/bin/python
-    [ -x "$own" ] || own=$(command -v python || echo python3)
+    [ -x "$own" ] || own=python
+    command -v "$own" >/dev/null || own=python3
     echo "${PYTHON:-${active:-$own}}"
 }
 

@@ -247,11 +247,9 @@ def main() -> None:
     init_default_scope('eaglenet_mm')
     config = make_config(args)
     head = config.model.head
-    batches = (
-        random_batches(args, head.num_frames)
-        if args.arch
-        else loaded_batches(config.train_dataloader, args)
-    )
+    batches = random_batches(args, head.num_frames)
+    if not args.arch:
+        batches = loaded_batches(config.train_dataloader, args)
     inputs = next(batches)['inputs']
     sizes = dict(
         batch=len(inputs['frames']),

@@ -129,9 +129,8 @@ def repeat_piece(piece: Path, path: Path, times: int) -> None:
         av.open(str(path), 'w') as new,
     ):
         # opaque: a decoder such as dav1d is no encoder
-        stream = new.add_stream_from_template(
-            old.streams.video[0], opaque=True
-        )
+        source = old.streams.video[0]
+        stream = new.add_stream_from_template(source, opaque=True)
         for packet in old.demux(video=0):
             if packet.size:
                 packet.stream = stream
@@ -147,14 +146,12 @@ def make_dataset(
 ) -> TextVideoDataset:  # fmt: skip
     """Make a data set of files, with the frames of this project."""
     ann_file = folder / 'annotation.json'
-    write_annotation(
-        ann_file,
-        dict(dataset='clips', split='test', protocol='full'),
-        [
-            dict(video_id=str(number), video=path, captions=['a clip'])
-            for number, path in enumerate(paths)
-        ],
-    )
+    header = dict(dataset='clips', split='test', protocol='full')
+    records = [
+        dict(video_id=str(number), video=path, captions=['a clip'])
+        for number, path in enumerate(paths)
+    ]
+    write_annotation(ann_file, header, records)
     resize = dict(type='ResizeCenterCrop', size=args.size)
     return TextVideoDataset(
         str(ann_file),
@@ -215,32 +212,25 @@ def ways() -> None:
             for way in ('decoding', 'cache'):
                 error = (loaders[way](path) - expected).abs().max()
                 difference = max(difference, float(error))
-        times = harness.interleaved_medians(
-            {
-                name: lambda load=load: [load(path) for path in paths]
-                for name, load in loaders.items()
-            },
-            args.repeats,
-        )
+        runs = {
+            name: lambda load=load: list(map(load, paths))
+            for name, load in loaders.items()
+        }
+        times = harness.interleaved_medians(runs, args.repeats)
         resident = []
         for number in range(args.reads):
             loaders['decoding'](paths[number % len(paths)])
             if number % max(1, args.reads // 4) == args.reads // 4 - 1:
                 resident.append(round(harness.status('VmRSS') / MIB, 1))
-    for way, value in times.items():
-        row = {
-            'way': way,
-            's': value,
-            'frames/s': num_frames / value,
-            'to release': times['release'] / value,
-            'to mmaction2': times['mmaction2'] / value,
-        }
+    for way, took in times.items():
+        row = {'way': way, 's': took, 'frames/s': num_frames / took}
+        for other in ('release', 'mmaction2'):
+            row[f'to {other}'] = times[other] / took
         bench.add(row)
     size = made.num_bytes
     bench.write(difference=difference, cache_bytes=size, resident=resident)
-    bench.print_table(
-        f'{len(paths)} videos, {num_frames} frames of {args.size} pixels'
-    )
+    sizes = f'{len(paths)} videos, {num_frames} frames of {args.size} pixels'
+    bench.print_table(sizes)
     print(
         f'\nLargest difference of a pixel from the release: {difference:.1e}. '
         f'The cache took {took:.1f} s and {size / 1e6:.0f} MB. Resident over '
@@ -269,26 +259,21 @@ def loader() -> None:
     with made_clips(args.clips) as (folder, paths):
         items = [paths[number % len(paths)] for number in range(args.items)]
         cache = str(folder / 'cache')
-        ways = [
-            ('pyav', 'pyav', {}),
-            ('frame cache', 'pyav', {'frame_cache': cache}),
-        ]
-        ways += [(x, x, {}) for x in ('decord', 'torchcodec') if find_spec(x)]
-        for way, backend, options in ways:
+        dataset = make_dataset(folder, items, args, 'pyav')
+        bench.add(dict(way='pyav', **measure_loader(bench, dataset)))
+        build_frame_cache(dataset, cache, num_workers=args.workers)
+        dataset = make_dataset(folder, items, args, 'pyav', frame_cache=cache)
+        bench.add(dict(way='frame cache', **measure_loader(bench, dataset)))
+        for reader in filter(find_spec, ('decord', 'torchcodec')):
             try:
-                dataset = make_dataset(folder, items, args, backend, **options)
-                bench.add(dict(way=way, **measure_loader(bench, dataset)))
+                dataset = make_dataset(folder, items, args, reader)
+                bench.add(dict(way=reader, **measure_loader(bench, dataset)))
             except (ImportError, OSError, RuntimeError) as error:
-                if backend == 'pyav':
-                    raise
                 # installed without its libraries, for example
-                bench.skipped.append(f'{way}: {error!s:.300}')
+                bench.skipped.append(f'{reader}: {error!s:.300}')
                 bench.write()
-            if way == 'pyav':
-                build_frame_cache(dataset, cache, num_workers=args.workers)
-    bench.print_table(
-        f'{args.items} videos of {args.clips} clips, {args.size} pixels'
-    )
+    sizes = f'{args.items} videos of {args.clips} clips, {args.size} pixels'
+    bench.print_table(sizes)
 
 
 def measure_loader(
@@ -317,15 +302,10 @@ def measure_loader(
         return sum(int(x['frame_mask'].sum()) for x in inputs)
 
     frames = load()
-    best = min(
-        harness.seconds(load, bench.device) for _ in range(args.repeats)
-    )
-    return {
-        'workers': args.workers,
-        'frames': frames,
-        'frames/s': frames / best,
-        'videos/s': len(dataset) / best,
-    }
+    device, repeats = bench.device, range(args.repeats)
+    best = min(harness.seconds(load, device) for _ in repeats)
+    rates = {'frames/s': frames / best, 'videos/s': len(dataset) / best}
+    return {'workers': args.workers, 'frames': frames, **rates}
 
 
 # Readers and segments -------------------------------------------------------
@@ -407,18 +387,13 @@ def segments() -> None:
     args = bench.args
     wrong = [x for x in args.lengths if x <= 0 or x % args.piece]
     if wrong:
-        bench.refuse(
-            f'--lengths must be multiples of --piece {args.piece}, but got '
-            f'{wrong}.'
-        )
+        about = f'multiples of --piece {args.piece}'
+        bench.refuse(f'--lengths must be {about}, but got {wrong}.')
     harness.use_one_core()
     config = Config.fromfile(str(REPOSITORY / 'configs/eaglenet_msrvtt.py'))
-    reader = MomentReader(
-        config.test_dataloader.dataset.pipeline,
-        segment=args.segment,
-        num_workers=0,
-        time_limit=0,
-    )
+    pipeline = config.test_dataloader.dataset.pipeline
+    options = dict(segment=args.segment, num_workers=0, time_limit=0)
+    reader = MomentReader(pipeline, **options)
 
     def decode(path: str) -> int:
         with av.open(path) as container:
@@ -444,19 +419,12 @@ def segments() -> None:
             for length in args.lengths:
                 path = str(Path(name) / f'{length}{ending}')
                 repeat_piece(piece, Path(path), length // args.piece)
-                row: dict[str, Any] = dict(
-                    kind=kind,
-                    length=length,
-                    frames=decode(path),
-                    segments=read(path),
-                    **harness.interleaved_medians(
-                        {
-                            'decoding': partial(decode, path),
-                            'reading': partial(read, path),
-                        },
-                        args.repeats,
-                    ),
-                )
+                about = dict(kind=kind, length=length)
+                counts = dict(frames=decode(path), segments=read(path))
+                runs = dict(decoding=decode, reading=read)
+                runs = {way: partial(run, path) for way, run in runs.items()}
+                times = harness.interleaved_medians(runs, args.repeats)
+                row: dict[str, Any] = {**about, **counts, **times}
                 row['to decoding'] = row['reading'] / row['decoding']
                 for key in ('decoding', 'reading'):
                     grown = harness.quotient(row[key], earlier.get(key))
@@ -467,6 +435,5 @@ def segments() -> None:
 
 
 if __name__ == '__main__':
-    harness.run_mode(
-        {x.__name__: x for x in (ways, loader, readers, segments)}
-    )
+    modes = (ways, loader, readers, segments)
+    harness.run_mode({mode.__name__: mode for mode in modes})
