@@ -222,10 +222,10 @@ def ways() -> None:
             loaders['decoding'](paths[number % len(paths)])
             if number % max(1, args.reads // 4) == args.reads // 4 - 1:
                 resident.append(round(harness.status('VmRSS') / MIB, 1))
-    for way, took in times.items():
-        row = {'way': way, 's': took, 'frames/s': num_frames / took}
+    for way, value in times.items():
+        row = {'way': way, 's': value, 'frames/s': num_frames / value}
         for other in ('release', 'mmaction2'):
-            row[f'to {other}'] = times[other] / took
+            row[f'to {other}'] = times[other] / value
         bench.add(row)
     size = made.num_bytes
     bench.write(difference=difference, cache_bytes=size, resident=resident)
