@@ -24,6 +24,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,6 +99,7 @@ def parse_args(stages: Sequence[Stage]) -> argparse.Namespace:
         parser.error(f'--golden-dir: {args.golden_dir} is no folder.')
     args.stages = [stage for stage in stages if stage.name in chosen]
     missing = [name for name in NEEDED if not importlib.util.find_spec(name)]
+    missing += [x for x in ('timeout',) if not shutil.which(x)]  # coreutils
     if missing:
         parser.error(f'not installed here: {", ".join(missing)}.')
     if not args.smoke:
