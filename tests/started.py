@@ -20,10 +20,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import mmengine.config.config
-import mmengine.runner.runner
 import torch
 from torch.multiprocessing import start_processes
+
+import eaglenet_mm  # noqa: F401  repairs of the environment come first
 
 #: CUDA, which MMEngine asks for when it is imported, does not outlive a fork.
 METHOD = 'spawn' if torch.cuda.is_available() else 'forkserver'
@@ -38,7 +38,6 @@ CONTEXT.set_forkserver_preload(
         *('av', 'matplotlib.figure', 'pytest'),
     ]
 )
-SECONDS = 240
 
 
 def save_time() -> None:
@@ -47,11 +46,14 @@ def save_time() -> None:
     A Runner describes the machine (it starts compilers to ask for their
     versions) and lays out the text of its config some eight times.
     """
+    from mmengine.config import config
+    from mmengine.runner import runner
+
+    runner.collect_env = dict
+    config.FormatCode = _as_written
     # what is imported stays: each collection, and MMEngine makes one for a
     # data set, would walk through it
     gc.freeze()
-    mmengine.runner.runner.collect_env = dict
-    mmengine.config.config.FormatCode = _as_written
 
 
 def _as_written(text: str, **_: Any) -> tuple[str, bool]:
@@ -112,7 +114,7 @@ class Script:
             _run_script, list(map(str, command)), folder, output, environment
         )
 
-    def wait(self, seconds: float = SECONDS) -> int:
+    def wait(self, seconds: float = 240) -> int:
         """Wait for its end; kill it if that takes too long."""
         self.process.join(seconds)
         if self.process.exitcode is None:
@@ -160,8 +162,10 @@ def _run_script(
 
 def become_user() -> None:
     """Give up what the super-user may: to read what is forbidden."""
+    if sys.platform != 'linux':
+        return
     libc = ctypes.CDLL(None)
-    drop_from_bounds, override, read_search = 24, 1, 2  # of Linux
+    drop_from_bounds, override, read_search = 24, 1, 2
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     # effective, permitted, inheritable; then those above 31
     capabilities = (ctypes.c_uint32 * 6)()

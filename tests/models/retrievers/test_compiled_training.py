@@ -88,15 +88,15 @@ def check_alike(model: TextVideoRetriever, **options: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ('name', 'variant'),
+    'case',
     mostly_nightly(
         CASES,
         *(('EagleNetHead', ''), ('MeanPoolingHead', 'transformer')),
         *(('TMASSHead', ''), ('TextProxyHead', '')),
     ),
 )
-def test_every_head_trains_alike(name: str, variant: str) -> None:
-    check_alike(tiny_retriever(config_of(name, variant)))
+def test_every_head_trains_alike(case: tuple[str, str]) -> None:
+    check_alike(tiny_retriever(config_of(*case)))
 
 
 @pytest.mark.parametrize('optimizer', mostly_nightly(['BertAdam', 'AdamW']))
