@@ -454,7 +454,7 @@ def write_no_video(tmp_path, kind, clip):
         ('empty', 'expected a video'),
         ('cut', 'expected a video'),
         ('damaged', 'decoding failed'),
-        ('picture', 'it is a picture'),
+        ('picture', 'it is an image'),
         ('pipe', 'expected a file'),
         ('folder', 'expected a file'),
         ('missing', 'expected a file'),

@@ -212,7 +212,7 @@ def test_a_head_that_decides_by_values(
         return scores if float(scores.sum()) > 0 else -scores
 
     monkeypatch.setattr(type(head), 'score', score)
-    with pytest.raises(ValueError, match='cannot follow scoring'):
+    with pytest.raises(ValueError, match='cannot trace scoring'):
         export_scoring(head, tmp_path, *features(2, 2))
     assert list(tmp_path.iterdir()) == []
 

@@ -362,7 +362,7 @@ def test_a_value_of_another_item_counts_for_nothing(
             transaction.put(key, value)
     dataset, decoded = make_set('cache'), make_set()
     assert_equal_items(dataset[0], decoded[0])
-    assert 'they are those of' in logged[0]
+    assert 'they belong to' in logged[0]
 
 
 def test_caches_of_an_earlier_version_are_named(
@@ -374,7 +374,7 @@ def test_caches_of_an_earlier_version_are_named(
         make_set().pipeline.transforms
     ))  # fmt: skip
     (folder / 'recipe.json').write_text(json.dumps(content))
-    with pytest.raises(FileNotFoundError, match=r'0a1b2c3d.*earlier version'):
+    with pytest.raises(FileNotFoundError, match=r'0a1b2c3d.*outdated'):
         make_set('cache')
 
 
