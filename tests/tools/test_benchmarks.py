@@ -22,6 +22,7 @@ from eaglenet_mm.datasets import read_annotation
 from eaglenet_mm.datasets.toy import write_toy_dataset
 from eaglenet_mm.models.heads.eaglenet_head import CompiledScore
 from eaglenet_mm.registry import MODELS
+from tests.started import run_script
 
 TINY = ('--dim', 16, '--candidates', 4, '--threads', 1, '--repeats', 1)
 PEAK = ('--peak-size', 32)
@@ -38,13 +39,16 @@ def command(
 
 
 @pytest.fixture
-def benchmark(repository: Path, start_tool: Any, tmp_path: Path) -> Run:
+def benchmark(repository: Path, tmp_path: Path) -> Run:
     """Run a benchmark in a process and give its JSON."""
 
     def run(name: str, *options: object) -> dict[str, Any]:
         file = tmp_path / 'folder' / f'{name}.json'
-        output = start_tool(
-            *command(repository, name, *options, '--json', file)
+        script, *mode = name.split()
+        output = run_script(
+            repository / 'tools' / 'benchmark' / f'{script}.py',
+            *(*mode, *options, '--json', file),
+            folder=tmp_path,
         )
         report = json.loads(file.read_text())
         assert report['benchmark'] == name
