@@ -73,15 +73,17 @@ def main() -> None:
             'search and watch the videos of the index. Set a token with '
             'EAGLENET_MM_TOKEN.\n'
         )
+    app = make_app(inferencer, settings)
     shown = f'[{args.host}]' if ':' in args.host else args.host
     sys.stderr.write(f'Open http://{shown}:{args.port} (Ctrl+C ends it)\n')
     uvicorn.run(
-        make_app(inferencer, settings),
+        app,
         host=args.host,
         port=args.port,
         log_level='warning' if args.no_access_log else 'info',
         proxy_headers=False,
         server_header=False,
+        h11_max_incomplete_event_size=2**18,  # a long query in the address
         timeout_graceful_shutdown=3,  # a video that plays may not hold us
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import math
@@ -40,7 +41,8 @@ def refusal(status: int, sentence: str) -> JSONResponse:
     headers = {**SECURITY_HEADERS, 'cache-control': 'no-store'}
     if status == 401:
         headers['www-authenticate'] = 'Bearer'
-    return JSONResponse({'error': sentence}, status, headers)
+    # some quote what was asked
+    return JSONResponse({'error': sentence[:600]}, status, headers)
 
 
 class Guard:
@@ -74,6 +76,7 @@ class Guard:
             await self.app(scope, receive, send)
             return
         refused = self._refuse(scope, Headers(scope=scope))
+        scope['query_string'] = b''  # keys and queries are for no log
         if refused is not None:
             await refused(scope, receive, send)
             return
@@ -90,15 +93,21 @@ class Guard:
 
         if self.root_path:
             scope['root_path'] = self.root_path
+        trouble = ''
         with anyio.move_on_after(self.time_limit) as clock:
-            await self.app(scope, receive, send_guarded)
+            try:
+                await self.app(scope, receive, send_guarded)
+            except asyncio.CancelledError:
+                if clock.cancel_called:
+                    raise
+                trouble = 'The service ends.'  # Ctrl+C; no traceback of it
         if clock.cancelled_caught:
-            refused = refusal(
-                503,
+            trouble = (
                 f'This took more than {self.time_limit:g} seconds and was '
-                'given up. Try again later.',
+                'given up. Try again later.'
             )
-            await refused(scope, receive, send)
+        if trouble and clock.deadline < math.inf:
+            await refusal(503, trouble)(scope, receive, send)
 
     def _refuse(self, scope: Scope, headers: Headers) -> JSONResponse | None:
         if not self._knows(headers.get('host', '')):

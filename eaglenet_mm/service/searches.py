@@ -83,6 +83,11 @@ class Searches:
         self.settings = settings
         self._thread = ThreadPoolExecutor(1, 'model')
         self._about: About | None = None
+        self._file = _file_at(self.index.where)
+        # what cannot be answered is told now, and the first user waits less
+        self.inferencer.search(
+            'video', 1, shortlist=settings.shortlist, reject=settings.reject
+        )
 
     async def health(self) -> dict[str, str | int]:
         """Tell that the service answers."""
@@ -147,19 +152,18 @@ class Searches:
 
     def moment(self, moment_id: MomentId) -> Hit:
         """Describe a moment."""
-        return self._hit(self._find(moment_id))
+        return self._hit(_known(self.index.moment, moment_id))
 
     def thumbnail(self, moment_id: MomentId) -> Response:
         """Send the picture of a moment."""
-        self._find(moment_id)
-        image = self.index.thumbnail(int(moment_id))
+        image = _known(self.index.thumbnail, moment_id)
         # numbers are never used again
         headers = {'cache-control': 'private, max-age=3600'}
         return Response(image, headers=headers, media_type='image/jpeg')
 
     def video(self, moment_id: MomentId) -> Response:
         """Send the whole file of a moment, or the bytes of a range."""
-        file = self._find(moment_id).file
+        file = _known(self.index.moment, moment_id).file
         trouble = file_trouble(file)
         if trouble is not None:
             raise HTTPException(*trouble)
@@ -169,6 +173,11 @@ class Searches:
         """Run in the thread of the model; its errors become refusals."""
 
         def run_on_what_is_there() -> Result:
+            if _file_at(self.index.where) != self._file:
+                raise VideoIndexError(
+                    f'{os.path.basename(self.index.where)} is no longer the '
+                    'file that was opened. Start the service again.'
+                )
             if self.index.refresh():
                 self._about = None
             return run()
@@ -209,12 +218,6 @@ class Searches:
             )
         return self._about
 
-    def _find(self, moment_id: str) -> Moment:
-        try:
-            return self.index.moment(int(moment_id))
-        except (KeyError, OverflowError):
-            raise HTTPException(404, 'The index has no such moment.') from None
-
     def _answer(self, found: SearchAnswer, began: float) -> Answer:
         hits = [self._hit(hit) for hit in found.hits]
         seconds = time.monotonic() - began
@@ -246,6 +249,13 @@ class Searches:
         )
 
 
+def _known(read: Callable[[int], Result], moment_id: str) -> Result:
+    try:
+        return read(int(moment_id))
+    except (KeyError, OverflowError):
+        raise HTTPException(404, 'The index has no such moment.') from None
+
+
 def kind_of(path: str) -> str:
     """Name the kind of a file by its ending."""
     return KINDS.get(os.path.splitext(path)[1].lower(), UNKNOWN_KIND)
@@ -273,6 +283,15 @@ def file_trouble(file: IndexedFile) -> tuple[int, str] | None:
     if not os.access(file.path, os.R_OK):
         return 403, f'{name} may not be read by the user of the service.'
     return None
+
+
+def _file_at(where: str) -> tuple[int, int] | None:
+    """Tell files apart; an index of another kind is none."""
+    try:
+        status = os.stat(where)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _options(asked: SearchRequest | ClipRequest) -> dict[str, Any]:

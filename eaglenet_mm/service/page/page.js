@@ -9,14 +9,13 @@ const probe = document.createElement('video');
 const FILTERS = ['folder', 'after', 'before', 'min', 'max', 'tags'];
 const FIELDS = ['q', 'k', 'all', ...FILTERS];
 const GONE = 'The server does not answer. Is it still running?';
-const clips = new Map(); // of this visit, by their number in the history
-let about = { max_upload: 0, segment: 0, root: '', files: 0 };
+const clips = new Map(); // of this visit, by their time in the history
+let about = { max_upload: 0, segment: 0, root: '', folders: [] };
 let running = null; // the search that is on its way
 let shown = null; // the search whose hits are on the page
 
 /** Call a function once when an element comes near the visible part. */
 function whenNear(element, act, margin) {
-  if (!('IntersectionObserver' in window)) return null;
   const observer = new IntersectionObserver((entries) => {
     if (entries.some((entry) => entry.isIntersecting)) act(observer);
   }, { rootMargin: margin });
@@ -41,7 +40,11 @@ function clock(seconds) {
 const count = (number) => number.toLocaleString('en-US').replace(/,/g, '\u202f');
 const many = (number, one) => `${count(number)} ${one}${number === 1 ? '' : 's'}`;
 const number = (value) => (value === null ? '?' : value.toFixed(3));
-const quoted = (words) => words.map((word) => `\u201c${word}\u201d`).join(', ');
+const short = (text) => (text.length > 200 ? `${text.slice(0, 200)}\u2026` : text);
+// isolated, so that a word from right to left leaves the rest as it is
+const quote = (text) => `\u2068\u201c${short(text)}\u201d\u2069`;
+const quoted = (words) => words.slice(0, 9).map(quote).join(', ')
+  + (words.length > 9 ? ` and ${count(words.length - 9)} more` : '');
 
 /** Show a text, or hide its place if there is none. */
 function say(place, text) {
@@ -118,7 +121,10 @@ function fillForm(wanted) {
     else if (name === 'k') field.value = wanted.k || '12';
     else field.value = wanted[name] || '';
   }
-  if (byId('count').selectedIndex < 0) byId('count').value = '12';
+  if (byId('count').selectedIndex < 0) {
+    byId('count').value = '12';
+    delete wanted.k;
+  }
   const active = FILTERS.filter((name) => wanted[name]).length;
   byId('active').textContent = active ? ` \u00b7 ${active} set` : '';
 }
@@ -126,8 +132,11 @@ function fillForm(wanted) {
 /** Write the filter as the server reads it. */
 function filterOf(wanted) {
   let path = (wanted.folder || '').trim();
-  if (path && !/^\/|[*?[\\]|^[A-Za-z]:/.test(path)) {
-    path = `${about.root.replace(/\/$/, '')}/${path}`;
+  const inside = `${about.root.replace(/\/$/, '')}/${path}`;
+  if (about.folders.includes(inside) && /[*?[]/.test(path)) {
+    path = `${inside.replace(/[*?[]/g, '[$&]')}/*`; // is a name, no pattern
+  } else if (path && !/^\/|[*?[\\]|^[A-Za-z]:/.test(path)) {
+    path = inside;
   }
   return {
     path,
@@ -143,7 +152,7 @@ function filterOf(wanted) {
 /** Put a search into the address, and show it. */
 function go(wanted, clip) {
   const address = new URLSearchParams(wanted).toString();
-  const state = { clip: clip ? clips.size : null };
+  const state = { clip: clip ? Date.now() : null };
   if (clip) clips.set(state.clip, clip);
   const target = address ? `?${address}` : location.pathname;
   if (`?${address}` === location.search) history.replaceState(state, '', target);
@@ -158,7 +167,7 @@ function show() {
   const state = history.state || {};
   const clip = clips.get(state.clip);
   const title = wanted.q || wanted.like;
-  document.title = title ? `${title} \u2013 Video search` : 'Video search';
+  document.title = title ? `${short(title)} \u2013 Video search` : 'Video search';
   if (wanted.like && !clip) {
     fail(`Choose the clip ${wanted.like} again: a page cannot keep it.`);
   } else if (title) {
@@ -218,6 +227,11 @@ async function search(asked) {
     byId('summary').textContent = 'Searching\u2026';
     byId('note').textContent = '';
     document.body.classList.add('busy');
+    // a browser has few connections: what still loads would hold them all
+    for (const video of document.querySelectorAll('video[src]')) {
+      video.removeAttribute('src');
+      video.load();
+    }
   }
   try {
     const answer = await send(asked, mine.signal);
@@ -226,7 +240,7 @@ async function search(asked) {
     else showAnswer(asked, answer);
   } catch (error) {
     if (error.name === 'AbortError' || running !== mine) return;
-    if (asked.offset) offerMore(error.message);
+    if (asked.offset) offerMore(error.message || 'The token is missing.');
     else fail(error.message);
   } finally {
     if (running === mine) {
@@ -240,7 +254,7 @@ async function search(asked) {
 function showAnswer(asked, answer) {
   const { wanted, clip } = asked;
   shown = { ...asked, ids: new Set(), answer };
-  const title = clip ? `like ${clip.name}` : `for \u201c${wanted.q.trim()}\u201d`;
+  const title = clip ? `like ${short(clip.name)}` : `for ${quote(wanted.q.trim())}`;
   byId('hits').replaceChildren();
   addHits(answer);
   const limited = FILTERS.some((name) => wanted[name]);
@@ -270,12 +284,12 @@ function showAnswer(asked, answer) {
 function how(answer, limited) {
   const what = about.segment ? 'moment' : 'video';
   const all = many(answer.total, what);
-  let told = `Looked closely at all ${all}`;
+  let told = `Looked closely at ${answer.total > 1 ? 'all ' : ''}${all}`;
   if (!answer.scored) told = `Compared ${all} by their pictures`;
   else if (answer.scored < answer.total) {
     told = `Compared ${all}; looked closely at the best ${count(answer.scored)}`;
   }
-  return `${told}${limited ? ' that pass the filters' : ''} \u00b7 `
+  return `${told}${limited ? ' within the filters' : ''} \u00b7 `
     + `${answer.seconds.toFixed(2)} s`;
 }
 
