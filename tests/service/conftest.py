@@ -109,12 +109,18 @@ def ids(index: FakeIndex) -> dict[str, int]:
 
 
 @contextlib.contextmanager
-def served(app: Any) -> Iterator[int]:
+def served(app: Any, log_level: str = 'warning') -> Iterator[int]:
     """Serve an application as tools/serve.py does; give the port."""
     import uvicorn
 
     server = uvicorn.Server(
-        uvicorn.Config(app, port=0, log_level='warning', server_header=False)
+        uvicorn.Config(
+            app,
+            port=0,
+            log_level=log_level,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
     )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -82,6 +82,11 @@ def card_of(page: Any, name: str) -> Any:
     return page.locator('.card').filter(has=title).first
 
 
+def quoted(text: str) -> str:
+    """Quote as the page does: isolated from what is written around it."""
+    return f'\N{FIRST STRONG ISOLATE}“{text}”\N{POP DIRECTIONAL ISOLATE}'
+
+
 def number_of_cards(page: Any, number: int) -> None:
     page.wait_for_function(
         'n => document.querySelectorAll(".card").length === n', arg=number
@@ -98,7 +103,7 @@ def test_type_search_and_see_hits(open_page: Any) -> None:
     assert page.locator('.card').count() == 8
     assert not page.is_visible('#welcome')
     assert page.inner_text('#summary') == (
-        '8 videos for “a red square moves left”'
+        f'8 videos for {quoted("a red square moves left")}'
     )
     assert 'Looked closely at all 9 moments' in page.inner_text('#note')
     assert page.title() == ('a red square moves left \N{EN DASH} Video search')
@@ -131,7 +136,9 @@ def test_more_by_scrolling(open_page: Any, shape: tuple[int, int]) -> None:
     page.locator('.card').last.scroll_into_view_if_needed()
     page.mouse.wheel(0, 5000)
     number_of_cards(page, 9)
-    assert page.inner_text('#summary') == '9 moments for “a ring”'
+    assert page.inner_text('#summary') == (
+        f'9 moments for {quoted("a ring")}'
+    )
     assert not page.is_visible('#more')
     names = page.locator('.card .moment').all_inner_texts()
     assert len(names) == 9
@@ -201,7 +208,7 @@ def test_filters(open_page: Any, shape: tuple[int, int]) -> None:
     number_of_cards(page, 1)
     assert page.inner_text('.card h2') == 'plain.mp4'
     assert page.inner_text('.folder') == 'below'
-    assert 'that pass the filters' in page.inner_text('#note')
+    assert 'within the filters' in page.inner_text('#note')
     assert page.inner_text('#active').endswith('· 1 set')
     page.fill('[name=folder]', '*.webm')
     page.fill('[name=min]', '5s')
@@ -250,7 +257,9 @@ def test_weak_evidence_is_told(open_page: Any) -> None:
     ask(page, 'nothing like zzyx')
     told = page.inner_text('#nothing')
     assert told.startswith('Probably nothing here shows this.')
-    assert page.inner_text('#words') == 'The model does not know “zzyx”.'
+    assert page.inner_text('#words') == (
+        f'The model does not know {quoted("zzyx")}.'
+    )
     assert page.locator('.card').count() == 8
     ask(page, 'a ring')
     assert not page.is_visible('#nothing')
@@ -280,6 +289,81 @@ def test_moments_on_the_time_line(open_page: Any) -> None:
         ]
         assert pressed[number] == 'true'
         assert pressed[1 - number] == 'false'
+
+
+def test_many_strange_words_leave_room_for_the_hits(open_page: Any) -> None:
+    page = open_page()
+    ask(page, 'zz' * 5000)
+    assert len(page.inner_text('#words')) < 250
+    assert len(page.inner_text('#summary')) < 250
+    assert len(page.title()) < 250
+    ask(page, ' '.join(f'zz{n}' for n in range(500)))
+    words = page.inner_text('#words')
+    assert 'zz8' in words
+    assert 'zz9' not in words
+    assert words.endswith('and 491 more.')
+
+
+def test_a_new_search_lets_go_of_the_videos_of_the_last(
+    open_page: Any,
+) -> None:
+    """Or they would hold all connections where the network is slow."""
+    page = open_page()
+    ask(page, 'a ring')
+    page.wait_for_selector('video[src]')
+    waiting: list[Any] = []
+    page.route('**/v1/search', lambda route: waiting.append(route))
+    page.fill('#query', 'a square')
+    page.press('#query', 'Enter')
+    page.wait_for_selector('body.busy')
+    page.wait_for_function('() => !document.querySelector("video[src]")')
+    assert page.locator('.card').count() == 8
+    waiting[0].continue_()
+    page.wait_for_selector('body:not(.busy)')
+    page.wait_for_selector('video[src]')
+
+
+def test_the_last_of_two_searches_counts(open_page: Any) -> None:
+    page = open_page()
+    waiting: list[Any] = []
+    page.route('**/v1/search', lambda route: waiting.append(route))
+    for query in ('a ring', 'a square'):
+        page.fill('#query', query)
+        page.press('#query', 'Enter')
+        page.wait_for_function(
+            'query => document.title.startsWith(query)', arg=query
+        )
+    waiting[1].continue_()
+    number_of_cards(page, 8)
+    waiting[0].continue_()
+    page.wait_for_timeout(200)
+    assert quoted('a square') in page.inner_text('#summary')
+
+
+@pytest.mark.parametrize('number', ['7', 'abc', '-1', '1e9'])
+def test_a_number_of_hits_that_is_not_offered(
+    open_page: Any, number: str
+) -> None:
+    page = open_page()
+    page.goto(f'{open_page.home}?q=a+ring&all=1&k={number}')
+    number_of_cards(page, 9)  # of 12
+    assert page.input_value('#count') == '12'
+    assert not page.is_visible('#error')
+
+
+def test_a_folder_whose_name_looks_like_a_pattern(open_page: Any) -> None:
+    page = open_page()
+    path = page.evaluate(
+        """() => {
+            about.folders.push(`${about.root}/[2020] a*`);
+            return ['[2020] a*', '[ab]*', 'below'].map(
+                (folder) => filterOf({ folder }).path);
+        }"""
+    )
+    assert path[0].endswith('/[[]2020] a[*]/*')
+    assert path[0].startswith('/')
+    assert path[1] == '[ab]*'
+    assert path[2].endswith('/below')
 
 
 def test_random_weights_are_told(open_page: Any) -> None:
@@ -414,7 +498,7 @@ def test_a_query_that_is_too_long(open_page: Any) -> None:
 def test_queries_stay_text(open_page: Any, query: str) -> None:
     page = open_page()
     ask(page, query)
-    assert f'for “{query}”' in page.inner_text('#summary')
+    assert f'for {quoted(query)}' in page.inner_text('#summary')
     assert page.locator('#summary *').count() == 0
     assert page.locator('.card').count()
 
@@ -488,6 +572,12 @@ def test_search_by_a_clip(open_page: Any, videos: Path) -> None:
     page.reload()
     page.wait_for_selector('#error:not([hidden])')
     assert 'Choose the clip' in page.inner_text('#error')
+    # another one is not taken for it
+    page.set_input_files('#clip', videos / 'film.webm')
+    number_of_cards(page, 6)
+    page.go_back()
+    page.wait_for_selector('#error:not([hidden])')
+    assert f'Choose the clip {MARKUP}' in page.inner_text('#error')
 
 
 def test_a_clip_is_dropped(open_page: Any) -> None:
