@@ -8,6 +8,7 @@ import ipaddress
 import math
 import re
 import socket
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from urllib.parse import parse_qs, urlsplit
 
@@ -124,13 +125,12 @@ class Guard:
         return None
 
     def _knows(self, host: str) -> bool:
-        try:
+        name = ''
+        with suppress(ValueError):
             name = urlsplit(f'//{host}').hostname or ''
-        except ValueError:
-            return False
-        if any(fnmatchcase(name, known) for known in self.names):
-            return True
-        return self.any_address and _is_address(name)
+        return any(fnmatchcase(name, known) for known in self.names) or (
+            self.any_address and _is_address(name)
+        )
 
     def _bears(self, scope: Scope) -> bool:
         header = Headers(scope=scope).get('authorization')
@@ -138,10 +138,10 @@ class Guard:
         if scheme.lower() == 'bearer' and _same(given, self.token):
             return True
         moment = _MEDIA.search(scope['path'])
-        keys = parse_qs(scope['query_string'].decode('latin-1')).get('key')
-        if moment is None or not keys:
-            return False
-        return _same(keys[0], moment_key(self.token, moment[1]))
+        keys = parse_qs(scope['query_string'].decode('latin-1')).get('key', [])
+        return moment is not None and any(
+            _same(key, moment_key(self.token, moment[1])) for key in keys[:1]
+        )
 
 
 def moment_key(token: str, moment_id: str) -> str:
@@ -161,11 +161,9 @@ def _same(given: str, expected: str) -> bool:
 
 
 def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
+    with suppress(ValueError):
+        return bool(ipaddress.ip_address(name))
+    return False
 
 
 def _is_foreign(headers: Headers) -> bool:
@@ -173,10 +171,7 @@ def _is_foreign(headers: Headers) -> bool:
 
     Forms may be sent to any site; browsers then say from where.
     """
-    origin = headers.get('origin')
-    if origin is None:  # no browser
-        return False
-    try:
-        return urlsplit(origin).netloc != headers.get('host')
-    except ValueError:
-        return True
+    origin = headers.get('origin')  # none: no browser
+    return origin is not None and (
+        origin.partition('://')[2] != headers.get('host')
+    )

@@ -103,19 +103,14 @@ class Searches:
         if asked.shortlist is None:  # what the index was calibrated for
             reject = reject or self.settings.reject
 
-        def run() -> Answer | Answers:
-            began = time.monotonic()
-            found = self.inferencer.search(
-                asked.texts or asked.text or '',
-                shortlist=asked.shortlist or self.settings.shortlist,
-                reject=reject,
-                **_options(asked),
-            )
-            if asked.texts is None:
-                return self._answer(found, began)
-            return Answers(answers=[self._answer(x, began) for x in found])
-
-        return await self._in_turn(run)
+        answers = await self._answer(
+            self.inferencer.search,
+            asked.texts or [asked.text],
+            asked,
+            shortlist=asked.shortlist or self.settings.shortlist,
+            reject=reject,
+        )
+        return Answers(answers=answers) if asked.texts else answers[0]
 
     async def by_video(
         self, asked: Annotated[ClipRequest, CLIP_FORM]
@@ -126,14 +121,15 @@ class Searches:
             name = f'{name[:100]}…{name[-19:]}'
         if not clip.size:
             raise HTTPException(422, f'{name} is empty.')
-
-        def run() -> Answer:
-            began = time.monotonic()
+        # of a fixed name in a fresh folder: what the browser calls it may
+        # be a path
+        with tempfile.TemporaryDirectory(prefix='eaglenet_mm-') as folder:
+            path = os.path.join(folder, 'clip')
+            with open(path, 'wb') as file:
+                await run_in_threadpool(shutil.copyfileobj, clip.file, file)
+            search = self.inferencer.search_video
             try:
-                return self._answer(
-                    self.inferencer.search_video(path, **_options(asked)),
-                    began,
-                )
+                return (await self._answer(search, path, asked))[0]
             except VideoReadError as err:
                 print_log(f'Uploaded clip: {err}', level=logging.WARNING)
                 raise HTTPException(
@@ -141,14 +137,6 @@ class Searches:
                     f'{name} cannot be read as a video: it is damaged, of an '
                     'unknown kind, or something else.',
                 ) from None
-
-        # of a fixed name in a fresh folder: what the browser calls it may
-        # be a path
-        with tempfile.TemporaryDirectory(prefix='eaglenet_mm-') as folder:
-            path = os.path.join(folder, 'clip')
-            with open(path, 'wb') as file:
-                await run_in_threadpool(shutil.copyfileobj, clip.file, file)
-            return await self._in_turn(run)
 
     def moment(self, moment_id: MomentId) -> Hit:
         """Describe a moment."""
@@ -218,10 +206,29 @@ class Searches:
             )
         return self._about
 
-    def _answer(self, found: SearchAnswer, began: float) -> Answer:
-        hits = [self._hit(hit) for hit in found.hits]
-        seconds = time.monotonic() - began
-        return Answer(**{**vars(found), 'hits': hits, 'seconds': seconds})
+    async def _answer(
+        self,
+        search: Callable[..., SearchAnswer | list[SearchAnswer]],
+        what: Any,
+        asked: SearchRequest | ClipRequest,
+        **options: Any,
+    ) -> list[Answer]:
+        def run() -> list[Answer]:
+            began = time.monotonic()
+            where = None
+            if asked.filter:
+                where = MomentFilter.parse(**asked.filter.model_dump())
+            page = asked.model_dump(include={'k', 'offset', 'per_video'})
+            found = search(what, where=where, **page, **options)
+            answers = found if isinstance(found, list) else [found]
+            seconds = time.monotonic() - began
+            hits = [[self._hit(hit) for hit in x.hits] for x in answers]
+            return [
+                Answer(**{**vars(x), 'hits': own}, seconds=seconds)
+                for x, own in zip(answers, hits, strict=True)
+            ]
+
+        return await self._in_turn(run)
 
     def _hit(self, moment: SearchHit | Moment) -> Hit:
         """Tell what is known of a moment, and where it can be had."""
@@ -292,15 +299,6 @@ def _file_at(where: str) -> tuple[int, int] | None:
     except OSError:
         return None
     return status.st_dev, status.st_ino
-
-
-def _options(asked: SearchRequest | ClipRequest) -> dict[str, Any]:
-    where = None
-    if asked.filter:
-        where = MomentFilter.parse(**asked.filter.model_dump())
-    return dict(
-        k=asked.k, offset=asked.offset, per_video=asked.per_video, where=where
-    )
 
 
 def _text(path: str) -> str:

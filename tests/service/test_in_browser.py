@@ -136,9 +136,7 @@ def test_more_by_scrolling(open_page: Any, shape: tuple[int, int]) -> None:
     page.locator('.card').last.scroll_into_view_if_needed()
     page.mouse.wheel(0, 5000)
     number_of_cards(page, 9)
-    assert page.inner_text('#summary') == (
-        f'9 moments for {quoted("a ring")}'
-    )
+    assert page.inner_text('#summary') == (f'9 moments for {quoted("a ring")}')
     assert not page.is_visible('#more')
     names = page.locator('.card .moment').all_inner_texts()
     assert len(names) == 9

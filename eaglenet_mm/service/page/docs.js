@@ -1,11 +1,9 @@
 'use strict';
 // Writes openapi.json as a page, with what comes from this server alone.
 
-const make = (name, text) => {
-  const element = document.createElement(name);
-  element.textContent = text;
-  return element;
-};
+const make = (kind, textContent = '') => Object.assign(
+  document.createElement(kind), { textContent },
+);
 
 /** Name the kind of a value: text, number, list of Hit, ... */
 function kind(schema) {
@@ -20,19 +18,18 @@ function kind(schema) {
 
 /** Write the fields of an object, one a row. */
 function table(schema) {
-  const rows = Object.entries(schema.properties || {}).map(([name, own]) => {
-    const row = document.createElement('tr');
+  const all = make('table');
+  for (const [name, own] of Object.entries(schema.properties || {})) {
     const preset = own.default ?? '';
+    const row = make('tr');
     row.append(
       make('td', (schema.required || []).includes(name) ? `${name} *` : name),
       make('td', kind(own)),
       make('td', preset === '' ? '' : `default: ${JSON.stringify(preset)}`),
-      make('td', own.description || ''),
+      make('td', own.description),
     );
-    return row;
-  });
-  const all = document.createElement('table');
-  all.append(...rows);
+    all.append(row);
+  }
   return all;
 }
 
@@ -42,19 +39,18 @@ async function begin() {
   for (const [path, methods] of Object.entries(answer.paths)) {
     for (const [method, route] of Object.entries(methods)) {
       page.append(make('h2', `${method.toUpperCase()} ${path}`));
-      page.append(make('p', route.description || ''));
-      const asked = Object.entries(route.requestBody?.content || {});
-      const given = Object.values(route.responses['200'].content || {});
-      for (const [type, body] of asked) {
-        page.append(make('p', `${type}: ${kind(body.schema)}`));
+      page.append(make('p', route.description));
+      for (const [how, body] of [
+        ['Question', route.requestBody], ['Answer', route.responses['200']],
+      ]) {
+        for (const [type, own] of Object.entries(body?.content || {})) {
+          page.append(make('p', `${how}: ${type}, ${kind(own.schema || {})}`));
+        }
       }
-      const told = given.map((body) => kind(body.schema || {})).join();
-      if (told) page.append(make('p', `Answer: ${told}`));
     }
   }
   for (const [name, schema] of Object.entries(answer.components.schemas)) {
-    page.append(make('h2', name), make('p', schema.description || ''));
-    page.append(table(schema));
+    page.append(make('h2', name), make('p', schema.description), table(schema));
   }
 }
 

@@ -4,8 +4,11 @@
 // What is searched stands in the address: ?q=TEXT, and what limits it.
 
 const byId = (id) => document.getElementById(id);
+const make = (kind, properties) => Object.assign(
+  document.createElement(kind), properties,
+);
 const form = byId('search');
-const probe = document.createElement('video');
+const probe = make('video');
 const FILTERS = ['folder', 'after', 'before', 'min', 'max', 'tags'];
 const FIELDS = ['q', 'k', 'all', ...FILTERS];
 const GONE = 'The server does not answer. Is it still running?';
@@ -71,12 +74,10 @@ async function ask(address, options = {}) {
     if (error.name === 'AbortError') throw error;
     throw new Error(GONE);
   }
-  let answer = null;
-  try {
-    answer = await response.json();
-  } catch (error) {
+  const answer = await response.json().catch((error) => {
     if (error.name === 'AbortError') throw error;
-  }
+    return null;
+  });
   if (response.ok && answer !== null) return answer;
   if (response.status === 401) {
     sessionStorage.removeItem('token');
@@ -96,22 +97,16 @@ const tooLarge = () => 'This is too large: at most '
 
 function fromAddress() {
   const given = new URLSearchParams(location.search);
-  const wanted = {};
-  for (const name of FIELDS) {
-    if (given.get(name)) wanted[name] = given.get(name);
-  }
-  if (given.get('like')) wanted.like = given.get('like');
-  return wanted;
+  return Object.fromEntries(
+    [...FIELDS, 'like'].map((name) => [name, given.get(name)])
+      .filter(([, value]) => value),
+  );
 }
 
 function fromForm() {
-  const wanted = {};
-  for (const [name, value] of new FormData(form)) {
-    if (value.trim() && !(name === 'k' && value === '12')) {
-      wanted[name] = value;
-    }
-  }
-  return wanted;
+  return Object.fromEntries([...new FormData(form)].filter(
+    ([name, value]) => value.trim() && !(name === 'k' && value === '12'),
+  ));
 }
 
 function fillForm(wanted) {
@@ -180,13 +175,18 @@ function show() {
   }
 }
 
-/** Show a sentence in the place of hits, which would seem to belong to it. */
-function fail(sentence) {
+/** Take back what was told of the last search; end it if it still runs. */
+function forget() {
   if (running) running.abort();
   for (const name of ['summary', 'note']) byId(name).textContent = '';
-  for (const name of ['nothing', 'words', 'cut', 'more', 'welcome']) {
+  for (const name of ['error', 'nothing', 'words', 'cut', 'more', 'welcome']) {
     byId(name).hidden = true;
   }
+}
+
+/** Show a sentence in the place of hits, which would seem to belong to it. */
+function fail(sentence) {
+  forget();
   byId('hits').replaceChildren();
   byId('error').firstElementChild.textContent = sentence;
   byId('error').hidden = !sentence;
@@ -217,15 +217,9 @@ function send(asked, signal) {
 
 /** Search, and show what comes back; a new search ends the one before. */
 async function search(asked) {
-  if (running) running.abort();
-  const mine = new AbortController();
-  running = mine;
   if (!asked.offset) {
-    for (const name of ['error', 'welcome', 'more', 'nothing', 'words', 'cut']) {
-      byId(name).hidden = true;
-    }
+    forget();
     byId('summary').textContent = 'Searching\u2026';
-    byId('note').textContent = '';
     document.body.classList.add('busy');
     // a browser has few connections: what still loads would hold them all
     for (const video of document.querySelectorAll('video[src]')) {
@@ -233,6 +227,8 @@ async function search(asked) {
       video.load();
     }
   }
+  const mine = new AbortController();
+  running = mine;
   try {
     const answer = await send(asked, mine.signal);
     if (running !== mine) return;
@@ -268,15 +264,12 @@ function showAnswer(asked, answer) {
   byId('note').textContent = answer.total ? how(answer, limited) : '';
   say('nothing', answer.nothing_found && answer.hits.length
     ? 'Probably nothing here shows this. What comes closest is below.' : '');
-  const words = [];
-  if (answer.unknown_words.length) {
-    words.push(`The model does not know ${quoted(answer.unknown_words)}.`);
-  }
-  if (answer.unseen_words.length) {
-    words.push('The model was trained without the words '
-      + `${quoted(answer.unseen_words)}.`);
-  }
-  say('words', words.join(' '));
+  const { unknown_words: unknown, unseen_words: unseen } = answer;
+  const words = [
+    unknown.length ? `The model does not know ${quoted(unknown)}.` : '',
+    unseen.length ? `It was trained without the words ${quoted(unseen)}.` : '',
+  ];
+  say('words', words.filter(Boolean).join(' '));
   say('cut', clip || answer.cut_at === null ? '' : cut(wanted.q, answer.cut_at));
 }
 
@@ -388,29 +381,24 @@ function addMoments(card, moments, player) {
       choose(one);
       player.playFrom(from(one));
     };
+    const button = { type: 'button', title: span, onclick: act };
     if (length && about.segment) {
-      const mark = document.createElement('button');
-      mark.type = 'button';
-      mark.tabIndex = -1; // the buttons below do the same
-      mark.title = span;
+      // the buttons below do the same
+      const mark = make('button', { ...button, tabIndex: -1 });
       mark.style.left = percent(one.start);
       mark.style.width = `max(6px, ${percent(one.end - one.start)} - 1px)`;
-      mark.addEventListener('click', act);
       tick.before(mark);
       marks.get(one).push(mark);
     }
     // many would bury the card; the best are first in ``moments``
     if (moments.length > 1 && moments.indexOf(one) < 10) {
-      const item = document.createElement('li');
-      const button = document.createElement('button');
-      button.type = 'button';
-      button.textContent = clock(one.start);
-      button.setAttribute('aria-label', `Play ${span}`);
-      button.title = span;
-      button.addEventListener('click', act);
-      item.append(button);
+      const own = make('button', {
+        ...button, textContent: clock(one.start), ariaLabel: `Play ${span}`,
+      });
+      const item = make('li');
+      item.append(own);
       find('.moments').append(item);
-      marks.get(one).push(button);
+      marks.get(one).push(own);
     }
   }
 
@@ -433,8 +421,7 @@ function addMoments(card, moments, player) {
       tick.style.left
         = `clamp(0px, ${percent(one.best)} - 2px, 100% - 4px)`;
     }
-    find('.play').setAttribute('aria-label',
-      `Play ${one.name} from ${clock(from(one))}`);
+    find('.play').ariaLabel = `Play ${one.name} from ${clock(from(one))}`;
     player.prepare(one);
   }
 
@@ -456,11 +443,9 @@ function addPlayer(card, hit) {
   function giveUp(sentence) {
     dead = true;
     video.removeAttribute('src');
-    const image = document.createElement('img');
-    image.src = moment.thumbnail;
-    image.alt = `A frame of ${hit.name}`;
-    image.loading = 'lazy';
-    video.replaceWith(image);
+    video.replaceWith(make('img', {
+      alt: `A frame of ${hit.name}`, loading: 'lazy', src: moment.thumbnail,
+    }));
     play.remove();
     card.classList.remove('playing');
     for (const button of card.querySelectorAll('.words button, .track button')) {
@@ -527,7 +512,7 @@ function addPlayer(card, hit) {
     }
   }
 
-  video.setAttribute('aria-label', hit.name);
+  video.ariaLabel = hit.name;
   video.addEventListener('error', explain);
   video.addEventListener('loadedmetadata', () => {
     // sound alone is played of a picture that cannot be decoded
@@ -637,23 +622,20 @@ async function describe() {
 
 function fillWelcome() {
   byId('examples').replaceChildren(...about.examples.map((query) => {
-    const item = document.createElement('li');
-    const link = document.createElement('a');
-    link.href = `?${new URLSearchParams({ q: query })}`;
-    link.textContent = query;
-    link.addEventListener('click', (event) => {
-      event.preventDefault();
-      go({ ...fromForm(), q: query });
-    });
-    item.append(link);
+    const item = make('li');
+    item.append(make('a', {
+      href: `?${new URLSearchParams({ q: query })}`,
+      textContent: query,
+      onclick: (event) => {
+        event.preventDefault();
+        go({ ...fromForm(), q: query });
+      },
+    }));
     return item;
   }));
-  byId('samples').replaceChildren(...about.samples.map((address) => {
-    const image = document.createElement('img');
-    image.src = address;
-    image.alt = '';
-    return image;
-  }));
+  byId('samples').replaceChildren(
+    ...about.samples.map((src) => make('img', { src, alt: '' })),
+  );
 }
 
 async function begin() {
