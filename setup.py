@@ -85,6 +85,9 @@ setup(
     license='Apache-2.0',
     keywords='computer vision, text-video retrieval, OpenMMLab',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    # beside the package, whose import takes seconds
+    py_modules=[f'{PACKAGE}_cli'],
+    entry_points={'console_scripts': [f'eaglenet-mm={PACKAGE}_cli:main']},
     package_data={f'{PACKAGE}.visualization': ['templates/*']},
     python_requires='>=3.10,<3.14',
     # mmaction2 needs mmcv and importlib_metadata without declaring them.

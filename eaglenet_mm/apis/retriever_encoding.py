@@ -38,6 +38,7 @@ from eaglenet_mm.search.records import Moments
 from eaglenet_mm.search.state_rows import flatten_state
 from eaglenet_mm.search.stored_config import to_plain, without_weights
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
+from eaglenet_mm.utils.downloads import naming_keys
 
 #: Sentences encoded together, as in an evaluation.
 _TEXT_BLOCK = 64
@@ -60,10 +61,11 @@ class RetrieverEncoder:
         self.cfg = cfg
         self.weights = weights
         self.pipeline = _pipeline_of(cfg)
-        self._transforms = [
-            TRANSFORMS.build({'_scope_': SCOPE, **settings})
-            for settings in self.pipeline
-        ]
+        with naming_keys({'test_dataloader': cfg.test_dataloader}):
+            self._transforms = [
+                TRANSFORMS.build({'_scope_': SCOPE, **settings})
+                for settings in self.pipeline
+            ]
         self.tokenizer: TokenizeCaptions = self._find(TokenizeCaptions)
         self._find(DecodeFrames)
         self.model = load_retriever(cfg, weights, device, untrained=untrained)

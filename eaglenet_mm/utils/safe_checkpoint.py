@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 
+from eaglenet_mm.utils.downloads import DownloadError, require_server
 from eaglenet_mm.utils.safe_globals import allowed_in_checkpoints, real_objects
 
 #: Set this environment variable to 1 to read every checkpoint as a plain
@@ -216,5 +217,14 @@ def load_checkpoint_url(
         expected = (
             match.group(1) if match and kwargs.get('check_hash') else None
         )
+        try:
+            require_server(url)
+        except ConnectionError as err:
+            raise DownloadError(
+                f'{url} could not be fetched: {err}. Fetch it by other means '
+                f'and put it at {path}.',
+                setting=url,
+                instead=f'/path/to/{name}',
+            ) from err
         torch.hub.download_url_to_file(url, path, expected, progress=progress)
     return load_checkpoint_for_runner(path, map_location)

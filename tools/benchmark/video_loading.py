@@ -29,11 +29,11 @@ import harness
 import numpy as np
 import torch
 from harness import MIB, REPOSITORY
-from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.runner import Runner
 from torch import Tensor
 
+from eaglenet_mm.config.reading import open_config
 from eaglenet_mm.datasets import TextVideoDataset, write_annotation
 from eaglenet_mm.datasets.frame_cache import build_frame_cache
 from eaglenet_mm.datasets.video_readers import VideoReadError, open_video
@@ -447,7 +447,7 @@ def segments() -> None:
         )
     bench = harness.Bench(args)
     reader = MomentReader(
-        Config.fromfile(args.config).test_dataloader.dataset.pipeline,
+        open_config(args.config).test_dataloader.dataset.pipeline,
         segment=args.segment,
         num_workers=args.workers,
         time_limit=0,

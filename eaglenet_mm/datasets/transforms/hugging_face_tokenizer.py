@@ -11,7 +11,10 @@ import torch
 from torch import Tensor
 
 from eaglenet_mm.registry import TOKENIZERS
+from eaglenet_mm.utils.downloads import DownloadError, fetch_from_hub
 
+_HUB = 'hf-hub:'
+_FILES = ('tokenizer_config.json', 'tokenizer.json')
 CLEANINGS = ('canonicalize', 'lower', 'whitespace')
 
 
@@ -26,7 +29,8 @@ class HuggingFaceTokenizer:
 
     Args:
         path (str): A local folder with a tokenizer, or its
-            ``tokenizer.json``. Nothing is downloaded.
+            ``tokenizer.json``; or ``'hf-hub:OWNER/NAME'``, one of the
+            Hugging Face Hub, which is fetched unless it is in the cache.
         clean (str, optional): What open_clip does to sentences before:
             ``'canonicalize'`` (SigLIP), ``'lower'`` or ``'whitespace'``.
             Default: None, nothing.
@@ -39,7 +43,8 @@ class HuggingFaceTokenizer:
         pad_id (int): Id of padding.
 
     Raises:
-        FileNotFoundError: If the path does not exist.
+        FileNotFoundError: If the path does not exist, or could not be
+            fetched.
         ImportError: If transformers is not installed.
         ValueError: If ``clean`` is unknown, or no token can pad.
     """
@@ -108,6 +113,8 @@ def _load(path: str) -> Any:
             "not installed. Install it with: pip install 'eaglenet_mm"
             "[huggingface]'."
         )
+    if path.startswith(_HUB):
+        path = _fetch_folder(path)
     if not osp.exists(path):
         raise FileNotFoundError(
             f"HuggingFaceTokenizer expects path='{path}' to be a local "
@@ -122,3 +129,21 @@ def _load(path: str) -> Any:
             path, local_files_only=True, trust_remote_code=False
         )
     return PreTrainedTokenizerFast(tokenizer_file=path)
+
+
+def _fetch_folder(path: str) -> str:
+    """Find a tokenizer's files in the Hub's cache, or fetch them."""
+    name = path.removeprefix(_HUB)
+    try:
+        for file in _FILES:
+            found = fetch_from_hub(name, [file])
+    except (OSError, ValueError) as err:
+        raise DownloadError(
+            f"The tokenizer '{path}' is not in the cache of Hugging Face and "
+            f'could not be fetched: {err}. Fetch it elsewhere by `hf download '
+            f'{name} {" ".join(_FILES)} --local-dir FOLDER` and give the '
+            'folder as path of the tokenizer.',
+            setting=path,
+            instead='/path/to/folder',
+        ) from err
+    return osp.dirname(found)

@@ -15,7 +15,6 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.factory import parse_model_name
 from open_clip.model import _build_text_tower, _build_vision_tower
 from open_clip.pretrained import (
-    download_pretrained_from_hf,
     get_pretrained_cfg,
     list_pretrained_tags_by_model,
 )
@@ -26,6 +25,7 @@ from open_clip.transformer import (
 )
 from torch import Tensor, nn
 
+from eaglenet_mm.utils.downloads import DownloadError, fetch_from_hub
 from eaglenet_mm.utils.type_name import type_name
 
 ARCH_KEYS = ('embed_dim', 'vision_cfg', 'text_cfg', 'quick_gelu')
@@ -277,17 +277,7 @@ def _read_folder(arch: str) -> dict[str, Any]:
                 'the path.'
             )
     else:
-        try:
-            path = download_pretrained_from_hf(
-                place, filename='open_clip_config.json'
-            )
-        except FileNotFoundError as err:
-            raise FileNotFoundError(
-                f"arch='{arch}': open_clip_config.json is neither in the "
-                f'cache of Hugging Face nor could it be fetched: {err}. '
-                f'Fetch the model by `hf download {place}`, or give a copy '
-                "of it as 'local-dir:PATH'."
-            ) from err
+        path = fetch_for_arch(arch, place, ['open_clip_config.json'])
     try:
         with open(path, encoding='utf-8') as file:
             content = json.load(file)
@@ -298,6 +288,20 @@ def _read_folder(arch: str) -> dict[str, Any]:
     if 'model_cfg' not in content:  # a config of open_clip's own list
         content = {'model_cfg': content}
     return content
+
+
+def fetch_for_arch(arch: str, place: str, names: Sequence[str]) -> str:
+    """Find a file of a model folder on the Hub, and say who asks for it."""
+    try:
+        return fetch_from_hub(place, names)
+    except (OSError, RuntimeError, ValueError) as err:
+        raise DownloadError(
+            f"arch='{arch}': {names[0]} is neither in the cache of Hugging "
+            f'Face nor could it be fetched: {err}. Fetch the model by `hf '
+            f"download {place}`, or give a copy of it as 'local-dir:PATH'.",
+            setting=arch,
+            instead='local-dir:/path/to/folder',
+        ) from err
 
 
 def pixel_statistics(

@@ -22,6 +22,7 @@ from eaglenet_mm.structures import (
     TextFeatures,
     VideoFeatures,
 )
+from eaglenet_mm.utils.downloads import naming_keys
 
 
 @MODELS.register_module()
@@ -99,8 +100,13 @@ class TextVideoRetriever(BaseModel):
             # MMEngine would look in its own registry without a default scope
             data_preprocessor = MODELS.build(data_preprocessor)
         super().__init__(data_preprocessor, init_cfg)
-        self.text_encoder = MODELS.build(text_encoder)
-        self.video_encoder = MODELS.build(video_encoder)
+        self._settings = {
+            'model.text_encoder': text_encoder,
+            'model.video_encoder': video_encoder,
+        }
+        with naming_keys(self._settings):
+            self.text_encoder = MODELS.build(text_encoder)
+            self.video_encoder = MODELS.build(video_encoder)
         self.head: BasePairHead = MODELS.build(head)
         self.encoder_micro_batch = encoder_micro_batch
         self._check_agreement('embed_dim', 'text_encoder', 'video_encoder')
@@ -110,6 +116,11 @@ class TextVideoRetriever(BaseModel):
         self._check_given('video_encoder', 'patches')
         if hasattr(self.data_preprocessor, 'follow'):
             self.data_preprocessor.follow(self.video_encoder)
+
+    def init_weights(self) -> None:
+        """Initialise the parts, as MMEngine does."""
+        with naming_keys(self._settings):
+            super().init_weights()
 
     def _check_agreement(self, name: str, first: str, second: str) -> None:
         """Refuse parts that state different sizes."""
