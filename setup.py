@@ -24,6 +24,7 @@ HUGGING_FACE = ['transformers>=4.40']
 SEARCH = ['faiss-cpu>=1.8']
 MILVUS = ['pymilvus>=2.4.2', 'milvus-lite>=2.4.8']
 DEMO = ['python-multipart>=0.0.9', 'starlette>=0.37', 'uvicorn>=0.29']
+SERVE = ['fastapi>=0.110', *DEMO]
 LORA = ['peft>=0.17']  # the first with target_parameters
 EXPORT = ['onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.2']
 TORCHCODEC = ['torchcodec']  # brings no FFmpeg; that of the system, 4 to 9
@@ -87,7 +88,7 @@ setup(
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
     # beside the package, whose import takes seconds
     py_modules=[f'{PACKAGE}_cli'],
-    entry_points={'console_scripts': [f'eaglenet-mm={PACKAGE}_cli:main']},
+    entry_points={'console_scripts': [f'eaglenet-mm = {PACKAGE}_cli:main']},
     package_data={f'{PACKAGE}.visualization': ['templates/*']},
     python_requires='>=3.10,<3.14',
     # mmaction2 needs mmcv and importlib_metadata without declaring them.
@@ -121,6 +122,7 @@ setup(
         'search': SEARCH,
         'milvus': MILVUS,
         'demo': DEMO,
+        'serve': SERVE,
         'lora': LORA,
         'export': EXPORT,
         'video': VIDEO,

@@ -1,5 +1,6 @@
 """What an installation carries, and that its description is complete."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -61,6 +62,16 @@ def test_a_wheel_carries_configs_tools_and_every_module(checkout, tmp_path):
             f'{name} is missing from the wheel; has its folder an __init__.py?'
         )
     assert not list(target.rglob('test_*.py'))
+    command = [sys.executable, target / 'bin' / 'eaglenet-mm', '--help']
+    shown = subprocess.run(
+        command,
+        env={**os.environ, 'PYTHONPATH': str(target)},
+        cwd=tmp_path,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    assert 'convert msrvtt' in shown
 
 
 @pytest.mark.slow
@@ -129,6 +140,26 @@ def test_pins_lie_in_the_declared_ranges(repository):
             assert requirement.specifier.contains(pins[name]), requirement
             checked.append(name)
     assert {'torch', 'mmengine', 'mmcv-lite', 'mmaction2'} <= set(checked)
+
+
+def test_the_image_holds_what_a_wheel_is_built_from(repository):
+    ignored = (repository / '.dockerignore').read_text().splitlines()
+    kept = {line[1:] for line in ignored if line.startswith('!')}
+    assert '*' in ignored
+    assert kept == {
+        *('LICENSE', 'README.md', 'pyproject.toml', 'setup.py'),
+        *('configs', 'constraints.txt', 'model-index.yml', 'tools'),
+        *('eaglenet_mm', 'eaglenet_mm_cli.py'),
+    }
+    steps = (repository / 'Dockerfile').read_text()
+    installs = re.findall(r'^RUN pip install (.*)', steps, re.M)
+    assert all(x.startswith('-c constraints.txt') for x in installs)
+    (extras,) = re.findall(r'\.\[(.+?)\]', steps)
+    setup = (repository / 'setup.py').read_text()
+    for extra in extras.split(','):
+        assert f"        '{extra}': " in setup
+    assert steps.index('\nUSER 1000\n') < steps.index('\nCMD ["serve"')
+    assert '/healthz' in steps[steps.index('\nHEALTHCHECK') :]
 
 
 def test_build_requirements_agree_with_the_pins(repository):
