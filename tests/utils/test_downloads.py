@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from eaglenet_mm.models.encoders.backbones import build_backbone
 from eaglenet_mm.utils import downloads
 from eaglenet_mm.utils.downloads import (
     DownloadError,
@@ -69,6 +70,18 @@ def test_a_cached_file_needs_no_network(
     assert Path(found).read_text() == 'weights'
     with pytest.raises(ZeroDivisionError):
         fetch_from_hub('owner/name', ['c.bin'])
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'resnet18.a1_in1k'])
+def test_weights_of_timm(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        'huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path)
+    )
+    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_OFFLINE', True)
+    with pytest.raises(DownloadError, match=f'timm.{name}.*model.safetensors'):
+        build_backbone(dict(type=f'timm.{name}', pretrained=True))
 
 
 def test_keys_of_the_config_are_named() -> None:

@@ -147,7 +147,8 @@ def _timm_backbone(config: Mapping[str, Any]) -> Backbone:
     if not timm.is_model(model_name.partition('.')[0]):
         raise _refuse_name(name, 'timm', timm.list_models())
     options = {'pretrained': False, 'num_classes': 0, **options}
-    if options['pretrained']:
+    # an overlay may name a file
+    if options['pretrained'] and 'pretrained_cfg_overlay' not in options:
         _require_timm_weights(model_name)
     module: Any = timm.create_model(model_name, **options)
     stated = module.pretrained_cfg
