@@ -1,8 +1,8 @@
 """The command ``eaglenet-mm``: the tools of the package under one name.
 
-A module of its own beside the package: importing the package imports torch,
-which takes seconds, and a list of commands should not. A command runs the file
-in ``tools`` that it is named after, in this process, as ``python FILE`` would.
+It is not part of the package, because importing the package imports torch,
+which takes seconds. A command runs its file in ``tools`` in this process, as
+``python FILE`` would.
 """
 
 from __future__ import annotations
@@ -13,46 +13,52 @@ import types
 from importlib.util import find_spec
 from pathlib import Path
 
-#: Commands, the file of each below ``tools``, and what it does.
+#: Command: file below ``tools``, description.
 COMMANDS = {
-    'train': ('train.py', 'train a model, or go on with a training'),
-    'test': ('test.py', 'test a checkpoint; --show-dir writes a page'),
-    'dist-train': ('dist_train.sh', 'train in several processes'),
-    'dist-test': ('dist_test.sh', 'test in several processes'),
-    'index': ('index.py', 'make an index of your videos, or update it'),
-    'search': ('search.py', 'search an index by a sentence or a clip'),
-    'serve': ('serve.py', 'serve an index: web page and HTTP interface'),
+    'train': ('train.py', 'train a model, or resume training'),
+    'test': ('test.py', 'evaluate a checkpoint; --show-dir writes a page'),
+    'dist-train': ('dist_train.sh', 'train with several processes'),
+    'dist-test': ('dist_test.sh', 'evaluate with several processes'),
+    'index': ('index.py', 'index your videos, or update an index'),
+    'search': ('search.py', 'search an index by sentence or clip'),
+    'serve': ('serve.py', 'serve an index: web page and HTTP API'),
     'extract-features': (
         'extract_features.py',
-        'write features of texts and videos into one file',
+        'write features of texts and videos to a file',
     ),
     'export': ('export.py', 'export a model to ONNX and torch.export'),
-    'compare': ('compare.py', 'train and test several configs alike'),
+    'compare': ('compare.py', 'train and evaluate several configs alike'),
     'show-compare': (
         'show_compare.py',
-        'make a page of the results of several models',
+        'write a page that compares results of models',
     ),
-    'check': ('check_videos.py', 'find videos that training would stop at'),
-    'compress': ('compress_videos.py', 'make small copies of videos'),
+    'check': ('check_videos.py', 'find videos that training would fail on'),
+    'compress': ('compress_videos.py', 'write small copies of videos'),
     'cache-frames': ('cache_frames.py', 'decode the frames of a config once'),
-    'convert didemo': ('dataset_converters/didemo.py', 'files of DiDeMo'),
-    'convert msrvtt': ('dataset_converters/msrvtt.py', 'files of MSR-VTT'),
-    'convert msvd': ('dataset_converters/msvd.py', 'files of MSVD'),
-    'convert vatex': ('dataset_converters/vatex.py', 'files of VATEX'),
+    'convert didemo': (
+        'dataset_converters/didemo.py',
+        'annotations of DiDeMo',
+    ),
+    'convert msrvtt': (
+        'dataset_converters/msrvtt.py',
+        'annotations of MSR-VTT',
+    ),
+    'convert msvd': ('dataset_converters/msvd.py', 'annotations of MSVD'),
+    'convert vatex': ('dataset_converters/vatex.py', 'annotations of VATEX'),
     'convert toy': ('dataset_converters/toy.py', 'generate the toy videos'),
     'convert eaglenet-release': (
         'model_converters/eaglenet_release.py',
-        'a checkpoint of EagleNet by its authors',
+        'checkpoint of the EagleNet release',
     ),
     'convert baseline-release': (
         'model_converters/baseline_release.py',
-        'a released checkpoint of another method',
+        'released checkpoint of another method',
     ),
 }
 
 
 def main() -> int:
-    """Run a command with the arguments behind it, or list the commands."""
+    """Run the command in ``sys.argv``, or list the commands."""
     words = sys.argv[1:]
     if words[:1] in (['--version'], ['-V']):
         print(_version())  # noqa: T201
@@ -74,14 +80,14 @@ def main() -> int:
 
 
 def _run(name: str, arguments: list[str]) -> int:
-    """Run a tool as ``__main__``; it ends the process if it fails."""
+    """Run a tool as ``__main__``."""
     path = _tools() / COMMANDS[name][0]
     if path.suffix == '.sh':
         os.environ.setdefault('PYTHON', sys.executable)
         os.execvp('bash', ['bash', str(path), *arguments])
     sys.argv = [f'eaglenet-mm {name}', *arguments]
     sys.path.insert(0, str(path.parent))
-    # started processes look for this module, and import its file anew
+    # spawned processes import the file of __main__
     module = types.ModuleType('__main__')
     module.__file__ = str(path)
     sys.modules['__main__'] = module
@@ -90,7 +96,7 @@ def _run(name: str, arguments: list[str]) -> int:
 
 
 def _package() -> Path:
-    """Find the package without importing it."""
+    """Return the folder of the package without importing it."""
     spec = find_spec('eaglenet_mm')
     if spec is None or spec.origin is None:
         raise ModuleNotFoundError(
@@ -101,7 +107,7 @@ def _package() -> Path:
 
 
 def _tools() -> Path:
-    """Find the tools: in an installation, else in the checkout."""
+    """Return the folder of the tools: installed, or of the checkout."""
     package = _package()
     for folder in (package / '.mim' / 'tools', package.parent / 'tools'):
         if folder.is_dir():
@@ -127,14 +133,14 @@ def _help(commands: dict[str, tuple[str, str]]) -> str:
             '',
             *lines,
             '',
-            'eaglenet-mm COMMAND --help tells its options; eaglenet-mm '
+            'eaglenet-mm COMMAND --help lists its options; eaglenet-mm '
             '--version',
         )
     )
 
 
 def _refusal(words: list[str], below: dict[str, tuple[str, str]]) -> str:
-    """Say which commands are like the one that does not exist."""
+    """Return the message for an unknown command."""
     import difflib
 
     name = ' '.join(words[: 2 if below else 1])
@@ -146,7 +152,7 @@ def _refusal(words: list[str], below: dict[str, tuple[str, str]]) -> str:
     ]
     known = list(dict.fromkeys(near)) or list(below or COMMANDS)
     return (
-        f'eaglenet-mm: {name!r} is no command. '
+        f'eaglenet-mm: unknown command {name!r}. '
         f'{"Did you mean" if near else "There are"}: {", ".join(known)}? '
         'eaglenet-mm --help lists all.'
     )

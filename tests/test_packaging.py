@@ -1,8 +1,8 @@
 """What an installation carries, and that its description is complete."""
 
-import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import zipfile
@@ -46,39 +46,48 @@ def shipped_files(checkout):
     return names
 
 
+@pytest.fixture(scope='module')
+def editable(checkout):
+    """Install the checkout as editable; give the folder it went to."""
+    target = checkout.parent / 'site'
+    subprocess.run([*BUILD, '--target', target, '-e', checkout], check=True)
+    return target
+
+
+@pytest.fixture(scope='module')
+def wheel(checkout, editable):
+    """A wheel of the checkout with the links of its editable install."""
+    linked = checkout / 'eaglenet_mm' / '.mim'
+    (linked / 'stale.txt').write_text('left behind')
+    wheels = checkout.parent / 'wheels'
+    command = [*BUILD, '--wheel-dir', wheels, checkout]
+    command[command.index('install')] = 'wheel'
+    subprocess.run(command, check=True)
+    (path,) = wheels.glob('*.whl')
+    return zipfile.ZipFile(path)
+
+
 @pytest.mark.slow
-def test_a_wheel_carries_configs_tools_and_every_module(checkout, tmp_path):
-    target = tmp_path / 'site'
-    subprocess.run([*BUILD, '--target', target, checkout], check=True)
-    package = target / 'eaglenet_mm'
+def test_a_wheel_carries_configs_tools_and_every_module(checkout, wheel):
     for name in shipped_files(checkout):
-        copy = package / '.mim' / name
-        assert copy.is_file(), f'{name} is missing from the wheel'
-        assert not copy.is_symlink()
-        assert copy.read_bytes() == (checkout / name).read_bytes()
+        copy = f'eaglenet_mm/.mim/{name}'
+        assert wheel.read(copy) == (checkout / name).read_bytes(), name
+        assert not stat.S_ISLNK(wheel.getinfo(copy).external_attr >> 16)
+    names = set(wheel.namelist())
     for path in (checkout / 'eaglenet_mm').rglob('*.*'):
-        name = path.relative_to(checkout)
-        assert (target / name).is_file(), (
+        name = path.relative_to(checkout).as_posix()
+        assert name in names or '/.mim/' in f'{name}/', (
             f'{name} is missing from the wheel; has its folder an __init__.py?'
         )
-    assert not list(target.rglob('test_*.py'))
-    command = [sys.executable, target / 'bin' / 'eaglenet-mm', '--help']
-    shown = subprocess.run(
-        command,
-        env={**os.environ, 'PYTHONPATH': str(target)},
-        cwd=tmp_path,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    assert 'convert msrvtt' in shown
+    assert not [name for name in names if Path(name).match('test_*.py')]
+    assert 'eaglenet_mm_cli.py' in names
+    (points,) = [name for name in names if name.endswith('/entry_points.txt')]
+    assert b'eaglenet-mm = eaglenet_mm_cli:main' in wheel.read(points)
 
 
 @pytest.mark.slow
-def test_an_editable_install_links_configs_and_tools(checkout, tmp_path):
-    target = tmp_path / 'site'
-    subprocess.run([*BUILD, '--target', target, '-e', checkout], check=True)
-    assert not (target / 'eaglenet_mm').exists()
+def test_an_editable_install_links_configs_and_tools(checkout, editable):
+    assert not (editable / 'eaglenet_mm').exists()
     linked = checkout / 'eaglenet_mm' / '.mim'
     for name in shipped_files(checkout):
         assert (linked / name).read_bytes() == (checkout / name).read_bytes()
@@ -88,18 +97,9 @@ def test_an_editable_install_links_configs_and_tools(checkout, tmp_path):
     new.unlink()
 
 
-@pytest.mark.slow
-def test_a_wheel_of_a_linked_checkout_holds_copies(checkout, tmp_path):
+def test_a_wheel_of_a_linked_checkout_holds_copies(wheel):
     """Links of an earlier editable install must not end in the wheel."""
-    linked = checkout / 'eaglenet_mm' / '.mim'
-    linked.mkdir(exist_ok=True)
-    (linked / 'stale.txt').write_text('left behind')
-    wheels = tmp_path / 'wheels'
-    command = [*BUILD, '--wheel-dir', wheels, checkout]
-    command[command.index('install')] = 'wheel'
-    subprocess.run(command, check=True)
-    (wheel,) = wheels.glob('*.whl')
-    names = zipfile.ZipFile(wheel).namelist()
+    names = wheel.namelist()
     assert 'eaglenet_mm/.mim/model-index.yml' in names
     assert not [name for name in names if 'stale' in name]
     assert [name for name in names if name.endswith('/LICENSE')]

@@ -5,9 +5,8 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# open_clip's tag and the tokenizer's place on the Hub, fetched once, or a
-# file and a folder; without training and without a checkpoint this is
-# zero-shot SigLIP 2
+# tag of open_clip and tokenizer on the Hub, downloaded once, or a file and a
+# folder; without training, this is zero-shot SigLIP 2
 pretrained = 'webli'
 tokenizer = 'hf-hub:timm/ViT-B-16-SigLIP2'
 

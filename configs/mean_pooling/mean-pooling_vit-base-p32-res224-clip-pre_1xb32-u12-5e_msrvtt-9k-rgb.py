@@ -5,8 +5,8 @@ _base_ = [
     '../_base_/default_runtime.py',
 ]
 
-# open_clip's tag, fetched once, or a file; without training and without a
-# checkpoint this is zero-shot CLIP
+# tag of open_clip, downloaded once, or a file; without training, this is
+# zero-shot CLIP
 pretrained = 'openai'
 
 model = dict(
@@ -18,7 +18,4 @@ model = dict(
         loss_match=dict(type='InfoNCELoss'),
     ),
 )
-# in-batch negatives: the batch is part of the method. All 32 pairs meet in
-# one loss, without accumulation; where memory is short, set
-# model.encoder_micro_batch and keep the batch
 auto_scale_lr = dict(enable=False, base_batch_size=32)

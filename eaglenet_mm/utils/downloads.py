@@ -1,4 +1,4 @@
-"""Weights from the network: a copy at hand comes first, no endless waiting."""
+"""Downloads of weights: from the cache if possible, and failing fast."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
-#: Longest wait for the first answer of a server.
+#: Time limit for the first response of a server.
 SECONDS = 8.0
 
 
 class DownloadError(FileNotFoundError):
-    """What a setting names is neither at hand nor could it be fetched.
+    """A file is not in the cache and cannot be downloaded.
 
     Args:
         message (str): What happened.
-        setting (str): Value in the config that asks for it. Default: ``''``,
-            not known.
-        instead (str): A value that would need no network. Default: ``''``.
+        setting (str): Config value that requires the file. Default: ``''``.
+        instead (str): Value that needs no network. Default: ``''``.
     """
 
     def __init__(
@@ -32,20 +31,20 @@ class DownloadError(FileNotFoundError):
 
 
 def fetch_from_hub(repository: str, names: Sequence[str]) -> str:
-    """Find the first of some files in the Hugging Face Hub's cache, or fetch.
+    """Return a file of the Hugging Face Hub, from the cache if possible.
 
     Args:
         repository (str): ``'owner/name'``.
-        names (Sequence[str]): Names that the file may have, the best first.
+        names (Sequence[str]): Possible file names, in order of preference.
 
     Returns:
-        str: Its path.
+        str: Path of the first one that exists.
 
     Raises:
-        ConnectionError: If nothing is cached, and the Hub does not answer in
-            :data:`SECONDS`. Its own client would go on trying for a minute.
+        ConnectionError: If none is cached and the Hub does not respond within
+            :data:`SECONDS`; its own client would retry for a minute.
         FileNotFoundError: If the repository has none of them.
-        OSError: Whatever else a download ends with.
+        OSError: If the download fails.
     """
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
@@ -64,34 +63,34 @@ def fetch_from_hub(repository: str, names: Sequence[str]) -> str:
 
 
 def require_hub() -> None:
-    """Raise ConnectionError unless the Hugging Face Hub answers soon."""
+    """Raise ConnectionError unless the Hugging Face Hub responds in time."""
     from huggingface_hub import constants
     from huggingface_hub.utils import get_session
 
     place = constants.ENDPOINT
-    session = get_session()  # knows proxies, certificates, offline mode
+    session = get_session()  # has proxies, certificates, offline mode
     _require_answer(place, lambda: session.head(place, timeout=SECONDS))
 
 
 def require_server(url: str) -> None:
-    """Raise ConnectionError unless the server of a URL answers soon."""
+    """Raise ConnectionError unless the server of a URL responds in time."""
     request = urllib.request.Request(url, method='HEAD')
 
     def ask() -> None:
-        with suppress(urllib.error.HTTPError):  # an answer
+        with suppress(urllib.error.HTTPError):  # a response
             urllib.request.urlopen(request, timeout=SECONDS).close()
 
     _require_answer(url, ask)
 
 
 def _require_answer(place: str, ask: Callable[[], Any]) -> None:
-    """Ask in a thread: no time limit covers the look-up of a host's name."""
-    problems = [f'no answer in {SECONDS:.0f} seconds']
+    """Run ``ask`` in a thread, since no time limit covers DNS lookups."""
+    problems = [f'no response in {SECONDS:.0f} seconds']
 
     def run() -> None:
         try:
             ask()
-        except Exception as err:  # noqa: BLE001 whatever a client can raise
+        except Exception as err:  # noqa: BLE001 any error of the client
             problems[0] = str(err).rstrip('.') or type(err).__name__
         else:
             problems.clear()
@@ -105,9 +104,9 @@ def _require_answer(place: str, ask: Callable[[], Any]) -> None:
 
 @contextmanager
 def naming_keys(settings: Mapping[str, Any]) -> Iterator[None]:
-    """Add the keys of the config to set to a download's error.
+    """Add the config keys to set to a :class:`DownloadError`.
 
-    ``settings`` hold parts of the config by their dotted name, as in
+    ``settings`` maps dotted names to parts of the config, for example
     ``{'model.text_encoder': {...}}``.
     """
     try:
@@ -116,7 +115,7 @@ def naming_keys(settings: Mapping[str, Any]) -> Iterator[None]:
         found = [
             f'{key}={value.replace(err.setting, err.instead)}'
             for key, value in _walk(settings)
-            # of a tower's type the library comes first
+            # the type of a tower is 'library.setting'
             if err.setting in (value, value.partition('.')[2])
         ]
         if not (err.setting and found):
@@ -126,7 +125,7 @@ def naming_keys(settings: Mapping[str, Any]) -> Iterator[None]:
 
 
 def _walk(settings: Any, key: str = '') -> Iterator[tuple[str, str]]:
-    """Go through the texts of settings, with their dotted names."""
+    """Yield all strings in settings with their dotted names."""
     items: Any = ()
     if isinstance(settings, Mapping):
         items = settings.items()

@@ -49,7 +49,7 @@ def test_a_name_that_is_looked_up_for_ever(
 ) -> None:
     monkeypatch.setattr('socket.getaddrinfo', lambda *_, **__: time.sleep(60))
     monkeypatch.setattr(downloads, 'SECONDS', 0.1)
-    with pytest.raises(ConnectionError, match=r'example\.org.*no answer'):
+    with pytest.raises(ConnectionError, match=r'example\.org.*no response'):
         require_server('https://example.org')
 
 

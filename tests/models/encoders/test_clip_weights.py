@@ -95,7 +95,7 @@ def test_tag_that_cannot_be_fetched(monkeypatch):
 def test_neither_tag_nor_file():
     with pytest.raises(FileNotFoundError, match=r"'opanai'.*'openai'"):
         load_clip_weights('opanai', ARCH)
-    with pytest.raises(FileNotFoundError, match='own architecture'):
+    with pytest.raises(FileNotFoundError, match='custom architecture'):
         load_clip_weights('openai', dict(embed_dim=4))
 
 
@@ -117,11 +117,11 @@ def test_file_that_would_run_code(tmp_path):
 @pytest.mark.parametrize('content', [[torch.zeros(2)], {}])
 def test_no_state_dict(tmp_path, content):
     torch.save(content, tmp_path / 'a.pt')
-    with pytest.raises(ValueError, match='no state dict of tensors'):
+    with pytest.raises(ValueError, match='not a state dict of tensors'):
         load_clip_weights(str(tmp_path / 'a.pt'), ARCH)
 
 
 def test_entries_that_are_no_tensors(tmp_path):
     torch.save({'visual.proj': torch.zeros(2), 'lr': 1.0}, tmp_path / 'a.pt')
-    with pytest.raises(ValueError, match='lr are no tensors'):
+    with pytest.raises(ValueError, match='lr are not tensors'):
         load_clip_weights(str(tmp_path / 'a.pt'), ARCH)
