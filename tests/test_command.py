@@ -21,7 +21,7 @@ NO_COMMANDS = {
 
 
 def run(
-    *words: str, setup: str = '', folder: Path | None = None
+    *words: str, setup: str = 'pass', folder: Path | None = None
 ) -> subprocess.CompletedProcess:
     """Run the command in a process that may change it before."""
     code = (
