@@ -21,7 +21,6 @@ SHIPPED = ('configs', 'tools', 'model-index.yml', 'constraints.txt')
 MMCV_LITE = 'mmcv-lite>=2.0.1,<2.2'
 VIDEO = ['av>=14.2']
 HUGGING_FACE = ['transformers>=4.40']
-SEARCH = ['faiss-cpu>=1.8']
 MILVUS = ['pymilvus>=2.4.2', 'milvus-lite>=2.4.8']
 SERVE = ['fastapi>=0.165', 'python-multipart>=0.0.9', 'uvicorn>=0.29']
 LORA = ['peft>=0.17']  # the first with target_parameters
@@ -85,6 +84,9 @@ setup(
     license='Apache-2.0',
     keywords='computer vision, text-video retrieval, OpenMMLab',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
+    # beside the package, whose import takes seconds
+    py_modules=[f'{PACKAGE}_cli'],
+    entry_points={'console_scripts': [f'eaglenet-mm = {PACKAGE}_cli:main']},
     package_data={
         f'{PACKAGE}.service': ['page/*'],
         f'{PACKAGE}.visualization': ['templates/*'],
@@ -118,7 +120,6 @@ setup(
     extras_require={
         'lite': [MMCV_LITE],
         'huggingface': HUGGING_FACE,
-        'search': SEARCH,
         'milvus': MILVUS,
         'serve': SERVE,
         'demo': SERVE,
@@ -141,7 +142,6 @@ setup(
             *EXPORT,
             *LORA,
             *MILVUS,
-            *SEARCH,
             *SERVE,
             *TENSORBOARD,
             *TORCHCODEC,

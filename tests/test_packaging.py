@@ -80,6 +80,9 @@ def test_a_wheel_carries_configs_tools_and_every_module(checkout, wheel):
             f'{name} is missing from the wheel; has its folder an __init__.py?'
         )
     assert not [name for name in names if Path(name).match('test_*.py')]
+    assert 'eaglenet_mm_cli.py' in names
+    (points,) = [name for name in names if name.endswith('/entry_points.txt')]
+    assert b'eaglenet-mm = eaglenet_mm_cli:main' in wheel.read(points)
 
 
 @pytest.mark.slow
@@ -137,6 +140,26 @@ def test_pins_lie_in_the_declared_ranges(repository):
             assert requirement.specifier.contains(pins[name]), requirement
             checked.append(name)
     assert {'torch', 'mmengine', 'mmcv-lite', 'mmaction2'} <= set(checked)
+
+
+def test_the_image_holds_what_a_wheel_is_built_from(repository):
+    ignored = (repository / '.dockerignore').read_text().splitlines()
+    kept = {line[1:] for line in ignored if line.startswith('!')}
+    assert '*' in ignored
+    assert kept == {
+        *('LICENSE', 'README.md', 'pyproject.toml', 'setup.py'),
+        *('configs', 'constraints.txt', 'model-index.yml', 'tools'),
+        *('eaglenet_mm', 'eaglenet_mm_cli.py'),
+    }
+    steps = (repository / 'Dockerfile').read_text()
+    installs = re.findall(r'^RUN pip install (.*)', steps, re.M)
+    assert all(x.startswith('-c constraints.txt') for x in installs)
+    (extras,) = re.findall(r'\.\[(.+?)\]', steps)
+    setup = (repository / 'setup.py').read_text()
+    for extra in extras.split(','):
+        assert f"        '{extra}': " in setup
+    assert steps.index('\nUSER 1000\n') < steps.index('\nCMD ["serve"')
+    assert '/healthz' in steps[steps.index('\nHEALTHCHECK') :]
 
 
 def test_build_requirements_agree_with_the_pins(repository):

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 
+from eaglenet_mm.utils.downloads import DownloadError, require_server
 from eaglenet_mm.utils.safe_globals import allowed_in_checkpoints, real_objects
 
 #: If this environment variable is 1, every checkpoint is read as a plain
@@ -213,5 +214,14 @@ def load_checkpoint_url(
         expected = (
             match.group(1) if match and kwargs.get('check_hash') else None
         )
+        try:
+            require_server(url)
+        except ConnectionError as err:
+            raise DownloadError(
+                f'{url} could not be downloaded: {err}. Download it by other '
+                f'means and put it at {path}.',
+                setting=url,
+                instead=f'/path/to/{name}',
+            ) from err
         torch.hub.download_url_to_file(url, path, expected, progress=progress)
     return load_checkpoint_for_runner(path, map_location)

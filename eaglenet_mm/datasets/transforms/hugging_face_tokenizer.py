@@ -10,7 +10,10 @@ import torch
 from torch import Tensor
 
 from eaglenet_mm.registry import TOKENIZERS
+from eaglenet_mm.utils.downloads import DownloadError, fetch_from_hub
 
+_HUB = 'hf-hub:'
+_FILES = ('tokenizer_config.json', 'tokenizer.json')
 CLEANINGS = ('canonicalize', 'lower', 'whitespace')
 
 
@@ -24,8 +27,8 @@ class HuggingFaceTokenizer:
     ``clean='canonicalize'`` for SigLIP.
 
     Args:
-        path (str): Local tokenizer folder or ``tokenizer.json``; nothing is
-            downloaded.
+        path (str): Local tokenizer folder or ``tokenizer.json``, or
+            ``'hf-hub:OWNER/NAME'``, which is downloaded unless cached.
         clean (str, optional): Cleaning of open_clip to apply first:
             ``'canonicalize'`` (SigLIP), ``'lower'`` or ``'whitespace'``.
             Default: None.
@@ -38,7 +41,8 @@ class HuggingFaceTokenizer:
         pad_id (int): Id of the padding token.
 
     Raises:
-        FileNotFoundError: If the path does not exist.
+        FileNotFoundError: If the path does not exist or cannot be
+            downloaded.
         ImportError: If transformers is not installed.
         ValueError: If ``clean`` is unknown, or there is no padding token.
     """
@@ -119,6 +123,8 @@ def _load(path: str) -> Any:
             "not installed. Install it with: pip install 'eaglenet_mm"
             "[huggingface]'."
         ) from err
+    if path.startswith(_HUB):
+        path = _fetch_folder(path)
     if not osp.exists(path):
         raise FileNotFoundError(
             f"HuggingFaceTokenizer expects path='{path}' to be a local "
@@ -131,3 +137,21 @@ def _load(path: str) -> Any:
             path, local_files_only=True, trust_remote_code=False
         )
     return PreTrainedTokenizerFast(tokenizer_file=path)
+
+
+def _fetch_folder(path: str) -> str:
+    """Return the folder of a tokenizer of the Hub."""
+    name = path.removeprefix(_HUB)
+    try:
+        for file in _FILES:
+            found = fetch_from_hub(name, [file])
+    except (OSError, ValueError) as err:
+        raise DownloadError(
+            f"The tokenizer '{path}' is not in the Hugging Face cache and "
+            f'could not be downloaded: {err}. Run `hf download {name} '
+            f'{" ".join(_FILES)} --local-dir FOLDER` elsewhere and set path '
+            'of the tokenizer to the folder.',
+            setting=path,
+            instead='/path/to/folder',
+        ) from err
+    return osp.dirname(found)

@@ -24,6 +24,7 @@ from eaglenet_mm.models.encoders.clip_weights import (
     read_state_dict,
 )
 from eaglenet_mm.registry import MODELS, SCOPE
+from eaglenet_mm.utils.downloads import DownloadError, require_hub
 from eaglenet_mm.utils.name_lists import name_some
 from eaglenet_mm.utils.type_name import named_class, scoped_name
 
@@ -143,6 +144,9 @@ def _timm_backbone(config: Mapping[str, Any]) -> Backbone:
     if not timm.is_model(model_name.partition('.')[0]):
         raise _unknown_backbone(name, 'timm', timm.list_models())
     options = {'pretrained': False, 'num_classes': 0, **options}
+    # an overlay may name a file
+    if options['pretrained'] and 'pretrained_cfg_overlay' not in options:
+        _require_timm_weights(model_name)
     module: Any = timm.create_model(model_name, **options)
     stated = module.pretrained_cfg
     size = getattr(getattr(module, 'patch_embed', None), 'img_size', None)
@@ -154,6 +158,29 @@ def _timm_backbone(config: Mapping[str, Any]) -> Backbone:
         image_size=_pair(size or stated.get('input_size', (3, 224, 224))[1:]),
         initialises_itself=True,
     )
+
+
+def _require_timm_weights(name: str) -> None:
+    """Raise within seconds if weights cannot be downloaded."""
+    from huggingface_hub import try_to_load_from_cache
+    from timm.models import get_pretrained_cfg
+
+    stated = get_pretrained_cfg(name)
+    place = stated and stated.hf_hub_id
+    files = ('model.safetensors', 'pytorch_model.bin')
+    if not place or any(
+        isinstance(try_to_load_from_cache(place, file), str) for file in files
+    ):
+        return
+    try:
+        require_hub()
+    except ConnectionError as err:
+        raise DownloadError(
+            f"The weights of 'timm.{name}' are not in the Hugging Face cache "
+            f'and could not be downloaded: {err}. Download {files[0]} of '
+            f'https://huggingface.co/{place} by other means, set checkpoint '
+            'of the encoder to its path and backbone.pretrained to False.'
+        ) from err
 
 
 def _registry_backbone(config: Mapping[str, Any]) -> Backbone:

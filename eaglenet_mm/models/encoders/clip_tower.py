@@ -15,7 +15,6 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.factory import parse_model_name
 from open_clip.model import _build_text_tower, _build_vision_tower
 from open_clip.pretrained import (
-    download_pretrained_from_hf,
     get_pretrained_cfg,
     list_pretrained_tags_by_model,
 )
@@ -26,6 +25,7 @@ from open_clip.transformer import (
 )
 from torch import Tensor, nn
 
+from eaglenet_mm.utils.downloads import DownloadError, fetch_from_hub
 from eaglenet_mm.utils.type_name import type_name
 
 ARCH_KEYS = ('embed_dim', 'vision_cfg', 'text_cfg', 'quick_gelu')
@@ -271,16 +271,7 @@ def _read_folder(arch: str) -> dict[str, Any]:
                 'Correct the path.'
             )
     else:
-        try:
-            path = download_pretrained_from_hf(
-                place, filename='open_clip_config.json'
-            )
-        except FileNotFoundError as err:
-            raise FileNotFoundError(
-                f"arch='{arch}': open_clip_config.json is not in the Hugging "
-                f'Face cache and could not be downloaded: {err}. Run '
-                f"`hf download {place}`, or use a copy as 'local-dir:PATH'."
-            ) from err
+        path = fetch_for_arch(arch, place, ['open_clip_config.json'])
     try:
         with open(path, encoding='utf-8') as file:
             content = json.load(file)
@@ -292,6 +283,20 @@ def _read_folder(arch: str) -> dict[str, Any]:
     if 'model_cfg' not in content:  # as in open_clip's built-in configs
         content = {'model_cfg': content}
     return content
+
+
+def fetch_for_arch(arch: str, place: str, names: Sequence[str]) -> str:
+    """Return a file of a model folder on the Hub."""
+    try:
+        return fetch_from_hub(place, names)
+    except (OSError, RuntimeError, ValueError) as err:
+        raise DownloadError(
+            f"arch='{arch}': {names[0]} is not in the Hugging Face cache and "
+            f'could not be downloaded: {err}. Run `hf download {place}`, or '
+            "use a copy as 'local-dir:PATH'.",
+            setting=arch,
+            instead='local-dir:/path/to/folder',
+        ) from err
 
 
 def pixel_statistics(

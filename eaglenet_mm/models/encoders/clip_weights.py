@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.factory import _find_checkpoint_in_dir, parse_model_name
 from open_clip.pretrained import (
-    download_pretrained,
-    download_pretrained_from_hf,
     get_pretrained_cfg,
     list_pretrained_tags_by_model,
 )
@@ -27,9 +26,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from eaglenet_mm.models.encoders.clip_tower import (
+    fetch_for_arch,
     is_model_folder,
     resolve_arch,
 )
+from eaglenet_mm.utils.downloads import DownloadError, fetch_from_hub
 from eaglenet_mm.utils.name_lists import name_some
 from eaglenet_mm.utils.safe_checkpoint import load_checkpoint_file
 
@@ -38,6 +39,8 @@ TABLE = 'positional_embedding'
 #: Number of well-trained text positions, which are kept unchanged, out of
 #: CLIP's total (`Long-CLIP <https://arxiv.org/abs/2403.15378>`_, section 3.1).
 WELL_TRAINED_ROWS, ROWS_OF_CLIP = 20, 77
+#: Weights files of a Hub repository, if no other file is named.
+WEIGHTS_OF_HUB = (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
 #: Keys that a state dict may be nested under.
 WRAPPINGS = ('state_dict', 'model', 'module')
 #: Sizes that OpenAI's files store as tensors.
@@ -108,17 +111,14 @@ def _find_start_weights(
     if schema == 'local-dir':
         folder = Path(place).expanduser()
         found = _find_checkpoint_in_dir(folder)
-        reason = f'{folder} has no *.safetensors, *.bin or *.pth'
     else:
-        try:
-            found = download_pretrained_from_hf(place)
-        except FileNotFoundError as err:
-            found, reason = None, str(err)
+        return fetch_for_arch(arch, place, WEIGHTS_OF_HUB)
     if found is None:
         raise FileNotFoundError(
-            f"arch='{arch}' should come with weights, but {reason}. Complete "
-            'the folder, set pretrained to a file, or to False for random '
-            'weights (pretrained=False).'
+            f"arch='{arch}' should come with weights, but {folder} has no "
+            '*.safetensors, *.bin or *.pth. Complete the folder, set '
+            'pretrained to a file, or to False for random weights '
+            '(pretrained=False).'
         )
     return found
 
@@ -133,13 +133,18 @@ def load_clip_weights(
     config = get_pretrained_cfg(name, pretrained) if name else {}
     path = pretrained
     if config:
+        place, _, file = config['hf_hub'].rpartition('/')
+        names = (file,) if file else WEIGHTS_OF_HUB
         try:
-            path = download_pretrained(config)
+            path = fetch_from_hub(place, names)
         except (OSError, RuntimeError, ValueError) as err:
-            raise RuntimeError(
-                f"The weights '{pretrained}' of {name} could not be "
-                f'downloaded: {err}. Download the file by other means and set '
-                'pretrained to its path.'
+            raise DownloadError(
+                f"The weights '{pretrained}' of {name} are not in the Hugging "
+                f'Face cache and could not be downloaded: {err}. Download '
+                f'{names[0]} of https://huggingface.co/{place} by other means '
+                'and set pretrained to its path.',
+                setting=pretrained,
+                instead=f'/path/to/{names[0]}',
             ) from err
     elif not osp.isfile(path):
         tags = list_pretrained_tags_by_model(name) if name else []

@@ -22,6 +22,7 @@ from eaglenet_mm.structures import (
     TextFeatures,
     VideoFeatures,
 )
+from eaglenet_mm.utils.downloads import naming_keys
 
 
 @MODELS.register_module()
@@ -94,8 +95,13 @@ class TextVideoRetriever(BaseModel):
             # without a default scope, MMEngine would use its own registry
             data_preprocessor = MODELS.build(data_preprocessor)
         super().__init__(data_preprocessor, init_cfg)
-        self.text_encoder = MODELS.build(text_encoder)
-        self.video_encoder = MODELS.build(video_encoder)
+        self._settings = {
+            'model.text_encoder': text_encoder,
+            'model.video_encoder': video_encoder,
+        }
+        with naming_keys(self._settings):
+            self.text_encoder = MODELS.build(text_encoder)
+            self.video_encoder = MODELS.build(video_encoder)
         self.head: BasePairHead = MODELS.build(head)
         self.encoder_micro_batch = encoder_micro_batch
         self._check_agreement('embed_dim', 'text_encoder', 'video_encoder')
@@ -105,6 +111,11 @@ class TextVideoRetriever(BaseModel):
         self._check_given('video_encoder', 'patches')
         if hasattr(self.data_preprocessor, 'follow'):
             self.data_preprocessor.follow(self.video_encoder)
+
+    def init_weights(self) -> None:
+        """Initialise the parts, as MMEngine does."""
+        with naming_keys(self._settings):
+            super().init_weights()
 
     def _check_agreement(self, name: str, first: str, second: str) -> None:
         """Raise an error if two parts have different sizes."""

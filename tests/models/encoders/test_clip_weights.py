@@ -70,11 +70,11 @@ def test_tag(tmp_path, state_dict, monkeypatch):
     torch.save(state_dict, tmp_path / 'clip.pt')
     asked = []
 
-    def download(config):
-        asked.append(config)
+    def fetch(place, names):
+        asked.append(place)
         return str(tmp_path / 'clip.pt')
 
-    monkeypatch.setattr(clip_weights, 'download_pretrained', download)
+    monkeypatch.setattr(clip_weights, 'fetch_from_hub', fetch)
     weights = load_clip_weights('openai', 'ViT-B/32-quickgelu')
     assert weights.is_openai
     assert len(asked) == 1
@@ -82,11 +82,13 @@ def test_tag(tmp_path, state_dict, monkeypatch):
 
 
 def test_tag_that_cannot_be_fetched(monkeypatch):
-    def download(config):
+    def fetch(place, names):
         raise OSError('no network')
 
-    monkeypatch.setattr(clip_weights, 'download_pretrained', download)
-    with pytest.raises(RuntimeError, match=r"'openai'.*no network.*its path"):
+    monkeypatch.setattr(clip_weights, 'fetch_from_hub', fetch)
+    with pytest.raises(
+        FileNotFoundError, match=r"'openai'.*no network.*its path"
+    ):
         load_clip_weights('openai', ARCH)
 
 
