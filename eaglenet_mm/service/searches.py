@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import Form, Path
@@ -187,7 +188,10 @@ class Searches:
             step = max(1, math.ceil(len(files) / NUM_SAMPLES))
             found = [self.index.store.ids_of(x.path) for x in files[::step]]
             middle = [int(own[len(own) // 2]) for own in found if len(own)]
-            shown = [self._hit(self.index.moment(x)) for x in middle]
+            shown = []
+            for number in middle:
+                with suppress(KeyError):  # somebody has just removed it
+                    shown.append(self._hit(self.index.moment(number)))
             root = os.path.commonpath(folders) if folders else ''
             self._about = About(
                 index=os.path.basename(self.index.where.rstrip('/')),

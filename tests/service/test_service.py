@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from eaglenet_mm.search.errors import DamagedIndexError
+from eaglenet_mm.search.records import Moment
 from tests.conftest import REPOSITORY
 from tests.service.conftest import (
     BROKEN_UNICODE,
@@ -840,6 +841,22 @@ def test_an_index_that_was_replaced(tmp_path: Path) -> None:
         error = error_of(search(client, 'a ring'), 500)
         assert error.startswith('a.index is no longer the file')
         Path(index.where).write_bytes(b'')
+
+
+def test_a_sample_that_goes_while_the_index_is_described(
+    inferencer: FakeInferencer,
+    index: FakeIndex,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    client = testclient.TestClient(make_app(inferencer), 'http://localhost')
+
+    def moment(moment_id: int) -> Moment:
+        if moment_id == FIRST_ID:
+            raise KeyError(moment_id)
+        return index.moments[moment_id]
+
+    monkeypatch.setattr(index, 'moment', moment)
+    assert len(client.get('/v1/about').json()['samples']) == 7
 
 
 def test_a_row_that_goes_while_it_is_asked_for(
