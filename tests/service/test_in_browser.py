@@ -321,6 +321,22 @@ def test_a_new_search_lets_go_of_the_videos_of_the_last(
     page.wait_for_selector('video[src]')
 
 
+def test_videos_that_are_far_away_are_let_go(open_page: Any) -> None:
+    page = open_page(390, 500)
+    ask(page, 'a ring')
+    card = page.locator('.card:has(video)').last
+    for _ in range(2):
+        card.scroll_into_view_if_needed()
+        card.locator('video[src]:not([poster])').wait_for()
+        page.evaluate('scrollTo(0, 0)')
+        card.locator('video[poster]:not([src])').wait_for()
+    card.scroll_into_view_if_needed()
+    card.locator('.play').click()
+    page.evaluate('scrollTo(0, 0)')
+    page.wait_for_timeout(300)
+    assert card.locator('video[src]').count() == 1  # may be listened to
+
+
 def test_the_last_of_two_searches_counts(open_page: Any) -> None:
     page = open_page()
     waiting: list[Any] = []

@@ -17,13 +17,21 @@ let about = { max_upload: 0, segment: 0, root: '', folders: [] };
 let running = null; // the search that is on its way
 let shown = null; // the search whose hits are on the page
 
-/** Call a function once when an element comes near the visible part. */
+/** Tell a function whether an element is near the visible part. */
 function whenNear(element, act, margin) {
-  const observer = new IntersectionObserver((entries) => {
-    if (entries.some((entry) => entry.isIntersecting)) act(observer);
-  }, { rootMargin: margin });
+  const observer = new IntersectionObserver(
+    (entries) => act(entries.at(-1).isIntersecting), { rootMargin: margin },
+  );
   observer.observe(element);
   return observer;
+}
+
+/** Let go of a video: a browser has few connections, and a phone few players. */
+function release(video) {
+  if (!video.hasAttribute('src')) return;
+  video.poster = video.dataset.poster;
+  video.removeAttribute('src');
+  video.load();
 }
 
 /** Write seconds as a player shows them: 1:02:03, or 2:03.4. */
@@ -221,11 +229,7 @@ async function search(asked) {
     forget();
     byId('summary').textContent = 'Searching\u2026';
     document.body.classList.add('busy');
-    // a browser has few connections: what still loads would hold them all
-    for (const video of document.querySelectorAll('video[src]')) {
-      video.removeAttribute('src');
-      video.load();
-    }
+    document.querySelectorAll('video').forEach(release);
   }
   const mine = new AbortController();
   running = mine;
@@ -324,7 +328,8 @@ function offerMore(trouble) {
   more.hidden = !shown.answer.has_more;
   more.firstElementChild.textContent = trouble;
   if (shown.observer) shown.observer.disconnect();
-  shown.observer = more.hidden || trouble ? null : whenNear(more, loadMore, '300px');
+  shown.observer = more.hidden || trouble ? null
+    : whenNear(more, (near) => near && loadMore(), '300px');
 }
 
 function loadMore() {
@@ -502,12 +507,13 @@ function addPlayer(card, hit) {
     moment = one;
     if (!first || dead) return;
     video.poster = one.thumbnail;
+    video.dataset.poster = one.thumbnail;
     if (hit.problem) giveUp(hit.problem);
     else if (!mayPlay(hit.kind)) giveUp(unknown());
     else {
-      whenNear(card, (observer) => {
-        observer.disconnect();
-        load();
+      whenNear(card, (near) => {
+        if (near) load();
+        else if (play.isConnected && !play.hidden) release(video);
       }, '200px');
     }
   }
