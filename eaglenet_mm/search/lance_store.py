@@ -165,14 +165,21 @@ class LanceStore(MomentStore):
 
     def ids(self, where: MomentFilter | None = None) -> Tensor:
         """List moments; see the base class."""
-        ids = self._ids('start IS NOT NULL' + filter_condition(where))
-        if not where:
-            counted = self._read(['size'], "path = ''")['size'].to_pylist()
-            if counted != [len(ids)]:
+        if where:
+            table = self._read(
+                [], 'start IS NOT NULL' + filter_condition(where)
+            )
+        else:
+            table = self._read(
+                ['size', 'start'], "start IS NOT NULL OR path = ''"
+            )
+            counted = table.filter(table['start'].is_null())['size']
+            table = table.drop_null()
+            if counted.to_pylist() != [len(table)]:
                 raise self._damaged(
-                    f'{counted} moments, but {len(ids)} are found'
+                    f'{counted.to_pylist()} moments, {len(table)} are found'
                 )
-        return ids.sort().values
+        return _int64(table['_rowid']).sort().values
 
     def ids_of(self, path: str) -> Tensor:
         """List the moments of a file; see the base class."""
@@ -180,9 +187,6 @@ class LanceStore(MomentStore):
         rows = self._read(['start'], condition)
         rows = rows.sort_by([('start', 'ascending'), ('_rowid', 'ascending')])
         return _int64(rows['_rowid'])
-
-    def _ids(self, condition: str) -> Tensor:
-        return _int64(self._read([], condition)['_rowid'])
 
     def moments(self, ids: Sequence[int]) -> list[Moment]:
         """Describe moments; see the base class."""
@@ -197,10 +201,8 @@ class LanceStore(MomentStore):
 
     def vectors(self, ids: Sequence[int] | None = None) -> list[bytes]:
         """Read vectors; see the base class."""
-        if ids is None:
-            ids = self.ids().tolist()
-            conditions = ['start IS NOT NULL']
-        else:
+        conditions = ['start IS NOT NULL']
+        if ids is not None:
             some = [x for x in ids if 0 <= x < 2**63]
             conditions = [f'_rowid IN ({_listed(x)})' for x in _blocks(some)]
         found = {}
@@ -215,7 +217,7 @@ class LanceStore(MomentStore):
                 if crc is not None:
                     self._check(crc, f'moment {moment_id}', vector)
                     found[moment_id] = vector
-        return in_order(ids, found)
+        return in_order(sorted(found) if ids is None else ids, found)
 
     def take(self, ids: Sequence[int], thumbnails: bool) -> list[StoredMoment]:
         """Read rows; see the base class."""

@@ -76,7 +76,9 @@ class ModelIdentity:
         if (
             not isinstance(content, dict)
             or set(content) != names
-            or any(not isinstance(content[n], kinds.get(n, str)) for n in names)
+            or any(
+                not isinstance(content[n], kinds.get(n, str)) for n in names
+            )
         ):
             raise DamagedIndexError(
                 f'{where}: what it says of its model is not understood '

@@ -187,16 +187,14 @@ class SQLiteStore(MomentStore):
 
     def files(self) -> dict[str, IndexedFile]:
         """List the files; see the base class."""
-        rows = self._rows(f'SELECT {_FILE} FROM videos v ORDER BY v.path')
+        rows = self._all(f'SELECT {_FILE} FROM videos v ORDER BY v.path')
         files = [self._file(row) for row in rows]
-        self._check_count('videos', len(files))
         return {file.path: file for file in files}
 
     def ids(self, where: MomentFilter | None = None) -> Tensor:
         """List moments; see the base class."""
         if not where:
-            rows = self._rows('SELECT id FROM moments ORDER BY id')
-            self._check_count('moments', len(rows))
+            rows = self._all('SELECT id FROM moments m ORDER BY id')
         else:
             condition, values = _condition(where)
             rows = self._rows(
@@ -233,7 +231,7 @@ class SQLiteStore(MomentStore):
         """Read vectors; see the base class."""
         select = 'SELECT id, vector, crc FROM vectors'
         if ids is None:
-            rows: Iterable = self._rows(f'{select} ORDER BY id')
+            rows: Iterable = self._all(f'{select} m ORDER BY id')
         else:
             rows = self._of(ids, f'{select} WHERE id IN')
         found = {}
@@ -241,7 +239,6 @@ class SQLiteStore(MomentStore):
             self._check(crc, f'moment {moment_id}', moment_id, vector)
             found[moment_id] = vector
         if ids is None:
-            self._check_count('moments', len(found))
             return list(found.values())
         return in_order(ids, found)
 
@@ -395,6 +392,25 @@ class SQLiteStore(MomentStore):
         with self._lock, _told(self.where):
             return self._connection.execute(statement, values).fetchall()
 
+    def _all(self, statement: str) -> list[tuple]:
+        """Select the rows of a table, and refuse one that has lost some."""
+        name = 'videos' if ' videos v ' in statement else 'moments'
+        with self._lock, _told(self.where):
+            # together: others may commit between the two
+            self._connection.execute('BEGIN')
+            try:
+                rows = self._rows(statement)
+                kept = self._rows(
+                    'SELECT value FROM about WHERE name = ?', (f'num_{name}',)
+                )
+            finally:
+                self._connection.execute('COMMIT')
+        if kept and int(kept[0][0]) != len(rows):
+            raise self._damaged(
+                f'{kept[0][0]} {name}, but {len(rows)} are found'
+            )
+        return rows
+
     def _one(self, statement: str) -> Any:
         return self._rows(statement)[0][0]
 
@@ -418,14 +434,6 @@ class SQLiteStore(MomentStore):
             os.fsdecode(path), size, changed, duration, error,
             tuple(json.loads(tags)),
         )  # fmt: skip
-
-    def _check_count(self, table: str, found: int) -> None:
-        """Refuse a tree of pages that has lost rows."""
-        kept = self._rows(
-            'SELECT value FROM about WHERE name = ?', (f'num_{table}',)
-        )
-        if kept and int(kept[0][0]) != found:
-            raise self._damaged(f'{kept[0][0]} {table}, but {found} are found')
 
 
 def _open(address: str) -> sqlite3.Connection:

@@ -150,9 +150,7 @@ class VideoIndex:
             store.close()
             raise
 
-    def save(
-        self, where: str | os.PathLike, *, precision: str = ''
-    ) -> None:
+    def save(self, where: str | os.PathLike, *, precision: str = '') -> None:
         """Write a copy, in a store of either kind.
 
         Args:

@@ -206,7 +206,7 @@ def filled(request, tmp_path_factory):
 
 
 class TestFilter:
-    FILES = [
+    FILES = tuple(
         IndexedFile(path, 1, 10**9 * n, duration=n / 4, tags=tags)
         for n, (path, tags) in enumerate(
             [(path, ()) for path in NAMES]
@@ -220,8 +220,8 @@ class TestFilter:
                 ('/v/.+(x)|^$', ('*',)),
             ]
         )
-    ]
-    PATHS = [
+    )
+    PATHS = (
         '', '/', '/v', '/v/', '/vv', '/v/a.mp4', '/V', '/nothing', '*',
         '*.mp4', '/*.mp4', '?', '*.mk[vx]', '/v/*', '/v/?.mp4', '[^a]*.mp4',
         '*[!a]*', '*[z-a]*', '*[a-c].mp4', '[', '*[', '[]', '*[]a]*', '*[^]*',
@@ -230,7 +230,7 @@ class TestFilter:
         "*'*", '*"*', '*%*', '%', '*\n*', '*日本*', '*[日]*', '/v/it\'s*',
         '{x}', '$1', '*$', 'a' * 5000, '*' * 50,
         os.fsdecode(b'/v/no text \xff\xfe.mp4'),
-    ]  # fmt: skip
+    )  # fmt: skip
 
     def found(self, store, where):
         return {
@@ -256,7 +256,7 @@ class TestFilter:
     @pytest.mark.parametrize(
         'tags',
         [('a',), ('a', "it's"), ('A',), ("'; DROP TABLE videos; --",), ('%',),
-         ('\\',), ('"',), ('*',), ("') OR (1=1",), ('é',), ('',), ('a' * 5000,)],
+         ('\\',), ('"',), ('*',), ("') OR (1=1",), ('é',), ('',)],
         ids=ascii,
     )  # fmt: skip
     def test_tags(self, filled, tags):
@@ -409,7 +409,7 @@ class TestAccidents:
                     ids = store.ids_of('/a').tolist()
                     with contextlib.suppress(KeyError):
                         assert len(store.vectors(ids)) == 5
-            except BaseException as err:
+            except BaseException as err:  # noqa: BLE001
                 errors.append(err)
 
         threads = [threading.Thread(target=read) for _ in range(3)]
