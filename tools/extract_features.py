@@ -11,15 +11,11 @@ An interrupted run goes on with the same command.
 import argparse
 
 from eaglenet_mm.apis import find_config
-from eaglenet_mm.apis.feature_extraction import (
-    count_passed_over,
-    extract_features,
-    list_items,
-    read_texts,
-)
+from eaglenet_mm.apis.feature_file import extract_features, list_items
+from eaglenet_mm.apis.index_updating import read_lines
 from eaglenet_mm.apis.retriever_encoding import RetrieverEncoder
 from eaglenet_mm.launching import add_config_arguments, read_config, run_script
-from eaglenet_mm.search.video_files import tell_passed_over
+from eaglenet_mm.search.video_files import find_videos, tell_passed_over
 from eaglenet_mm.utils.printable import printable
 
 
@@ -48,9 +44,11 @@ def main() -> None:
     args = parse_args()
     cfg = find_config(read_config(args))
     items, texts = list_items(args.source, args.videos)
-    passed_over = count_passed_over(args.source)
+    is_file = args.source.endswith('.json')
+    passed_over = {} if is_file else find_videos(args.source).passed_over
     if args.texts is not None:
-        texts += read_texts(args.texts)
+        lines = read_lines(args.texts)
+        texts += [dict(text=line, video=None) for line in lines]
     encoder = RetrieverEncoder(
         cfg, args.checkpoint, args.device, untrained=args.untrained
     )

@@ -10,7 +10,7 @@ same command goes on. Files that cannot be read are listed and left out.
 import argparse
 
 from eaglenet_mm.apis.index_updating import (
-    parse_seconds,
+    read_captions,
     report_lines,
     update_index,
 )
@@ -19,7 +19,7 @@ from eaglenet_mm.launching import (
     read_optional_config,
     run_script,
 )
-from eaglenet_mm.search.precision import PRECISIONS
+from eaglenet_mm.search.records import PRECISIONS, parse_seconds
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,11 +30,13 @@ def parse_args() -> argparse.Namespace:
     )
     add = parser.add_argument
     add('videos', nargs='+', help='folders, with all below them, and files')
-    add('--out', required=True, metavar='INDEX', help='folder of the index')
+    add('--out', required=True, metavar='INDEX', help='file of the index')
     add('--config', help='config, file or name; needed the first time')
     add('--checkpoint', help='its weights; needed the first time')
     add('--segment', metavar='TIME', help='cut videos: 10s, 1.5m')
     add('--precision', choices=PRECISIONS, help='default: float32')
+    add('--tag', action='append', default=[], help='of these videos')
+    add('--calibrate', metavar='FILE', help='captions, for --reject')
     add('--workers', type=int, default=2, help='processes that read videos')
     add('--batch', type=int, default=1, help='videos encoded together')
     add('--device', help='default: the GPU if there is one')
@@ -49,7 +51,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Index, and say what became of the files."""
     args = parse_args()
-    index, report = update_index(
+    inferencer, report = update_index(
         args.videos,
         args.out,
         model=read_optional_config(args),
@@ -60,12 +62,18 @@ def main() -> None:
         video_batch=args.batch,
         segment=args.segment and parse_seconds(args.segment),
         precision=args.precision,
+        tags=args.tag,
         retry=args.retry,
         prune=args.prune,
         repair=args.repair,
     )
+    index = inferencer.index
     with index:
         print('\n'.join(report_lines(index, report, args.prune)))
+        if args.calibrate is not None:
+            captions = read_captions(args.calibrate, index)
+            inferencer.calibrate(captions)
+            print(f'{len(captions)} captions tell what good scores are')
 
 
 if __name__ == '__main__':

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from eaglenet_mm.apis import RetrievalInferencer, SearchHit
+from eaglenet_mm.apis import MomentFilter, RetrievalInferencer, SearchAnswer
 from eaglenet_mm.launching import (
     add_config_arguments,
     read_optional_config,
@@ -30,15 +30,25 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add('index', help='folder of the index')
+    add('index', help='file or URI of the index')
     add('query', help='what the video shows, in quotes; or a video file')
     add('-k', '--top-k', type=int, default=10, help='hits to show')
+    add('--offset', type=int, default=0, help='hits to leave out first')
+    add('--per-video', type=int, default=0, help='hits of a video; 0: all')
+    add('--path', default='', help="folder, or pattern such as '*.mkv'")
+    add('--after', default='', metavar='DATE', help='changed since then')
+    add('--before', default='', metavar='DATE', help='changed before')
+    add('--min-duration', default='', metavar='TIME', help='such as 10s')
+    add('--max-duration', default='', metavar='TIME', help='such as 1.5m')
+    add('--tag', action='append', default=[], help='may be given again')
+    add('--reject', type=float, metavar='ALPHA', help='say when nothing fits')
     add('--shortlist', type=int, default=100, help='rows scored; 0: all')
-    add('--first-stage', default='auto', help='torch, faiss, milvus[:URL]')
+    add('--first-stage', default='auto', help='torch, lance, milvus:ADDRESS')
     add('--check-shortlist', action='store_true', help='score all as well')
     add('--video', action='store_true', help='the query is a video file')
     add('--json', action='store_true', help='print records instead')
     add('--html', metavar='FILE', help='write a page with thumbnails')
+    add('--head', metavar='CONFIG', help='rank with the head of this config')
     add('--config', help='file or name; default: what the index holds')
     add('--checkpoint', help='default: where it was when indexing')
     add('--device', help='default: the GPU if there is one')
@@ -49,6 +59,14 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Search, and print what was found."""
     args = parse_args()
+    where = MomentFilter.parse(
+        args.path,
+        args.after,
+        args.before,
+        args.min_duration,
+        args.max_duration,
+        args.tag,
+    )
     # what is logged must not get in between records
     with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
         inferencer = RetrievalInferencer.of_index(
@@ -56,32 +74,44 @@ def main() -> None:
             args.checkpoint,
             args.device,
             model=read_optional_config(args),
+            head=args.head,
             first_stage=args.first_stage,
         )
-        hits, note = run_query(inferencer, args)
+        answer, note = run_query(inferencer, where, args)
     if args.html is not None:
-        page = hit_page(args.query, hits, inferencer.index, note)
+        page = hit_page(args.query, answer, inferencer.index, note)
         Path(args.html).write_text(page, encoding='utf-8')
     if args.json:
-        print(json.dumps(hit_records(hits), indent=1))
+        print(json.dumps(hit_records(answer), indent=1))
     else:
-        Console().print(hit_table(args.query, hits, note))
+        Console().print(hit_table(args.query, answer, note))
 
 
 def run_query(
-    inferencer: RetrievalInferencer, args: argparse.Namespace
-) -> tuple[list[SearchHit], str]:
+    inferencer: RetrievalInferencer,
+    where: MomentFilter,
+    args: argparse.Namespace,
+) -> tuple[SearchAnswer, str]:
     """Find hits, and say how."""
-    recall, size = None, args.shortlist
-    if args.video:
-        hits = inferencer.search_video(args.query, args.top_k)
-        return hits, search_note(inferencer.index)
-    hits = inferencer.search(args.query, args.top_k, shortlist=size)
-    if args.check_shortlist:
-        recall = inferencer.check_shortlist(args.query, args.top_k, size)
-    return hits, search_note(
-        inferencer.index, max(size, args.top_k) if size else 0, recall
+    options = dict(
+        offset=args.offset, where=where or None, per_video=args.per_video
     )
+    recall = None
+    if args.video:
+        answer = inferencer.search_video(args.query, args.top_k, **options)
+    else:
+        answer = inferencer.search(
+            args.query,
+            args.top_k,
+            shortlist=args.shortlist,
+            reject=args.reject,
+            **options,
+        )
+        if args.check_shortlist:
+            recall = inferencer.check_shortlist(
+                args.query, args.top_k, args.shortlist
+            )
+    return answer, search_note(inferencer.index, answer, recall)
 
 
 if __name__ == '__main__':

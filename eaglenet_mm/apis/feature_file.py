@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from mmengine.logging import print_log
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from eaglenet_mm.apis.retriever_encoding import RetrieverEncoder
+from eaglenet_mm.apis.video_indexer import Piece, VideoIndexer
+from eaglenet_mm.datasets.annotation import read_annotation
+from eaglenet_mm.search.errors import VideoIndexError
+from eaglenet_mm.search.video_files import find_videos
+from eaglenet_mm.search.video_index import VideoIndex
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from eaglenet_mm.utils.durable_file import replace_durably
+from eaglenet_mm.utils.folder_lock import FolderInUseError, take_lock
+
+Item = dict[str, Any]
 
 _FORMAT = 'eaglenet_mm features'
 _VERSION = '1'
@@ -133,29 +144,202 @@ class FeatureFile:
             raise _damaged(path, repr(err)) from err
 
     @classmethod
-    def join(cls, parts: list[FeatureFile]) -> FeatureFile:
-        """Join the videos of parts; texts are those of the first."""
-        filled = [part for part in parts if part.videos is not None]
-        joined = cls(texts=parts[0].texts, about=dict(parts[0].about))
-        joined.about['videos'] = [
-            row for part in parts for row in part.about['videos']
-        ]
-        for key in ('unreadable', 'notes'):
-            joined.about[key] = {
-                name: reason
-                for part in parts
-                # files of before have no notes
-                for name, reason in part.about.get(key, {}).items()
-            }
-        if filled:
-            videos, vectors, times = zip(
-                *((x.videos, x.vectors, x.frame_times) for x in filled),
-                strict=True,
+    def of_index(
+        cls, index: VideoIndex, items: Sequence[Item], texts: Sequence[Item]
+    ) -> FeatureFile:
+        """Take the rows of videos out of an index.
+
+        Args:
+            index (VideoIndex): With the items, as :func:`extract_features`
+                adds them.
+            items (Sequence[Item]): Of :func:`list_items`.
+            texts (Sequence[Item]): Likewise.
+
+        Raises:
+            ValueError: If no video could be read.
+        """
+        read: dict[int | None, int] = {}
+        rows: list[Tensor] = []
+        about: dict[str, Any] = dict(videos=[], unreadable={}, notes={})
+        for place, item in enumerate(items):
+            file = index.files[_name(item)]
+            ids = index.store.ids_of(file.path)
+            if not len(ids):
+                about['unreadable'][item['video_id']] = file.error
+                continue
+            if file.error:
+                about['notes'][item['video_id']] = file.error
+            read[place] = len(rows)
+            rows.append(ids)
+            about['videos'].append(dict(item))
+        if not rows:
+            raise ValueError(
+                f'None of {len(items)} videos could be read; the first: '
+                f'{next(iter(about["unreadable"].items()), "there is none")}.'
             )
-            joined.videos = VideoFeatures.cat(videos)
-            joined.vectors = torch.cat(vectors)
-            joined.frame_times = torch.cat(times)
-        return joined
+        about['texts'] = [
+            dict(text=text['text'], video=read.get(text['video']))
+            for text in texts
+        ]
+        about['model'] = dict(
+            fingerprint=index.model.fingerprint,
+            checkpoint=index.model.checkpoint,
+            untrained=index.model.untrained,
+        )
+        ids = torch.cat(rows)
+        features, _, times = index.read(ids)
+        return cls(
+            VideoFeatures(**features), index.vectors(ids), times, None, about
+        )
+
+
+def list_items(
+    source: str, videos: str | None = None
+) -> tuple[list[Item], list[Item]]:
+    """List the videos and texts of a folder or annotation file.
+
+    Args:
+        source (str): A folder, or an annotation file (``.json``).
+        videos (str, optional): Where the videos of a file lie. Default: its
+            own folder.
+
+    Returns:
+        tuple[list[Item], list[Item]]: Videos with ``video_id``, ``path``,
+        ``start`` and ``end``; texts with ``text`` and ``video``, the place
+        of its video, None without one.
+    """
+    if not source.endswith('.json'):
+        return [
+            dict(video_id=path, path=path, start=None, end=None)
+            for path in find_videos(source).paths
+        ], []
+    header, records = read_annotation(source)
+    folder = videos if videos is not None else os.path.dirname(source)
+    items = [
+        dict(
+            video_id=record['video_id'],
+            path=os.path.abspath(os.path.join(folder, record['video'])),
+            start=record.get('start'),
+            end=record.get('end'),
+        )
+        for record in records
+    ]
+    texts = [
+        dict(text=caption, video=place)
+        for place, record in enumerate(records)
+        for caption in record['captions']
+    ]
+    texts += [
+        dict(text=query['caption'], video=None)
+        for query in header.get('queries', [])
+    ]
+    return items, texts
+
+
+def extract_features(
+    encoder: RetrieverEncoder,
+    items: Sequence[Item],
+    texts: Sequence[Item],
+    out: str | os.PathLike,
+    *,
+    num_workers: int = 2,
+    passed_over: Mapping[str, int] | None = None,
+) -> FeatureFile:
+    """Encode videos and texts into one file.
+
+    Videos are encoded into an index beside it, ``.NAME.index``, which is
+    deleted at the end: the same call goes on after an interruption. Videos
+    that cannot be read are left out and listed in ``about['unreadable']``;
+    what is odd about others is in ``about['notes']``. Texts are checked
+    before any video is read.
+
+    Args:
+        encoder (RetrieverEncoder): The model.
+        items (Sequence[Item]): Videos, see :func:`list_items`.
+        texts (Sequence[Item]): Texts, likewise.
+        out (str | PathLike): The file.
+        num_workers (int): Processes that read videos. Default: 2.
+        passed_over (Mapping[str, int], optional): Other files of the folder,
+            by ending, to be told in the file.
+
+    Returns:
+        FeatureFile: What was written.
+
+    Raises:
+        ValueError: If a text is empty, or no video could be read.
+        RuntimeError: If another process is writing the file.
+    """
+    out = Path(out)
+    if out.is_dir():
+        raise IsADirectoryError(
+            f'{out} is a folder. Give the name of a file for the features.'
+        )
+    sentences = [text['text'] for text in texts]
+    empty = [n for n, sentence in enumerate(sentences) if not sentence.strip()]
+    if empty:
+        raise ValueError(
+            f'{len(empty)} of {len(texts)} texts are empty, so they describe '
+            f'nothing: those numbered {empty[:5]}, from 0. Leave them out.'
+        )
+    encoded = encoder.encode_texts(sentences).to('cpu') if texts else None
+    encoder.keeps_patches = True
+    beside = out.with_name(f'.{out.name}.index')
+    lock_file = out.with_name(f'.{out.name}.lock')
+    try:
+        lock = take_lock(lock_file)
+    except FolderInUseError as err:
+        raise RuntimeError(
+            f'{err.writer} is writing {out}. Wait for it, or give another '
+            'file.'
+        ) from err
+    with lock:
+        try:
+            with _beside(beside, encoder) as index:
+                pieces = {_name(item): _piece(item) for item in items}
+                indexer = VideoIndexer(encoder, num_workers=num_workers)
+                indexer.update(index, pieces, retry=True)
+                found = FeatureFile.of_index(index, items, texts)
+            found.texts = encoded
+            found.about['passed_over'] = dict(passed_over or {})
+            found.save(out)
+        except ValueError:  # nothing of it would be of use to a further run
+            beside.unlink()
+            raise
+        finally:
+            lock_file.unlink()
+        beside.unlink()
+    return found
+
+
+def _beside(where: Path, encoder: RetrieverEncoder) -> VideoIndex:
+    """Go on with the index of a run that was stopped, or make one."""
+    if where.exists():
+        try:
+            index = VideoIndex.load(where, writable=True, repair=True)
+            if index.model == encoder.identity:
+                return index
+            index.close()
+        except (VideoIndexError, FileNotFoundError) as err:
+            print_log(
+                f'{where} is of no use and made again: {err}',
+                logger='current',
+                level=logging.WARNING,
+            )
+        where.unlink()
+    return VideoIndex.create(where, encoder.identity, encoder.example_rows())
+
+
+def _name(item: Item) -> str:
+    """Name a row: several may be of one file, or of one piece of it."""
+    span = item['start'], item['end']
+    if span == (None, None) and item['video_id'] == item['path']:
+        return item['path']
+    return f'{item["path"]}#{item["video_id"]}&t={span[0]},{span[1]}'
+
+
+def _piece(item: Item) -> Piece:
+    span = item['start'], item['end']
+    return item['path'], None if span == (None, None) else span
 
 
 def _damaged(path: str | os.PathLike, reason: str) -> ValueError:

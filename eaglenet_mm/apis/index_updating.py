@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from eaglenet_mm.apis.own_videos import IndexingReport
 from eaglenet_mm.apis.retrieval_inferencer import RetrievalInferencer
+from eaglenet_mm.apis.video_indexer import IndexingReport
+from eaglenet_mm.datasets.annotation import read_annotation
 from eaglenet_mm.search.errors import VideoIndexError
-from eaglenet_mm.search.index_manifest import NAME
+from eaglenet_mm.search.evidence import words_of
 from eaglenet_mm.search.video_files import (
     FoundVideos,
     find_videos,
@@ -23,24 +23,9 @@ from eaglenet_mm.search.video_index import VideoIndex
 from eaglenet_mm.utils.printable import printable
 
 
-def parse_seconds(text: str) -> float:
-    """Read a length of time: ``10``, ``10s``, ``1.5m``.
-
-    Raises:
-        ValueError: If it is none, or not positive.
-    """
-    found = re.fullmatch(r'(\d+(?:\.\d*)?)\s*(s|m|)', text.strip())
-    seconds = float(found[1]) * (60 if found[2] == 'm' else 1) if found else 0
-    if not seconds:
-        raise ValueError(
-            f"A length of time is written as '10s' or '1.5m', not {text!r}."
-        )
-    return seconds
-
-
 def update_index(
     videos: Sequence[str],
-    folder: str | Path,
+    where: str | Path,
     *,
     model: str | os.PathLike | Config | None = None,
     weights: str | None = None,
@@ -50,15 +35,16 @@ def update_index(
     video_batch: int = 1,
     segment: float | None = None,
     precision: str | None = None,
+    tags: Sequence[str] = (),
     retry: bool = False,
     prune: bool = False,
     repair: bool = False,
-) -> tuple[VideoIndex, IndexingReport]:
+) -> tuple[RetrievalInferencer, IndexingReport]:
     """Make an index of videos, or bring one up to date.
 
     Args:
         videos (Sequence[str]): Folders and files.
-        folder (str | Path): The index.
+        where (str | Path): The index, a file or URI.
         model (str | PathLike | Config, optional): Config; needed for a new
             index, else it is that of the index.
         weights (str, optional): Checkpoint; likewise.
@@ -70,6 +56,7 @@ def update_index(
             the index, whole videos in a new one.
         precision (str, optional): Default: that of the index, 'float32' in
             a new one.
+        tags (Sequence[str]): Given to these videos, besides those they have.
         retry (bool): Whether unchanged unreadable files are tried again.
         prune (bool): Whether files below ``videos`` that no longer exist are
             taken out.
@@ -77,22 +64,35 @@ def update_index(
             read again.
 
     Returns:
-        tuple[VideoIndex, IndexingReport]: The index, still open for writing,
-        and what became of the files.
+        tuple[RetrievalInferencer, IndexingReport]: With the index, open for
+        writing, and what became of the files.
 
     Raises:
         FileNotFoundError, ValueError: If something is missing or does not
             fit; nothing has changed then.
     """
-    folder = Path(folder)
-    exists = (folder / NAME).exists()
-    found = _find(videos, may_be_empty=exists and prune)
     settings: dict[str, Any] = dict(
         device=device, num_workers=num_workers, video_batch=video_batch
     )
-    if exists:
-        index = VideoIndex.load(folder, writable=True, repair=repair)
+    try:
+        index = VideoIndex.load(where, writable=True, repair=repair)
+    except FileNotFoundError:
+        found = find_videos(videos)
+        if model is None:
+            raise ValueError(
+                f'{where} is no index yet. A new one needs the config of the '
+                'model (--config), and its weights (--checkpoint).'
+            ) from None
+        inferencer = RetrievalInferencer(
+            model, weights, untrained=untrained, **settings
+        )
+        index = inferencer.new_index(
+            where, segment=segment or 0.0, precision=precision or 'float32'
+        )
+        index.store.set_about('words', _training_words(inferencer.encoder.cfg))
+    else:
         try:
+            found = _find(videos, may_be_empty=prune)
             _check_settings(index, segment, precision)
             if untrained:
                 settings['untrained'] = True
@@ -102,18 +102,6 @@ def update_index(
         except BaseException:
             index.close()
             raise
-    else:
-        if model is None:
-            raise ValueError(
-                f'{folder} holds no index yet. A new one needs the config of '
-                'the model (--config), and its weights (--checkpoint).'
-            )
-        inferencer = RetrievalInferencer(
-            model, weights, untrained=untrained, **settings
-        )
-        index = inferencer.new_index(
-            folder, segment=segment or 0.0, precision=precision or 'float32'
-        )
     try:
         report = inferencer.update(index, found.paths, retry=retry)
         report.passed_over = found.passed_over
@@ -121,11 +109,30 @@ def update_index(
         report.gone = [p for p in report.gone if _lies_below(p, roots)]
         if prune:
             index.remove(report.gone)
-        index.tidy()
+        add_tags(index, found.paths, tags)
     except BaseException:
         index.close()
         raise
-    return index, report
+    return inferencer, report
+
+
+def _training_words(cfg: Config) -> list[str]:
+    """List the words of the training captions, as far as they are here."""
+    words: dict[str, None] = {}
+    waiting = [cfg.get('train_dataloader', {})]
+    while waiting:
+        settings = waiting.pop()
+        if isinstance(settings, list | tuple):
+            waiting += settings
+        elif isinstance(settings, dict):
+            waiting += settings.values()
+            file = settings.get('ann_file')
+            path = os.path.join(settings.get('data_root') or '', file or '')
+            if isinstance(file, str) and os.path.isfile(path):
+                for record in read_annotation(path)[1]:
+                    for caption in record['captions']:
+                        words.update(dict.fromkeys(words_of(caption)))
+    return sorted(words)
 
 
 def _find(videos: Sequence[str], may_be_empty: bool) -> FoundVideos:
@@ -136,6 +143,20 @@ def _find(videos: Sequence[str], may_be_empty: bool) -> FoundVideos:
         if may_be_empty:  # all of them were deleted
             return FoundVideos([])
         raise
+
+
+def add_tags(
+    index: VideoIndex, paths: Sequence[str], tags: Sequence[str]
+) -> None:
+    """Give files tags besides those they have."""
+    by_tags: dict[tuple[str, ...], list[str]] = {}
+    for path in paths if tags else ():
+        old = index.files[path].tags
+        new = tuple(dict.fromkeys([*old, *tags]))
+        if new != old:
+            by_tags.setdefault(new, []).append(path)
+    for new, some in by_tags.items():
+        index.set_tags(some, new)
 
 
 def _lies_below(path: str, roots: Sequence[str]) -> bool:
@@ -154,9 +175,57 @@ def _check_settings(
     ):
         if wanted is not None and wanted != kept:
             raise VideoIndexError(
-                f'The index {index.folder} was made with --{name} {kept}, '
+                f'The index {index.where} was made with --{name} {kept}, '
                 f'not {wanted}. Leave the option out, or make another index.'
             )
+
+
+def read_captions(source: str | os.PathLike, index: VideoIndex) -> list[str]:
+    """Read captions of videos in an index, to calibrate it with.
+
+    Args:
+        source (str | PathLike): A text file with one a line; or an
+            annotation file, of which the captions of those videos count
+            whose file names are in the index.
+        index (VideoIndex): The index.
+
+    Raises:
+        FileNotFoundError: If there is no file.
+        ValueError: If it has no such captions.
+    """
+    source = os.fspath(source)
+    if source.endswith('.json'):
+        names = {os.path.basename(path) for path in index.files}
+        captions = [
+            caption
+            for record in read_annotation(source)[1]
+            if os.path.basename(record['video']) in names
+            for caption in record['captions']
+        ]
+    else:
+        captions = read_lines(source)
+    if not captions:
+        raise ValueError(
+            f'{source} has no captions of videos in {index.where}. Give a '
+            'text file with one caption a line.'
+        )
+    return captions
+
+
+def read_lines(path: str | os.PathLike) -> list[str]:
+    """Read the lines of a text file that are not blank.
+
+    Raises:
+        ValueError: If it is no text in UTF-8.
+    """
+    try:
+        lines = Path(path).read_text('utf-8-sig').splitlines()
+    except UnicodeDecodeError as err:
+        raise ValueError(
+            f'{path} is no text in UTF-8 ({err.reason} at byte {err.start}). '
+            'Save it again in UTF-8.'
+        ) from err
+    return [line for line in lines if line.strip()]
 
 
 def report_lines(
@@ -181,4 +250,4 @@ def report_lines(
         if len(report.gone) > 10:
             yield f'  and {len(report.gone) - 10} more'
     kind = 'segments' if index.segment else 'videos'
-    yield f'{index.folder}: {len(index)} {kind} can be searched'
+    yield f'{index.where}: {len(index)} {kind} can be searched'

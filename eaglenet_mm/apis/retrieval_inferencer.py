@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -11,16 +12,19 @@ import torch
 from mmengine.config import Config
 from torch import Tensor
 
-from eaglenet_mm.apis.own_videos import IndexingReport, VideoIndexer
 from eaglenet_mm.apis.retriever_encoding import RetrieverEncoder
 from eaglenet_mm.apis.retriever_loading import find_config
-from eaglenet_mm.search.errors import VideoIndexError
-from eaglenet_mm.search.moment_reading import MomentReader
-from eaglenet_mm.search.searching import (
-    SearchHit,
-    VideoSearcher,
-    recall_of_shortlist,
+from eaglenet_mm.apis.video_indexer import IndexingReport, VideoIndexer
+from eaglenet_mm.search.errors import OtherModelError, VideoIndexError
+from eaglenet_mm.search.evidence import (
+    Calibration,
+    characters_read,
+    check_alpha,
+    unknown_words,
+    words_of,
 )
+from eaglenet_mm.search.records import MomentFilter
+from eaglenet_mm.search.searching import SearchAnswer, VideoSearcher
 from eaglenet_mm.search.shortlisters import build_shortlister
 from eaglenet_mm.search.stored_config import from_plain
 from eaglenet_mm.search.video_files import find_videos
@@ -46,15 +50,16 @@ class RetrievalInferencer:
         video_batch (int): Videos, or segments, encoded in one call. With 1,
             the default, rows are those of a test to the last bit; larger
             values are faster on a GPU.
-        first_stage (str | dict): What makes shortlists: ``'auto'``,
-            ``'torch'``, ``'faiss'``, ``'milvus'`` (with an address:
-            ``'milvus:http://host:19530'``) or a config of a shortlister.
+        first_stage (str | dict): What makes shortlists, see
+            :func:`~eaglenet_mm.search.shortlisters.build_shortlister`.
             Default: 'auto'.
+        encoders_only (bool): Whether a head without parameters is put on the
+            encoders of a checkpoint of another head. Default: False.
 
     Attributes:
         encoder (RetrieverEncoder): The model with its pipeline.
-        index (VideoIndex, optional): What is searched unless another index is
-            given: the last one that was encoded or opened.
+        index (VideoIndex, optional): What is searched: the last index that
+            was encoded or opened.
         report (IndexingReport, optional): What became of the files of the
             last :meth:`encode_videos`.
 
@@ -70,7 +75,7 @@ class RetrievalInferencer:
 
         With a trained model, ``inferencer.encode_videos('holidays')`` makes an
         index of a folder, and ``inferencer.search('a dog runs', k=3)`` gives
-        hits with ``entry.file.path``, ``best_time`` and ``score``.
+        hits with ``path``, ``best_time`` and ``score``.
     """
 
     def __init__(
@@ -83,6 +88,7 @@ class RetrievalInferencer:
         num_workers: int = 2,
         video_batch: int = 1,
         first_stage: str | dict = 'auto',
+        encoders_only: bool = False,
     ) -> None:
         if num_workers < 0 or video_batch < 1:
             raise ValueError(
@@ -95,69 +101,81 @@ class RetrievalInferencer:
         self.index: VideoIndex | None = None
         self.report: IndexingReport | None = None
         self._searcher: VideoSearcher | None = None
+        self._words: frozenset[str] = frozenset()
         self.encoder = RetrieverEncoder(
-            find_config(model), weights, device, untrained=untrained
+            find_config(model),
+            weights,
+            device,
+            untrained=untrained,
+            encoders_only=encoders_only,
         )
 
     @classmethod
     def of_index(
         cls,
-        folder: str | os.PathLike | VideoIndex,
+        where: str | os.PathLike | VideoIndex,
         weights: str | None = None,
         device: str | torch.device | None = None,
         *,
         model: str | os.PathLike | Config | None = None,
+        head: str | os.PathLike | Config | None = None,
         **kwargs: Any,
     ) -> RetrievalInferencer:
-        """Open an index together with the model that made it.
+        """Open an index together with a model that can search it.
 
         Args:
-            folder (str | PathLike | VideoIndex): The index.
+            where (str | PathLike | VideoIndex): The index.
             weights (str, optional): Checkpoint. Default: the file that the
                 index names.
             device (str, optional): See the class.
             model (str | PathLike | Config, optional): Default: the config
                 that the index holds.
+            head (str | PathLike | Config, optional): Config whose head takes
+                the place of the index's own, on the same encoders. A head
+                with parameters needs the ``weights`` it was trained with,
+                whose encoders must be those of the index.
             **kwargs (Any): Further arguments of the class.
 
         Returns:
             RetrievalInferencer: Its :attr:`index` is the index.
 
         Raises:
-            OtherModelError: If the weights are not those of the index.
+            OtherModelError: If the encoders are not those of the index.
             VideoIndexError: If its model cannot be built from what it holds.
         """
         index = (
-            folder
-            if isinstance(folder, VideoIndex)
-            else VideoIndex.load(Path(folder))
+            where if isinstance(where, VideoIndex) else VideoIndex.load(where)
         )
-        folder, identity = index.folder or 'the index', index.model
+        identity = index.model
         if weights is None and '://' in identity.checkpoint:
             raise VideoIndexError(
-                f'{folder} names a checkpoint on a network, '
+                f'{index.where} names a checkpoint on a network, '
                 f'{identity.checkpoint[:200]}. Give it (--checkpoint) if you '
                 'trust it.'
             )
-        weights = weights or identity.checkpoint or None
         kwargs.setdefault('untrained', bool(identity.untrained))
-        if model is not None:
-            inferencer = cls(model, weights, device, **kwargs)
-        else:
-            config = Config(from_plain(identity.config))
-            try:
-                inferencer = cls(config, weights, device, **kwargs)
-            except KeyError as err:
-                raise VideoIndexError(
-                    f'The model of {folder} cannot be built from the config '
-                    f'stored with it ({err}). Give the config (--config) '
-                    'that imports what it needs.'
-                ) from err
-            except FileNotFoundError as err:
-                raise FileNotFoundError(
-                    f'{err} The index {folder} was made with it; give its '
-                    'present place (--checkpoint).'
-                ) from err
+        config = find_config(
+            Config(from_plain(identity.config)) if model is None else model
+        )
+        if head is not None:
+            config.model.head = find_config(head).model.head
+            kwargs['encoders_only'] = weights is None
+        weights = weights or identity.checkpoint or None
+        if weights is None:
+            kwargs['encoders_only'] = False
+        try:
+            inferencer = cls(config, weights, device, **kwargs)
+        except KeyError as err:
+            raise VideoIndexError(
+                f'The model of {index.where} cannot be built from the config '
+                f'stored with it ({err}). Give the config (--config) that '
+                'imports what it needs.'
+            ) from err
+        except FileNotFoundError as err:
+            raise FileNotFoundError(
+                f'{err} The index {index.where} was made with it; give its '
+                'present place (--checkpoint).'
+            ) from err
         inferencer.use(index)
         return inferencer
 
@@ -165,17 +183,17 @@ class RetrievalInferencer:
         """Search an index from now on.
 
         Raises:
-            OtherModelError: If another model made it.
+            OtherModelError: If other encoders made it.
         """
-        where = 'the index' if index.folder is None else str(index.folder)
-        index.model.require(self.encoder.identity, where)
         if index is not self.index:
+            index.model.require(self.encoder.identity, index.where)
             self._searcher = None
+            self._words = frozenset(index.store.about.get('words', ()))
         self.index = index
 
     def new_index(
         self,
-        folder: str | os.PathLike | None = None,
+        where: str | os.PathLike = ':memory:',
         *,
         segment: float = 0.0,
         precision: str = 'float32',
@@ -183,29 +201,26 @@ class RetrievalInferencer:
         """Make an empty index for videos that this model encodes.
 
         Args:
-            folder (str | PathLike, optional): Where; default: in memory.
+            where (str | PathLike): A new file or URI. Default: ':memory:'.
             segment (float): Seconds of a segment; 0 for whole videos.
                 Default: 0.
-            precision (str): ``'float32'``, ``'float16'`` or ``'int8'``.
-                Default: 'float32'.
+            precision (str): ``'float32'`` or ``'float16'``. Default:
+                'float32'.
 
         Returns:
             VideoIndex: Open for writing.
 
         Raises:
             ValueError: If a setting is not allowed.
-            IndexWriteError: If the folder is not empty, or cannot be made.
+            IndexWriteError: If something is there, or it cannot be made.
         """
-        if not 0 <= segment < float('inf'):
-            raise ValueError(
-                'segment must be a number of seconds, or 0 for whole videos, '
-                f'but is {segment}.'
-            )
-        identity = self.encoder.new_identity()
-        settings: dict[str, Any] = dict(precision=precision, segment=segment)
-        if folder is None:
-            return VideoIndex(identity, **settings)
-        return VideoIndex.create(Path(folder), identity, **settings)
+        return VideoIndex.create(
+            where,
+            self.encoder.identity,
+            self.encoder.example_rows(),
+            precision=precision,
+            segment=segment,
+        )
 
     def encode_videos(
         self,
@@ -236,7 +251,7 @@ class RetrievalInferencer:
         Raises:
             FileNotFoundError: If a folder or file does not exist.
             ValueError: If there is no video.
-            OtherModelError: If another model made the index.
+            OtherModelError: If other encoders made the index.
         """
         found = find_videos(videos)
         if index is None:
@@ -260,48 +275,45 @@ class RetrievalInferencer:
             IndexingReport: What became of the files.
 
         Raises:
-            OtherModelError: If another model made the index.
+            OtherModelError: If other encoders made the index, or it keeps
+                the states of another head.
         """
         self.use(index)
-        reader = MomentReader(
-            self.encoder.pipeline,
-            segment=index.segment,
-            num_workers=self.num_workers,
-        )
+        identity = self.encoder.identity
+        if index.layout.state.columns and index.model.head != identity.head:
+            raise OtherModelError(
+                f'{index.where} keeps what another head prepared '
+                f'({index.model.checkpoint or "no checkpoint"}). Add videos '
+                'with the config and checkpoint it was made with.'
+            )
         indexer = VideoIndexer(
-            self.encoder.encode_moments, reader, self.video_batch
+            self.encoder,
+            num_workers=self.num_workers,
+            video_batch=self.video_batch,
         )
-        self.report = indexer.update(index, paths, retry=retry)
+        pieces = {path: (path, None) for path in paths}
+        self.report = indexer.update(index, pieces, retry=retry)
         return self.report
 
     def searcher(self) -> VideoSearcher:
-        """Give what searches the index, brought up to date with it.
+        """Give what searches the index.
 
         Raises:
             ValueError: If there is no index.
         """
-        index = self.index
-        if index is None:
+        if self.index is None:
             raise ValueError(
                 'There is nothing to search: call encode_videos first, or '
                 'open an index with RetrievalInferencer.of_index.'
             )
         if self._searcher is None:
-            row = index.vectors(index.row_ids[:1])
-            shortlister = build_shortlister(
-                self.first_stage,
-                embed_dim=row.shape[1] or 1,
-                num_rows=len(index),
-                folder=None if index.folder is None else str(index.folder),
-                model=index.model.fingerprint,
+            self._searcher = VideoSearcher(
+                self.encoder.head,
+                self.encoder.identity.head,
+                self.index,
+                build_shortlister(self.first_stage, self.index),
+                self.encoder.device,
             )
-            searcher = VideoSearcher(
-                self.encoder.head, index, shortlister, self.encoder.device
-            )
-            if not len(index):
-                return searcher  # the width of its vectors is not known yet
-            self._searcher = searcher
-        self._searcher.synchronise()
         return self._searcher
 
     def encode_texts(self, texts: str | Sequence[str]) -> TextFeatures:
@@ -321,36 +333,129 @@ class RetrievalInferencer:
         )
 
     def search(
-        self, text: str, k: int = 5, *, shortlist: int = 100
-    ) -> list[SearchHit]:
+        self,
+        text: str | Sequence[str],
+        k: int = 5,
+        *,
+        shortlist: int = 100,
+        offset: int = 0,
+        where: MomentFilter | None = None,
+        per_video: int = 0,
+        reject: float | None = None,
+    ) -> Any:
         """Find videos, or segments, by a sentence.
 
+        What other processes have added to the index since is searched, too.
+
         Args:
-            text (str): The sentence.
+            text (str | Sequence[str]): The sentence, or several.
             k (int): Hits wanted; fewer come back if there are fewer.
                 Default: 5.
             shortlist (int): Rows that the head scores, chosen by the first
                 stage, ``k`` at least; 0 for all. Default: 100.
+            offset (int): Hits to leave out first. Default: 0.
+            where (MomentFilter, optional): Which files count. Default: all.
+            per_video (int): Hits of one video at most, with its further
+                moments in ``others``; 0 for no limit. Default: 0.
+            reject (float, optional): Share of good queries that may be told
+                that nothing was found; needs :meth:`calibrate`, and no
+                filter. Default: None, none is.
 
         Returns:
-            list[SearchHit]: The best first.
+            SearchAnswer | list[SearchAnswer]: The best first; a list for
+            several sentences.
 
         Raises:
-            ValueError: If the text is empty, ``k`` is below 1, or there is
-                no index.
+            ValueError: If a text is empty, a number is not allowed, there is
+                no index, or none that is calibrated for ``reject``.
         """
-        _check_count(k)
-        if not isinstance(text, str):
-            raise TypeError(
-                f'search takes one sentence, but got {type(text).__name__}. '
-                'Call it once for each.'
-            )
-        if shortlist < 0:
+        if k < 1 or offset < 0 or shortlist < 0 or per_video < 0:
             raise ValueError(
-                f'shortlist must be at least 0 (all), but is {shortlist}.'
+                'k must be at least 1, offset, shortlist and per_video at '
+                f'least 0, but they are {k}, {offset}, {shortlist} and '
+                f'{per_video}.'
             )
+        if reject is not None:
+            check_alpha(reject)
         searcher = self.searcher()
-        return searcher.search(self.encode_texts(text), k, shortlist)
+        texts = [text] if isinstance(text, str) else list(text)
+        answers = searcher.search(
+            self.encode_texts(texts),
+            k,
+            shortlist,
+            offset=offset,
+            where=where,
+            per_video=per_video,
+        )
+        calibration = self._calibration(shortlist)
+        if reject is not None and calibration is None:
+            raise ValueError(
+                f'{searcher.index.where} is not calibrated for this head and '
+                f'a shortlist of {shortlist}. Run tools/index.py with '
+                '--calibrate, or leave out --reject.'
+            )
+        transform = self.encoder.tokenizer
+        for sentence, answer in zip(texts, answers, strict=True):
+            answer.unknown_words = unknown_words(transform.tokenizer, sentence)
+            if self._words:
+                answer.unseen_words = [
+                    word
+                    for word in words_of(sentence)
+                    if word not in self._words
+                ]
+            answer.cut_at = characters_read(
+                transform.tokenizer, transform.max_words, sentence
+            )
+            if calibration is not None and not math.isnan(answer.top_score):
+                answer.p_value = calibration.p_value(answer.top_score)
+                answer.nothing_found = (
+                    reject is not None and answer.p_value <= reject
+                )
+        return answers[0] if isinstance(text, str) else answers
+
+    def _calibration(self, shortlist: int) -> Calibration | None:
+        """Find the scores that belong to this head and shortlist."""
+        assert self.index is not None
+        for kept in self.index.store.about.get('calibrations', ()):
+            found = Calibration(**kept)
+            if (found.head, found.shortlist) == (
+                self.encoder.identity.head,
+                shortlist,
+            ):
+                return found
+        return None
+
+    def calibrate(
+        self, captions: Sequence[str], *, shortlist: int = 100
+    ) -> Calibration:
+        """Find out how captions of the index score, and keep it there.
+
+        Args:
+            captions (Sequence[str]): Of videos in the index, as users would
+                write them, and not those of the training.
+            shortlist (int): Of the searches; see :meth:`search`.
+
+        Returns:
+            Calibration: As it is kept; the index must be open for writing.
+
+        Raises:
+            ValueError: If there are no captions.
+        """
+        searcher = self.searcher()
+        answers = searcher.search(self.encode_texts(captions), 1, shortlist)
+        made = Calibration.of(
+            self.encoder.identity.head,
+            shortlist,
+            [answer.top_score for answer in answers],
+        )
+        index = searcher.index
+        others = [
+            kept
+            for kept in index.store.about.get('calibrations', ())
+            if (kept['head'], kept['shortlist']) != (made.head, shortlist)
+        ]
+        index.store.set_about('calibrations', [*others, made.to_json()])
+        return made
 
     def check_shortlist(self, text: str, k: int, shortlist: int) -> float:
         """Tell how many of the best rows the first stage lets through.
@@ -367,34 +472,46 @@ class RetrievalInferencer:
             float: A share, 1.0 for all.
         """
         searcher, features = self.searcher(), self.encode_texts(text)
-        best = searcher.search(features, k, 0)
-        wanted = max(shortlist, k) if shortlist else len(searcher.index)
-        return recall_of_shortlist(
-            best, searcher.shortlist(features, wanted)[1]
-        )
+        best = [x.moment_id for x in searcher.search(features, k, 0)[0]]
+        if not shortlist or not best:
+            return 1.0
+        near = searcher.shortlist(features, max(shortlist, k))[0][1]
+        return len(set(best) & set(near.tolist())) / len(best)
 
     def search_video(
-        self, video: str | os.PathLike, k: int = 5
-    ) -> list[SearchHit]:
+        self,
+        video: str | os.PathLike,
+        k: int = 5,
+        *,
+        offset: int = 0,
+        where: MomentFilter | None = None,
+        per_video: int = 0,
+    ) -> SearchAnswer:
         """Find videos, or segments, that resemble a video.
 
         Args:
             video (str | PathLike): The file. Where it is in the index, it is
                 found itself.
             k (int): Hits wanted. Default: 5.
+            offset (int): See :meth:`search`.
+            where (MomentFilter, optional): Likewise.
+            per_video (int): Likewise.
 
         Returns:
-            list[SearchHit]: The most similar first, by the first stage.
+            SearchAnswer: The most similar first, by the first stage.
 
         Raises:
             VideoReadError: If the video cannot be read.
         """
-        _check_count(k)
+        if k < 1:
+            raise ValueError(f'k must be at least 1, but is {k}.')
         searcher = self.searcher()
         features = self.encoder.encode_files(
             [os.path.abspath(video)], self.num_workers
         )
-        return searcher.search_video(features, k)
+        return searcher.search_video(
+            features, k, offset=offset, where=where, per_video=per_video
+        )
 
     def scores(self, texts: str | Sequence[str], videos: Videos) -> Tensor:
         """Score every sentence against every video.
@@ -423,8 +540,3 @@ class RetrievalInferencer:
             return head.score_chunked(
                 head.prepare_text(text), head.prepare_video(features)
             ).cpu()
-
-
-def _check_count(count: int) -> None:
-    if count < 1:
-        raise ValueError(f'k must be at least 1, but is {count}.')

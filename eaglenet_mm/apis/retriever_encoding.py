@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from torch import Tensor
@@ -35,15 +33,13 @@ from eaglenet_mm.search.moment_reading import (
     pad_times,
 )
 from eaglenet_mm.search.records import Moments
+from eaglenet_mm.search.searching import video_vectors
 from eaglenet_mm.search.state_rows import flatten_state
 from eaglenet_mm.search.stored_config import to_plain, without_weights
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
 #: Sentences encoded together, as in an evaluation.
 _TEXT_BLOCK = 64
-
-# How segments choose their frames, apart from the pipeline.
-_SEGMENTS = 'by the clock'
 
 
 class RetrieverEncoder:
@@ -56,6 +52,7 @@ class RetrieverEncoder:
         device: str | torch.device | None = None,
         *,
         untrained: bool = False,
+        encoders_only: bool = False,
     ) -> None:
         self.cfg = cfg
         self.weights = weights
@@ -66,7 +63,13 @@ class RetrieverEncoder:
         ]
         self.tokenizer: TokenizeCaptions = self._find(TokenizeCaptions)
         self._find(DecodeFrames)
-        self.model = load_retriever(cfg, weights, device, untrained=untrained)
+        self.model = load_retriever(
+            cfg,
+            weights,
+            device,
+            untrained=untrained,
+            encoders_only=encoders_only,
+        )
         self.head: BasePairHead = self.model.head
         if self.head.needs_own_captions:
             raise ValueError(
@@ -74,6 +77,8 @@ class RetrieverEncoder:
                 'with the help of its own caption, which a search does not '
                 "have. Set evaluation='pairwise' of the head."
             )
+        #: Whether rows keep patches, which are large.
+        self.keeps_patches = False
         self._identity: ModelIdentity | None = None
 
     def _find(self, kind: type) -> Any:
@@ -101,20 +106,39 @@ class RetrieverEncoder:
                 )
                 if built is not self.tokenizer
             ]
-            model = to_plain(self.cfg.model)
+            settings = to_plain(self.cfg.model)
+            own = settings.pop('head')
+            weights = self.model.state_dict().items()
+            is_head = {k: k.startswith('head.') for k, _ in weights}
+            head = hash_settings(
+                [
+                    own,
+                    # weights of a loss have no influence on a score
+                    hash_weights(
+                        (k, v)
+                        for k, v in weights
+                        if is_head[k] and not k.startswith('head.loss')
+                    ),
+                ]
+            )
+            kind = type(self.head).shortlist_video
+            has_own_vectors = kind is not BasePairHead.shortlist_video
             self._identity = ModelIdentity(
-                weights=hash_weights(self.model.state_dict().items()),
-                settings=hash_settings(model),
-                # segments of earlier versions hold other frames
-                frames=hash_settings([_SEGMENTS, *to_plain(frames)]),
+                encoders=hash_weights(
+                    (k, v) for k, v in weights if not is_head[k]
+                ),
+                settings=hash_settings(settings),
+                frames=hash_settings(to_plain(frames)),
+                head=head,
+                vectors=head if has_own_vectors else '',
                 config=self._stored_config(),
                 checkpoint=_absolute(self.weights),
                 untrained=self.model.untrained,
             )
         return self._identity
 
-    def new_identity(self) -> ModelIdentity:
-        """Make what a new index keeps: also the shapes of features."""
+    def example_rows(self) -> Moments:
+        """Encode a black frame, for the shapes of the rows of an index."""
         black = np.zeros((1, 64, 64, 3), np.uint8)
         results: dict[str, Any] = dict(
             frames=black, video_id='', video='', frame_indices=[0]
@@ -127,13 +151,9 @@ class RetrieverEncoder:
                 decoded = True
                 if transform.resize is not None:
                     results = transform.resize(results)
-        features = self.encode_frames(results['inputs']['frames'], 'a frame')
-        shapes = {
-            field.name: list(getattr(features, field.name).shape[1:])
-            for field in dataclasses.fields(features)
-            if getattr(features, field.name) is not None
-        }
-        return dataclasses.replace(self.identity, features=shapes)
+        frames = results['inputs']['frames'].numpy()
+        found = ReadMoments([(0.0, 0.0)], [frames], [[0.0]], [b''])
+        return self.encode_moments(found, ['a black frame'])
 
     def _stored_config(self) -> dict[str, Any]:
         config = dict(
@@ -189,14 +209,20 @@ class RetrieverEncoder:
         features = self.encode_batch(
             [torch.from_numpy(own) for own in found.frames], names
         )
-        unit = F.normalize(features.frames, dim=-1)
-        unit = unit * features.frame_mask.unsqueeze(-1)
-        state = flatten_state(self.head.prepare_video(features))
+        kept = {
+            name: tensor.cpu()
+            for name, tensor in vars(features).items()
+            if tensor is not None and (name != 'patches' or self.keeps_patches)
+        }
+        state = {}
+        if self.head.keeps_state:
+            state = flatten_state(self.head.prepare_video(features))
+        own = self.identity.vectors
         return Moments(
             spans=torch.tensor(found.spans, dtype=torch.float64),
-            vectors=self.head.shortlist_video(features).cpu(),
-            frames=unit.cpu(),
-            frame_times=self.pad_times(found.frame_times, unit.shape[1]),
+            vectors=video_vectors(self.head, features, own).cpu(),
+            times=self.pad_times(found.frame_times, features.frames.shape[1]),
+            features=kept,
             state={name: tensor.cpu() for name, tensor in state.items()},
             thumbnails=found.thumbnails,
         )

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.logging import MMLogger, print_log
-from mmengine.runner import load_checkpoint
+from mmengine.runner import CheckpointLoader, load_checkpoint
 
 from eaglenet_mm.config import open_config, skip_pretrained
 from eaglenet_mm.launching import check_checkpoint
@@ -48,6 +48,7 @@ def load_retriever(
     device: str | torch.device | None = None,
     *,
     untrained: bool = False,
+    encoders_only: bool = False,
 ) -> TextVideoRetriever:
     """Build the model of a config with the weights of a checkpoint.
 
@@ -63,6 +64,9 @@ def load_retriever(
         untrained (bool): Whether parts without weights may start from
             random numbers, always the same ones, with a loud warning.
             Default: False, they are an error.
+        encoders_only (bool): Whether what the checkpoint has of a head is
+            left out, for a head without parameters on encoders that were
+            trained with another. Default: False.
 
     Returns:
         TextVideoRetriever: In evaluation mode. ``model.untrained`` lists the
@@ -82,7 +86,12 @@ def load_retriever(
         model = _build(cfg)
         model.untrained = []
         try:
-            load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
+            if encoders_only:
+                model.untrained = _load_encoders(model, checkpoint, untrained)
+            else:
+                load_checkpoint(
+                    model, checkpoint, map_location='cpu', strict=True
+                )
         except RuntimeError as err:
             raise ValueError(
                 f'{checkpoint} does not fit the model of the config: {err}\n'
@@ -91,6 +100,37 @@ def load_retriever(
     if device is None:
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
     return model.to(device).eval()
+
+
+def _load_encoders(model: Any, checkpoint: str, untrained: bool) -> list[str]:
+    """Load all but a head; return the parts that have random weights."""
+    content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    weights = content.get('state_dict', content)
+    found = model.load_state_dict(
+        {k: v for k, v in weights.items() if not k.startswith('head.')},
+        strict=False,
+    )
+    missing = [k for k in found.missing_keys if not k.startswith('head.')]
+    if missing or found.unexpected_keys:
+        raise RuntimeError(
+            f'missing {missing[:5]}, unexpected {found.unexpected_keys[:5]}'
+        )
+    return _check_head(model.head, checkpoint, untrained)
+
+
+def _check_head(head: Any, source: str, untrained: bool) -> list[str]:
+    """Refuse a head whose parameters would be random numbers."""
+    own = [
+        name
+        for name, _ in head.named_parameters()
+        if not name.startswith('loss')
+    ]
+    if own and not untrained:
+        raise ValueError(
+            f'{type(head).__name__} has parameters, which {source} does not '
+            'hold. Give a checkpoint of this head with --checkpoint.'
+        )
+    return ['head'] if own else []
 
 
 def _build(cfg: Config) -> Any:

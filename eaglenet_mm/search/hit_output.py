@@ -4,83 +4,70 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from eaglenet_mm.search.searching import SearchHit
+from eaglenet_mm.search.searching import SearchAnswer
 from eaglenet_mm.search.video_index import VideoIndex
 from eaglenet_mm.utils.printable import printable
 from eaglenet_mm.visualization.page import clock, render
 
 
-def hit_records(hits: Sequence[SearchHit]) -> list[dict[str, Any]]:
-    """Describe hits for JSON.
-
-    Args:
-        hits (Sequence[SearchHit]): The best first.
-
-    Returns:
-        list[dict]: ``rank``, ``path``, ``start``, ``end`` and ``best_time``
-        in seconds, ``score``, ``similarity`` and ``exists``, whether the file
-        is still there.
-    """
+def hit_records(answer: SearchAnswer) -> list[dict[str, Any]]:
+    """Describe hits for JSON, with their ``rank`` from 1."""
     return [
-        dict(
-            rank=rank,
-            path=hit.entry.file.path,
-            start=hit.entry.start,
-            end=hit.entry.end,
-            best_time=hit.best_time,
-            score=hit.score,
-            similarity=hit.similarity,
-            exists=os.path.isfile(hit.entry.file.path),
-        )
-        for rank, hit in enumerate(hits, start=1)
+        dict(rank=rank, **hit.to_dict())
+        for rank, hit in enumerate(answer, start=1)
     ]
 
 
 def search_note(
-    index: VideoIndex,
-    shortlist: int | None = None,
-    recall: float | None = None,
+    index: VideoIndex, answer: SearchAnswer, recall: float | None = None
 ) -> str:
-    """Say how an index was searched.
+    """Say how an index was searched, and what speaks against the answer.
 
     Args:
         index (VideoIndex): What was searched.
-        shortlist (int, optional): Rows that the head scored, 0 for all. None
-            if only the first stage ran.
+        answer (SearchAnswer): What was found.
         recall (float, optional): Share of the best rows that the first stage
             let through, if that was found out.
     """
     kind = 'segments' if index.segment else 'videos'
-    if shortlist is None:
-        note = f'{len(index)} {kind}, compared by their mean frames'
-    elif 0 < shortlist < len(index):
-        note = (
-            f'the head scored {shortlist} of {len(index)} {kind}, chosen by '
-            'the first stage'
-        )
+    if not answer.scored:
+        note = f'{answer.total} {kind}, compared by their mean frames'
+    elif answer.scored < answer.total:
+        note = f'{answer.scored} of {answer.total} {kind} looked at closely'
     else:
-        note = f'the head scored all of {len(index)} {kind}'
+        note = f'all {answer.total} {kind} looked at closely'
     if recall is not None:
-        note += f', which let {100 * recall:.0f} % of the best pass'
+        note += f', among them {100 * recall:.0f} % of the best'
+    if answer.nothing_found:
+        note += '; PROBABLY NOTHING here shows this'
+    if answer.p_value is not None:
+        note += f'; {100 * answer.p_value:.1f} % of good queries score as low'
+    for words, reason in (
+        (answer.unknown_words, 'not known to the model'),
+        (answer.unseen_words, 'not in its training captions'),
+    ):
+        if words:
+            note += f'; {reason}: {", ".join(words)}'
+    if answer.cut_at is not None:
+        note += f'; only the first {answer.cut_at} characters were read'
     if index.model.untrained:
         parts = ' and '.join(index.model.untrained)
         note += f'; RANDOM WEIGHTS in {parts}: the order means nothing'
     return note
 
 
-def hit_table(query: str, hits: Sequence[SearchHit], note: str) -> Table:
+def hit_table(query: str, answer: SearchAnswer, note: str) -> Table:
     """Lay out hits for a terminal.
 
     Args:
         query (str): What was searched for.
-        hits (Sequence[SearchHit]): The best first.
+        answer (SearchAnswer): What was found.
         note (str): A line below.
 
     Returns:
@@ -89,7 +76,7 @@ def hit_table(query: str, hits: Sequence[SearchHit], note: str) -> Table:
     table = Table(title=Text(printable(query[:200])), caption=Text(note))
     for name in ('rank', 'score', 'best at', 'from', 'to', 'file'):
         table.add_column(name, no_wrap=name != 'file', overflow='fold')
-    for hit in hit_records(hits):
+    for hit in hit_records(answer):
         times = (clock(hit[key]) for key in ('best_time', 'start', 'end'))
         gone = '' if hit['exists'] else '  (file is gone)'
         cells = (str(hit['rank']), f'{hit["score"]:.4f}', *times)
@@ -98,13 +85,13 @@ def hit_table(query: str, hits: Sequence[SearchHit], note: str) -> Table:
 
 
 def hit_page(
-    query: str, hits: Sequence[SearchHit], index: VideoIndex, note: str
+    query: str, answer: SearchAnswer, index: VideoIndex, note: str
 ) -> str:
     """Write hits as one HTML page with thumbnails and links to the files.
 
     Args:
         query (str): What was searched for.
-        hits (Sequence[SearchHit]): The best first.
+        answer (SearchAnswer): What was found.
         index (VideoIndex): Has their thumbnails.
         note (str): A line below the title.
 
@@ -112,11 +99,11 @@ def hit_page(
         str: The page. Queries and names of files are text in it, whatever
         they hold.
     """
-    records = hit_records(hits)
-    for record, hit in zip(records, hits, strict=True):
+    records = hit_records(answer)
+    for record in records:
         path = os.path.abspath(record['path'])
         folder, name = os.path.split(printable(record['path']))
-        thumbnail = index.thumbnail(hit.entry.row_id)
+        thumbnail = index.thumbnail(record['moment_id'])
         record.update(
             folder=folder,
             image=base64.b64encode(thumbnail).decode(),

@@ -365,13 +365,18 @@ class Layout:
                 f'A row of the index has not the {size} bytes it should '
                 'have. Index its video again.'
             )
+        if not size:
+            return {}
         joined = torch.frombuffer(bytearray(b''.join(rows)), dtype=torch.uint8)
         joined = joined.view(len(rows), size)
         tensors, begin = {}, 0
         for name, (kind, shape) in self.columns.items():
             end = begin + math.prod(shape) * _KINDS[kind].itemsize
-            block = joined[:, begin:end].contiguous().view(_KINDS[kind])
-            block = block.view(len(rows), *shape)
+            # a copy, which begins where numbers of any size may begin
+            block = joined[:, begin:end].clone(
+                memory_format=torch.contiguous_format
+            )
+            block = block.view(_KINDS[kind]).view(len(rows), *shape)
             tensors[name] = block.float() if kind == 'float16' else block
             begin = end
         return tensors

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from eaglenet_mm.models.heads import BasePairHead
-from eaglenet_mm.search.records import IndexEntry
+from eaglenet_mm.models.heads.base_pair_head import (
+    mean_of_unit_frames,
+    unit_sentences,
+)
+from eaglenet_mm.search.errors import OtherModelError
+from eaglenet_mm.search.records import MomentFilter
 from eaglenet_mm.search.shortlisters import Shortlister
 from eaglenet_mm.search.state_rows import restore_state
 from eaglenet_mm.search.video_index import VideoIndex
 from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
+
+#: Rows whose state is in memory at once.
+_BLOCK = 1024
+#: Searches that may be begun again because a row was replaced meanwhile.
+_ATTEMPTS = 5
+
+ResultT = TypeVar('ResultT')
+Ranked = tuple[Tensor, Tensor]  # ids and scores, the best first
 
 
 @dataclass(frozen=True)
@@ -23,41 +38,125 @@ class SearchHit:
     """A video, or a segment of one, that was found.
 
     Args:
-        entry (IndexEntry): Which one.
+        moment_id (int): Its number in the index.
+        path (str): Of the file.
+        start (float): First second.
+        end (float): Last second.
+        best_time (float): Second of the frame nearest to the query.
         score (float): Of the head; higher is better. Of the first stage, if
             a video was searched with.
         similarity (float): Of the first stage: the cosine of the query and
             the mean frame, unless the head has vectors of its own.
-        best_time (float): Second of the frame nearest to the query.
+        duration (float): Seconds of the file; 0 if unknown.
+        size (int): Bytes of the file when it was indexed.
+        changed (int): Time of its last change then, in nanoseconds.
+        tags (tuple[str, ...]): Of the file.
+        others (tuple[SearchHit, ...]): Further moments of the same video,
+            the best first, where hits are grouped.
 
     Example:
-        >>> from eaglenet_mm.apis import IndexedFile
-        >>> file = IndexedFile('/videos/dog.mp4', size=81920, changed=0)
-        >>> entry = IndexEntry(row_id=7, file=file, start=0.0, end=9.5)
-        >>> hit = SearchHit(entry, score=0.4, similarity=0.3, best_time=2.5)
-        >>> hit.entry.file.path, hit.best_time
-        ('/videos/dog.mp4', 2.5)
+        >>> hit = SearchHit(7, '/videos/dog.mp4', 0.0, 9.5, 2.5, 0.4, 0.3)
+        >>> hit.to_dict()['best_time']
+        2.5
     """
 
-    entry: IndexEntry
+    moment_id: int
+    path: str
+    start: float
+    end: float
+    best_time: float
     score: float
     similarity: float
-    best_time: float
+    duration: float = 0.0
+    size: int = 0
+    changed: int = 0
+    tags: tuple[str, ...] = ()
+    others: tuple[SearchHit, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Describe the hit for JSON.
+
+        Returns:
+            dict[str, Any]: The fields, None in the place of what is no
+            number, and ``exists``: whether the file is still there.
+        """
+        plain = {
+            name: None
+            if isinstance(value, float) and not math.isfinite(value)
+            else value
+            for name, value in asdict(replace(self, others=())).items()
+        }
+        plain['tags'] = list(self.tags)
+        plain['others'] = [other.to_dict() for other in self.others]
+        return {**plain, 'exists': os.path.isfile(self.path)}
+
+
+@dataclass
+class SearchAnswer:
+    """What was found for one query; iterates over its hits.
+
+    Args:
+        hits (list[SearchHit]): The best first.
+        has_more (bool): Whether a larger ``offset`` gives more.
+        scored (int): Rows that the head scored; 0 if only the first stage
+            ran.
+        total (int): Rows that the filter allows.
+        unknown_words (list[str]): Words that the tokenizer has no id of.
+        unseen_words (list[str]): Words that the captions of the training do
+            not have; empty if those are not known.
+        p_value (float, optional): Share of calibration captions whose best
+            score is as low as this one's; None without a calibration.
+        nothing_found (bool): Whether that share is so low that the index
+            probably shows nothing of the kind.
+        cut_at (int, optional): Characters of the text that the model reads;
+            None for all.
+
+    Example:
+        >>> answer = SearchAnswer([], has_more=False, scored=0, total=0)
+        >>> len(answer)
+        0
+    """
+
+    hits: list[SearchHit]
+    has_more: bool
+    scored: int
+    total: int
+    unknown_words: list[str] = field(default_factory=list)
+    unseen_words: list[str] = field(default_factory=list)
+    p_value: float | None = None
+    nothing_found: bool = False
+    cut_at: int | None = None
+    #: Best score of the query before filters and pages.
+    top_score: float = math.nan
+
+    def __len__(self) -> int:
+        return len(self.hits)
+
+    def __iter__(self) -> Iterator[SearchHit]:
+        return iter(self.hits)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.hits[place]
 
 
 class VideoSearcher:
-    """Searches an index with prepared queries.
+    """Searches an index with encoded queries.
 
     Args:
-        head (BasePairHead): The head that prepared the rows.
+        head (BasePairHead): On the encoders that made the index.
+        head_id (str): Hash of its weights and settings.
         index (VideoIndex): The gallery.
-        shortlister (Shortlister): The first stage; is brought up to date.
+        shortlister (Shortlister): The first stage.
         device (torch.device | str): Where the head computes.
+
+    Raises:
+        OtherModelError: If the head needs a state that the index lacks.
     """
 
     def __init__(
         self,
         head: BasePairHead,
+        head_id: str,
         index: VideoIndex,
         shortlister: Shortlister,
         device: torch.device | str = 'cpu',
@@ -67,160 +166,304 @@ class VideoSearcher:
         self.shortlister = shortlister
         self.device = torch.device(device)
         self._template: Features | None = None
-        self.synchronise()
-
-    def synchronise(self) -> None:
-        """Bring the first stage up to date with the index."""
-        self.shortlister.synchronise(self.index.row_ids, self.index.vectors)
+        # of this head, else features are prepared for every query
+        self._has_state = (
+            bool(index.layout.state.columns) and index.model.head == head_id
+        )
+        if (
+            head.needs_patches
+            and not self._has_state
+            and 'patches' not in index.layout.features.columns
+        ):
+            raise OtherModelError(
+                f'{type(head).__name__} needs patches of the frames, which '
+                f'{index.where} does not keep. Make the index with this head.'
+            )
 
     @torch.no_grad()
     def search(
-        self, text: TextFeatures, count: int, shortlist: int
-    ) -> list[SearchHit]:
-        """Find videos by a sentence.
+        self,
+        text: TextFeatures,
+        count: int,
+        shortlist: int,
+        *,
+        offset: int = 0,
+        where: MomentFilter | None = None,
+        per_video: int = 0,
+    ) -> list[SearchAnswer]:
+        """Find videos by sentences.
+
+        ``shortlist`` rows, ``count`` at least, are scored and sorted; behind
+        them come the next as many, sorted among themselves, and so on. So
+        pages by ``offset`` never change what came before them.
 
         Args:
-            text (TextFeatures): Features of one sentence.
+            text (TextFeatures): Of ``B`` sentences.
             count (int): Hits wanted; fewer come back if there are fewer.
-            shortlist (int): Rows that the head scores; 0 for all.
+            shortlist (int): Rows that the head scores together; 0 for all.
+            offset (int): Hits to leave out first. Default: 0.
+            where (MomentFilter, optional): Which files count.
+            per_video (int): Hits of one video at most, in which moments that
+                overlap are joined; 0 for no limit. Default: 0.
 
         Returns:
-            list[SearchHit]: The best first; of equal ones the earlier row.
+            list[SearchAnswer]: One a sentence; of equal scores the earlier
+            row comes first.
         """
-        if not len(self.index):
-            return []
-        wanted = max(shortlist, count) if shortlist else len(self.index)
-        similarities, row_ids = self.shortlist(text, wanted)
-        # in the order of the index, as a test scores its gallery
-        order = row_ids.argsort()
-        row_ids, similarities = row_ids[order], similarities[order]
-        scores, frames = self._rerank(text, row_ids)
-        best = scores.argsort(descending=True, stable=True)[:count]
-        return self._hits(
-            row_ids[best],
-            scores[best],
-            similarities[best],
-            frames[best],
-            text.embeds.float().cpu(),
-        )
 
-    @torch.no_grad()
-    def shortlist(
-        self, text: TextFeatures, count: int
-    ) -> tuple[Tensor, Tensor]:
-        """Run the first stage alone; shapes ``(n,)`` and ``(n,)``."""
-        vectors = self.head.shortlist_text(text).float().cpu()
-        similarities, row_ids = self.shortlister.search(vectors, count)
-        return similarities[0], row_ids[0]
+        def run() -> list[SearchAnswer]:
+            allowed = self.index.select(where)
+            total = len(allowed)
+            block = max(shortlist, count)
+            everything = not shortlist or block >= total
+            whole = self._scores(text, allowed) if everything else None
+            answers = []
+            for n, one in enumerate(text.split(1)):
+
+                def rank(wanted: int, n: int = n, one: Any = one) -> Ranked:
+                    if whole is not None:
+                        return _sorted(allowed, whole[n])
+                    wanted = -(-wanted // block) * block
+                    near = self.shortlist(one, wanted, where)[0][1]
+                    blocks = [
+                        _sorted(ids, self._scores(one, ids)[0])
+                        for ids in (x.sort().values for x in near.split(block))
+                    ]
+                    ids, scores = zip(*blocks, strict=True)
+                    return torch.cat(ids), torch.cat(scores)
+
+                query = one.embeds.float().cpu()
+                side = self._text_vectors(one)
+                answer, ranked = self._answer(
+                    rank, total, count, offset, per_video, query, side
+                )
+                answer.scored = len(ranked[0])
+                if not where and total:
+                    # of the first block, whatever page is shown
+                    answer.top_score = float(ranked[1][0])
+                answers.append(answer)
+            return answers
+
+        return self._retry(run)
 
     @torch.no_grad()
     def search_video(
-        self, video: VideoFeatures, count: int
-    ) -> list[SearchHit]:
+        self,
+        video: VideoFeatures,
+        count: int,
+        *,
+        offset: int = 0,
+        where: MomentFilter | None = None,
+        per_video: int = 0,
+    ) -> SearchAnswer:
         """Find videos by a video, with the first stage alone.
 
         Args:
             video (VideoFeatures): Of one video.
-            count (int): Hits wanted; fewer come back if there are fewer.
+            count (int): See :meth:`search`, as the others.
+            offset (int): Hits to leave out first. Default: 0.
+            where (MomentFilter, optional): Which files count.
+            per_video (int): Hits of one video at most. Default: 0.
 
         Returns:
-            list[SearchHit]: The most similar first.
+            SearchAnswer: The most similar first.
         """
-        if not len(self.index):
-            return []
-        query = self.head.shortlist_video(video).float().cpu()
-        similarities, row_ids = (
-            found[0] for found in self.shortlister.search(query, count)
-        )
-        _, kept = self.index.read(row_ids)
+        side = video_vectors(self.head, video, self.index.model.vectors)
         frames = video.frames[video.frame_mask].float().cpu()  # (n, D)
-        return self._hits(row_ids, similarities, similarities, kept, frames)
 
-    def _rerank(
-        self, text: TextFeatures, row_ids: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Score rows with the head, in blocks; scores and unit frames."""
+        def rank(wanted: int) -> Ranked:
+            found = self.shortlister.search(side.float().cpu(), wanted, where)
+            return found[0][1], found[0][0]
+
+        def run() -> SearchAnswer:
+            self.shortlister.synchronise()
+            return self._answer(
+                rank,
+                len(self.index.select(where)),
+                count,
+                offset,
+                per_video,
+                frames,
+                side,
+            )[0]
+
+        return self._retry(run)
+
+    @torch.no_grad()
+    def shortlist(
+        self,
+        text: TextFeatures,
+        count: int,
+        where: MomentFilter | None = None,
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Run the first stage alone: similarities and ids of each text."""
+        self.shortlister.synchronise()
+        return self.shortlister.search(self._text_vectors(text), count, where)
+
+    def _text_vectors(self, text: TextFeatures) -> Tensor:
+        if self.index.model.vectors:
+            return self.head.shortlist_text(text).float().cpu()
+        return unit_sentences(text).float().cpu()
+
+    def _retry(self, run: Callable[[], ResultT]) -> ResultT:
+        """Search anew where a writer replaced what was just found."""
+        for _ in range(_ATTEMPTS):
+            self.index.refresh()
+            try:
+                return run()
+            except KeyError:
+                if not self.index.refresh():
+                    raise
+        return run()
+
+    def _scores(self, text: TextFeatures, ids: Tensor) -> Tensor:
+        """Score rows with the head, a block at a time, ``(B, n)``.
+
+        Rows are ascending: in the order of the index, as a test scores its
+        gallery.
+        """
         text_state = self.head.prepare_text(text)
-        scores, frames = [], []
         scorer = self.head.chunk_scorer()
-        for block in row_ids.split(_BLOCK):
-            tensors, kept = self.index.read(block)
-            state = restore_state(self._state_template(), tensors)
+        scores = [torch.zeros(len(text), 0)]
+        for block in ids.split(_BLOCK) if len(ids) else ():
+            features, state, _ = self.index.read(block)
+            if self._has_state:
+                prepared = restore_state(self._state_template(), state)
+                prepared = prepared.to(self.device)
+            else:
+                video = VideoFeatures(**features).to(self.device)
+                prepared = self.head.prepare_video(video)
             scores.append(
-                self.head.score_chunked(
-                    text_state, state.to(self.device), scorer
-                )[0].cpu()
+                self.head.score_chunked(text_state, prepared, scorer).cpu()
             )
-            frames.append(kept)
-        return torch.cat(scores), torch.cat(frames)
+        return torch.cat(scores, dim=1)
 
     def _state_template(self) -> Any:
         """Prepare a video of zeros, for the kind of the state."""
         if self._template is None:
-            shapes = self.index.model.features
-            video = VideoFeatures(
-                **{
-                    name: torch.zeros(
-                        1,
-                        *shape,
-                        dtype=torch.bool if name == 'frame_mask' else None,
-                        device=self.device,
-                    )
-                    for name, shape in shapes.items()
-                }
-            )
-            video.frame_mask[:] = True
-            self._template = self.head.prepare_video(video)
+            columns = self.index.layout.features.columns
+            features = {
+                name: torch.zeros(1, *shape, device=self.device)
+                for name, (_, shape) in columns.items()
+            }
+            features['frame_mask'] = features['frame_mask'] == 0
+            if self.head.needs_patches and 'patches' not in features:
+                frames = features['frames']
+                features['patches'] = frames.new_zeros(
+                    *frames.shape[:2],
+                    self.head.num_patches,
+                    frames.shape[-1],
+                )
+            self._template = self.head.prepare_video(VideoFeatures(**features))
         return self._template
+
+    def _answer(
+        self,
+        rank: Callable[[int], Ranked],
+        total: int,
+        count: int,
+        offset: int,
+        per_video: int,
+        query: Tensor,
+        side: Tensor,
+    ) -> tuple[SearchAnswer, Ranked]:
+        """Show a page of what is ranked, as far as it must be."""
+        wanted, needed = offset + count, offset + count + bool(per_video)
+        ranked = (torch.zeros(0).long(), torch.zeros(0))
+        groups: list[list[tuple[int, float]]] = []
+        while total:
+            ranked = rank(min(wanted, total))
+            pairs = list(zip(*(x.tolist() for x in ranked), strict=True))
+            groups = self._group(pairs, per_video)
+            if len(groups) >= needed or len(pairs) >= total or not per_video:
+                break
+            if len(pairs) < wanted:  # an approximate first stage has no more
+                break
+            wanted *= 2
+        page = groups[offset : offset + count]
+        hits = iter(self._hits([x for own in page for x in own], query, side))
+        shown = []
+        for own in page:
+            best, *others = (next(hits) for _ in own)
+            shown.append(replace(best, others=tuple(others)))
+        has_more = len(groups) > offset + count or (
+            not per_video and offset + count < total and len(page) == count
+        )
+        return SearchAnswer(shown, has_more, 0, total), ranked
+
+    def _group(
+        self, pairs: Sequence[tuple[int, float]], per_video: int
+    ) -> list[list[tuple[int, float]]]:
+        """Put further moments of a video behind its best."""
+        if not per_video:
+            return [[pair] for pair in pairs]
+        moments = self.index.store.moments([one for one, _ in pairs])
+        groups: list[list[tuple[int, float]]] = []
+        of_video: dict[str, list[list[tuple[int, float]]]] = {}
+        spans: dict[str, list[tuple[float, float]]] = {}
+        for moment, pair in zip(moments, pairs, strict=True):
+            path = moment.file.path
+            seen = spans.setdefault(path, [])
+            if any(moment.start < b and moment.end > a for a, b in seen):
+                continue  # a better one shows the same seconds
+            seen.append((moment.start, moment.end))
+            own = of_video.setdefault(path, [])
+            if len(own) < per_video:
+                own.append([pair])
+                groups.append(own[-1])
+            else:
+                own[0].append(pair)
+        return groups
 
     def _hits(
         self,
-        row_ids: Tensor,
-        scores: Tensor,
-        similarities: Tensor,
-        frames: Tensor,
+        pairs: Sequence[tuple[int, float]],
         query: Tensor,
+        side: Tensor,
     ) -> list[SearchHit]:
-        """Describe rows; ``query`` has shape ``(n, D)``, any ``n``."""
+        """Describe rows; ``query`` is ``(n, D)`` for any ``n``."""
+        if not pairs:
+            return []
+        ids = torch.tensor([one for one, _ in pairs])
+        features, _, times = self.index.read(ids)
         # the frame that is nearest to any vector of the query
-        nearness = (frames @ F.normalize(query, dim=-1).t()).amax(dim=-1)
-        times = self.index.frame_times(row_ids)
+        unit = F.normalize(features['frames'].float(), dim=-1)
+        nearness = (unit @ F.normalize(query, dim=-1).t()).amax(dim=-1)
         nearness[times.isnan()] = -torch.inf
         best = times.gather(1, nearness.argmax(dim=1, keepdim=True))[:, 0]
+        near = self.index.vectors(ids) @ side.float().cpu()[0]
         return [
-            # times are rounded to float32, spans are not
             SearchHit(
-                entry,
+                moment.moment_id,
+                moment.file.path,
+                moment.start,
+                moment.end,
+                # times are rounded to float32, spans are not
+                min(max(second, moment.start), moment.end),
                 score,
                 similarity,
-                min(max(second, entry.start), entry.end),
+                moment.file.duration,
+                moment.file.size,
+                moment.file.changed,
+                moment.file.tags,
             )
-            for entry, score, similarity, second in zip(
-                self.index.entries(row_ids),
-                scores.tolist(),
-                similarities.tolist(),
+            for moment, (_, score), similarity, second in zip(
+                self.index.moments(ids),
+                pairs,
+                near.tolist(),
                 best.tolist(),
                 strict=True,
             )
         ]
 
 
-def recall_of_shortlist(
-    all_hits: Sequence[SearchHit], shortlisted: Tensor
-) -> float:
-    """Tell how many of the best rows the first stage let through.
-
-    Args:
-        all_hits (Sequence[SearchHit]): Of a search without a shortlist.
-        shortlisted (Tensor): Row numbers of the first stage.
-
-    Returns:
-        float: A share, the ceiling of the recall of the second stage.
-    """
-    wanted = [hit.entry.row_id for hit in all_hits]
-    kept = set(shortlisted.tolist())
-    return sum(row in kept for row in wanted) / max(len(wanted), 1)
+def video_vectors(
+    head: BasePairHead, video: VideoFeatures, own: str
+) -> Tensor:
+    """Make vectors of the first stage: the head's own, or mean frames."""
+    return head.shortlist_video(video) if own else mean_of_unit_frames(video)
 
 
-#: Rows whose state is in memory at once.
-_BLOCK = 1024
+def _sorted(ids: Tensor, scores: Tensor) -> Ranked:
+    order = scores.argsort(descending=True, stable=True)
+    return ids[order], scores[order]

@@ -103,8 +103,11 @@ class TorchShortlister(Shortlister):
         self, queries: Tensor, count: int, where: MomentFilter | None = None
     ) -> list[tuple[Tensor, Tensor]]:
         """Find the true highest; see the base class."""
+        if not len(self._ids):
+            nothing = torch.zeros(0), torch.zeros(0, dtype=torch.int64)
+            return [nothing] * len(queries)
         rows = None
-        if where and len(self._ids):
+        if where:
             # what was committed meanwhile is not among our rows
             allowed = self.index.select(where)
             rows = torch.isin(self._ids, allowed).nonzero().flatten()

@@ -30,6 +30,7 @@ from eaglenet_mm.search.records import (
 
 _APPLICATION = 0x45474C4D  # 'EGLM', to recognise our files
 _VERSION = 1
+_MEMORY = ':memory:'
 _SECONDS_TO_WAIT = 60  # for another writer
 _IDS_AT_ONCE = 500  # below the variables that SQLite takes
 
@@ -68,11 +69,16 @@ class SQLiteStore(MomentStore):
     may be used by several threads.
     """
 
-    def __init__(self, where: str, writable: bool) -> None:
+    def __init__(
+        self,
+        where: str,
+        writable: bool,
+        connection: sqlite3.Connection | None = None,
+    ) -> None:
         self.where = where
         self._writable = writable
         self._lock = threading.RLock()
-        self._connection = self._connect()
+        self._connection = connection or self._connect()
 
     def _connect(self) -> sqlite3.Connection:
         mode = 'rw' if self._writable else 'ro'
@@ -94,6 +100,11 @@ class SQLiteStore(MomentStore):
     @classmethod
     def create(cls, where: str, about: Mapping[str, Any]) -> SQLiteStore:
         """Make an empty store; see the base class."""
+        if where == _MEMORY:
+            store = cls(where, True, _open(_MEMORY))
+            _fill(store._connection, about)
+            store._check_kind()
+            return store
         if os.path.exists(where):
             raise IndexWriteError(
                 f'{where} exists, so a new index cannot be made there. Give '
@@ -104,18 +115,10 @@ class SQLiteStore(MomentStore):
             Path(where).parent.mkdir(parents=True, exist_ok=True)
             for name in (part, f'{part}-wal', f'{part}-shm'):
                 Path(name).unlink(missing_ok=True)
-            connection = sqlite3.connect(part, isolation_level=None)
-            with contextlib.closing(connection):
-                connection.executescript(
-                    f'PRAGMA page_size=8192; PRAGMA journal_mode=WAL;'
-                    f'PRAGMA synchronous=FULL;'
-                    f'PRAGMA application_id={_APPLICATION};'
-                    f'PRAGMA user_version={_VERSION}; {_SCHEMA}'
-                )
-                connection.executemany(
-                    'INSERT INTO about VALUES (?, ?)',
-                    [(k, json.dumps(v)) for k, v in about.items()],
-                )
+            with contextlib.closing(
+                _open(Path(part).absolute().as_uri())
+            ) as x:
+                _fill(x, about)
             # whole or not at all: what stands there is an index
             os.replace(part, where)
         return cls.open(where, writable=True)
@@ -163,7 +166,8 @@ class SQLiteStore(MomentStore):
     def about(self) -> dict[str, Any]:
         """dict: See the base class."""
         found = self._rows(
-            "SELECT name, value FROM about WHERE name NOT LIKE 'num_%'"
+            "SELECT name, value FROM about WHERE name NOT LIKE 'num!_%' "
+            "ESCAPE '!'"
         )
         try:
             return {name: json.loads(value) for name, value in found}
@@ -443,6 +447,19 @@ def _open(address: str) -> sqlite3.Connection:
         timeout=_SECONDS_TO_WAIT,
         isolation_level=None,
         check_same_thread=False,
+    )
+
+
+def _fill(connection: sqlite3.Connection, about: Mapping[str, Any]) -> None:
+    """Make the tables of an empty index."""
+    connection.executescript(
+        'PRAGMA page_size=8192; PRAGMA journal_mode=WAL; '
+        f'PRAGMA synchronous=FULL; PRAGMA application_id={_APPLICATION}; '
+        f'PRAGMA user_version={_VERSION}; {_SCHEMA}'
+    )
+    connection.executemany(
+        'INSERT INTO about VALUES (?, ?)',
+        [(name, json.dumps(value)) for name, value in about.items()],
     )
 
 

@@ -162,7 +162,7 @@ class VideoIndex:
         """
         about = {**self.store.about, 'precision': precision or self.precision}
         if len(self):
-            like = self._moments(self._ids[:1])
+            like = self._moments(self.ids[:1])
             about['layout'] = MomentLayout.of(
                 like, about['precision']
             ).to_json()
@@ -199,11 +199,13 @@ class VideoIndex:
         return getattr(self.store, 'has_ann', False)
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self.ids)
 
     @property
     def files(self) -> dict[str, IndexedFile]:
         """dict[str, IndexedFile]: By path; unreadable ones too."""
+        if self._version is None:
+            self.refresh()
         if self._files is None:
             self._files = self.store.files()
         return self._files
@@ -211,11 +213,13 @@ class VideoIndex:
     @property
     def ids(self) -> Tensor:
         """Tensor: Numbers of the rows, ascending, int64, shape ``(N,)``."""
+        if self._version is None:
+            self.refresh()
         return self._ids
 
     def select(self, where: MomentFilter | None) -> Tensor:
         """List the rows of the files that a filter allows, ascending."""
-        return self.store.ids(where) if where else self._ids
+        return self.store.ids(where) if where else self.ids
 
     def moments(self, ids: Tensor) -> list[Moment]:
         """Describe rows, int64, shape ``(n,)``.
@@ -277,7 +281,7 @@ class VideoIndex:
 
         Args:
             file (IndexedFile): The file, with its ``error`` if it could not
-                be read. Tags that it had are kept.
+                be read.
             moments (Moments, optional): Its rows; None if unreadable.
 
         Returns:
@@ -309,7 +313,7 @@ class VideoIndex:
                 for file, own in files
             ]
         )
-        self.refresh()
+        self._version = None  # read again when it is asked for
         return torch.tensor(ids, dtype=torch.int64)
 
     def remove(self, paths: Iterable[str]) -> int:
@@ -321,7 +325,7 @@ class VideoIndex:
         paths, before = self._known(paths), len(self)
         if paths:
             self.store.remove(paths)
-            self.refresh()
+            self._version = None
         return before - len(self)
 
     def set_tags(self, paths: Iterable[str], tags: Sequence[str]) -> None:
@@ -331,7 +335,7 @@ class VideoIndex:
             KeyError: If a file is not in the index; nothing has changed.
         """
         self.store.set_tags(self._known(paths), tags)
-        self.refresh()
+        self._version = None
 
     def _known(self, paths: Iterable[str]) -> list[str]:
         paths = list(paths)
@@ -391,9 +395,9 @@ class VideoIndex:
         """Read rows whole."""
         features, state, times = self.read(ids)
         rows = self.store.take(ids.tolist(), thumbnails=True)
-        spans = torch.tensor([[x.start, x.end] for x in rows]).double()
+        spans = [[row.start, row.end] for row in rows]
         return Moments(
-            torch.tensor([[x.start, x.end] for x in rows], dtype=spans.dtype),
+            torch.tensor(spans, dtype=torch.float64),
             self.vectors(ids),
             times,
             features,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 from eaglenet_mm.search.hit_output import hit_page
+from eaglenet_mm.search.searching import SearchAnswer, SearchHit
 from tests.visualization.made_results import NASTY
 from tests.visualization.page_reader import Page
 
@@ -13,19 +14,14 @@ def test_hits_have_ranks_links_and_alternative_texts(tmp_path) -> None:
     there = tmp_path / '\'"<i> #1.mp4'
     there.touch()
     paths = [str(there), f'/gone/{NASTY}.mp4', '/gone/\udcff.mp4']
-    hits = [
-        SimpleNamespace(
-            entry=SimpleNamespace(
-                file=SimpleNamespace(path=path), start=2.0, end=63.5, row_id=0
-            ),
-            best_time=2.5,
-            score=0.5,
-            similarity=0.25,
-        )
-        for path in paths
-    ]
+    answer = SearchAnswer(
+        [SearchHit(0, path, 2.0, 63.5, 2.5, 0.5, 0.25) for path in paths],
+        has_more=False,
+        scored=3,
+        total=3,
+    )
     index = SimpleNamespace(thumbnail=lambda row: b'jpeg')
-    html = hit_page(NASTY, hits, index, 'note & more')  # type: ignore[arg-type]
+    html = hit_page(NASTY, answer, index, 'note & more')  # type: ignore[arg-type]
     html.encode()
     page = Page(html)
     links = [a['href'] for tag, a in page.tags if tag == 'a']

@@ -71,6 +71,21 @@ class HuggingFaceTokenizer:
 
             self._clean = get_clean_fn(clean)
 
+    def unknown_words(self, words: Sequence[str]) -> list[str]:
+        """List the words of which a piece becomes the unknown token."""
+        unknown = self._tokenizer.unk_token_id
+        if unknown is None:
+            return []
+        encoded = [
+            self._tokenizer(self._clean(word), add_special_tokens=False)
+            for word in words
+        ]
+        return [
+            word
+            for word, own in zip(words, encoded, strict=True)
+            if unknown in own['input_ids']
+        ]
+
     def __call__(self, sentences: Sequence[str], max_words: int) -> Tensor:
         """Encode ``C`` sentences; int64, shape ``(C, max_words)``."""
         encoded = self._tokenizer(

@@ -162,6 +162,10 @@ class WordTokenizer:
         self.end_id = len(words) + 3
         self.vocab_size = len(words) + 4
 
+    def unknown_words(self, words: Sequence[str]) -> list[str]:
+        """List the words, in lower case, that are not in the vocabulary."""
+        return [word for word in words if word not in self._ids]
+
     def __call__(self, sentences: Sequence[str], max_words: int) -> Tensor:
         """Encode sentences; see :meth:`CLIPTokenizer.__call__`.
 
