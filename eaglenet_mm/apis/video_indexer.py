@@ -37,6 +37,17 @@ class IndexingReport:
     #: Files of the folders that were not looked at, by their ending.
     passed_over: dict[str, int] = field(default_factory=dict)
 
+    def tell(self, file: IndexedFile, is_indexed: bool) -> None:
+        """Log and note what could not be read of a file."""
+        if file.error:
+            self.unreadable[file.path] = file.error
+            kind = 'in part' if is_indexed else 'not'
+            print_log(
+                printable(f'{file.path} is {kind} indexed: {file.error}'),
+                logger='current',
+                level=logging.WARNING,
+            )
+
 
 class VideoIndexer:
     """Encodes videos into an index.
@@ -93,14 +104,7 @@ class VideoIndexer:
                 () if old is None else old.tags,
             )
             index.add(file, moments)
-            if error:
-                report.unreadable[name] = error
-                kind = 'not' if moments is None else 'in part'
-                print_log(
-                    printable(f'{name} is {kind} indexed: {error}'),
-                    logger='current',
-                    level=logging.WARNING,
-                )
+            report.tell(file, moments is not None)
             progress.update(1)
         progress.close()
         return report

@@ -10,6 +10,7 @@ import os
 import random
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -543,6 +544,8 @@ class LanceStore(MomentStore):
 
 
 def _import_lance() -> Any:
+    # processes that read videos are forked, and do nothing with Lance
+    warnings.filterwarnings('ignore', 'lance is not fork-safe')
     try:
         import lance
     except ImportError as err:
