@@ -543,7 +543,8 @@ def _told(where: str, writing: bool = False) -> Iterator[None]:
             ) from err
         raise DamagedIndexError(
             f'{where} could not be read as an index: {words}. Check its '
-            'permissions, restore it from a copy, or make it again.'
+            'permissions, restore it from a copy, run tools/index.py with '
+            '--repair, or make it again.'
         ) from err
     except OSError as err:
         if isinstance(err, FileNotFoundError | IndexWriteError):

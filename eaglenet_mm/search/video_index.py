@@ -424,9 +424,10 @@ def _repaired(store: MomentStore) -> MomentStore:
 
 def _rescued(store: MomentStore) -> MomentStore:
     """Copy the files that can be read from a store whose pages are damaged."""
-    where, about = store.where, store.about
-    fresh = type(store).create(f'{where}.rescued', about)
+    where, rescued = store.where, f'{store.where}.rescued'
+    Path(rescued).unlink(missing_ok=True)
     try:
+        fresh = type(store).create(rescued, store.about)
         for file in store.files().values():
             try:
                 ids = store.ids_of(file.path).tolist()
@@ -436,13 +437,12 @@ def _rescued(store: MomentStore) -> MomentStore:
             except (DamagedIndexError, KeyError):
                 continue
             fresh.replace([(file, rows)])
+        fresh.close()
     except DamagedIndexError as err:
         raise DamagedIndexError(
             f'{where} is damaged beyond repair. Make the index again. ({err})'
         ) from err
-    finally:
-        fresh.close()
-        store.close()
+    store.close()
     kept = next(
         name
         for number in range(1, 1000)
@@ -453,7 +453,7 @@ def _rescued(store: MomentStore) -> MomentStore:
             if os.path.exists(where + ending):
                 os.replace(where + ending, kept + ending)
         os.replace(where, kept)
-        os.replace(f'{where}.rescued', where)
+        os.replace(rescued, where)
     except OSError as err:
         raise IndexWriteError(
             f'{where} could not be put in order: {err}.'

@@ -534,12 +534,13 @@ def test_loader_throughput(benchmark: Run) -> None:
 def test_video_search(benchmark: Run, tmp_path: Path) -> None:
     report = benchmark(
         'video_search speed', '--config', 'eaglenet_toy', '--rows', 700,
-        '--queries', 3, '--threads', 1, '--folder', tmp_path / 'index',
+        '--queries', 3, '--threads', 1, '--index', tmp_path / 'index',
     )  # fmt: skip
     assert len(VideoIndex.load(tmp_path / 'index')) == 700
     rows = {row['stage']: row for row in report['rows']}
     size = rows['on the disk, 700 rows']['MiB']
     assert size > 700 * 6 * 96 * 2 / 2**20
+    assert size < 700 * (6 * 96 * 2 + 4000) * 2 / 2**20
     assert rows['one query, median, 700 rows']['s'] > 0
 
 
@@ -560,12 +561,17 @@ def test_search_recall(
     assert [row['index'] for row in precisions] == [
         'float32',
         'float16',
-        'int8',
     ]
     assert precisions[0]['rankings of the test'] == precisions[0]['captions']
     assert 0 < half['of the ten best let through'] <= 100
     # all six are on the shortlist, which has ten places at least
     assert all_of_them['of the ten best let through'] == 100
+    told = benchmark(
+        'video_search reject', 'x_pool_toy', weights, '--data-root',
+        f'{tmp_path}/toy/', '--splits', 20, '--alphas', 0.2, '--threads', 1,
+    )['rows']  # fmt: skip
+    assert 0 <= told[0]['AUROC'] <= 1
+    assert told[1]['good queries that pass'] >= 70
 
 
 @pytest.mark.nightly

@@ -128,14 +128,14 @@ STAGES = (
             'multi_caption --device cuda --videos 1000 --captions 1000 '
             '--stages all_pairs',
             'video_search speed --device cuda --rows 100000 --queries 20 '
-            '--folder {scratch}/index',
+            '--index {scratch}/index',
             'multi_caption --device cuda',
         ],
         [
             'multi_caption --dim 16 --candidates 4 --repeats 1 --frames 3 '
             '--videos 12 --captions 40 --sample 9 --shortlist 4',
             'video_search speed --config eaglenet_toy --rows 600 --queries 3 '
-            '--folder {scratch}/index',
+            '--index {scratch}/index',
         ],
     ),
     Stage(

@@ -1,12 +1,12 @@
-"""Search in an index of videos: its speed, and what it loses.
+"""Search in an index of videos: its speed, what it loses, what it refuses.
 
-python tools/benchmark/video_search.py speed --rows 100000 --folder INDEX
+python tools/benchmark/video_search.py speed --rows 100000 --index FILE
 python tools/benchmark/video_search.py recall CONFIG CHECKPOINT
+python tools/benchmark/video_search.py reject CONFIG CHECKPOINT
 """
 
 from __future__ import annotations
 
-import shutil
 import statistics
 import tempfile
 import time
@@ -16,7 +16,6 @@ from typing import Any
 
 import harness
 import torch
-import torch.nn.functional as F
 from harness import MIB
 from mmengine.dataset import pseudo_collate
 from torch import Tensor
@@ -29,9 +28,10 @@ from eaglenet_mm.apis import (
 )
 from eaglenet_mm.engine.loops.retrieval_evaluation import RetrievalEvaluation
 from eaglenet_mm.registry import DATASETS
-from eaglenet_mm.search.precision import PRECISIONS
-from eaglenet_mm.search.records import Moments
-from eaglenet_mm.search.state_rows import flatten_state
+from eaglenet_mm.datasets.annotation import read_annotation
+from eaglenet_mm.search.evidence import Calibration
+from eaglenet_mm.search.records import PRECISIONS, Moments
+from eaglenet_mm.search.searching import video_vectors
 from eaglenet_mm.structures import VideoFeatures
 
 BLOCK = 500
@@ -46,9 +46,9 @@ def timed(function: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def make_rows(
-    head: Any, device: torch.device, count: int, first: int
+    head: Any, count: int, first: int
 ) -> list[tuple[IndexedFile, Moments]]:
-    """Prepare rows of random features on the device of the head."""
+    """Make rows of random features, as an encoder would give them."""
     frames = head.num_frames
     generator = torch.Generator().manual_seed(first)
     shape = (count, frames, head.embed_dim)
@@ -56,23 +56,20 @@ def make_rows(
     features = torch.randn(count, 1, head.embed_dim, generator=generator)
     features = features + 0.5 * torch.randn(shape, generator=generator)
     mask = torch.ones(shape[:2], dtype=torch.bool)
-    video = VideoFeatures(features.to(device), mask.to(device))
     with torch.no_grad():
-        state = {
-            name: part.cpu()
-            for name, part in flatten_state(head.prepare_video(video)).items()
-        }
-        vectors = head.shortlist_video(video).cpu()
-    unit = F.normalize(features, dim=-1)
+        vectors = video_vectors(head, VideoFeatures(features, mask), '')
     return [
         (
             IndexedFile(f'/videos/{first + row}.mp4', 1, 1, 30.0),
             Moments(
                 spans=torch.tensor([[0.0, 30.0]], dtype=torch.float64),
                 vectors=vectors[row : row + 1],
-                frames=unit[row : row + 1],
-                frame_times=torch.arange(frames).float()[None],
-                state={k: part[row : row + 1] for k, part in state.items()},
+                times=torch.arange(frames).float()[None],
+                features={
+                    'frames': features[row : row + 1],
+                    'frame_mask': mask[row : row + 1],
+                },
+                state={},
                 thumbnails=[bytes(4000)],
             ),
         )
@@ -96,7 +93,7 @@ def speed() -> None:
         shortlist=(100, 'rows that are ranked'),
         first_stage=('auto', 'torch, faiss or milvus'),
         queries=(50, 'timed, for the median'),
-        folder=(Path('work_dirs/benchmark_index'), 'of the index'),
+        index=(Path('work_dirs/benchmark.index'), 'file or URI'),
         reuse=(False, 'take the index that is there'),
     )
     args = parser.parse_args()
@@ -113,26 +110,21 @@ def speed() -> None:
         bench.add({'stage': f'{what}, {args.rows} rows', 's': took})
 
     if not args.reuse:
-        preparing = writing = 0.0
-        shutil.rmtree(args.folder, ignore_errors=True)
+        writing = 0.0
+        args.index.unlink(missing_ok=True)
         with inferencer.new_index(
-            args.folder, precision=args.precision
+            args.index, precision=args.precision
         ) as index:
             for first in range(0, args.rows, BLOCK):
-                count = min(BLOCK, args.rows - first)
-                took, rows = timed(
-                    lambda: make_rows(head, bench.device, count, first)  # noqa: B023
-                )
-                preparing += took
+                rows = make_rows(head, min(BLOCK, args.rows - first), first)
                 writing += timed(lambda: index.add_many(rows))[0]  # noqa: B023
-            writing += timed(index.compact)[0]
-        add('preparing', preparing)
+            writing += timed(index.close)[0]
         add('writing', writing)
     sizes = {
-        'on the disk': sum(x.stat().st_size for x in args.folder.iterdir()),
+        'on the disk': args.index.stat().st_size,
         'resident before loading': harness.status('VmRSS'),
     }
-    took, index = timed(lambda: VideoIndex.load(args.folder))
+    took, index = timed(lambda: VideoIndex.load(args.index))
     add('loading', took)
     inferencer.use(index)
     add('first stage', timed(inferencer.searcher)[0])
@@ -153,10 +145,10 @@ def speed() -> None:
     add('one query, median', statistics.median(times))
     add('one query, 95 %', times[min(int(0.95 * len(times)), len(times) - 1)])
     add('of it the text', statistics.median(texts))
-    with VideoIndex.load(args.folder, writable=True) as writer:
+    with VideoIndex.load(args.index, writable=True) as writer:
         inferencer.use(writer)
         inferencer.searcher()
-        ((file, row),) = make_rows(head, bench.device, 1, args.rows)
+        ((file, row),) = make_rows(head, 1, args.rows)
         add('adding one', timed(lambda: writer.add(file, row))[0])
         add('search after it', timed(lambda: search('a dog'))[0])
         add('removing one', timed(lambda: writer.remove([file.path]))[0])
@@ -225,7 +217,7 @@ def recall() -> None:
             found = torch.tensor(
                 [
                     [
-                        number[hit.entry.file.path]
+                        number[hit.path]
                         for hit in inferencer.search(
                             text, len(videos), shortlist=0
                         )
@@ -253,5 +245,66 @@ def recall() -> None:
     bench.print_table(f'All {len(videos)} videos ranked, percent')
 
 
+def reject() -> None:
+    """How well an index knows that it shows nothing of the kind.
+
+    Indexes the videos of the config's test set. Of their captions half
+    calibrate, and the others must pass; captions of the validation set, which
+    shows other combinations, should not. Tells the share of good queries that
+    pass, over many splits, and how well the best scores tell both apart.
+    """
+    parser = harness.make_parser(reject.__doc__, 'device')
+    parser.add_argument('config', help='config file or name')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    harness.add_options(
+        parser,
+        data_root=(str, 'folder of the test set, if not the config says'),
+        splits=(200, 'halves drawn from the captions'),
+        alphas=([0.05, 0.1, 0.2], 'shares that may be refused'),
+    )
+    args = parser.parse_args()
+    bench = harness.Bench(args)
+    cfg = find_config(args.config)
+    root = args.data_root or cfg.test_dataloader.dataset.data_root
+    inferencer = RetrievalInferencer(cfg, args.checkpoint, args.device)
+    records = {
+        split: read_annotation(Path(root) / f'{split}.json')[1]
+        for split in ('test', 'val')
+    }
+    inferencer.encode_videos(
+        [Path(root) / 'videos' / x['video'] for x in records['test']]
+    )
+    best = {}
+    for split, own in records.items():
+        captions = [caption for x in own for caption in x['captions']]
+        answers = inferencer.search(captions, 1)
+        best[split] = torch.tensor([x.top_score for x in answers])
+    good, absent = best['test'], best['val']
+    higher = (good[:, None] > absent).double()
+    ties = (good[:, None] == absent).double()
+    bench.add({'AUROC': float((higher + ties / 2).mean())})
+    generator = torch.Generator().manual_seed(0)
+    for alpha in args.alphas:
+        passed, refused = [], []
+        for _ in range(args.splits):
+            order = good[torch.randperm(len(good), generator=generator)]
+            half = len(good) // 2
+            least = Calibration.of('', 0, order[:half].tolist()).threshold(
+                alpha
+            )
+            passed.append((order[half:] >= least).double().mean().item())
+            refused.append((absent < least).double().mean().item())
+        bench.add(
+            {
+                'alpha': alpha,
+                'good queries that pass': 100 * statistics.fmean(passed),
+                'absent ones refused': 100 * statistics.fmean(refused),
+            }
+        )
+    bench.print_table(
+        f'{len(good)} good and {len(absent)} absent captions, percent'
+    )
+
+
 if __name__ == '__main__':
-    harness.run_mode({x.__name__: x for x in (speed, recall)})
+    harness.run_mode({x.__name__: x for x in (speed, recall, reject)})
