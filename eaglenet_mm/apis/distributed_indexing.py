@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -17,12 +18,14 @@ from mmengine.config import Config
 from eaglenet_mm.apis.retriever_encoding import RetrieverEncoder
 from eaglenet_mm.apis.video_indexer import (
     IndexingReport,
+    Piece,
     VideoIndexer,
     find_changes,
 )
 from eaglenet_mm.search.errors import VideoIndexError
 from eaglenet_mm.search.lance_store import LanceStore, WrittenFiles
 from eaglenet_mm.search.model_identity import ModelIdentity
+from eaglenet_mm.search.moment_store import store_kind
 from eaglenet_mm.search.records import (
     IndexedFile,
     MomentLayout,
@@ -49,9 +52,9 @@ class EncodingWorker:
         cfg (Config): Of the model.
         weights (str, optional): Checkpoint, a path on each machine or a URL.
         identity (ModelIdentity): Which the model must have.
-        settings (dict): ``device``, ``untrained`` and ``encoders_only`` of
-            :class:`RetrieverEncoder`, ``num_workers`` and ``video_batch`` of
-            :class:`VideoIndexer`.
+        device (str): Where it computes.
+        num_workers (int): See :class:`VideoIndexer`.
+        video_batch (int): Likewise.
 
     Raises:
         OtherModelError: If the model of this machine is another.
@@ -63,13 +66,16 @@ class EncodingWorker:
         cfg: Config,
         weights: str | None,
         identity: ModelIdentity,
-        settings: dict[str, Any],
+        device: str,
+        num_workers: int,
+        video_batch: int,
     ) -> None:
-        own = dict(settings)
-        reading = {x: own.pop(x) for x in ('num_workers', 'video_batch')}
-        encoder = RetrieverEncoder(cfg, weights, **own)
+        untrained = bool(identity.untrained)
+        encoder = RetrieverEncoder(cfg, weights, device, untrained=untrained)
         encoder.identity.require(identity, f'The model on {os.uname()[1]}')
-        self.indexer = VideoIndexer(encoder, **reading)
+        self.indexer = VideoIndexer(
+            encoder, num_workers=num_workers, video_batch=video_batch
+        )
         self.store = LanceStore.open(where, writable=True)
         about = self.store.about
         self.segment: float = about['segment']
@@ -96,159 +102,155 @@ class EncodingWorker:
         return self.store.write(rows), told
 
 
-def update_with_ray(
-    index: VideoIndex,
-    encoder: RetrieverEncoder,
-    paths: Sequence[str],
-    *,
-    address: str = 'auto',
-    num_workers: int = 2,
-    video_batch: int = 1,
-    untrained: bool = False,
-    retry: bool = False,
-) -> IndexingReport:
-    """Add the files that are new or have changed, by the workers of Ray.
+class RayIndexer(VideoIndexer):
+    """Encodes videos into a Lance dataset by the workers of Ray.
 
     Files must have the same paths on all machines, and so must the
-    checkpoint. After an interruption what was written is committed, and the
-    same call goes on. A worker that dies is replaced; a file that three of
-    them died of is kept as unreadable.
-
-    Args:
-        index (VideoIndex): A Lance dataset, open for writing.
-        encoder (RetrieverEncoder): The model, which workers load themselves.
-        paths (Sequence[str]): Absolute paths.
-        address (str): ``'auto'`` for the cluster of this machine, an address
-            such as ``'10.0.0.1:6379'``, or ``'local'`` for processes of this
-            machine alone. Default: 'auto'.
-        num_workers (int): Processes of a worker that read, and the cores it
-            asks for, one at least. Default: 2.
-        video_batch (int): See :class:`VideoIndexer`. Default: 1.
-        untrained (bool): See :class:`RetrieverEncoder`. Default: False.
-        retry (bool): See :meth:`VideoIndexer.update`. Default: False.
-
-    Returns:
-        IndexingReport: What became of the files.
-
-    Raises:
-        ConnectionError: If no Ray can be reached.
-        ImportError: If Ray or Lance is missing.
-        VideoIndexError: If the index is no Lance dataset, or workers cannot
-            load the model or die one after the other.
+    checkpoint; :func:`connected` names the machines. Each worker loads the
+    model and asks for ``num_workers`` cores, and a GPU if the model computes
+    on one. One that dies is replaced; a file that several of them died of is
+    kept as unreadable.
     """
-    store = index.store
-    if not isinstance(store, LanceStore):
-        raise VideoIndexError(
-            f'{index.where} is a file of one machine, but Ray writes with '
-            'many. Give a URI, or a folder that ends with .lance, with --out.'
-        )
-    known = index.files
-    wanted, report = find_changes(
-        known, {path: (path, None) for path in paths}, retry=retry
-    )
-    files = [
-        IndexedFile(
-            path, *state, tags=known[path].tags if path in known else ()
-        )
-        for path, state in wanted.items()
-    ]
-    if not files:
-        return report
-    settings = dict(
-        device=encoder.device.type,
-        untrained=untrained,
-        num_workers=num_workers,
-        video_batch=video_batch,
-    )
-    arguments = (
-        store.where, encoder.cfg, encoder.weights, encoder.identity, settings
-    )  # fmt: skip
-    progress = Progress('videos', len(files))
-    waiting: list[WrittenFiles] = []
-    since = time.monotonic()
-    with _connected(address):
+
+    def update(
+        self,
+        index: VideoIndex,
+        pieces: Mapping[str, Piece],
+        *,
+        retry: bool = False,
+    ) -> IndexingReport:
+        """Add the files that are new or have changed; see the base class.
+
+        Files are committed by the thousand. After an interruption those that
+        were finished are, and the same call goes on.
+
+        Raises:
+            VideoIndexError: If workers cannot load the model, or die one
+                after the other.
+        """
+        store = index.store
+        assert isinstance(store, LanceStore)
+        known = index.files
+        wanted, report = find_changes(known, pieces, retry=retry)
+        files = [
+            IndexedFile(
+                path, *state, tags=known[path].tags if path in known else ()
+            )
+            for path, state in wanted.items()
+        ]
+        if not files:
+            return report
+        progress = Progress('videos', len(files))
+        waiting: list[WrittenFiles] = []
+        since = time.monotonic()
         try:
-            for written, told in _encoded(arguments, files, store):
+            for written, told in self._encoded(files, store):
                 waiting.append(written)
                 for file, is_indexed in told:
                     report.tell(file, is_indexed)
-                progress.update(len(written.paths))
+                progress.update(len(told))
                 rows = sum(own.num_moments for own in waiting)
-                if (
-                    rows >= ROWS_OF_A_COMMIT
-                    or time.monotonic() - since > SECONDS_OF_A_COMMIT
-                ):
+                seconds = time.monotonic() - since
+                if rows >= ROWS_OF_A_COMMIT or seconds > SECONDS_OF_A_COMMIT:
                     store.commit(waiting)
                     waiting, since = [], time.monotonic()
-        finally:  # Ctrl-C as well
+        finally:  # after Ctrl-C, too
             if waiting:
                 store.commit(waiting)
             index.refresh()
-    progress.close()
-    store.tidy()
-    index.refresh()
-    return report
+        progress.close()
+        store.tidy()
+        index.refresh()
+        return report
 
+    def _encoded(
+        self, files: Sequence[IndexedFile], store: LanceStore
+    ) -> Iterator[Encoded]:
+        """Have files encoded, as tasks are finished; replace what dies."""
+        import ray
+        from ray.exceptions import RayActorError, RayTaskError
 
-def _encoded(
-    arguments: tuple, files: Sequence[IndexedFile], store: LanceStore
-) -> Iterator[Encoded]:
-    """Have files encoded, as tasks are finished; replace what dies."""
-    import ray
-    from ray.exceptions import RayActorError, RayTaskError
-
-    tasks = deque(
-        (files[x : x + FILES_OF_A_TASK], 0)
-        for x in range(0, len(files), FILES_OF_A_TASK)
-    )
-    there, settings = ray.cluster_resources(), arguments[-1]
-    cores = min(max(1, settings['num_workers']), int(there.get('CPU', 1)))
-    gpus = int(settings['device'] == 'cuda')
-    count = there.get('GPU', 0) if gpus else there.get('CPU', 1) // cores
-    kind = ray.remote(num_cpus=cores, num_gpus=gpus)(EncodingWorker)
-    start = partial(kind.remote, *arguments)
-    idle = [start() for _ in range(max(1, min(int(count), len(tasks))))]
-    most_deaths, deaths = _ATTEMPTS + 2 * len(idle), 0
-    busy: dict[Any, tuple[Any, Sequence[IndexedFile], int]] = {}
-    try:
-        while tasks or busy:
-            while tasks and idle:
-                actor, (own, attempt) = idle.pop(), tasks.popleft()
-                busy[actor.encode.remote(own)] = actor, own, attempt
-            ((result,), _) = ray.wait(list(busy), num_returns=1)
-            actor, own, attempt = busy.pop(result)
-            try:
-                yield ray.get(result)
-            except RayTaskError as err:
-                raise err.cause or err from None
-            except RayActorError as err:
-                deaths += 1
-                words = [x for x in str(err).splitlines() if x.strip()]
-                if 'creation task' in words[0] or deaths > most_deaths:
-                    raise VideoIndexError(
-                        'The workers of Ray cannot work: '
-                        f'{words[-1].strip()} See that the package, the '
-                        'checkpoint and the videos are on all machines.'
-                    ) from None
-                actor = start()
-                if len(own) > 1:  # which of them was it?
-                    tasks.extend(([file], 1) for file in own)
-                elif attempt < _ATTEMPTS:
-                    tasks.append((own, attempt + 1))
+        tasks = deque(
+            (files[x : x + FILES_OF_A_TASK], 0)
+            for x in range(0, len(files), FILES_OF_A_TASK)
+        )
+        there, encoder = ray.cluster_resources(), self.encoder
+        cores = min(max(1, self.num_workers), int(there.get('CPU', 1)))
+        gpus = int(encoder.device.type == 'cuda')
+        count = there.get('GPU', 0) if gpus else there.get('CPU', 1) // cores
+        kind = ray.remote(num_cpus=cores, num_gpus=gpus)(EncodingWorker)
+        start = partial(
+            kind.remote,
+            _absolute(store.where),
+            encoder.cfg,
+            encoder.weights,
+            encoder.identity,
+            encoder.device.type,
+            self.num_workers,
+            self.video_batch,
+        )
+        idle = [start() for _ in range(max(1, min(int(count), len(tasks))))]
+        most_deaths, deaths = _ATTEMPTS + 2 * len(idle), 0
+        busy: dict[Any, tuple[Any, Sequence[IndexedFile], int]] = {}
+        try:
+            while tasks or busy:
+                while tasks and idle:
+                    actor, (own, attempt) = idle.pop(), tasks.popleft()
+                    encoding = actor.encode.remote(own)  # type: ignore[attr-defined]
+                    busy[encoding] = actor, own, attempt
+                ((result,), _) = ray.wait(list(busy), num_returns=1)
+                actor, own, attempt = busy.pop(result)
+                try:
+                    yield ray.get(result)
+                except RayTaskError as err:
+                    raise err.cause or err from None
+                except RayActorError as err:
+                    deaths += 1
+                    words = [x for x in str(err).splitlines() if x.strip()]
+                    if 'creation task' in words[0] or deaths > most_deaths:
+                        raise VideoIndexError(
+                            'The workers of Ray cannot work: '
+                            f'{words[-1].strip()} See that the package, the '
+                            'checkpoint and the videos are on all machines.'
+                        ) from None
+                    actor = start()
+                    if len(own) > 1:  # which of them was it?
+                        tasks.extend(([file], 1) for file in own)
+                    elif attempt < _ATTEMPTS:
+                        tasks.append((own, attempt + 1))
+                    else:
+                        file = replace(own[0], error='its worker died of it')
+                        yield store.write([(file, [])]), [(file, False)]
                 else:
-                    file = replace(own[0], error='its worker died of it')
-                    yield store.write([(file, [])]), [(file, False)]
-            else:
-                deaths = 0
-            idle.append(actor)
-    finally:
-        for actor in [*idle, *(x for x, _, _ in busy.values())]:
-            ray.kill(actor)
+                    deaths = 0
+                idle.append(actor)
+        finally:
+            for actor in [*idle, *(x for x, _, _ in busy.values())]:
+                ray.kill(actor)
 
 
 @contextlib.contextmanager
-def _connected(address: str) -> Iterator[None]:
-    """Connect to Ray, or start one for this machine; end it after."""
+def connected(
+    address: str, where: str | os.PathLike
+) -> Iterator[type[RayIndexer]]:
+    """Connect to Ray for a ``with`` block, and give what indexes with it.
+
+    Args:
+        address (str): ``'auto'`` for the cluster of this machine, an address
+            such as ``'10.0.0.1:6379'``, or ``'local'`` for processes of this
+            machine alone, which end with the block.
+        where (str | PathLike): The index.
+
+    Raises:
+        VideoIndexError: If many machines cannot write the index.
+        ConnectionError: If no Ray can be reached.
+        ImportError: If it is missing.
+    """
+    if store_kind(where) is not LanceStore:
+        raise VideoIndexError(
+            f'{where} would be a file of one machine, but Ray writes with '
+            'many. Give a URI or a folder that ends with .lance (--out).'
+        )
     try:
         import ray
     except ImportError as err:
@@ -256,9 +258,6 @@ def _connected(address: str) -> Iterator[None]:
             'Indexing with many machines needs Ray. Install it with: pip '
             "install 'eaglenet_mm[ray]'."
         ) from err
-    if ray.is_initialized():
-        yield
-        return
     os.environ.setdefault('RAY_USAGE_STATS_ENABLED', '0')  # tells nobody
     own: dict[str, Any] = {}
     if address == 'local':  # rows do not pass through its store
@@ -268,7 +267,9 @@ def _connected(address: str) -> Iterator[None]:
             # Ray itself would try for minutes
             host, _, port = address.rpartition('/')[2].rpartition(':')
             socket.create_connection((host, int(port)), 5).close()
-        ray.init(address, log_to_driver=False, logging_level='ERROR', **own)
+        ray.init(
+            address, log_to_driver=False, logging_level=logging.ERROR, **own
+        )
     except (OSError, ValueError, RuntimeError) as err:
         raise ConnectionError(
             f'No Ray can be reached at {address!r} ({err}). Start one with '
@@ -276,6 +277,10 @@ def _connected(address: str) -> Iterator[None]:
             'cores of this machine.'
         ) from err
     try:
-        yield
+        yield RayIndexer
     finally:
         ray.shutdown()
+
+
+def _absolute(where: str) -> str:
+    return where if '://' in where else os.path.abspath(where)

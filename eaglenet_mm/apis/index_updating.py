@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 
 from eaglenet_mm.apis.retrieval_inferencer import RetrievalInferencer
-from eaglenet_mm.apis.video_indexer import IndexingReport
+from eaglenet_mm.apis.video_indexer import IndexingReport, VideoIndexer
 from eaglenet_mm.datasets.annotation import read_annotation
 from eaglenet_mm.search.errors import VideoIndexError
 from eaglenet_mm.search.evidence import words_of
@@ -39,6 +39,7 @@ def update_index(
     retry: bool = False,
     prune: bool = False,
     repair: bool = False,
+    indexer: type[VideoIndexer] = VideoIndexer,
 ) -> tuple[RetrievalInferencer, IndexingReport]:
     """Make an index of videos, or bring one up to date.
 
@@ -62,6 +63,8 @@ def update_index(
             taken out.
         repair (bool): Whether to leave out what is damaged; those videos are
             read again.
+        indexer (type[VideoIndexer]): What encodes them. Default: this
+            machine.
 
     Returns:
         tuple[RetrievalInferencer, IndexingReport]: With the index, open for
@@ -103,7 +106,9 @@ def update_index(
             index.close()
             raise
     try:
-        report = inferencer.update(index, found.paths, retry=retry)
+        report = inferencer.update(
+            index, found.paths, retry=retry, indexer=indexer
+        )
         report.passed_over = found.passed_over
         roots = [os.path.abspath(video) for video in videos]
         report.gone = [p for p in report.gone if _lies_below(p, roots)]

@@ -261,7 +261,12 @@ class RetrievalInferencer:
         return index
 
     def update(
-        self, index: VideoIndex, paths: Sequence[str], *, retry: bool = False
+        self,
+        index: VideoIndex,
+        paths: Sequence[str],
+        *,
+        retry: bool = False,
+        indexer: type[VideoIndexer] = VideoIndexer,
     ) -> IndexingReport:
         """Bring an index up to date with files, and search it from now on.
 
@@ -270,6 +275,8 @@ class RetrievalInferencer:
             paths (Sequence[str]): Absolute paths; one that does not exist is
                 reported as unreadable.
             retry (bool): See :meth:`encode_videos`.
+            indexer (type[VideoIndexer]): What encodes them. Default: this
+                machine.
 
         Returns:
             IndexingReport: What became of the files.
@@ -286,13 +293,13 @@ class RetrievalInferencer:
                 f'({index.model.checkpoint or "no checkpoint"}). Add videos '
                 'with the config and checkpoint it was made with.'
             )
-        indexer = VideoIndexer(
+        encoding = indexer(
             self.encoder,
             num_workers=self.num_workers,
             video_batch=self.video_batch,
         )
         pieces = {path: (path, None) for path in paths}
-        self.report = indexer.update(index, pieces, retry=retry)
+        self.report = encoding.update(index, pieces, retry=retry)
         return self.report
 
     def searcher(self) -> VideoSearcher:

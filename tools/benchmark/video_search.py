@@ -26,9 +26,9 @@ from eaglenet_mm.apis import (
     VideoIndex,
     find_config,
 )
+from eaglenet_mm.datasets.annotation import read_annotation
 from eaglenet_mm.engine.loops.retrieval_evaluation import RetrievalEvaluation
 from eaglenet_mm.registry import DATASETS
-from eaglenet_mm.datasets.annotation import read_annotation
 from eaglenet_mm.search.evidence import Calibration
 from eaglenet_mm.search.records import PRECISIONS, Moments
 from eaglenet_mm.search.searching import video_vectors
