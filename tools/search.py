@@ -67,6 +67,11 @@ def main() -> None:
         args.max_duration,
         args.tag,
     )
+    if args.reject is not None and (where or args.video):
+        raise ValueError(
+            '--reject tells whether the whole index shows what a sentence '
+            'says. Leave it out with --video, and where files are chosen.'
+        )
     # what is logged must not get in between records
     with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
         inferencer = RetrievalInferencer.of_index(

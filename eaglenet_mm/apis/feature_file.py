@@ -30,6 +30,7 @@ Item = dict[str, Any]
 
 _FORMAT = 'eaglenet_mm features'
 _VERSION = '1'
+_BLOCK = 256  # rows that are read together
 
 
 @dataclass
@@ -173,7 +174,7 @@ class FeatureFile:
             rows.append(ids)
             about['videos'].append(dict(item))
         if not rows:
-            raise ValueError(
+            raise NoVideoError(
                 f'None of {len(items)} videos could be read; the first: '
                 f'{next(iter(about["unreadable"].items()), "there is none")}.'
             )
@@ -186,11 +187,19 @@ class FeatureFile:
             checkpoint=index.model.checkpoint,
             untrained=index.model.untrained,
         )
-        ids = torch.cat(rows)
-        features, _, times = index.read(ids)
+        blocks = torch.cat(rows).split(_BLOCK)
+        features, _, times = zip(*map(index.read, blocks), strict=True)
         return cls(
-            VideoFeatures(**features), index.vectors(ids), times, None, about
+            VideoFeatures.cat([VideoFeatures(**own) for own in features]),
+            torch.cat([index.vectors(ids) for ids in blocks]),
+            torch.cat(times),
+            None,
+            about,
         )
+
+
+class NoVideoError(ValueError):
+    """None of the videos could be read."""
 
 
 def list_items(
@@ -282,7 +291,6 @@ def extract_features(
             f'nothing: those numbered {empty[:5]}, from 0. Leave them out.'
         )
     encoded = encoder.encode_texts(sentences).to('cpu') if texts else None
-    encoder.keeps_patches = True
     beside = out.with_name(f'.{out.name}.index')
     lock_file = out.with_name(f'.{out.name}.lock')
     try:
@@ -293,6 +301,7 @@ def extract_features(
             'file.'
         ) from err
     with lock:
+        kept_before, encoder.keeps_patches = encoder.keeps_patches, True
         try:
             with _beside(beside, encoder) as index:
                 pieces = {_name(item): _piece(item) for item in items}
@@ -302,12 +311,13 @@ def extract_features(
             found.texts = encoded
             found.about['passed_over'] = dict(passed_over or {})
             found.save(out)
-        except ValueError:  # nothing of it would be of use to a further run
+            beside.unlink()
+        except NoVideoError:  # of no use to a further run
             beside.unlink()
             raise
         finally:
+            encoder.keeps_patches = kept_before
             lock_file.unlink()
-        beside.unlink()
     return found
 
 

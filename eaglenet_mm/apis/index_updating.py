@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -89,10 +90,11 @@ def update_index(
         inferencer = RetrievalInferencer(
             model, weights, untrained=untrained, **settings
         )
+        words = _training_words(inferencer.encoder.cfg)
         index = inferencer.new_index(
             where, segment=segment or 0.0, precision=precision or 'float32'
         )
-        index.store.set_about('words', _training_words(inferencer.encoder.cfg))
+        index.set_about('words', words)
     else:
         try:
             found = _find(videos, may_be_empty=prune)
@@ -133,7 +135,10 @@ def _training_words(cfg: Config) -> list[str]:
             waiting += settings.values()
             file = settings.get('ann_file')
             path = os.path.join(settings.get('data_root') or '', file or '')
-            if isinstance(file, str) and os.path.isfile(path):
+            if not isinstance(file, str) or not os.path.isfile(path):
+                continue
+            # of another kind, or damaged: indexing does without
+            with contextlib.suppress(ValueError, OSError):
                 for record in read_annotation(path)[1]:
                     for caption in record['captions']:
                         words.update(dict.fromkeys(words_of(caption)))

@@ -188,7 +188,7 @@ class RetrievalInferencer:
         if index is not self.index:
             index.model.require(self.encoder.identity, index.where)
             self._searcher = None
-            self._words = frozenset(index.store.about.get('words', ()))
+            self._words = frozenset(index.about.get('words', ()))
         self.index = index
 
     def new_index(
@@ -283,11 +283,13 @@ class RetrievalInferencer:
 
         Raises:
             OtherModelError: If other encoders made the index, or it keeps
-                the states of another head.
+                what another head has prepared.
         """
         self.use(index)
         identity = self.encoder.identity
-        if index.layout.state.columns and index.model.head != identity.head:
+        if index.model.vectors != identity.vectors or (
+            index.layout.state.columns and index.model.head != identity.head
+        ):
             raise OtherModelError(
                 f'{index.where} keeps what another head prepared '
                 f'({index.model.checkpoint or "no checkpoint"}). Add videos '
@@ -423,7 +425,7 @@ class RetrievalInferencer:
     def _calibration(self, shortlist: int) -> Calibration | None:
         """Find the scores that belong to this head and shortlist."""
         assert self.index is not None
-        for kept in self.index.store.about.get('calibrations', ()):
+        for kept in self.index.about.get('calibrations', ()):
             found = Calibration(**kept)
             if (found.head, found.shortlist) == (
                 self.encoder.identity.head,
@@ -458,10 +460,10 @@ class RetrievalInferencer:
         index = searcher.index
         others = [
             kept
-            for kept in index.store.about.get('calibrations', ())
+            for kept in index.about.get('calibrations', ())
             if (kept['head'], kept['shortlist']) != (made.head, shortlist)
         ]
-        index.store.set_about('calibrations', [*others, made.to_json()])
+        index.set_about('calibrations', [*others, made.to_json()])
         return made
 
     def check_shortlist(self, text: str, k: int, shortlist: int) -> float:

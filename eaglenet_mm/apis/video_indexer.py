@@ -143,8 +143,9 @@ class VideoIndexer:
             segment=segment,
             num_workers=self.num_workers,
         )
-        if all(span is None for _, span in pieces.values()):
-            names = {path: name for name, (path, _) in pieces.items()}
+        names = {path: name for name, (path, _) in pieces.items()}
+        are_files = all(span is None for _, span in pieces.values())
+        if are_files and len(names) == len(pieces):
             for path, found, is_last in reader.read(list(names)):
                 yield names[path], found, is_last
             return

@@ -36,7 +36,7 @@ def search_note(
             let through, if that was found out.
     """
     kind = 'segments' if index.segment else 'videos'
-    if not answer.scored:
+    if answer.total and not answer.scored:
         note = f'{answer.total} {kind}, compared by their mean frames'
     elif answer.scored < answer.total:
         note = f'{answer.scored} of {answer.total} {kind} looked at closely'

@@ -200,10 +200,10 @@ class LanceStore(MomentStore):
             )
         ]
 
-    def vectors(self, ids: Sequence[int] | None = None) -> list[bytes]:
+    def vectors(self, ids: Sequence[int]) -> list[bytes]:
         """Read vectors; see the base class."""
         conditions = ['start IS NOT NULL']
-        if ids is not None:
+        if len(ids) < max(_IDS_AT_ONCE, self._dataset.count_rows() // 2):
             some = [x for x in ids if 0 <= x < 2**63]
             conditions = [f'_rowid IN ({_listed(x)})' for x in _blocks(some)]
         found = {}
@@ -218,7 +218,7 @@ class LanceStore(MomentStore):
                 if crc is not None:
                     self._check(crc, f'moment {moment_id}', vector)
                     found[moment_id] = vector
-        return in_order(sorted(found) if ids is None else ids, found)
+        return in_order(ids, found)
 
     def take(self, ids: Sequence[int], thumbnails: bool) -> list[StoredMoment]:
         """Read rows; see the base class."""

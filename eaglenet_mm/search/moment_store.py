@@ -82,7 +82,11 @@ class MomentStore(ABC):
 
     @abstractmethod
     def ids_of(self, path: str) -> Tensor:
-        """List the moments of a file, int64, in the order of time."""
+        """List the moments of a file, int64, in the order of time.
+
+        Raises:
+            KeyError: If there is no such file.
+        """
 
     @abstractmethod
     def moments(self, ids: Sequence[int]) -> list[Moment]:
@@ -93,8 +97,8 @@ class MomentStore(ABC):
         """
 
     @abstractmethod
-    def vectors(self, ids: Sequence[int] | None = None) -> list[bytes]:
-        """Read vectors in the order of ``ids``; of all, ascending, for None.
+    def vectors(self, ids: Sequence[int]) -> list[bytes]:
+        """Read vectors in the order of ``ids``.
 
         Raises:
             KeyError: If one does not exist.
@@ -152,6 +156,16 @@ class MomentStore(ABC):
         Raises:
             DamagedIndexError: If more is damaged than rows.
         """
+
+    def repair(self) -> dict[str, str]:
+        """Take out files with damaged rows, and tell what was wrong.
+
+        Raises:
+            DamagedIndexError: If that is not enough.
+        """
+        damaged = self.verify()
+        self.remove(damaged)
+        return damaged
 
     def _check(self, crc: int, name: str, *parts: Any) -> None:
         """Refuse a row that is not what was written."""

@@ -6,6 +6,7 @@ import datetime
 import math
 import re
 import struct
+import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -95,9 +96,10 @@ class MomentFilter:
     tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        words = (self.path, *self.tags)
-        if not isinstance(self.tags, tuple) or not all(
-            isinstance(word, str) and '\0' not in word for word in words
+        if not (
+            _is_text(self.path, 'surrogateescape')
+            and isinstance(self.tags, tuple)
+            and all(_is_text(tag) for tag in self.tags)
         ):
             raise ValueError(
                 'A filter takes path as text and tags as a tuple of texts, '
@@ -106,7 +108,8 @@ class MomentFilter:
         for name in ('after', 'before', 'min_duration', 'max_duration'):
             value = getattr(self, name)
             if value is not None and not (
-                isinstance(value, int | float) and math.isfinite(value)
+                isinstance(value, int | float)
+                and abs(value) <= sys.float_info.max
             ):
                 raise ValueError(
                     f'{name} of a filter must be a finite number of seconds, '
@@ -155,6 +158,14 @@ class MomentFilter:
             parse_seconds(max_duration) if max_duration else None,
             tuple(tags),
         )
+
+
+def _is_text(value: Any, errors: str = 'strict') -> bool:
+    """Whether a value is text that a store can compare with."""
+    try:
+        return b'\0' not in value.encode('utf-8', errors)
+    except (AttributeError, UnicodeEncodeError):
+        return False
 
 
 def parse_seconds(text: str) -> float:
@@ -354,7 +365,7 @@ class Layout:
         return [b''.join(parts) for parts in zip(*rows, strict=True)]
 
     def unpack(self, rows: Sequence[bytes]) -> dict[str, Tensor]:
-        """Turn bytes of at least one row into tensors, float32 if floating.
+        """Turn bytes into tensors, float32 if floating.
 
         Raises:
             DamagedIndexError: If a row has another length.
@@ -365,9 +376,11 @@ class Layout:
                 f'A row of the index has not the {size} bytes it should '
                 'have. Index its video again.'
             )
-        if not size:
-            return {}
-        joined = torch.frombuffer(bytearray(b''.join(rows)), dtype=torch.uint8)
+        joined = torch.zeros(0, dtype=torch.uint8)
+        if rows and size:
+            joined = torch.frombuffer(
+                bytearray().join(rows), dtype=torch.uint8
+            )
         joined = joined.view(len(rows), size)
         tensors, begin = {}, 0
         for name, (kind, shape) in self.columns.items():
@@ -460,14 +473,16 @@ class MomentLayout:
 
 
 def checksum(*parts: bytes | str | int | float) -> int:
-    """CRC-32 of values one after the other, in [0, 2**32)."""
+    """CRC-32 of values, their kinds and their lengths, in [0, 2**32)."""
     crc = 0
     for part in parts:
+        kind = type(part).__name__
         if isinstance(part, str):
             part = part.encode('utf-8', 'surrogateescape')
         elif isinstance(part, int):
             part = part.to_bytes(16, 'little', signed=True)
         elif isinstance(part, float):
             part = struct.pack('<d', part)
+        crc = zlib.crc32(f'{kind} {len(part)}'.encode(), crc)
         crc = zlib.crc32(part, crc)
     return crc

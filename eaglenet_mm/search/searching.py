@@ -17,7 +17,7 @@ from eaglenet_mm.models.heads.base_pair_head import (
     mean_of_unit_frames,
     unit_sentences,
 )
-from eaglenet_mm.search.errors import OtherModelError
+from eaglenet_mm.search.errors import DamagedIndexError, OtherModelError
 from eaglenet_mm.search.records import MomentFilter
 from eaglenet_mm.search.shortlisters import Shortlister
 from eaglenet_mm.search.state_rows import restore_state
@@ -311,9 +311,12 @@ class VideoSearcher:
             self.index.refresh()
             try:
                 return run()
-            except KeyError:
+            except KeyError as err:
                 if not self.index.refresh():
-                    raise
+                    raise DamagedIndexError(
+                        f'{self.index.where} lacks a row that it lists '
+                        f'({err}). Run tools/index.py with --repair.'
+                    ) from err
         return run()
 
     def _scores(self, text: TextFeatures, ids: Tensor) -> Tensor:

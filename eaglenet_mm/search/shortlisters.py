@@ -32,7 +32,11 @@ class Shortlister(ABC):
 
     @abstractmethod
     def synchronise(self) -> None:
-        """Take up what has changed in the index."""
+        """Take up what has changed in the index; before every search.
+
+        Raises:
+            KeyError: If a moment was replaced meanwhile; once more, then.
+        """
 
     @abstractmethod
     def search(
@@ -71,7 +75,6 @@ class TorchShortlister(Shortlister):
         super().__init__(index)
         self._ids = torch.zeros(0, dtype=torch.int64)  # ascending
         self._matrix = torch.zeros(0, 0, dtype=torch.float16)  # has room
-        self.synchronise()
 
     def synchronise(self) -> None:
         """Read the vectors of new moments, and drop those that are gone."""
@@ -84,9 +87,9 @@ class TorchShortlister(Shortlister):
             self._ids = self._ids[kept]
         # ids are never used again, so new ones are the highest
         new = wanted[len(self._ids) :]
-        vectors = self.index.vectors(new if len(self._ids) else None)
-        if not len(vectors):
+        if not len(new):
             return
+        vectors = self.index.vectors(new)
         old, end = len(self._ids), len(wanted)
         if end > len(self._matrix):
             rows = max(end, len(self._matrix) * 3 // 2)
