@@ -305,6 +305,12 @@ def extract_features(
         try:
             with _beside(beside, encoder) as index:
                 pieces = {_name(item): _piece(item) for item in items}
+                if index.files:
+                    print_log(
+                        f'Going on: {len(index.files)} of {len(items)} videos '
+                        'are there.',
+                        logger='current',
+                    )
                 indexer = VideoIndexer(encoder, num_workers=num_workers)
                 indexer.update(index, pieces, retry=True)
                 found = FeatureFile.of_index(index, items, texts)

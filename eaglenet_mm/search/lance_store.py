@@ -184,8 +184,10 @@ class LanceStore(MomentStore):
 
     def ids_of(self, path: str) -> Tensor:
         """List the moments of a file; see the base class."""
-        condition = f'path = {_literal(_encode(path))} AND start IS NOT NULL'
-        rows = self._read(['start'], condition)
+        rows = self._read(['start'], f'path = {_literal(_encode(path))}')
+        if not len(rows):
+            raise KeyError(f'The index has no file {path}.')
+        rows = rows.filter(rows['start'].is_valid())
         rows = rows.sort_by([('start', 'ascending'), ('_rowid', 'ascending')])
         return _int64(rows['_rowid'])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor
@@ -71,6 +72,10 @@ class MomentStore(ABC):
     @abstractmethod
     def version(self) -> Any:
         """Something that differs after every commit, of whichever process."""
+
+    def snapshot(self) -> AbstractContextManager[Any]:
+        """Read from one commit in a ``with`` block; others may wait."""
+        return nullcontext()
 
     @abstractmethod
     def files(self) -> dict[str, IndexedFile]:

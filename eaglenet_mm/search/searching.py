@@ -27,7 +27,7 @@ from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
 #: Rows whose state is in memory at once.
 _BLOCK = 1024
 #: Searches that may be begun again because a row was replaced meanwhile.
-_ATTEMPTS = 5
+_ATTEMPTS = 2
 
 ResultT = TypeVar('ResultT')
 Ranked = tuple[Tensor, Tensor]  # ids and scores, the best first
@@ -317,7 +317,9 @@ class VideoSearcher:
                         f'{self.index.where} lacks a row that it lists '
                         f'({err}). Run tools/index.py with --repair.'
                     ) from err
-        return run()
+        with self.index.store.snapshot():
+            self.index.refresh()
+            return run()
 
     def _scores(self, text: TextFeatures, ids: Tensor) -> Tensor:
         """Score rows with the head, a block at a time, ``(B, n)``.

@@ -177,7 +177,7 @@ class SQLiteStore(MomentStore):
 
     def files(self) -> dict[str, IndexedFile]:
         """List the files; see the base class."""
-        with self._snapshot():
+        with self.snapshot():
             wanted = self._count(_NUM_VIDEOS)
             rows = self._rows(
                 f'SELECT id, {_FILE}, crc FROM videos ORDER BY path'
@@ -190,7 +190,7 @@ class SQLiteStore(MomentStore):
         if where and not self._facts_are_checked:
             self.files()  # the filter reads them unchecked
             self._facts_are_checked = True
-        with self._snapshot():
+        with self.snapshot():
             if where:
                 condition, values = _condition(where)
                 wanted = self._rows(
@@ -413,9 +413,12 @@ class SQLiteStore(MomentStore):
                 raise
 
     @contextlib.contextmanager
-    def _snapshot(self) -> Iterator[None]:
-        """Select more than once from one commit."""
+    def snapshot(self) -> Iterator[None]:
+        """Read from one commit; see the base class."""
         with self._lock, _told(self.where):
+            if self._connection.in_transaction:
+                yield
+                return
             self._connection.execute('BEGIN')
             try:
                 yield

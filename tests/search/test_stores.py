@@ -183,6 +183,10 @@ class TestAddress:
         with pytest.raises(FileNotFoundError, match=r'tools/index\.py'):
             store_kind(where).open(where)
 
+    def test_files_of_nothing_are_no_files(self, store):
+        with pytest.raises(KeyError, match='/a'):
+            store.ids_of('/a')
+
     def test_something_is_there(self, store):
         with pytest.raises(IndexWriteError, match='another name'):
             type(store).create(store.where, ABOUT)
@@ -275,6 +279,26 @@ class TestFilter:
         ):
             wanted = {file for file in self.FILES if fits(file)}
             assert self.found(filled, MomentFilter(**where)) == wanted
+
+    def test_names_that_are_no_text(self, filled):
+        where = MomentFilter(path=os.fsdecode(b'*\xff*'))
+        assert {x.path for x in self.found(filled, where)} == {NAMES[4]}
+
+    @pytest.mark.parametrize(
+        'values',
+        [dict(path='\ud800'), dict(path='a\0'), dict(path=b'/'),
+         dict(tags=('\udcff',)), dict(tags=['a']), dict(tags=(1,)),
+         dict(after=10**400), dict(before=math.nan), dict(min_duration='1')],
+        ids=ascii,
+    )  # fmt: skip
+    def test_what_is_no_filter(self, values):
+        with pytest.raises(ValueError, match='filter'):
+            MomentFilter(**values)
+
+    def test_numbers_without_bounds(self, filled):
+        for far in (1.7e308, 10**308):
+            assert not self.found(filled, MomentFilter(after=far))
+            assert self.found(filled, MomentFilter(before=far))
 
     def test_all_together(self, filled):
         where = MomentFilter('*.mp4', 1, 8, 0.25, 100, ('a', "it's"))
