@@ -82,10 +82,11 @@ def main() -> None:
             head=args.head,
             first_stage=args.first_stage,
         )
-        answer, note = run_query(inferencer, where, args)
-    if args.html is not None:
-        page = hit_page(args.query, answer, inferencer.index, note)
-        Path(args.html).write_text(page, encoding='utf-8')
+        with inferencer.index as index:
+            answer, note = run_query(inferencer, where, args)
+            if args.html is not None:
+                page = hit_page(args.query, answer, index, note)
+                Path(args.html).write_text(page, encoding='utf-8')
     if args.json:
         print(json.dumps(hit_records(answer), indent=1))
     else:

@@ -148,17 +148,7 @@ class FeatureFile:
     def of_index(
         cls, index: VideoIndex, items: Sequence[Item], texts: Sequence[Item]
     ) -> FeatureFile:
-        """Take the rows of videos out of an index.
-
-        Args:
-            index (VideoIndex): With the items, as :func:`extract_features`
-                adds them.
-            items (Sequence[Item]): Of :func:`list_items`.
-            texts (Sequence[Item]): Likewise.
-
-        Raises:
-            ValueError: If no video could be read.
-        """
+        """Take the rows of videos out of an index."""
         read: dict[int | None, int] = {}
         rows: list[Tensor] = []
         about: dict[str, Any] = dict(videos=[], unreadable={}, notes={})
@@ -205,17 +195,11 @@ class NoVideoError(ValueError):
 def list_items(
     source: str, videos: str | None = None
 ) -> tuple[list[Item], list[Item]]:
-    """List the videos and texts of a folder or annotation file.
+    """List the videos and texts of a folder or annotation file (``.json``).
 
-    Args:
-        source (str): A folder, or an annotation file (``.json``).
-        videos (str, optional): Where the videos of a file lie. Default: its
-            own folder.
-
-    Returns:
-        tuple[list[Item], list[Item]]: Videos with ``video_id``, ``path``,
-        ``start`` and ``end``; texts with ``text`` and ``video``, the place
-        of its video, None without one.
+    Videos have ``video_id``, ``path``, ``start`` and ``end``; texts ``text``
+    and ``video``, the place of its video, None without one. The videos of a
+    file lie in ``videos``, by default its own folder.
     """
     if not source.endswith('.json'):
         return [

@@ -44,28 +44,10 @@ def update_index(
 ) -> tuple[RetrievalInferencer, IndexingReport]:
     """Make an index of videos, or bring one up to date.
 
-    Args:
-        videos (Sequence[str]): Folders and files.
-        where (str | Path): The index, a file or URI.
-        model (str | PathLike | Config, optional): Config; needed for a new
-            index, else it is that of the index.
-        weights (str, optional): Checkpoint; likewise.
-        device (str, optional): See :class:`RetrievalInferencer`.
-        untrained (bool): See :class:`RetrievalInferencer`.
-        num_workers (int): Processes that read videos.
-        video_batch (int): See :class:`RetrievalInferencer`.
-        segment (float, optional): Seconds of a segment; default: those of
-            the index, whole videos in a new one.
-        precision (str, optional): Default: that of the index, 'float32' in
-            a new one.
-        tags (Sequence[str]): Given to these videos, besides those they have.
-        retry (bool): Whether unchanged unreadable files are tried again.
-        prune (bool): Whether files below ``videos`` that no longer exist are
-            taken out.
-        repair (bool): Whether to leave out what is damaged; those videos are
-            read again.
-        indexer (type[VideoIndexer]): What encodes them. Default: this
-            machine.
+    A new one needs ``model`` and ``weights``; else they, ``segment`` and
+    ``precision`` are those of the index. ``tags`` are given to these videos
+    besides those they have; for ``retry``, ``prune`` and ``repair`` see
+    ``tools/index.py``, for the rest :class:`RetrievalInferencer`.
 
     Returns:
         tuple[RetrievalInferencer, IndexingReport]: With the index, open for
@@ -193,15 +175,8 @@ def _check_settings(
 def read_captions(source: str | os.PathLike, index: VideoIndex) -> list[str]:
     """Read captions of videos in an index, to calibrate it with.
 
-    Args:
-        source (str | PathLike): A text file with one a line; or an
-            annotation file, of which the captions of those videos count
-            whose file names are in the index.
-        index (VideoIndex): The index.
-
-    Raises:
-        FileNotFoundError: If there is no file.
-        ValueError: If it has no such captions.
+    From a text file with one a line; or from an annotation file, of which
+    those videos count whose file names are in the index.
     """
     source = os.fspath(source)
     if source.endswith('.json'):
@@ -223,11 +198,7 @@ def read_captions(source: str | os.PathLike, index: VideoIndex) -> list[str]:
 
 
 def read_lines(path: str | os.PathLike) -> list[str]:
-    """Read the lines of a text file that are not blank.
-
-    Raises:
-        ValueError: If it is no text in UTF-8.
-    """
+    """Read the lines of a text file that are not blank."""
     try:
         lines = Path(path).read_text('utf-8-sig').splitlines()
     except UnicodeDecodeError as err:

@@ -77,14 +77,8 @@ class VideoIndexer:
         """Add the files that are new or have changed.
 
         Every file is in the index as soon as it is finished, so a run that
-        was stopped goes on where it was.
-
-        Args:
-            index (VideoIndex): Open for writing.
-            pieces (Mapping[str, Piece]): By the names they have in the
-                index; for whole files that is their absolute path.
-            retry (bool): Whether those that could not be read are tried
-                again although they have not changed. Default: False.
+        was stopped goes on where it was. ``pieces`` go by the names they
+        have in the index, which for whole files are absolute paths.
         """
         wanted, report = find_changes(index.files, pieces, retry=retry)
         if not wanted:
@@ -114,14 +108,8 @@ class VideoIndexer:
     ) -> Generator[tuple[str, Moments | None, float, str], None, None]:
         """Read and encode files, as they are finished.
 
-        Args:
-            pieces (Mapping[str, Piece]): By name.
-            segment (float): Seconds of a segment; 0 for whole videos.
-
-        Yields:
-            tuple[str, Moments | None, float, str]: A name, its rows if there
-            are any, the duration of the file in seconds, and what could not
-            be read.
+        Yields a name, its rows if there are any, the duration of the file in
+        seconds, and what could not be read.
         """
         rows: dict[str, list[Moments]] = {}
         errors: dict[str, str] = {}
@@ -214,14 +202,8 @@ def find_changes(
 ) -> tuple[dict[str, tuple[int, int]], IndexingReport]:
     """Compare an index with files.
 
-    Args:
-        known (Mapping[str, IndexedFile]): Files of the index.
-        pieces (Mapping[str, Piece]): What it should have.
-        retry (bool): See :meth:`VideoIndexer.update`.
-
-    Returns:
-        tuple[dict[str, tuple[int, int]], IndexingReport]: Size and time of
-        change of those to read, by name, and the report so far.
+    Gives size and time of change of those to read, by name, and the report
+    so far.
     """
     report = IndexingReport()
     wanted: dict[str, tuple[int, int]] = {}

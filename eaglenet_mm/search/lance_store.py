@@ -51,13 +51,7 @@ _NOTHING = '[^\\x{0}-\\x{10ffff}]'  # an expression without a match
 
 @dataclass
 class WrittenFiles:
-    """Files that were written, but not committed.
-
-    Args:
-        paths (list[str]): The files.
-        num_moments (int): Their rows with vectors.
-        fragments (list[str]): What Lance says of them.
-    """
+    """Files that were written, but not committed."""
 
     paths: list[str]
     num_moments: int
@@ -274,15 +268,7 @@ class LanceStore(MomentStore):
     def commit(
         self, written: Sequence[WrittenFiles], removed: Sequence[str] = ()
     ) -> None:
-        """Put what was written in the place of what was known of the files.
-
-        Args:
-            written (Sequence[WrittenFiles]): Different files.
-            removed (Sequence[str]): Files to take out.
-
-        Raises:
-            IndexWriteError: If it cannot be written; nothing has changed.
-        """
+        """Put what was written in the place of what was known of the files."""
         fragments = [x for own in written for x in own.fragments]
         self._exchange(
             [path for own in written for path in own.paths] + list(removed),

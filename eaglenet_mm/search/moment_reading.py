@@ -76,13 +76,7 @@ class MomentReader:
     ) -> Generator[tuple[int, ReadMoments], None, None]:
         """Read videos and parts of videos, as the config says.
 
-        Args:
-            tasks (Sequence[tuple[str, Span | None]]): Files and what to read
-                of them; None for the whole.
-
-        Yields:
-            tuple[int, ReadMoments]: Number of a task, and its frames, as
-            tasks are finished.
+        Yields the number of a task and its frames, as tasks are finished.
         """
         with closing(self._run(self._read_task, tasks)) as outcomes:
             for outcome in outcomes:

@@ -169,11 +169,7 @@ def _is_text(value: Any, errors: str = 'strict') -> bool:
 
 
 def parse_seconds(text: str) -> float:
-    """Read a length of time: ``10``, ``10s``, ``1.5m``.
-
-    Raises:
-        ValueError: If it is none, or not positive.
-    """
+    """Read a length of time: ``10``, ``10s``, ``1.5m``."""
     found = re.fullmatch(r'(\d+(?:\.\d*)?)\s*(s|m|)', text.strip())
     seconds = float(found[1]) * (60 if found[2] == 'm' else 1) if found else 0
     if not seconds:
@@ -275,11 +271,9 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Layout:
-    """How the tensors of a row become bytes: names, kinds and shapes.
+    """How the tensors of a row become bytes.
 
-    Args:
-        columns (dict[str, list]): By name ``[kind, shape]``, in the order of
-            the bytes.
+    ``columns`` has ``[kind, shape]`` by name, in the order of the bytes.
 
     Example:
         >>> layout = Layout.of({'frames': torch.zeros(1, 8, 32)}, 'float16')
@@ -291,12 +285,7 @@ class Layout:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], precision: str) -> Layout:
-        """Describe tensors of any number of rows.
-
-        Args:
-            tensors (Mapping[str, Tensor]): Shape ``(n, ...)`` each.
-            precision (str): Of floating ones.
-        """
+        """Describe tensors of any number of rows."""
         return cls(
             {
                 name: [
@@ -311,11 +300,7 @@ class Layout:
 
     @classmethod
     def from_json(cls, content: Any, where: str) -> Layout:
-        """Check a layout that was read.
-
-        Raises:
-            DamagedIndexError: If it is none.
-        """
+        """Check a layout that was read."""
         if not isinstance(content, dict) or not all(
             isinstance(column, list)
             and len(column) == 2
@@ -340,11 +325,7 @@ class Layout:
         )
 
     def pack(self, tensors: Mapping[str, Tensor]) -> list[bytes]:
-        """Turn rows into bytes.
-
-        Raises:
-            ValueError: If a shape differs, or float16 cannot hold a number.
-        """
+        """Turn rows into bytes."""
         rows: list[list[bytes]] = []
         for name, (kind, shape) in self.columns.items():
             tensor = tensors[name]
@@ -365,11 +346,7 @@ class Layout:
         return [b''.join(parts) for parts in zip(*rows, strict=True)]
 
     def unpack(self, rows: Sequence[bytes]) -> dict[str, Tensor]:
-        """Turn bytes into tensors, float32 if floating.
-
-        Raises:
-            DamagedIndexError: If a row has another length.
-        """
+        """Turn bytes into tensors, float32 if floating."""
         size = self.num_bytes
         if any(len(row) != size for row in rows):
             raise DamagedIndexError(
@@ -400,14 +377,7 @@ _MOST_NUMBERS = 2**28
 
 @dataclass(frozen=True)
 class MomentLayout:
-    """How the rows of an index become columns of bytes.
-
-    Args:
-        vector (Layout): Of the first stage.
-        times (Layout): Of the frames, float32.
-        features (Layout): Of the encoder.
-        state (Layout): Of the head; without columns if it keeps none.
-    """
+    """How the rows of an index become columns of bytes."""
 
     vector: Layout
     times: Layout
@@ -416,11 +386,7 @@ class MomentLayout:
 
     @classmethod
     def of(cls, moments: Moments, precision: str) -> MomentLayout:
-        """Describe rows like these, kept in one of :data:`PRECISIONS`.
-
-        Raises:
-            ValueError: If the precision is unknown.
-        """
+        """Describe rows like these, kept in one of :data:`PRECISIONS`."""
         if precision not in PRECISIONS:
             raise ValueError(
                 f'precision must be one of {", ".join(PRECISIONS)}, but is '
@@ -439,11 +405,7 @@ class MomentLayout:
 
     @classmethod
     def from_json(cls, content: Any, where: str) -> MomentLayout:
-        """Read a layout.
-
-        Raises:
-            DamagedIndexError: If it is none.
-        """
+        """Read a layout."""
         names = set(cls.__dataclass_fields__)
         content = content if isinstance(content, dict) else {}
         if set(content) != names:
@@ -453,11 +415,7 @@ class MomentLayout:
         )
 
     def pack(self, moments: Moments) -> list[StoredMoment]:
-        """Turn rows into columns of bytes.
-
-        Raises:
-            ValueError: If a shape differs, or float16 cannot hold a number.
-        """
+        """Turn rows into columns of bytes."""
         if not len(moments):
             return []
         columns = zip(

@@ -140,18 +140,7 @@ class SearchAnswer:
 
 
 class VideoSearcher:
-    """Searches an index with encoded queries.
-
-    Args:
-        head (BasePairHead): On the encoders that made the index.
-        head_id (str): Hash of its weights and settings.
-        index (VideoIndex): The gallery.
-        shortlister (Shortlister): The first stage.
-        device (torch.device | str): Where the head computes.
-
-    Raises:
-        OtherModelError: If the head needs a state that the index lacks.
-    """
+    """Searches an index with encoded queries."""
 
     def __init__(
         self,
@@ -196,19 +185,6 @@ class VideoSearcher:
         ``shortlist`` rows, ``count`` at least, are scored and sorted; behind
         them come the next as many, sorted among themselves, and so on. So
         pages by ``offset`` never change what came before them.
-
-        Args:
-            text (TextFeatures): Of ``B`` sentences.
-            count (int): Hits wanted; fewer come back if there are fewer.
-            shortlist (int): Rows that the head scores together; 0 for all.
-            offset (int): Hits to leave out first. Default: 0.
-            where (MomentFilter, optional): Which files count.
-            per_video (int): Hits of one video at most, in which moments that
-                overlap are joined; 0 for no limit. Default: 0.
-
-        Returns:
-            list[SearchAnswer]: One a sentence; of equal scores the earlier
-            row comes first.
         """
 
         def run() -> list[SearchAnswer]:
@@ -256,18 +232,7 @@ class VideoSearcher:
         where: MomentFilter | None = None,
         per_video: int = 0,
     ) -> SearchAnswer:
-        """Find videos by a video, with the first stage alone.
-
-        Args:
-            video (VideoFeatures): Of one video.
-            count (int): See :meth:`search`, as the others.
-            offset (int): Hits to leave out first. Default: 0.
-            where (MomentFilter, optional): Which files count.
-            per_video (int): Hits of one video at most. Default: 0.
-
-        Returns:
-            SearchAnswer: The most similar first.
-        """
+        """Find videos by a video, with the first stage alone."""
         side = video_vectors(self.head, video, self.index.model.vectors)
         frames = video.frames[video.frame_mask].float().cpu()  # (n, D)
 

@@ -160,13 +160,10 @@ def build_shortlister(
 ) -> Shortlister:
     """Make the first stage of a search.
 
-    Args:
-        name_or_config (str | dict): ``'torch'`` (exact, in memory),
-            ``'lance'`` (the index of the vectors in a Lance dataset),
-            ``'milvus:ADDRESS'`` (a server or a file), ``'auto'`` (lance where
-            the dataset has an index and vectors are many, else torch) or the
-            config of a registered type.
-        index (VideoIndex): What is searched.
+    ``'torch'`` is exact, in memory; ``'lance'`` the index of the vectors in a
+    Lance dataset; ``'milvus:ADDRESS'`` a server or a file; ``'auto'`` is
+    lance where the dataset has an index and vectors are many, else torch; a
+    dict is the config of a registered type.
 
     Raises:
         ValueError: If the name is unknown.
