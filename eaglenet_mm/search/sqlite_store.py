@@ -301,6 +301,7 @@ class SQLiteStore(MomentStore):
                             f'INSERT INTO {table} VALUES (?{marks}, ?)',
                             (number, *own, checksum(number, *own)),
                         )
+            self._grow(len(files), len(ids))
         return ids
 
     def remove(self, paths: Iterable[str]) -> None:
@@ -309,10 +310,21 @@ class SQLiteStore(MomentStore):
             self._delete(paths)
 
     def _delete(self, paths: Iterable[str]) -> None:
-        self._connection.executemany(
-            'DELETE FROM videos WHERE path = ?',
-            [(os.fsencode(path),) for path in paths],
-        )
+        for path in map(os.fsencode, paths):
+            for number, num_moments in self._rows(
+                'SELECT id, num_moments FROM videos WHERE path = ?', (path,)
+            ):
+                self._rows('DELETE FROM videos WHERE id = ?', (number,))
+                self._grow(-1, -num_moments)
+
+    def _grow(self, num_videos: int, num_moments: int) -> None:
+        """Keep count of the rows, which counting them would take long for."""
+        for name, more in (
+            (_NUM_VIDEOS, num_videos),
+            (_NUM_MOMENTS, num_moments),
+        ):
+            if more:
+                _say(self._connection, name, self._count(name) + more)
 
     def set_tags(self, paths: Iterable[str], tags: Sequence[str]) -> None:
         """Give files tags; see the base class."""
@@ -402,10 +414,6 @@ class SQLiteStore(MomentStore):
             run.execute('BEGIN IMMEDIATE')
             try:
                 yield run
-                for name in (_NUM_VIDEOS, _NUM_MOMENTS):
-                    table = name.removeprefix('num_')
-                    count = run.execute(f'SELECT count(*) FROM {table}')
-                    _say(run, name, count.fetchone()[0])
                 run.execute('COMMIT')
             except BaseException:
                 if run.in_transaction:
