@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eaglenet_mm.registry import SHORTLISTERS
 from eaglenet_mm.search.errors import (
     DamagedIndexError,
     IndexInUseError,
@@ -33,6 +34,8 @@ from eaglenet_mm.search.records import (
     StoredMoment,
     checksum,
 )
+from eaglenet_mm.search.shortlisters import Shortlister, highest
+from eaglenet_mm.search.video_index import VideoIndex
 
 _VERSION = 1
 _ABOUT = 'eaglenet_mm'  # key of the metadata of the schema
@@ -45,7 +48,8 @@ _SPAN = ['start', 'end']
 _DATA = ['path', *_SPAN, 'times', 'features', 'state']
 _CONFLICT = 'commit conflict|Incompatible transaction'
 _UNREACHED = 'Generic|object store|region|credential|account'
-_LEAST_INDEXED, _ROWS_OF_PARTITION, _PARTITIONS = 1000, 10_000, 10
+_EF = 200  # candidates at least
+_LEAST_INDEXED, _ROWS_OF_PARTITION, _PARTITIONS = 1000, 250_000, 20
 _NOTHING = '[^\\x{0}-\\x{10ffff}]'  # an expression without a match
 
 
@@ -501,16 +505,21 @@ class LanceStore(MomentStore):
     ) -> Tensor:
         """Find moments near a vector by the index, int64, in no order."""
         nearest = dict(column='vector', q=query, k=count, metric='dot')
-        nearest.update(nprobes=_PARTITIONS, ef=max(2 * count, 200))
-        condition = 'start IS NOT NULL' + filter_condition(where)
-        table = self._read([], condition, nearest=nearest, prefilter=True)
+        nearest.update(nprobes=_PARTITIONS, ef=max(2 * count, _EF))
+        table = self._read(
+            [],
+            filter_condition(where).removeprefix(' AND '),
+            nearest=nearest,
+            prefilter=True,
+            disable_scoring_autoprojection=True,
+        )
         return _int64(table['_rowid']).unique()
 
     def _read(
         self, names: Sequence[str], condition: str, **options: Any
     ) -> Any:
         """Read columns of the rows that fulfil a condition, with their ids."""
-        options |= dict(columns=list(names), filter=condition)
+        options |= dict(columns=list(names), filter=condition or None)
         options['with_row_id'] = True
         with _told(self.where):
             try:
@@ -541,6 +550,45 @@ class LanceStore(MomentStore):
         self._check(row['facts_crc'], path, *_facts(row))
         facts = {name: row[name] for name in _FACTS}
         return IndexedFile(**facts | dict(path=path, tags=tuple(row['tags'])))
+
+
+@SHORTLISTERS.register_module()
+class LanceShortlister(Shortlister):
+    """The first stage in a dataset's own index of vectors: not in memory.
+
+    What the index finds is compared again, exactly; it may miss some. Rows
+    added since it was built are compared one by one.
+
+    Raises:
+        VideoIndexError: If there is no such index.
+
+    Example:
+        >>> SHORTLISTERS.get('LanceShortlister').__name__
+        'LanceShortlister'
+    """
+
+    def __init__(self, index: VideoIndex) -> None:
+        super().__init__(index)
+        if not index.has_ann:
+            raise VideoIndexError(
+                f'{index.where} has no index of its vectors. Make one with '
+                "tools/index.py --build-ann, or take --first-stage 'torch'."
+            )
+
+    def synchronise(self) -> None:
+        """Do nothing: the dataset has what is looked up."""
+
+    def search(
+        self, queries: Tensor, count: int, where: MomentFilter | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Find moments by the index; see the base class."""
+        store = self.index.store
+        assert isinstance(store, LanceStore)
+        found = []
+        for query in queries:
+            ids = store.nearest(query.numpy(), 10 + count * 3 // 2, where)
+            found.append(highest(self.index, query, ids, count))
+        return found
 
 
 def _import_lance() -> Any:
