@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -35,7 +35,9 @@ from eaglenet_mm.search.records import (
     checksum,
 )
 from eaglenet_mm.search.shortlisters import Shortlister, highest
-from eaglenet_mm.search.video_index import VideoIndex
+
+if TYPE_CHECKING:
+    from eaglenet_mm.search.video_index import VideoIndex
 
 _VERSION = 1
 _ABOUT = 'eaglenet_mm'  # key of the metadata of the schema
