@@ -21,9 +21,8 @@ SHIPPED = ('configs', 'tools', 'model-index.yml', 'constraints.txt')
 MMCV_LITE = 'mmcv-lite>=2.0.1,<2.2'
 VIDEO = ['av>=14.2']
 HUGGING_FACE = ['transformers>=4.40']
-SEARCH = ['faiss-cpu>=1.8']
 MILVUS = ['pymilvus>=2.4.2', 'milvus-lite>=2.4.8']
-DEMO = ['python-multipart>=0.0.9', 'starlette>=0.37', 'uvicorn>=0.29']
+SERVE = ['fastapi>=0.165', 'python-multipart>=0.0.9', 'uvicorn>=0.29']
 LORA = ['peft>=0.17']  # the first with target_parameters
 EXPORT = ['onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.2']
 TORCHCODEC = ['torchcodec']  # brings no FFmpeg; that of the system, 4 to 9
@@ -85,7 +84,13 @@ setup(
     license='Apache-2.0',
     keywords='computer vision, text-video retrieval, OpenMMLab',
     packages=find_packages(include=[PACKAGE, f'{PACKAGE}.*']),
-    package_data={f'{PACKAGE}.visualization': ['templates/*']},
+    # beside the package, whose import takes seconds
+    py_modules=[f'{PACKAGE}_cli'],
+    entry_points={'console_scripts': [f'eaglenet-mm = {PACKAGE}_cli:main']},
+    package_data={
+        f'{PACKAGE}.service': ['page/*'],
+        f'{PACKAGE}.visualization': ['templates/*'],
+    },
     python_requires='>=3.10,<3.14',
     # mmaction2 needs mmcv and importlib_metadata without declaring them.
     # mmcv comes as the extra [lite], because a compiled mmcv lives in the
@@ -115,9 +120,9 @@ setup(
     extras_require={
         'lite': [MMCV_LITE],
         'huggingface': HUGGING_FACE,
-        'search': SEARCH,
         'milvus': MILVUS,
-        'demo': DEMO,
+        'serve': SERVE,
+        'demo': SERVE,
         'lora': LORA,
         'export': EXPORT,
         'video': VIDEO,
@@ -134,11 +139,10 @@ setup(
             'pytest-xdist',
             'ruff',
             'wheel',
-            *DEMO,
             *EXPORT,
             *LORA,
             *MILVUS,
-            *SEARCH,
+            *SERVE,
             *TENSORBOARD,
             *TORCHCODEC,
         ],

@@ -1,8 +1,8 @@
-"""Repairs for the libraries below us, each with its cause and its end.
+"""Workarounds for defects of dependencies, each with its cause and its end.
 
-This is the only module that touches other packages. Every repair looks for
-its own defect first and leaves a healthy installation alone, so that it ends
-by itself when the cause is mended upstream.
+This is the only module that changes other packages. Every workaround checks
+for its defect first and leaves a healthy installation alone, so it ends by
+itself once the defect is fixed upstream.
 """
 
 import importlib.metadata
@@ -18,10 +18,7 @@ _VINDLU = osp.join('models', 'multimodal', 'vindlu', 'modeling_bert.py')
 
 
 def apply() -> None:
-    """Apply every repair that this installation needs.
-
-    Calling it again changes nothing.
-    """
+    """Apply every workaround that this installation needs; idempotent."""
     require_mmcv()
     alias_importlib_metadata()
     complete_localizers()
@@ -34,7 +31,7 @@ def apply() -> None:
 
 
 def require_mmcv() -> None:
-    """Say how to get mmcv, which mmaction2 needs and does not declare."""
+    """Explain how to get mmcv, which mmaction2 needs but does not declare."""
     if find_spec('mmcv') is None:
         raise ImportError(
             'eaglenet_mm needs mmcv>=2.0.1,<2.2, but none is installed. '
@@ -47,10 +44,10 @@ def require_mmcv() -> None:
 def alias_importlib_metadata() -> bool:
     """Let the standard library stand in for ``importlib_metadata``.
 
-    Cause: mmaction2 1.2.0 imports the back-port for two names that
-    :mod:`importlib.metadata` has as well, and does not declare it. End: when
-    mmaction2 declares the dependency or imports the standard module. We
-    declare it, so only installations with ``--no-deps`` need this.
+    Cause: mmaction2 1.2.0 imports the back-port, without declaring it, for two
+    names that :mod:`importlib.metadata` also has. End: when mmaction2 declares
+    the dependency or imports the standard module. This package declares it, so
+    only installations with ``--no-deps`` are affected.
     """
     name = 'importlib_metadata'
     if name in sys.modules or find_spec(name) is not None:
@@ -60,12 +57,12 @@ def alias_importlib_metadata() -> bool:
 
 
 def complete_localizers() -> bool:
-    """Stand in for the package that the mmaction2 1.2.0 wheel lacks.
+    """Provide the package that is missing from the mmaction2 1.2.0 wheel.
 
     Cause: ``mmaction.models.localizers`` imports ``drn``, a folder missing
     from the published wheel (mmaction2 issue 2714), so that
-    ``import mmaction.models`` fails. End: a release that carries the folder
-    or does not ask for it. ``DRN`` then says that it is missing when built.
+    ``import mmaction.models`` fails. End: a release with the folder or without
+    the import. Building ``DRN`` then raises an error.
     """
     root = _package_folder('mmaction')
     if root is None:
@@ -85,7 +82,7 @@ def complete_localizers() -> bool:
 
 
 class _MissingDRN:
-    """The localizer that the published wheel of mmaction2 lacks."""
+    """Localizer that is missing from the mmaction2 wheel."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
         raise ImportError(
@@ -95,13 +92,12 @@ class _MissingDRN:
 
 
 def disable_broken_multimodal() -> bool:
-    """Let mmaction2 use placeholders where transformers is too new.
+    """Disable mmaction2's multimodal models if transformers is too new.
 
-    Cause: VindLU of mmaction2 1.2.0 imports from
-    ``transformers.modeling_utils`` the name ``apply_chunking_to_forward``,
-    which transformers 4.56 removed there, so that ``import mmaction.models``
-    fails. End: a mmaction2 that does not import the name. VindLU cannot be
-    used meanwhile, as if transformers were absent.
+    Cause: VindLU of mmaction2 1.2.0 imports ``apply_chunking_to_forward`` from
+    ``transformers.modeling_utils``, which transformers 4.56 removed, so that
+    ``import mmaction.models`` fails. End: an mmaction2 without that import.
+    VindLU is unavailable meanwhile, as if transformers were absent.
     """
     root = _package_folder('mmaction')
     if root is None or find_spec('transformers') is None:
@@ -124,21 +120,21 @@ def disable_broken_multimodal() -> bool:
 
 
 def read_checkpoints_safely() -> bool:
-    """Let MMEngine read its own checkpoints, without executing them.
+    """Let MMEngine read its own checkpoints without executing them.
 
     Cause: MMEngine 0.10.7 calls ``torch.load`` without options. Since torch
     2.6 that refuses MMEngine's own checkpoints, which hold history buffers
-    (mmengine issue 1655); before, it executed whatever the file says, as
-    downloaded files still do today. End: an MMEngine whose loaders choose
-    by themselves how to read (``weights_only`` or ``pickle_module``). A local
-    loader that somebody else registered is left alone.
+    (mmengine issue 1655); before, it executed any code in the file, as it
+    still does for downloads. End: an MMEngine whose loaders pass
+    ``weights_only`` or ``pickle_module``. A local loader registered by others
+    is left alone.
     """
     from mmengine.runner import checkpoint
 
     from eaglenet_mm.utils import safe_checkpoint
 
     needed = False
-    # MMEngine's table has no public way to read an entry
+    # there is no public way to read an entry
     loader = checkpoint.CheckpointLoader._schemes.get('')
     if loader is checkpoint.load_from_local and not _chooses(loader):
         checkpoint.CheckpointLoader.register_scheme(
@@ -157,11 +153,11 @@ def read_checkpoints_safely() -> bool:
 def start_loaders_late() -> bool:
     """Let the iteration-based loop start its loader at the first batch.
 
-    Cause: ``IterBasedTrainLoop`` of MMEngine 0.10.7 starts the loader, and
-    its workers with it, while it is built: they read the first batches before
-    any hook was called and before a checkpoint was loaded, so that nobody can
-    tell a data set anything. ``EpochBasedTrainLoop`` starts it after
-    ``before_train_epoch``. End: an MMEngine whose loop does so as well.
+    Cause: ``IterBasedTrainLoop`` of MMEngine 0.10.7 starts the loader and its
+    workers when it is built: they read the first batches before any hook is
+    called or checkpoint loaded, so a dataset cannot be told anything.
+    ``EpochBasedTrainLoop`` starts it after ``before_train_epoch``. End: an
+    MMEngine whose iteration-based loop does the same.
     """
     from mmengine.runner import loops
 
@@ -192,11 +188,10 @@ def start_loaders_late() -> bool:
 def let_configs_be_inherited() -> bool:
     """Let ``_base_ = 'eaglenet_mm::...'`` and ``mmengine.hub`` find configs.
 
-    Cause: MMEngine 0.10.7 takes configs only from packages that its own table
-    names. What the table names is looked up as an installed distribution
-    first, and the folder of an editable one is not found; so our entry is a
-    module of the package, which lies where ``.mim`` lies. End: an MMEngine
-    that takes any installed package.
+    Cause: MMEngine 0.10.7 reads configs only from packages in its own table.
+    It looks up entries as installed distributions first and then does not find
+    the folder of an editable one, so our entry is a module, beside which
+    ``.mim`` lies. End: an MMEngine that accepts any installed package.
     """
     from mmengine.config import utils
 
@@ -210,8 +205,8 @@ def resume_from_own_folder() -> bool:
     """Let a copied or moved work directory resume its own checkpoint.
 
     Cause: MMEngine 0.10.7 writes an absolute path to ``last_checkpoint`` and
-    takes it unseen, so that a copied folder goes on from the files of the one
-    it was copied from. End: an MMEngine that looks where the file is.
+    follows it unchecked, so a copied folder continues from the files of the
+    original. End: an MMEngine that looks beside the file.
     """
     from mmengine.runner import _flexible_runner, checkpoint, runner
 
@@ -230,12 +225,12 @@ def resume_from_own_folder() -> bool:
 
 
 def keep_updates_uncompiled() -> bool:
-    """Let ``compile=True`` leave backward pass and optimizer alone.
+    """Exclude the optimizer step and backward pass from ``compile=True``.
 
-    Cause: MMEngine 0.10.7 compiles the whole ``train_step``. torch then
-    traces the step of the optimizer as well, which raises for parameter
-    groups of MMEngine, is traced anew for every learning rate, and changes
-    the numbers of Adam. End: an MMEngine that compiles the model.
+    Cause: MMEngine 0.10.7 compiles the whole ``train_step``. Tracing the
+    optimizer step raises for parameter groups of MMEngine, is repeated for
+    every learning rate, and changes the numbers of Adam. End: an MMEngine that
+    compiles only the model.
     """
     import torch
     from mmengine.optim import OptimWrapper
@@ -249,7 +244,7 @@ def keep_updates_uncompiled() -> bool:
 
 
 def _chooses(loader: types.FunctionType) -> bool:
-    """Whether a loader says how the pickle is to be read."""
+    """Whether a loader specifies how to read the pickle."""
     options = {'weights_only', 'pickle_module'}
     return any(
         isinstance(constant, tuple) and options & set(constant)
@@ -266,7 +261,7 @@ def _package_folder(name: str) -> str | None:
 
 
 def _text(path: str) -> str:
-    """Read a file of another package; a missing one is empty."""
+    """Read a source file of another package; empty if missing."""
     if not osp.isfile(path):
         return ''
     with open(path, encoding='utf-8') as file:

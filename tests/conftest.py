@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import eaglenet_mm  # noqa: F401  repairs of the environment come first
+from tests.started import save_time
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 _GOLDEN: list[tuple[str, float, float]] = []
@@ -65,6 +66,10 @@ def pytest_collection_modifyitems(
     for item in items:
         if item.get_closest_marker('gpu'):
             item.add_marker(skip)
+
+
+def pytest_collection_finish() -> None:
+    save_time()
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 
 def mostly_nightly(
-    cases: Iterable[Any], *daily: str, kept: int = 1
+    cases: Iterable[Any], *daily: Any, kept: int = 1
 ) -> list[Any]:
     """Mark all cases as nightly but the named ones, or but the first ones."""
     return [

@@ -67,6 +67,7 @@ def test_import_is_light_and_lets_mmaction_models_import(repository):
     assert 'DRN' in result.stdout
 
 
+@pytest.mark.nightly  # the real ones import in the test above
 @pytest.mark.slow
 def test_mmaction_models_import_beside_transformers_5(
     make_package, repository

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
-import signal
-import subprocess
-import sys
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from eaglenet_mm.datasets.toy import write_toy_dataset
 from eaglenet_mm.utils import load_checkpoint_file
+from tests.started import Script, run_script
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 TIMES = {'time', 'data_time', 'memory'}
@@ -34,68 +33,50 @@ OPTIONS = (
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Work in a folder with a small toy data set as ``data/toy``."""
     path = tmp_path_factory.mktemp('toy')
-    run(
-        path,
-        sys.executable,
-        repository / 'tools/dataset_converters/toy.py',
-        *('--out', 'data/toy', '--limit', 16, '--renderings', 1),
-        *('--workers', 1),
-    )
+    write_toy_dataset(path / 'data/toy', limit=16, renderings=1, workers=1)
     return path
 
 
-def run(folder: Path, *command: Any, **environment: str) -> str:
-    """Run a command to its end; fail with what it printed."""
-    return start(folder, *command, **environment).communicate()[0]
-
-
-def start(
-    folder: Path, *command: Any, **environment: str
-) -> subprocess.Popen[str]:
-    return Process(
-        [str(part) for part in command],
-        cwd=folder,
-        env={
-            **os.environ,
-            'OMP_NUM_THREADS': '1',
-            'PYTHON': sys.executable,
-            **environment,
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-
-
-class Process(subprocess.Popen):
-    """A process whose failure shows its output."""
-
-    def communicate(self, *args: Any, **kwargs: Any) -> tuple[str, str]:
-        output = super().communicate(*args, **kwargs)
-        assert self.returncode in (0, -signal.SIGKILL), output[0]
-        return output
-
-
-def train(folder: Path, repository: Path, name: str, *options: str) -> Path:
+def train(folder: Path, repository: Path, name: str) -> Path:
     """Train in one process; return the work folder."""
-    command = train_command(repository, name, *options)
-    run(folder, *command)
+    run_script(*train_command(repository, name), folder=folder)
     return folder / name
 
 
-def train_command(repository: Path, name: str, *options: str) -> list[Any]:
+def train_command(
+    repository: Path, name: str, *options: str, batch_size: int = 8
+) -> list[Any]:
     return [
-        sys.executable,
         repository / 'tools/train.py',
         repository / 'configs/eaglenet_toy.py',
-        *('--work-dir', name, '--cfg-options'),
-        *OPTIONS,
-        'train_dataloader.batch_size=8',
-        *options,
+        *('--work-dir', name, *options, '--cfg-options', *OPTIONS),
+        f'train_dataloader.batch_size={batch_size}',
     ]
+
+
+def run_two(folder: Path, script: Path, *arguments: Any) -> None:
+    """Run a tool in two processes, as ``torchrun`` does."""
+    with socket.create_server(('localhost', 0)) as server:
+        port = server.getsockname()[1]
+    processes = [
+        Script(
+            *(script, '--launcher', 'pytorch', *arguments),
+            folder=folder,
+            output=folder / f'output{rank}',
+            **dict(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2'),
+            **dict(MASTER_ADDR='localhost', MASTER_PORT=str(port)),
+        )
+        for rank in range(2)
+    ]
+    try:
+        for process in processes:
+            assert process.wait() == 0, process.output.read_text()
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def losses(folder: Path) -> dict[int, dict[str, float]]:
@@ -144,23 +125,24 @@ def test_killed_training_goes_on_as_it_was(
 ) -> None:
     """SIGKILL in the second epoch; replay buffer and noise included."""
     name = 'killed'
-    # wait long enough in each iteration to be killed in the middle
-    process = start(folder, *train_command(repository, name))
+    script = Script(
+        *train_command(repository, name),
+        folder=folder,
+        output=folder / 'killed_output',
+    )
     deadline = time.monotonic() + 120
     while 3 not in losses(folder / name):
         assert time.monotonic() < deadline
-        assert process.poll() is None or 3 in losses(folder / name)
+        assert script.process.is_alive() or 3 in losses(folder / name)
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
+    script.kill()
     assert (folder / name / 'epoch_1.pth').is_file()
     (folder / name / 'epoch_2.pth').unlink(missing_ok=True)
     (folder / name / 'last_checkpoint').write_text(
         str(folder / name / 'epoch_1.pth')
     )
-    command = train_command(repository, name)
-    command.insert(5, '--resume')
-    output = run(folder, *command)
+    command = train_command(repository, name, '--resume')
+    output = run_script(*command, folder=folder)
     assert 'resumed epoch: 1, iter: 2' in output
     expected, got = losses(trained), losses(folder / name)
     assert got == expected
@@ -170,15 +152,7 @@ def test_two_processes_train_and_test_as_one(
     trained: Path, folder: Path, repository: Path
 ) -> None:
     """Same batches, same noise: same losses but for rounding, same metrics."""
-    run(
-        folder,
-        'bash',
-        repository / 'tools/dist_train.sh',
-        repository / 'configs/eaglenet_toy.py',
-        2,
-        *('--work-dir', 'two', '--cfg-options', *OPTIONS),
-        'train_dataloader.batch_size=4',
-    )
+    run_two(folder, *train_command(repository, 'two', batch_size=4))
     expected, got = losses(trained), losses(folder / 'two')
     assert set(got) == set(expected)
     for number, row in expected.items():
@@ -189,18 +163,15 @@ def test_two_processes_train_and_test_as_one(
     checkpoint = last_checkpoint(folder / 'two')
     config = repository / 'configs/eaglenet_toy.py'
     options = ('--cfg-options', 'test_dataloader.num_workers=0')
-    run(
-        folder,
-        *(sys.executable, repository / 'tools/test.py', config, checkpoint),
-        *('--work-dir', 'test_one', '--dump', 'one.pkl', *options),
+    command = repository / 'tools/test.py', config, checkpoint
+    run_script(
+        *(*command, '--work-dir', 'test_one', '--dump', 'one.pkl', *options),
         'test_dataloader.batch_size=5',
+        folder=folder,
     )
-    run(
+    run_two(
         folder,
-        'bash',
-        repository / 'tools/dist_test.sh',
-        *(config, checkpoint, 2),
-        *('--work-dir', 'test_two', '--dump', 'two.pkl', *options),
+        *(*command, '--work-dir', 'test_two', '--dump', 'two.pkl', *options),
     )
     assert metrics(folder / 'test_one') == metrics(folder / 'test_two')
     one, two = (read_rows(folder / f'{name}.pkl') for name in ('one', 'two'))
@@ -222,9 +193,7 @@ def test_index_and_search(
     trained: Path, folder: Path, repository: Path
 ) -> None:
     tools = repository / 'tools'
-    told = run(
-        folder,
-        sys.executable,
+    told = run_script(
         tools / 'index.py',
         folder / 'data/toy/videos',
         '--config',
@@ -233,12 +202,15 @@ def test_index_and_search(
         last_checkpoint(trained),
         '--out',
         'videos.index',
+        folder=folder,
     )
     count = len(list((folder / 'data/toy/videos').iterdir()))
     assert f'{count} videos can be searched' in told
-    command = [sys.executable, tools / 'search.py', 'videos.index']
     query = 'a red square moves left'
-    told = run(folder, *command, query, '-k', 3, '--json')
+    told = run_script(
+        *(tools / 'search.py', 'videos.index', query, '-k', 3, '--json'),
+        folder=folder,
+    )
     hits = json.loads(told[told.index('[\n {') :])
     assert [hit['rank'] for hit in hits] == [1, 2, 3]
     for hit in hits:
@@ -262,22 +234,17 @@ def test_a_broken_video_is_named(
     data = json.loads((tmp_path / 'data/toy/test.json').read_text())
     video = data['data_list'][3]['video']
     damage(tmp_path / 'data/toy/videos' / video)
-    result = subprocess.run(
-        [
-            sys.executable,
-            str(repository / 'tools/test.py'),
-            str(repository / 'configs/eaglenet_toy.py'),
-            str(last_checkpoint(trained)),
-            *('--work-dir', 'work', '--cfg-options'),
-            'test_dataloader.num_workers=0',
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
+    told = run_script(
+        repository / 'tools/test.py',
+        repository / 'configs/eaglenet_toy.py',
+        last_checkpoint(trained),
+        *('--work-dir', 'work', '--cfg-options'),
+        'test_dataloader.num_workers=0',
+        folder=tmp_path,
+        code=1,
     )
-    assert result.returncode
-    assert video in result.stderr
-    assert message in result.stderr
+    assert video in told
+    assert message in told
     assert not (tmp_path / 'work/metrics.json').exists()
 
 
@@ -296,9 +263,9 @@ def test_mixed_precision_and_moving_average(
         f"_base_ = ['{repository}/configs/eaglenet_toy.py']\n"
         "custom_hooks = [dict(type='EMAHook'), dict(type='DatasetEpochHook')]"
     )
-    command = train_command(repository, 'ema')
-    command[2:3] = [config, '--amp']
-    output = run(folder, *command)
+    command = train_command(repository, 'ema', '--amp')
+    command[1] = config
+    output = run_script(*command, folder=folder)
     assert 'bfloat16' in output
     rows = losses(folder / 'ema')
     assert rows[4]['loss'] < rows[1]['loss']
@@ -313,11 +280,11 @@ def test_mixed_precision_and_moving_average(
         assert int(states['head.random_key'][1]) == 4
         assert int(states['head.loss_energy.sampler.replay_fill']) == 64
     trained_metrics = folder / 'ema_test'
-    run(
-        folder,
-        *(sys.executable, repository / 'tools/test.py', config, checkpoint),
+    run_script(
+        *(repository / 'tools/test.py', config, checkpoint),
         *('--work-dir', trained_metrics, '--cfg-options'),
         'test_dataloader.num_workers=0',
         'test_cfg.fp16=True',
+        folder=folder,
     )
     assert metrics(trained_metrics)['t2v/R10'] > 0

@@ -25,6 +25,7 @@ ROOMS = [
     'eaglenet_mm.models.layers',
     'eaglenet_mm.models.losses',
     'eaglenet_mm.models.retrievers',
+    'eaglenet_mm.service',
 ]
 
 

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import zipfile
@@ -45,29 +46,48 @@ def shipped_files(checkout):
     return names
 
 
+@pytest.fixture(scope='module')
+def editable(checkout):
+    """Install the checkout as editable; give the folder it went to."""
+    target = checkout.parent / 'site'
+    subprocess.run([*BUILD, '--target', target, '-e', checkout], check=True)
+    return target
+
+
+@pytest.fixture(scope='module')
+def wheel(checkout, editable):
+    """A wheel of the checkout with the links of its editable install."""
+    linked = checkout / 'eaglenet_mm' / '.mim'
+    (linked / 'stale.txt').write_text('left behind')
+    wheels = checkout.parent / 'wheels'
+    command = [*BUILD, '--wheel-dir', wheels, checkout]
+    command[command.index('install')] = 'wheel'
+    subprocess.run(command, check=True)
+    (path,) = wheels.glob('*.whl')
+    return zipfile.ZipFile(path)
+
+
 @pytest.mark.slow
-def test_a_wheel_carries_configs_tools_and_every_module(checkout, tmp_path):
-    target = tmp_path / 'site'
-    subprocess.run([*BUILD, '--target', target, checkout], check=True)
-    package = target / 'eaglenet_mm'
+def test_a_wheel_carries_configs_tools_and_every_module(checkout, wheel):
     for name in shipped_files(checkout):
-        copy = package / '.mim' / name
-        assert copy.is_file(), f'{name} is missing from the wheel'
-        assert not copy.is_symlink()
-        assert copy.read_bytes() == (checkout / name).read_bytes()
+        copy = f'eaglenet_mm/.mim/{name}'
+        assert wheel.read(copy) == (checkout / name).read_bytes(), name
+        assert not stat.S_ISLNK(wheel.getinfo(copy).external_attr >> 16)
+    names = set(wheel.namelist())
     for path in (checkout / 'eaglenet_mm').rglob('*.*'):
-        name = path.relative_to(checkout)
-        assert (target / name).is_file(), (
+        name = path.relative_to(checkout).as_posix()
+        assert name in names or '/.mim/' in f'{name}/', (
             f'{name} is missing from the wheel; has its folder an __init__.py?'
         )
-    assert not list(target.rglob('test_*.py'))
+    assert not [name for name in names if Path(name).match('test_*.py')]
+    assert 'eaglenet_mm_cli.py' in names
+    (points,) = [name for name in names if name.endswith('/entry_points.txt')]
+    assert b'eaglenet-mm = eaglenet_mm_cli:main' in wheel.read(points)
 
 
 @pytest.mark.slow
-def test_an_editable_install_links_configs_and_tools(checkout, tmp_path):
-    target = tmp_path / 'site'
-    subprocess.run([*BUILD, '--target', target, '-e', checkout], check=True)
-    assert not (target / 'eaglenet_mm').exists()
+def test_an_editable_install_links_configs_and_tools(checkout, editable):
+    assert not (editable / 'eaglenet_mm').exists()
     linked = checkout / 'eaglenet_mm' / '.mim'
     for name in shipped_files(checkout):
         assert (linked / name).read_bytes() == (checkout / name).read_bytes()
@@ -77,18 +97,9 @@ def test_an_editable_install_links_configs_and_tools(checkout, tmp_path):
     new.unlink()
 
 
-@pytest.mark.slow
-def test_a_wheel_of_a_linked_checkout_holds_copies(checkout, tmp_path):
+def test_a_wheel_of_a_linked_checkout_holds_copies(wheel):
     """Links of an earlier editable install must not end in the wheel."""
-    linked = checkout / 'eaglenet_mm' / '.mim'
-    linked.mkdir(exist_ok=True)
-    (linked / 'stale.txt').write_text('left behind')
-    wheels = tmp_path / 'wheels'
-    command = [*BUILD, '--wheel-dir', wheels, checkout]
-    command[command.index('install')] = 'wheel'
-    subprocess.run(command, check=True)
-    (wheel,) = wheels.glob('*.whl')
-    names = zipfile.ZipFile(wheel).namelist()
+    names = wheel.namelist()
     assert 'eaglenet_mm/.mim/model-index.yml' in names
     assert not [name for name in names if 'stale' in name]
     assert [name for name in names if name.endswith('/LICENSE')]
@@ -129,6 +140,26 @@ def test_pins_lie_in_the_declared_ranges(repository):
             assert requirement.specifier.contains(pins[name]), requirement
             checked.append(name)
     assert {'torch', 'mmengine', 'mmcv-lite', 'mmaction2'} <= set(checked)
+
+
+def test_the_image_holds_what_a_wheel_is_built_from(repository):
+    ignored = (repository / '.dockerignore').read_text().splitlines()
+    kept = {line[1:] for line in ignored if line.startswith('!')}
+    assert '*' in ignored
+    assert kept == {
+        *('LICENSE', 'README.md', 'pyproject.toml', 'setup.py'),
+        *('configs', 'constraints.txt', 'model-index.yml', 'tools'),
+        *('eaglenet_mm', 'eaglenet_mm_cli.py'),
+    }
+    steps = (repository / 'Dockerfile').read_text()
+    installs = re.findall(r'^RUN pip install (.*)', steps, re.M)
+    assert all(x.startswith('-c constraints.txt') for x in installs)
+    (extras,) = re.findall(r'\.\[(.+?)\]', steps)
+    setup = (repository / 'setup.py').read_text()
+    for extra in extras.split(','):
+        assert f"        '{extra}': " in setup
+    assert steps.index('\nUSER 1000\n') < steps.index('\nCMD ["serve"')
+    assert '/healthz' in steps[steps.index('\nHEALTHCHECK') :]
 
 
 def test_build_requirements_agree_with_the_pins(repository):

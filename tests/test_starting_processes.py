@@ -5,7 +5,7 @@ import ast
 import pytest
 
 
-@pytest.mark.parametrize('folder', ['eaglenet_mm', 'tools', 'demo', 'tests'])
+@pytest.mark.parametrize('folder', ['eaglenet_mm', 'tools', 'tests'])
 def test_nothing_is_run_between_fork_and_exec(repository, folder):
     """Threads of libraries do not live on in a fork, but their locks do."""
     found = [

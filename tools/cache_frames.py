@@ -25,21 +25,10 @@ def parse_args() -> argparse.Namespace:
     )
     add_dataset_arguments(parser)
     add = parser.add_argument
-    add(
-        '--out',
-        default='frame_cache',
-        metavar='FOLDER',
-        help='of the cache, below the data_root of each data set; default: '
-        '%(default)s',
-    )
-    add(
-        '--time-limit',
-        type=float,
-        default=120,
-        metavar='SECONDS',
-        help='that reading a video may stand still; 0 for none; default: '
-        '%(default)s',
-    )
+    out = 'cache below the data_root of each data set; default: %(default)s'
+    add('--out', default='frame_cache', metavar='FOLDER', help=out)
+    limit = 'seconds without progress on a video; 0: none; default: 120'
+    add('--time-limit', type=float, default=120, metavar='S', help=limit)
     return parser.parse_args()
 
 

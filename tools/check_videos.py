@@ -34,20 +34,10 @@ def parse_args() -> argparse.Namespace:
     add_dataset_arguments(parser)
     add = parser.add_argument
     add('--videos', help='folder, if an annotation file is given as CONFIG')
-    add(
-        '--time-limit',
-        type=float,
-        default=120,
-        metavar='SECONDS',
-        help='that opening or reading a video may stand still, as in '
-        'training; 0 for none; default: %(default)s',
-    )
-    add(
-        '--write-clean',
-        action='store_true',
-        help='write NAME_clean.json without the videos that training would '
-        'stop at; its header says which',
-    )
+    limit = 'seconds without progress on a video; 0: none; default: 120'
+    add('--time-limit', type=float, default=120, metavar='S', help=limit)
+    clean = 'write NAME_clean.json without the videos training would stop at'
+    add('--write-clean', action='store_true', help=clean)
     return parser.parse_args()
 
 
@@ -72,11 +62,8 @@ def main() -> int:
         print('\n'.join(report_lines(report)))
         print(f'Report: {path}')
         if args.write_clean:
-            print(
-                'Reduced: nothing to leave out'
-                if report['safe']
-                else f'Reduced: {clean_annotation(annotation, report)}'
-            )
+            clean = not report['safe'] and clean_annotation(annotation, report)
+            print(f'Reduced: {clean or "nothing to leave out"}')
     return int(not safe)
 
 

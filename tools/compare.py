@@ -21,18 +21,9 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add('configs', nargs='+', help='files or names')
     add('--seeds', type=int, default=3, help='runs a config; default: 3')
-    add(
-        '--epochs',
-        type=int,
-        help='epochs of every training; default: the epochs or iterations of '
-        'the configs, which must agree',
-    )
-    add(
-        '--work-dir',
-        default='work_dirs/comparison',
-        help='folder of all runs, where finished ones are found again, and '
-        'of comparison.json; default: work_dirs/comparison',
-    )
+    add('--epochs', type=int, help='default: of the configs, which must agree')
+    work_dir = 'folder of the runs and comparison.json; default: %(default)s'
+    add('--work-dir', default='work_dirs/comparison', help=work_dir)
     add_config_arguments(parser)
     return parser.parse_args()
 

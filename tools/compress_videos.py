@@ -24,24 +24,11 @@ def parse_args() -> argparse.Namespace:
     add('source', type=Path, help='folder of videos')
     add('target', type=Path, help='folder of copies to write')
     add('--fps', type=float, default=3, help='frames a second; default: 3')
-    add(
-        '--short-side',
-        type=int,
-        default=224,
-        help='pixels, even; smaller videos keep their size; default: 224',
-    )
-    add(
-        '--workers',
-        type=int,
-        default=2,
-        help='processes, of one thread each; default: 2',
-    )
-    add(
-        '--crf',
-        type=int,
-        default=23,
-        help='0 (no loss) to 51, quality of libx264; default: 23',
-    )
+    side = 'even number of pixels; smaller videos keep their size'
+    add('--short-side', type=int, default=224, help=f'{side}; default: 224')
+    add('--workers', type=int, default=2, help='processes; default: 2')
+    crf = 'quality of libx264, 0 (lossless) to 51; default: 23'
+    add('--crf', type=int, default=23, help=crf)
     return parser.parse_args()
 
 

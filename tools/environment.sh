@@ -1,5 +1,4 @@
-# Sourced by the scripts beside it: which Python they use, and how the
-# environment of a checkout is made.
+# Functions of the other scripts: find Python, make the environment, launch.
 # shellcheck shell=bash
 
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -7,27 +6,20 @@ repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # Print the Python that has the package: $PYTHON, that of the active virtual
 # environment, that of .venv, else python or python3 of the path.
 find_python() {
+    local active=${VIRTUAL_ENV:+$VIRTUAL_ENV/bin/python}
     local own=${EAGLENET_MM_VENV:-$repository/.venv}/bin/python
-    if [ -n "${PYTHON:-}" ]; then
-        echo "$PYTHON"
-    elif [ -n "${VIRTUAL_ENV:-}" ]; then
-        echo "$VIRTUAL_ENV/bin/python"
-    elif [ -x "$own" ]; then
-        echo "$own"
-    elif command -v python >/dev/null; then
-        echo python
-    else
-        echo python3
-    fi
+    [ -x "$own" ] || own=python
+    command -v "$own" >/dev/null || own=python3
+    echo "${PYTHON:-${active:-$own}}"
 }
 
-# Print the head of the script that is running, and end it.
+# Print the header of the running script and exit.
 show_usage() {
     sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$repository/tools/${0##*/}" >&2
     exit 2
 }
 
-# launch_processes NUMBER SCRIPT [ARGUMENTS]: on this machine or $NNODES.
+# launch_processes NUMBER SCRIPT [ARGUMENTS], on this machine or on $NNODES.
 launch_processes() {
     local meeting=(--standalone)
     if [ -n "${NNODES:-}${NODE_RANK:-}${MASTER_ADDR:-}${PORT:-}" ]; then
@@ -56,9 +48,8 @@ launch_slurm() {
         "${more[@]}" "$(find_python)" -u "$repository/tools/$3" "${@:4}"
 }
 
-# Make the virtual environment (.venv, or $EAGLENET_MM_VENV) if there is none,
-# and install the package with its pins if they changed since the last time.
-# Sets $python. $BASE_PYTHON chooses the Python it is made with.
+# Create the virtual environment (.venv or $EAGLENET_MM_VENV) with $BASE_PYTHON,
+# and install the package if its pins have changed. Sets $python.
 ensure_environment() {
     local venv=${EAGLENET_MM_VENV:-$repository/.venv}
     python=$venv/bin/python
@@ -82,9 +73,9 @@ ensure_environment() {
     echo "$wanted" >"$stamp"
 }
 
-# Let torchcodec, whose wheel has no FFmpeg, find the libraries in PyAV's wheel:
-# links of the names it asks for, and LD_LIBRARY_PATH. Does nothing where PyAV
-# has no such folder (macOS, builds of one's own).
+# The wheel of torchcodec has no FFmpeg: link the libraries of PyAV's wheel under
+# the names it looks for, and set LD_LIBRARY_PATH. Does nothing where PyAV has
+# no such folder (macOS, custom builds).
 find_ffmpeg() {
     local venv=${EAGLENET_MM_VENV:-$repository/.venv} libraries file name
     for libraries in "$venv"/lib/python3*/site-packages/av.libs; do
@@ -100,7 +91,7 @@ find_ffmpeg() {
     done
 }
 
-# Print the best Python at hand: the pins were verified with 3.11.
+# Print the best Python available; the pins were tested with 3.11.
 find_base_python() {
     local name
     for name in ${BASE_PYTHON:-python3.11 python3.12 python3.13 python3.10 python3}; do

@@ -28,24 +28,12 @@ def parse_args() -> argparse.Namespace:
     add('config', help='config file, or the name of one')
     add('checkpoint', help='checkpoint file')
     add('--out', required=True, help='folder of the files')
-    add(
-        '--parts',
-        nargs='+',
-        choices=PARTS,
-        default=list(PARTS[:3]),
-        help='what to export; default: %(default)s',
-    )
-    add(
-        '--raw-frames',
-        action='store_true',
-        help='let the video encoder take uint8 frames and normalise them',
-    )
-    add(
-        '--device',
-        choices=['cpu', 'cuda'],
-        default='cpu',
-        help='where the files of torch.export are to run; default: cpu',
-    )
+    parts = dict(default=list(PARTS[:3]), help='default: %(default)s')
+    add('--parts', nargs='+', choices=PARTS, **parts)
+    raw = 'let the video encoder take uint8 frames and normalise them'
+    add('--raw-frames', action='store_true', help=raw)
+    device = 'where the files of torch.export are to run; default: cpu'
+    add('--device', choices=['cpu', 'cuda'], default='cpu', help=device)
     add_config_arguments(parser)
     return parser.parse_args()
 

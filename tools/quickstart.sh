@@ -5,8 +5,8 @@
 #
 # Makes the environment, generates the toy videos, trains and tests EagleNet
 # and the mean-pooling baseline, tests EagleNet untrained, answers one query.
-# A second call takes up finished trainings if neither code, configs nor data
-# changed, and goes on with an interrupted one; --fresh trains anew.
+# A second call skips finished trainings if code, configs and data are the same,
+# and resumes an interrupted one; --fresh trains anew.
 # Works from any directory. Variables: EAGLENET_MM_VENV (instead of .venv),
 # BASE_PYTHON, QUERY (the sentence to search for).
 set -euo pipefail
@@ -24,13 +24,10 @@ esac
 trap 'echo "Stopped. The same command goes on from the last checkpoint." >&2
 exit 130' INT TERM
 export HF_HUB_OFFLINE=1
-# One thread for the model, the other core for the videos: two threads of one
-# process that wait for each other lose more than they gain on a busy machine.
+# One thread for the model, the other core for the videos.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
-step() {
-    printf '\n== %s\n' "$*"
-}
+step() { printf '\n== %s\n' "$*"; }
 
 # Train CONFIG into its folder unless that has happened, with these inputs.
 train() {
@@ -64,20 +61,13 @@ fingerprint() {
 best() {
     local file newest=
     for file in "$out/$1"/best_*.pth; do
-        if [ -f "$file" ] && { [ -z "$newest" ] || [ "$file" -nt "$newest" ]; }; then
-            newest=$file
-        fi
+        if [ "$file" -nt "$newest" ]; then newest=$file; fi
     done
     if [ -z "$newest" ]; then
         echo "$out/$1 holds no best_*.pth; train anew with --fresh." >&2
         return 1
     fi
     echo "$newest"
-}
-
-# Name the index of a checkpoint: another one needs another index.
-index_of() {
-    echo "$out/index-$(cksum <"$1" | cut -d' ' -f1)"
 }
 
 step '1/7 environment'
@@ -91,13 +81,14 @@ train eaglenet_toy
 
 step '4/7 test its best checkpoint on unseen combinations'
 checkpoint=$(best eaglenet_toy)
+index=$out/index-$(cksum <"$checkpoint" | cut -d' ' -f1)
 "$python" tools/test.py configs/eaglenet_toy.py "$checkpoint" \
     --work-dir "$out/eaglenet_toy/test"
 
 step "5/7 search for: $query"
 "$python" tools/index.py data/toy/videos --config configs/eaglenet_toy.py \
-    --checkpoint "$checkpoint" --out "$(index_of "$checkpoint")"
-"$python" tools/search.py "$(index_of "$checkpoint")" "$query" -k 5
+    --checkpoint "$checkpoint" --out "$index"
+"$python" tools/search.py "$index" "$query" -k 5
 
 step '6/7 for comparison: mean pooling, equally trained, and no training'
 train mean_pooling_toy

@@ -1,4 +1,4 @@
-"""Print the table that ends the quickstart, from the metrics files."""
+"""Print the final table of the quickstart from its metrics files."""
 
 import argparse
 import json
@@ -20,7 +20,7 @@ MODELS = {
 
 
 def make_table(annotation: Path, out: Path) -> Table:
-    """Collect the rows: what is known beforehand, then what was measured."""
+    """Collect the bounds and the measured metrics."""
     about = json.loads(annotation.read_text(encoding='utf-8'))['metainfo']
     rows = {
         title: {f't2v/R{k}': about[f'{name}_R{k}'] for k in (1, 5, 10)}
@@ -42,11 +42,10 @@ def make_table(annotation: Path, out: Path) -> Table:
 
 
 def main() -> None:
-    """Print the table, and where everything lies."""
+    """Print the table, and the paths of all files."""
     parser = argparse.ArgumentParser(description=__doc__)
-    add = parser.add_argument
-    add('annotation', type=Path, help='of the test split')
-    add('out', type=Path, help='folder of the quickstart')
+    parser.add_argument('annotation', type=Path, help='of the test split')
+    parser.add_argument('out', type=Path, help='folder of the quickstart')
     args = parser.parse_args()
     console = Console(width=100)
     console.print(make_table(args.annotation, args.out))

@@ -14,11 +14,8 @@ cd "$repository"
 ensure_environment
 find_ffmpeg
 
-# One thread a process: two test processes fill the two cores of a small
-# machine, and more threads would only wait for each other.
-export OMP_NUM_THREADS=1
-# Nothing in the tests may reach for a network.
-export HF_HUB_OFFLINE=1
+# One thread per process; no test may use the network.
+export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 echo "Running pytest in $repository"
 exec "$python" -m pytest -n "${TEST_PROCESSES:-2}" --dist worksteal \
     --timeout 600 "$@"

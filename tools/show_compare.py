@@ -18,18 +18,9 @@ def parse_args() -> argparse.Namespace:
         description='Show results of several models side by side'
     )
     add = parser.add_argument
-    add(
-        'results',
-        nargs='+',
-        metavar='RESULTS_DIR',
-        help='folders of tools/test.py --show-dir, of 2 to 6 models',
-    )
+    add('results', nargs='+', metavar='DIR', help='folders of 2 to 6 models')
     add('--out', required=True, help='HTML file to write')
-    add(
-        '--names',
-        nargs='+',
-        help='what to call the models; default: their methods',
-    )
+    add('--names', nargs='+', help='of the models; default: their methods')
     return parser.parse_args()
 
 

@@ -28,16 +28,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test a checkpoint')
     add = parser.add_argument
     add('config', help='config file, or the name of one')
-    add(
-        'checkpoint',
-        help="checkpoint file or URL; the word 'none' tests the model as it "
-        'is initialised, for comparison',
-    )
-    add(
-        '--dump',
-        metavar='OUT.pkl',
-        help='write the scores of every caption against all videos',
-    )
+    add('checkpoint', help="file or URL; 'none' tests an untrained model")
+    add('--dump', metavar='OUT.pkl', help='write the scores of all pairs')
     add_page_arguments(parser)
     add_launch_arguments(parser)
     return parser.parse_args()

@@ -11,42 +11,28 @@ from eaglenet_mm.launching import (
 from eaglenet_mm.launching.lost_workers import name_lost_workers
 from eaglenet_mm.launching.processes import leave_processes
 
+FLAGS = {
+    '--amp': 'mixed precision: scaled float16 on a GPU, bfloat16 on CPU',
+    '--no-validate': 'train without evaluating',
+    '--auto-scale-lr': 'scale learning rate by global batch / base_batch_size',
+    '--diff-rank-seed': 'give every process its own seed',
+    '--deterministic': 'let cuDNN and torch use repeatable algorithms only',
+}
+
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description='Train a retriever')
     add = parser.add_argument
     add('config', help='config file, or the name of one')
-    add(
-        '--resume',
-        nargs='?',
-        const='auto',
-        metavar='CHECKPOINT',
-        help='go on from this checkpoint; without a path, from the latest '
-        'one of the work directory (from the start if there is none)',
+    resume = (
+        'go on from this checkpoint; without a path, from the latest one of '
+        'the work directory (from the start if there is none)'
     )
-    add(
-        '--amp',
-        action='store_true',
-        help='mixed precision: scaled float16 on a GPU, bfloat16 on CPU',
-    )
-    add('--no-validate', action='store_true', help='do not evaluate meanwhile')
-    add(
-        '--auto-scale-lr',
-        action='store_true',
-        help='scale the learning rate by global batch / base_batch_size',
-    )
+    add('--resume', nargs='?', const='auto', metavar='FILE', help=resume)
     add('--seed', type=int, help='seed of all random numbers')
-    add(
-        '--diff-rank-seed',
-        action='store_true',
-        help='give every process its own seed',
-    )
-    add(
-        '--deterministic',
-        action='store_true',
-        help='let cuDNN and torch use repeatable algorithms only',
-    )
+    for flag, about in FLAGS.items():
+        add(flag, action='store_true', help=about)
     add_launch_arguments(parser)
     return parser.parse_args()
 

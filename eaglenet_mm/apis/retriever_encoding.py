@@ -37,6 +37,7 @@ from eaglenet_mm.search.searching import video_vectors
 from eaglenet_mm.search.state_rows import flatten_state
 from eaglenet_mm.search.stored_config import to_plain, without_weights
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
+from eaglenet_mm.utils.downloads import naming_keys
 
 #: Sentences encoded together, as in an evaluation.
 _TEXT_BLOCK = 64
@@ -57,10 +58,11 @@ class RetrieverEncoder:
         self.cfg = cfg
         self.weights = weights
         self.pipeline = _pipeline_of(cfg)
-        self._transforms = [
-            TRANSFORMS.build({'_scope_': SCOPE, **settings})
-            for settings in self.pipeline
-        ]
+        with naming_keys({'test_dataloader': cfg.test_dataloader}):
+            self._transforms = [
+                TRANSFORMS.build({'_scope_': SCOPE, **settings})
+                for settings in self.pipeline
+            ]
         self.tokenizer: TokenizeCaptions = self._find(TokenizeCaptions)
         self._find(DecodeFrames)
         self.model = load_retriever(

@@ -1,4 +1,4 @@
-"""Configs: found by name, checked for mistakes, changed by options."""
+"""Configs: lookup by name, checks and overrides."""
 
 from eaglenet_mm.config.knobs import KNOBS
 from eaglenet_mm.config.reading import (

@@ -1,4 +1,4 @@
-"""From command line to data sets: what the tools on videos share."""
+"""Datasets from the command line, for tools that read videos."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PIPELINE = (
 
 
 def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of every tool that reads the videos of a config."""
+    """Add the options of tools that read the videos of a config."""
     add = parser.add_argument
     add('config', help='config file, or the name of one')
     add(
@@ -43,7 +43,7 @@ def add_dataset_arguments(parser: argparse.ArgumentParser) -> None:
         nargs='+',
         action=DictAction,
         help='override settings of the config: key=value; '
-        f'{", ".join(KNOBS)} are put wherever they matter',
+        f'{", ".join(KNOBS)} are set wherever they apply',
     )
 
 
@@ -53,7 +53,7 @@ def load_datasets(
     splits: list[str] | None = None,
     options: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Build the data sets of a config, without its model."""
+    """Build the datasets of a config without its model."""
     cfg = open_config(config, options)
     found: dict[str, Any] = {}
     known: set[tuple] = set()
@@ -92,7 +92,7 @@ def load_datasets(
 
 
 def _check_dataset(dataset: Any, where: str) -> None:
-    """Refuse a data set whose videos the tools cannot read."""
+    """Refuse a dataset whose videos the tools cannot read."""
     if not isinstance(dataset, BaseDataset) or not dataset.ann_file:
         raise TypeError(
             f'{where} holds a {type(dataset).__name__}, but this tool reads '
@@ -103,7 +103,7 @@ def _check_dataset(dataset: Any, where: str) -> None:
 
 
 def load_annotation(annotation: str, videos: str) -> TextVideoDataset:
-    """Make a data set of an annotation file, without a config."""
+    """Build a dataset from an annotation file, without a config."""
     return TextVideoDataset(
         annotation,
         data_prefix=dict(video=videos),

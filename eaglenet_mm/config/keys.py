@@ -1,4 +1,4 @@
-"""Catch mistyped top-level keys, which MMEngine ignores without a word."""
+"""Checks for mistyped top-level keys, which MMEngine silently ignores."""
 
 import difflib
 import inspect
@@ -12,8 +12,7 @@ from mmengine.runner._flexible_runner import FlexibleRunner
 
 from eaglenet_mm.config.knobs import KNOBS
 
-#: Keys that MMEngine 0.10 reads beside the arguments of its runners: these
-#: themselves, its ``Config`` and its launchers.
+#: Other keys that MMEngine 0.10 reads besides the arguments of its runners.
 _OTHER_KEYS = {
     *('activation_checkpointing', 'custom_imports', 'efficient_conv_bn_eval'),
     *('find_unused_parameters', 'init_weights_for_test_or_val'),
@@ -24,7 +23,7 @@ _SIMILAR = 0.85
 
 @cache
 def runner_keys() -> frozenset[str]:
-    """Collect the top-level keys that have a meaning."""
+    """Collect the top-level keys that MMEngine reads."""
     arguments = {
         name
         for runner in (Runner, FlexibleRunner)
@@ -34,16 +33,16 @@ def runner_keys() -> frozenset[str]:
 
 
 def variable_names(cfg: Config) -> set[str]:
-    """Collect the top-level keys that only the config's own files read."""
+    """Collect the top-level keys that only the config files read."""
     imported: set[str] = getattr(cfg, '_imported_names', set())
     return set(cfg) - runner_keys() - imported
 
 
 def check_config_keys(cfg: Config) -> None:
-    """Refuse a top-level key that looks like a mistyped one.
+    """Refuse top-level keys that look mistyped.
 
-    A config may hold variables of any name, so only names very close to a key
-    with a meaning, which is itself not set, are refused.
+    A config may define any variables, so a name is refused only if it is very
+    close to a key of MMEngine that is not set.
     """
     known = runner_keys()
     for key in variable_names(cfg) - set(KNOBS):
@@ -51,16 +50,15 @@ def check_config_keys(cfg: Config) -> None:
         if near is not None:
             raise KeyError(
                 f'{cfg.filename} sets {key!r}, which nothing reads; did you '
-                f'mean {near!r}? (Give a variable of yours a name less '
-                'alike.)'
+                f'mean {near!r}? (If it is your own variable, choose a less '
+                'similar name.)'
             )
 
 
 def check_options(cfg: Config, options: Mapping[str, Any]) -> None:
-    """Refuse command-line overrides of settings that do not exist.
+    """Refuse command-line overrides of top-level keys that do not exist.
 
-    Only the first part of the dotted name is checked; what lies below is
-    checked by the class that gets it.
+    The rest of a dotted name is checked by the class that receives it.
     """
     known = runner_keys() | set(KNOBS) | set(cfg)
     for name in options:

@@ -1,8 +1,8 @@
-"""The settings that matter in several places of a config, set by one name.
+"""Settings that matter in several places of a config, set by one name.
 
 ``num_frames=3`` on the command line, or in a config over ``_base_``, reaches
-the sampling, the preprocessor and the head. A config that cannot honour the
-value is refused with the reason.
+the frame sampling, the preprocessor and the head. A value that the config
+cannot honour is refused with the reason.
 """
 
 from __future__ import annotations
@@ -14,25 +14,26 @@ from typing import Any
 
 from mmengine.config import Config
 
+from eaglenet_mm.utils.name_lists import name_some
 from eaglenet_mm.utils.type_name import type_name
 
 SPLITS = ('train', 'val', 'test')
 LOADERS = tuple(f'{split}_dataloader' for split in SPLITS)
-#: Names under which backbones take the side of their frames.
+#: Backbone arguments for the frame size.
 _SIDES = ('image_size', 'img_size')
-#: Names under which they take the length of their clips.
+#: Backbone arguments for the clip length.
 _LENGTHS = ('num_frames', 't_size')
-#: Where an encoder or a backbone names the weights it starts from.
+#: Arguments of encoders and backbones for initial weights.
 _WEIGHTS = ('pretrained', 'checkpoint', 'init_cfg')
-_DEFAULT_TABLE = 77  # rows, open_clip's where an arch does not say
+_DEFAULT_TABLE = 77  # rows; the default of open_clip
 
-#: Dotted names of settings, and their values.
+#: Dotted names of settings, with values.
 Places = dict[str, Any]
 
 
 @dataclass
 class Request:
-    """A knob and its new value, for a config."""
+    """New value of a knob in a config."""
 
     cfg: Config
     name: str
@@ -41,7 +42,7 @@ class Request:
     is_own: Callable[[str], bool] = lambda place: False
 
     def settings(self) -> Places:
-        """Find the settings that the knob stands for."""
+        """Find the settings behind the knob, with their new values."""
         places = KNOBS[self.name](self)
         return {
             place: value
@@ -50,11 +51,11 @@ class Request:
         }
 
     def part(self, side: str) -> Mapping[str, Any]:
-        """Settings of a part of the model; empty if it has none."""
+        """Settings of a part of the model, empty if it has none."""
         return (self.cfg.get('model') or {}).get(side) or {}
 
-    def alike(self, places: Places, why_not: str) -> Places:
-        """Set all settings of one size, which must agree so far."""
+    def set_all(self, places: Places, why_not: str) -> Places:
+        """Set all places, which must agree so far."""
         if not places:
             raise self.refusal(
                 f'{why_not}. Set what your classes take instead, by its full '
@@ -65,20 +66,16 @@ class Request:
             for place, old in places.items()
             if not self.is_own(place)
         }
-        if any(old != self.value for old in rest.values()):
-            self.check_agreement(rest)
+        is_changed = any(old != self.value for old in rest.values())
+        if is_changed and len({str(same_path(x)) for x in rest.values()}) > 1:
+            have = [f'{place} is {old!r}' for place, old in rest.items()]
+            raise self.refusal(
+                f'its settings differ: {name_some(have)}. Set each of them.'
+            )
         return dict.fromkeys(rest, self.value)
 
-    def check_agreement(self, places: Places) -> None:
-        """Refuse one value for settings that differ."""
-        if len({str(same_path(old)) for old in places.values()}) > 1:
-            have = [f'{place} is {old!r}' for place, old in places.items()]
-            raise self.refusal(
-                f'its settings differ: {listed(have)}. Set each of them.'
-            )
-
     def following(self, places: Places) -> Places:
-        """Settings that have the value of the variable."""
+        """Settings whose value is that of the variable."""
         wanted = same_path(self.declared)
         return {
             place: old
@@ -87,7 +84,7 @@ class Request:
         }
 
     def check_number(self) -> None:
-        """Refuse what is no positive whole number."""
+        """Refuse anything but a positive whole number."""
         value = self.value
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise ValueError(
@@ -96,7 +93,7 @@ class Request:
             )
 
     def refusal(self, reason: str) -> ValueError:
-        """Make the error of a config that cannot honour the value."""
+        """Make the error for a value that the config cannot honour."""
         name = self.cfg.filename or 'the config'
         return ValueError(
             f'{self.name}={self.value!r} cannot be set for {name}: {reason}'
@@ -104,7 +101,7 @@ class Request:
 
 
 def knob_places(cfg: Config, name: str) -> Places:
-    """Find the main settings of a knob and the values they have."""
+    """Find the main settings behind a knob, with their current values."""
     if name in ('data_root', 'ann_file'):
         return _in_datasets(cfg, name, SPLITS)
     if name == 'batch_size':
@@ -140,7 +137,7 @@ def _ann_file(request: Request) -> Places:
     files, before = request.value, request.declared
     if not isinstance(files, Mapping) or not files:
         raise TypeError(
-            'ann_file is another one for each split: set ann_file.train, '
+            'ann_file differs between splits: set ann_file.train, '
             f'ann_file.val or ann_file.test, but got {files!r}.'
         )
     found: Places = {}
@@ -159,7 +156,7 @@ def _ann_file(request: Request) -> Places:
 
 
 def _of_datasets(request: Request, splits: Collection[str]) -> Places:
-    """Settings of data sets: those of the variable, or all if they agree."""
+    """Settings of datasets: those of the variable, or all if they agree."""
     places = _in_datasets(request.cfg, request.name, splits)
     if not places:
         where = ' or '.join(f'{split}_dataloader' for split in splits)
@@ -167,7 +164,7 @@ def _of_datasets(request: Request, splits: Collection[str]) -> Places:
     following = request.following(places)
     if following:
         return dict.fromkeys(following, request.value)
-    return request.alike(places, '')
+    return request.set_all(places, '')
 
 
 def _num_frames(request: Request) -> Places:
@@ -189,17 +186,17 @@ def _num_frames(request: Request) -> Places:
                 f'makes of them. Keep num_frames={length}, or take an encoder '
                 'that sees frame by frame.'
             )
-        # what the head sees are temporal steps, fewer than frames
+        # the head sees temporal steps, which are fewer than frames
         places = {
             place: old
             for place, old in places.items()
             if not place.startswith((prefix, 'model.head.'))
         }
     elif length is not None:
-        # those that shift between frames know their number by another name
+        # encoders with temporal shift call it num_segments
         places.update(_in_model(cfg, 'num_segments'))
         places[f'{prefix}num_input_frames'] = length
-    return request.alike(places, 'no transform of its pipelines has it')
+    return request.set_all(places, 'no transform of its pipelines has it')
 
 
 def _max_words(request: Request) -> Places:
@@ -229,14 +226,14 @@ def _max_words(request: Request) -> Places:
     tokenized = knob_places(cfg, 'max_words')
     places = {**tokenized, **_in_model(cfg, 'max_words')} if tokenized else {}
     why_not = 'its pipelines have no TokenizeCaptions'
-    return {**added, **request.alike(places, why_not)}
+    return {**added, **request.set_all(places, why_not)}
 
 
 def _image_size(request: Request) -> Places:
     request.check_number()
     value = request.value
     crops = knob_places(request.cfg, 'image_size')
-    places = request.alike(crops, 'its pipelines have no ResizeCenterCrop')
+    places = request.set_all(crops, 'its pipelines have no ResizeCenterCrop')
     encoder = request.part('video_encoder')
     backbone = encoder.get('backbone') or {}
     patch = backbone.get('patch_size')
@@ -282,7 +279,7 @@ def _image_size(request: Request) -> Places:
     return places
 
 
-#: What is resolved through the whole config, and how.
+#: Knobs by name, each with the function that finds its settings.
 KNOBS: dict[str, Callable[[Request], Places]] = {
     'ann_file': _ann_file,
     'batch_size': _batch_size,
@@ -294,7 +291,7 @@ KNOBS: dict[str, Callable[[Request], Places]] = {
 
 
 def walk(settings: Any, path: str = '') -> Iterator[tuple[str, Any]]:
-    """Go through settings at every depth."""
+    """Iterate over nested settings with their dotted names."""
     yield path, settings
     if isinstance(settings, Mapping | Config):
         parts: Any = settings.items()
@@ -306,31 +303,22 @@ def walk(settings: Any, path: str = '') -> Iterator[tuple[str, Any]]:
         yield from walk(value, f'{path}.{key}' if path else str(key))
 
 
-def listed(names: Collection[str], most: int = 6) -> str:
-    """Name settings in a message, not too many of them."""
-    more = f' and {len(names) - most} more' if len(names) > most else ''
-    return ', '.join(list(names)[:most]) + more
-
-
 def same_path(value: Any) -> Any:
-    """Give values a form in which ``data/toy`` and ``data/toy/`` are equal."""
+    """Normalise paths, so that ``data/toy`` equals ``data/toy/``."""
     return osp.normpath(value) if isinstance(value, str) and value else value
 
 
 def _in_datasets(cfg: Config, key: str, splits: Collection[str]) -> Places:
-    return {
-        f'{path}.{key}': settings[key]
-        for split in splits
-        for path, settings in walk(
-            (cfg.get(f'{split}_dataloader') or {}).get('dataset'),
-            f'{split}_dataloader.dataset',
-        )
-        if isinstance(settings, Mapping) and key in settings
-    }
+    found: Places = {}
+    for split in splits:
+        loader = cfg.get(f'{split}_dataloader') or {}
+        path = f'{split}_dataloader.dataset'
+        found |= _below(loader.get('dataset'), path, key)
+    return found
 
 
 def _in_transforms(cfg: Config, key: str, kind: str = '') -> Places:
-    """Settings of the transforms that have the key, or are of a kind."""
+    """Settings of transforms of one type, or of all that have the key."""
     return {
         f'{path}.{key}': settings.get(key)
         for loader in LOADERS
@@ -342,15 +330,20 @@ def _in_transforms(cfg: Config, key: str, kind: str = '') -> Places:
 
 
 def _in_model(cfg: Config, key: str) -> Places:
+    return _below(cfg.get('model'), 'model', key)
+
+
+def _below(settings: Any, path: str, key: str) -> Places:
+    """Settings called ``key`` at any depth."""
     return {
-        f'{path}.{key}': settings[key]
-        for path, settings in walk(cfg.get('model'), 'model')
-        if isinstance(settings, Mapping) and key in settings
+        f'{place}.{key}': part[key]
+        for place, part in walk(settings, path)
+        if isinstance(part, Mapping) and key in part
     }
 
 
 def _text_table(encoder: Mapping[str, Any]) -> int | None:
-    """Rows of the table of positions of a text tower, if they are known."""
+    """Rows in the position table of a text tower, if known."""
     backbone = encoder.get('backbone') or {}
     if backbone and encoder.get('max_words'):
         return encoder['max_words']
@@ -360,21 +353,21 @@ def _text_table(encoder: Mapping[str, Any]) -> int | None:
 
 
 def _open_clip_arch(backbone: Mapping[str, Any]) -> Any:
-    """The arch of a backbone ``open_clip.NAME``; None if it is another."""
+    """Architecture of a backbone ``open_clip.NAME``; else None."""
     library, _, model = str(backbone.get('type')).partition('.')
     return (model or backbone.get('arch')) if library == 'open_clip' else None
 
 
 def _resolved(arch: Any) -> Mapping[str, Any]:
-    """What an arch says of its towers; nothing if open_clip has no such."""
+    """Tower settings of an open_clip architecture; empty if unknown."""
     from eaglenet_mm.models.encoders.clip_tower import resolve_arch
 
     try:
         return resolve_arch(arch)
-    except (ValueError, KeyError, OSError):  # said by the encoder, in full
+    except (ValueError, KeyError, OSError):  # the encoder reports it in full
         return {}
 
 
 def _kind_of(encoder: Mapping[str, Any]) -> str:
-    """What a message calls an encoder."""
+    """Name of an encoder in messages."""
     return str(encoder.get('arch') or type_name(encoder.get('backbone')))

@@ -1,4 +1,4 @@
-"""Reading a config by its file or name, with what the command line changes."""
+"""Configs by file or name, with command-line overrides."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ from eaglenet_mm.config.variables import (
 )
 
 _PACKAGE = Path(__file__).parents[1]
-#: An installation has links or copies; a checkout without links, the folder.
+#: The first in an installation, the second in a plain checkout.
 _FOLDERS = (_PACKAGE / '.mim' / 'configs', _PACKAGE.parent / 'configs')
 
 
 def open_config(
     name: str | os.PathLike, options: Mapping[str, Any] | None = None
 ) -> Config:
-    """Read a config as it is to be used.
+    """Read a config, resolve its variables and check its keys.
 
-    Everything that takes a config reads it here, so that names, variables
-    and mistyped keys mean the same everywhere.
+    Every entry point of the package reads configs through this function.
 
     Args:
         name (str | PathLike): A file, or the name of a shipped config, see
             :func:`config_path`.
-        options (Mapping[str, Any], optional): Dotted name to value, of
-            ``--cfg-options``. Default: None.
+        options (Mapping[str, Any], optional): Overrides of
+            ``--cfg-options``, by dotted name. Default: None.
 
     Returns:
-        Config: With what a child config says of ``num_frames`` and its like,
-        and the options, put wherever it matters.
+        Config: The config with overrides applied. Values of ``num_frames``
+        and similar names, from a child config or an override, are set
+        wherever they apply.
 
     Raises:
         FileNotFoundError: If there is no such config.
-        KeyError: If a top-level key is not known but resembles one that is,
-            or an option sets one that does not exist.
-        ValueError, TypeError: If a child config or an option changes a
-            variable that nothing reads any more, or sets a value that the
-            config cannot honour.
+        KeyError: If a top-level key looks mistyped, or an override names one
+            that does not exist.
+        ValueError, TypeError: If a child config or an override changes a
+            variable that is no longer read, or sets a value that the config
+            cannot honour.
     """
     path = config_path(name)
     cfg = Config.fromfile(path)
@@ -61,7 +61,7 @@ def open_config(
 
 
 def config_path(name: str | os.PathLike) -> str:
-    """Find a config by its file or its name.
+    """Find a config by file or name.
 
     Args:
         name (str | PathLike): A file, or a config that the package ships:
@@ -69,7 +69,7 @@ def config_path(name: str | os.PathLike) -> str:
             MMEngine's ``'eaglenet_mm::eaglenet/NAME.py'``.
 
     Returns:
-        str: The file.
+        str: Path of the file.
 
     Raises:
         FileNotFoundError: If there is none; the message lists similar names.
@@ -87,7 +87,7 @@ def config_path(name: str | os.PathLike) -> str:
         f"A config file was expected at {given}, but '{given}' is neither a "
         'file nor the name of a config of this package. Similar names: '
         f'{", ".join(near) or "none"}. Give a full path, or run from the '
-        'folder that a path begins in.'
+        'folder that the path starts from.'
     )
 
 
@@ -95,8 +95,8 @@ def shipped_configs() -> dict[str, Path]:
     """List the configs of the package.
 
     Returns:
-        dict[str, Path]: By name, and by path below ``configs``, both without
-        ``.py``.
+        dict[str, Path]: Files by name and by path below ``configs``, both
+        without ``.py``.
     """
     found: dict[str, Path] = {}
     for folder in _FOLDERS:

@@ -1,4 +1,4 @@
-"""Models whose weights all come from a checkpoint."""
+"""Model configs without initial weights."""
 
 from typing import Any
 
@@ -6,24 +6,24 @@ from mmengine.config import Config
 
 from eaglenet_mm.utils.type_name import type_name
 
-#: Settings that name a file of weights, or ask for one.
+#: Arguments that name or request initial weights.
 _START_WEIGHTS = ('pretrained', 'checkpoint', 'checkpoint_path')
-#: Models of open_clip that come with weights by themselves.
+#: Prefixes of open_clip models that include weights.
 _MODEL_FOLDERS = ('local-dir:', 'hf-hub:')
 
 
 def skip_pretrained(cfg: Config) -> None:
-    """Let no part of the model read weights to start from.
+    """Keep the model from loading initial weights.
 
-    For a model whose weights all come from a checkpoint: those to start from
-    may not be at hand, and would be overwritten.
+    Use this if a checkpoint provides all weights: the initial ones may be
+    unavailable, and would be overwritten.
     """
     _skip_weights(cfg.model)
 
 
 def _skip_weights(settings: Any) -> None:
-    """Remove what names weights from settings, in place."""
-    # here: the models are not needed to read a config
+    """Remove initial weights from settings, in place."""
+    # imported here, because reading a config does not need the models
     from eaglenet_mm.models.encoders.clip_tower import (
         keep_pixel_statistics,
     )
@@ -54,7 +54,7 @@ def _skip_weights(settings: Any) -> None:
 
 
 def _without_weights(init: Any) -> Any:
-    """Leave out initialisation from a file."""
+    """Drop initialisation from a file."""
     if isinstance(init, list | tuple):
         kept = [part for part in init if _without_weights(part) is not None]
         return kept or None

@@ -1,11 +1,10 @@
-"""Changes of a config's variables: resolved, or refused where in vain.
+"""Changes of config variables: resolved, or refused if they have no effect.
 
-A variable, ``pipeline = [...]`` or ``num_frames = 12``, was put into the
-settings when its file was read; only the files themselves tell where it went.
-To change it afterwards, on the command line or in a config over ``_base_``,
-changes nothing that is read. The knobs of :mod:`~eaglenet_mm.config.knobs` are
-put in their places then; any other such change is an error that names the
-settings to change instead.
+A variable, such as ``pipeline = [...]`` or ``num_frames = 12``, is copied into
+the settings when its file is read, and only the files tell where. Changing it
+later, on the command line or in a config over ``_base_``, has no effect. The
+knobs of :mod:`~eaglenet_mm.config.knobs` are therefore set in their places;
+any other such change is an error that names the settings to change instead.
 """
 
 from __future__ import annotations
@@ -32,10 +31,10 @@ from eaglenet_mm.config.knobs import (
     KNOBS,
     Request,
     knob_places,
-    listed,
     same_path,
     walk,
 )
+from eaglenet_mm.utils.name_lists import name_some
 
 _MISSING = object()
 _BASE = '_base_'
@@ -43,22 +42,22 @@ _BASE = '_base_'
 
 @dataclass
 class ConfigSource:
-    """One file of a config, with those it inherits from."""
+    """A file of a config, with those it inherits from."""
 
     path: str
     sets: set[str]  # top-level variables
-    reads: set[str]  # variables, its own or of its bases
-    # dotted names of settings whose values stand here, not read from a base
+    reads: set[str]  # variables of its own or of its bases
+    # dotted names of settings written here rather than read from a base
     writes: set[str] = field(default_factory=set)
     bases: list[ConfigSource] = field(default_factory=list)
 
     @property
     def is_written_out(self) -> bool:
-        """Whether no variable is read, as in a config that was dumped."""
+        """Whether no variable is read, as in a dumped config."""
         return not self.sets & self.reads
 
     def line_to(self, name: str) -> list[ConfigSource]:
-        """Find who has the last word on a variable."""
+        """Path through the files to the one that determines a variable."""
         if name in self.sets:
             return [self]
         for base in self.bases:
@@ -68,13 +67,13 @@ class ConfigSource:
         return []
 
     def ancestors(self) -> Iterator[ConfigSource]:
-        """Go through all files this one inherits from."""
+        """Iterate over all files this one inherits from."""
         for base in self.bases:
             yield base
             yield from base.ancestors()
 
     def base_config(self) -> Config:
-        """Read what this file inherits, without what it sets itself."""
+        """Config without the settings of this file."""
         merged: dict[str, Any] = {}
         for base in self.bases:
             merged.update(Config.fromfile(base.path)._cfg_dict)
@@ -82,7 +81,7 @@ class ConfigSource:
 
 
 def read_sources(path: str) -> ConfigSource:
-    """Read which variables the files of a config set and read."""
+    """Find which variables the files of a config set and read."""
     path = osp.abspath(osp.expanduser(path))
     if not path.endswith('.py'):
         content = load(path)
@@ -101,7 +100,7 @@ def read_sources(path: str) -> ConfigSource:
 
 
 def _substituted(path: str) -> tuple[str, list[str]]:
-    """Read a file, its variables of MMEngine replaced, and its bases."""
+    """Read a file with MMEngine's placeholders replaced, and its bases."""
     text = Path(path).read_text(encoding='utf-8')
     if '{{' not in text:  # such as {{ fileDirname }} and {{$NAME:default}}
         return text, Config._get_base_files(path)
@@ -114,7 +113,7 @@ def _substituted(path: str) -> tuple[str, list[str]]:
 
 
 def _names(tree: ast.Module, text: str) -> tuple[set[str], set[str]]:
-    """Which variables are set, and which are read."""
+    """Variables that are set, and variables that are read."""
     written: set[str] = set()
     read = set(re.findall(rf'\b{_BASE}\.(\w+)', text))
     for node in ast.walk(tree):
@@ -125,7 +124,7 @@ def _names(tree: ast.Module, text: str) -> tuple[set[str], set[str]]:
 
 
 def _writes(tree: ast.Module) -> set[str]:
-    """The settings whose values stand in a Python config."""
+    """Settings whose values are written in a Python config."""
     known: dict[str, set[str]] = {}
     for node in tree.body:
         if isinstance(node, ast.Assign):
@@ -149,7 +148,7 @@ def _note(
     values: set[str],
     is_update: bool = False,
 ) -> None:
-    """Add what is written to a variable, or to a setting below it."""
+    """Record what is written to a variable or a setting below it."""
     path = ''
     while not isinstance(target, ast.Name):
         if isinstance(target, ast.Attribute):
@@ -169,13 +168,13 @@ def _note(
 
 
 def _values_of(node: ast.expr, known: dict[str, set[str]]) -> set[str]:
-    """Where an expression has written values, '' for the whole of it."""
+    """Dotted names of written values in an expression; '' for all of it."""
     if isinstance(node, ast.Name):
         return known.get(node.id, set())
-    if isinstance(node, ast.Call) and _is_dict(node.func):
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == 'dict':
         return _of_call(node, known)
     if isinstance(node, ast.BinOp) and isinstance(node.left, ast.List):
-        return _values_of(node.left, known)  # the right: at unknown places
+        return _values_of(node.left, known)  # the right has unknown positions
     parts: list[tuple[Any, ast.expr]] = []
     if isinstance(node, ast.Dict):
         parts = [
@@ -186,7 +185,7 @@ def _values_of(node: ast.expr, known: dict[str, set[str]]) -> set[str]:
     elif isinstance(node, ast.List | ast.Tuple):
         for place, value in enumerate(node.elts):
             if isinstance(value, ast.Starred):
-                break  # the places of what follows are not known
+                break  # positions beyond are unknown
             parts.append((place, value))
     else:
         names = [n.id for n in ast.walk(node) if isinstance(n, ast.Name)]
@@ -201,7 +200,7 @@ def _values_of(node: ast.expr, known: dict[str, set[str]]) -> set[str]:
 
 
 def _of_call(call: ast.Call, known: dict[str, set[str]]) -> set[str]:
-    """Where the arguments of ``dict`` or ``update`` have written values."""
+    """Dotted names of written values in a call of ``dict`` or ``update``."""
     found = {
         _joined(keyword.arg, path)
         for keyword in call.keywords
@@ -213,17 +212,13 @@ def _of_call(call: ast.Call, known: dict[str, set[str]]) -> set[str]:
     return found
 
 
-def _is_dict(function: ast.expr) -> bool:
-    return isinstance(function, ast.Name) and function.id == 'dict'
-
-
 def _values_in(content: Any, path: str = '') -> set[str]:
-    """The same of what a file in YAML or JSON holds."""
+    """Dotted names of written values in a YAML or JSON file."""
     if isinstance(content, dict):
         parts: Any = content.items()
     elif isinstance(content, list):
         parts = enumerate(content)
-    else:  # what MMEngine puts there from a base was not written
+    else:  # placeholders are filled from a base
         return set() if '{{' in str(content) else {path}
     return {
         found
@@ -233,12 +228,12 @@ def _values_in(content: Any, path: str = '') -> set[str]:
 
 
 def _joined(path: str, below: str) -> str:
-    """A dotted name of two, of which one may be empty."""
+    """Join two dotted names, either of which may be empty."""
     return f'{path}.{below}' if path and below else path or below
 
 
 def _imported(tree: ast.Module, path: str) -> list[str]:
-    """The files imported under ``with read_base():``, as MMEngine finds."""
+    """Files imported under ``with read_base():``, located as in MMEngine."""
     found = []
     for block in tree.body:
         if not isinstance(block, ast.With):
@@ -257,17 +252,18 @@ def _imported(tree: ast.Module, path: str) -> list[str]:
 
 
 def resolve_variables(cfg: Config, source: ConfigSource) -> None:
-    """Put the variables that a config sets over its bases in their places."""
+    """Set the variables of a child config wherever they apply."""
     names = variable_names(cfg)
-    # knobs last: the others are compared with the settings as inherited
+    # knobs last, because the others are compared with inherited settings
     for name in [*sorted(names - set(KNOBS)), *sorted(names & set(KNOBS))]:
         line = source.line_to(name)
         if not line:
             continue
         inherited = line[-1].base_config()
-        # who says again what was said before has not changed it
+        # a file that repeats the inherited value does not change it
         while name in inherited and inherited[name] == cfg[name]:
-            line += _next_line(line[-1], name)
+            lines = [base.line_to(name) for base in line[-1].bases]
+            line += next(filter(None, lines))
             inherited = line[-1].base_config()
         setter, is_new = line[-1], name not in inherited
         is_read = any(name in reader.reads for reader in line)
@@ -276,47 +272,37 @@ def resolve_variables(cfg: Config, source: ConfigSource) -> None:
                 _warn_of_idle_variable(cfg, name)
             continue
         if name in KNOBS:
-            if not (is_new and is_read):  # else it is a variable of its own
+            if not (is_new and is_read):  # else the child's own variable
                 _resolve_over_bases(cfg, name, inherited, line)
             continue
         if is_read:
             continue
         if is_new:
-            _refuse_mistyped_knob(setter, name)
+            near = difflib.get_close_matches(name, KNOBS, 1, 0.85)
+            if near:
+                raise KeyError(
+                    f'{setter.path} sets {name!r}, which nothing reads; did '
+                    f'you mean {near[0]!r}?'
+                )
             continue
         places = _places_of_copies(inherited, name, setter)
         if places is not None:
             now, before = dict(walk(cfg)), inherited[name]
             if places and before not in [now.get(p) for p in places]:
-                continue  # the child wrote its settings out as well
+                continue  # the child also changed the settings
             raise ValueError(
                 f'{setter.path} sets {name!r} over its _base_, but nothing '
                 f'reads it any more: {_instead(name, places)}'
             )
 
 
-def _next_line(setter: ConfigSource, name: str) -> list[ConfigSource]:
-    """From a file, without it, down to the next one that sets a variable."""
-    lines = [base.line_to(name) for base in setter.bases]
-    return next(line for line in lines if line)
-
-
-def _refuse_mistyped_knob(setter: ConfigSource, name: str) -> None:
-    near = difflib.get_close_matches(name, KNOBS, 1, 0.85)
-    if near:
-        raise KeyError(
-            f'{setter.path} sets {name!r}, which nothing reads; did you mean '
-            f'{near[0]!r}?'
-        )
-
-
 def _resolve_over_bases(
     cfg: Config, name: str, inherited: Config, line: list[ConfigSource]
 ) -> None:
-    """Put a knob of a child config wherever the child says nothing else."""
+    """Set a knob of a child config wherever the child has no own value."""
     old, new = dict(walk(inherited)), dict(walk(cfg))
     written = set().union(*(file.writes for file in line))
-    # a data set put into a wrapper has them at other places than before
+    # wrapping a dataset moves its settings to other places
     copies = [
         same_path(value)
         for value in (
@@ -326,7 +312,7 @@ def _resolve_over_bases(
     ]
 
     def is_own(place: str) -> bool:
-        if place in written:  # maybe what it was before, on purpose
+        if place in written:  # even if equal to the inherited value
             return True
         value = new.get(place, _MISSING)
         is_changed = value != old.get(place, _MISSING)
@@ -337,9 +323,9 @@ def _resolve_over_bases(
 
 
 def _change(cfg: Config, settings: Mapping[str, Any]) -> None:
-    """Change settings, and variables whose copies all change alike.
+    """Change settings, and variables all of whose copies change alike.
 
-    What is saved beside the results then says what was used.
+    The saved config then says what was used.
     """
     copies = {name: _copies(cfg, name) for name in variable_names(cfg)}
     for place in settings:
@@ -355,7 +341,7 @@ def _change(cfg: Config, settings: Mapping[str, Any]) -> None:
 
 
 def _make_changeable(cfg: Config, place: str) -> None:
-    """Turn the tuples above a setting into lists, the only ones merged."""
+    """Turn tuples above a setting into lists, since only those merge."""
     holder: Any = cfg
     for part in place.split('.')[:-1]:
         key: Any = part
@@ -365,14 +351,14 @@ def _make_changeable(cfg: Config, place: str) -> None:
         else:
             is_there = isinstance(holder, Mapping | Config) and key in holder
         if not is_there:
-            return  # what cannot be merged, MMEngine says
+            return  # MMEngine reports it
         if isinstance(holder[key], tuple):
             holder[key] = list(holder[key])
         holder = holder[key]
 
 
 def _warn_of_idle_variable(cfg: Config, name: str) -> None:
-    """Warn of a knob in a whole, dumped config that no setting agrees with."""
+    """Warn of a knob in a dumped config that no setting agrees with."""
     places = knob_places(cfg, name)
     if name == 'ann_file' or not places:
         return
@@ -380,7 +366,7 @@ def _warn_of_idle_variable(cfg: Config, name: str) -> None:
         have = [f'{place}={old!r}' for place, old in places.items()]
         print_log(
             f'{cfg.filename} says {name}={cfg[name]!r}, which nothing reads '
-            f'there; what counts is {listed(have)}.',
+            f'there; what counts is {name_some(have)}.',
             logger='current',
             level=logging.WARNING,
         )
@@ -389,9 +375,9 @@ def _warn_of_idle_variable(cfg: Config, name: str) -> None:
 def apply_options(
     cfg: Config, options: Mapping[str, Any], source: ConfigSource
 ) -> None:
-    """Change a config as the command line says.
+    """Apply command-line overrides.
 
-    An option with a full dotted name wins over a knob.
+    A full dotted name takes precedence over a knob.
     """
     variables = variable_names(cfg)
     knobs: dict[str, Any] = {}
@@ -435,17 +421,18 @@ def apply_options(
 def _places_of_copies(
     cfg: Config, name: str, source: ConfigSource
 ) -> list[str] | None:
-    """Where copies of a variable are, if it was put into settings."""
+    """Places of the copies of a variable; None if it was never copied."""
     files = [source, *source.ancestors()]
+    places = _copies(cfg, name) or _equals(cfg, name)
     if any(name in file.reads for file in files):
-        return _copies(cfg, name) or _equals(cfg, name)
+        return places
     if any(name in file.sets and file.is_written_out for file in files):
-        return _copies(cfg, name) or _equals(cfg, name) or None
+        return places or None
     return None
 
 
 def _copies(cfg: Config, name: str) -> list[str]:
-    """Settings with the name and value of a variable, or a part like it."""
+    """Settings with the name and value of a variable, or equal containers."""
     equal = _equals(cfg, name)
     named = [path for path in equal if path.rpartition('.')[2] == name]
     return named or (equal if isinstance(cfg[name], dict | list) else [])
@@ -454,7 +441,7 @@ def _copies(cfg: Config, name: str) -> list[str]:
 def _equals(cfg: Config, name: str) -> list[str]:
     """Settings with the value of a variable."""
     value = cfg[name]
-    # None, True and nothing at all are everywhere
+    # None, booleans and empty values occur everywhere
     is_telling = not isinstance(value, bool) and (value or value == 0)
     known = runner_keys()
     return [
@@ -467,7 +454,7 @@ def _equals(cfg: Config, name: str) -> list[str]:
 
 
 def _instead(option: str, places: list[str]) -> str:
-    """What a message advises in place of a change in vain."""
+    """Advice in place of a change without effect."""
     _, dot, rest = option.partition('.')
     if not places:
         return (
@@ -478,6 +465,6 @@ def _instead(option: str, places: list[str]) -> str:
     knobs = ', '.join(KNOBS)
     return (
         'it was copied into the settings when the file was read. Set '
-        f'{listed(names)} instead (of variables, {knobs} are put in their '
+        f'{name_some(names)} instead (of variables, {knobs} are put in their '
         'places).'
     )

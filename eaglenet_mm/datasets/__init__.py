@@ -1,4 +1,4 @@
-"""Annotation, data sets, wrappers, readers and transforms."""
+"""Annotation, datasets, wrappers, readers and transforms."""
 
 from eaglenet_mm.datasets.annotation import (
     check_annotation,

@@ -1,6 +1,6 @@
-"""The one annotation schema: checked reading and atomic writing.
+"""The annotation schema: validated reading and atomic writing.
 
-A file is JSON in the form of MMEngine's ``BaseDataset``::
+A file is JSON in the layout of MMEngine's ``BaseDataset``::
 
     {"metainfo": {"dataset": "msrvtt", "split": "test", "protocol": "1k-A",
                   "num_videos": 1000, "num_captions": 1000},
@@ -9,15 +9,15 @@ A file is JSON in the form of MMEngine's ``BaseDataset``::
                     "start": 0.0, "end": 31.0}]}
 
 ``start`` and ``end`` (seconds) are optional. ``video`` is a path relative to
-the folder of videos, with forward slashes on every system.
+the video folder, with forward slashes on every system.
 
-``captions`` may be empty: the video is then a candidate that no caption asks
-for. A caption that fits other videos of the file as well names them in
-``positives``, a list beside ``captions`` with a list of ``video_id`` for each
-of them; its own video is always right. With ``"shared_captions": true`` in the
-header a sentence that stands in several records fits the videos of all of
-them. Texts that stand with no video are listed in the header, with the videos
-that are right, if any: ``"queries": [{"caption": "a cat", "positives": []}]``.
+``captions`` may be empty: the video is then a distractor. ``positives`` is an
+optional list parallel to ``captions``; it gives for each caption the
+``video_id`` of the other videos it matches. A caption always matches its own
+video. With ``"shared_captions": true`` in the header, a sentence that occurs
+in several records matches all of their videos. Texts without a video of their
+own go into the header, with the videos they match, if any:
+``"queries": [{"caption": "a cat", "positives": []}]``.
 """
 
 import json
@@ -29,11 +29,11 @@ from typing import Any
 
 from eaglenet_mm.utils.durable_file import write_text_durably
 
-#: Keys that the header must have, each a string that is not empty.
+#: Required header keys; each value is a non-empty string.
 HEADER_KEYS = ('dataset', 'split', 'protocol')
-#: Keys that a record must have.
+#: Required record keys.
 REQUIRED_KEYS = ('video_id', 'video', 'captions')
-#: Keys that a record may have.
+#: Optional record keys.
 OPTIONAL_KEYS = ('start', 'end', 'positives')
 
 _MEND = 'Make the file again with its converter in tools/dataset_converters.'
@@ -42,19 +42,19 @@ _MEND = 'Make the file again with its converter in tools/dataset_converters.'
 def read_annotation(
     path: str | os.PathLike[str],
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Read an annotation file and check all of it.
+    """Read and validate an annotation file.
 
     Args:
         path (str or PathLike): The JSON file, in UTF-8.
 
     Returns:
-        tuple[dict, list[dict]]: The header with ``num_videos`` and
-        ``num_captions`` (filled in where the file leaves them out), and the
-        records in file order.
+        tuple[dict, list[dict]]: The header, with ``num_videos`` and
+        ``num_captions`` filled in where missing, and the records in file
+        order.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not JSON in UTF-8, or a value is not allowed.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If it is not UTF-8 JSON or a value is invalid.
         KeyError: If a required key is missing or a key is unknown.
         TypeError: If a value has the wrong type.
     """
@@ -66,7 +66,7 @@ def read_annotation(
             'tools/dataset_converters.'
         )
     try:
-        # utf-8-sig also takes the mark that Windows editors put in front
+        # utf-8-sig also accepts the byte order mark of Windows editors
         content = json.loads(path.read_text(encoding='utf-8-sig'))
     except (json.JSONDecodeError, UnicodeDecodeError) as err:
         raise ValueError(
@@ -90,18 +90,16 @@ def write_annotation(
     metainfo: Mapping[str, Any],
     records: Sequence[Mapping[str, Any]],
 ) -> None:
-    """Check an annotation and write it, all or nothing.
-
-    An interrupted run leaves no half-written file.
+    """Validate an annotation and write it atomically.
 
     Args:
-        path (str or PathLike): Where to write; missing folders are made.
+        path (str or PathLike): Output file; missing folders are created.
         metainfo (Mapping): Header. ``num_videos`` and ``num_captions`` are
-            filled in; if given they must agree with ``records``.
-        records (Sequence[Mapping]): Records as the module describes them.
+            filled in; if given, they must match ``records``.
+        records (Sequence[Mapping]): Records in the schema of this module.
 
     Raises:
-        ValueError, KeyError, TypeError: As :func:`read_annotation` does.
+        ValueError, KeyError, TypeError: As in :func:`read_annotation`.
     """
     path = Path(path)
     header, data_list = check_annotation(metainfo, records, source=str(path))
@@ -117,19 +115,19 @@ def write_annotation(
 def check_annotation(
     metainfo: Any, records: Any, source: str
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Check a header and its records against the schema.
+    """Validate a header and its records against the schema.
 
     Args:
         metainfo (Mapping): The header.
         records (Sequence[Mapping]): The records.
-        source (str): What to call them in messages, usually the path.
+        source (str): Name for error messages, usually the path.
 
     Returns:
-        tuple[dict, list[dict]]: Copies of both, the counts filled in.
+        tuple[dict, list[dict]]: Copies of both, with the counts filled in.
 
     Raises:
         ValueError: If a value is empty, a time range is not increasing, an
-            id comes twice, there are no records, or the counts differ.
+            id is duplicated, there are no records, or the counts differ.
         KeyError: If a required key is missing or a key is unknown.
         TypeError: If a value has the wrong type.
     """
@@ -147,12 +145,12 @@ def check_annotation(
     for key in HEADER_KEYS:
         if not isinstance(header.get(key), str) or not header[key]:
             raise KeyError(
-                f"{source}: 'metainfo' needs '{key}', a string that is not "
-                f'empty, but got {header.get(key)!r}. {_MEND}'
+                f"{source}: 'metainfo' needs '{key}', a non-empty string, "
+                f'but got {header.get(key)!r}. {_MEND}'
             )
     if not records:
         raise ValueError(
-            f"{source}: 'data_list' is empty, so there is nothing to read. "
+            f"{source}: 'data_list' is empty, so there is nothing to load. "
             f'{_MEND}'
         )
     first_place: dict[str, int] = {}
@@ -161,8 +159,8 @@ def check_annotation(
         other = first_place.setdefault(record['video_id'], place)
         if other != place:
             raise ValueError(
-                f"{source}: video_id '{record['video_id']}' stands in record "
-                f'{other} and in record {place}, but must be unique. Put all '
+                f"{source}: video_id '{record['video_id']}' is used by record "
+                f'{other} and record {place}, but must be unique. Put all '
                 'captions of a video into one record.'
             )
     counts = dict(
@@ -182,9 +180,9 @@ def check_annotation(
 def right_videos(
     header: Mapping[str, Any], records: Sequence[Mapping[str, Any]]
 ) -> list[list[list[str]]] | None:
-    """List the videos that each caption of each record fits, its own first.
+    """List the matching videos of each caption of each record, own first.
 
-    None if the file says nothing of the kind: its own video alone.
+    None if every caption matches its own video alone.
     """
     shared: dict[str, list[str]] = {}
     if header.get('shared_captions'):
@@ -213,14 +211,14 @@ def _check_answers(
     video_ids: set[str],
     source: str,
 ) -> None:
-    """Check what says which captions fit which videos."""
+    """Check the statements on which captions match which videos."""
     shared = header.get('shared_captions', False)
     if not isinstance(shared, bool):
         raise TypeError(
             f"{source}: 'shared_captions' in 'metainfo' must be true or "
             f'false, but got {shared!r}.'
         )
-    # videos that were left out because they cannot be read
+    # videos dropped from the set because they cannot be read
     known = video_ids | set(header.get('missing_videos', ()))
     for place, record in enumerate(records):
         if 'positives' not in record:
@@ -229,8 +227,8 @@ def _check_answers(
         positives, captions = record['positives'], record['captions']
         if not isinstance(positives, list) or len(positives) != len(captions):
             raise ValueError(
-                f"{where}: 'positives' must be a list with a list of video_id "
-                f'for each of the {len(captions)} captions, but got '
+                f"{where}: 'positives' must be a list of lists of video ids, "
+                f'one for each of the {len(captions)} captions, but got '
                 f'{positives!r:.80}.'
             )
         for number, names in enumerate(positives):
@@ -247,20 +245,20 @@ def _check_answers(
             {'caption'} <= set(query) <= {'caption', 'positives'}
         ):
             raise KeyError(
-                f"{where} must be an object with 'caption' and, if videos of "
-                f"the file are right, 'positives', but got {query!r:.80}."
+                f"{where} must be an object with 'caption' and optionally "
+                f"'positives', but got {query!r:.80}."
             )
         _check_captions([query['caption']], where)
         _check_names(query.get('positives', []), known, where)
 
 
 def _check_names(names: Any, known: set[str], where: str) -> None:
-    """Check a list of videos that are right for a caption."""
+    """Check a list of video ids that a caption matches."""
     if not isinstance(names, list) or not all(
         isinstance(name, str) for name in names
     ):
         raise TypeError(
-            f'{where} must be a list of video_id, but got {names!r:.80}.'
+            f'{where} must be a list of video ids, but got {names!r:.80}.'
         )
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -272,7 +270,6 @@ def _check_names(names: Any, known: set[str], where: str) -> None:
 
 
 def _check_record(record: Any, place: int, source: str) -> None:
-    """Check one record."""
     if not isinstance(record, Mapping):
         raise TypeError(
             f'{source}: record {place} must be an object, but got '
@@ -293,20 +290,20 @@ def _check_record(record: Any, place: int, source: str) -> None:
     for key in ('video_id', 'video'):
         if not isinstance(record[key], str) or not record[key]:
             raise TypeError(
-                f"{where}: '{key}' must be a string that is not empty, but "
-                f'got {record[key]!r}. {_MEND}'
+                f"{where}: '{key}' must be a non-empty string, but got "
+                f'{record[key]!r}. {_MEND}'
             )
         if '\0' in record[key]:
             raise ValueError(
-                f"{where}: '{key}' holds a NUL character ({record[key]!r}), "
-                f'which no file name can. {_MEND}'
+                f"{where}: '{key}' contains a NUL character "
+                f'({record[key]!r}), which no file name can. {_MEND}'
             )
     _check_captions(record['captions'], where)
     _check_times(record, where)
 
 
 def _check_captions(captions: Any, where: str) -> None:
-    """Check that captions are a list of sentences that can be encoded."""
+    """Check that captions are a list of non-empty, encodable strings."""
     if not isinstance(captions, list):
         raise TypeError(
             f"{where}: 'captions' must be a list of strings, but got "
@@ -320,19 +317,19 @@ def _check_captions(captions: Any, where: str) -> None:
             )
         if not caption.strip():
             raise ValueError(
-                f"{where}: 'captions'[{number}] is empty ({caption!r}), so it "
-                'describes nothing. Remove it from the list.'
+                f"{where}: 'captions'[{number}] is empty ({caption!r}). "
+                'Remove it from the list.'
             )
         if '\0' in caption:
             raise ValueError(
-                f"{where}: 'captions'[{number}] holds a NUL character, which "
-                'is a sign of damage. Write the caption again.'
+                f"{where}: 'captions'[{number}] contains a NUL character, "
+                'probably from a damaged file. Write the caption again.'
             )
         try:
             caption.encode('utf-8')
         except UnicodeEncodeError as err:
             raise ValueError(
-                f"{where}: 'captions'[{number}] is no valid Unicode text "
+                f"{where}: 'captions'[{number}] is not valid Unicode "
                 f'({err.reason}). Write it again in UTF-8.'
             ) from err
 
@@ -357,5 +354,5 @@ def _check_times(record: Mapping[str, Any], where: str) -> None:
     if end is not None and (start or 0) >= end:
         raise ValueError(
             f"{where}: 'start' must come before 'end', but got {start} and "
-            f'{end} seconds. Exchange or correct them.'
+            f'{end} seconds. Swap or correct them.'
         )

@@ -1,10 +1,10 @@
-"""Which draw of an item a data set is asked for.
+"""Numbers for repeated draws of an item.
 
-A data set that gives something else each time, such as another caption, must
-know how often the item was drawn before. A worker process cannot count that:
-it sees some of the batches, at its own speed. The sampler can, so the number
-travels with the index, from the process that iterates the sampler to the
-worker that reads the item, through whatever wrappers lie between.
+A dataset that returns something different each time, such as another caption,
+must know how often the item was drawn before. A worker process cannot count
+that: it sees only some of the batches. The sampler can, so the number travels
+with the index from the sampler's process to the worker that reads the item,
+through any wrappers in between.
 """
 
 from collections import Counter
@@ -19,17 +19,17 @@ from eaglenet_mm.datasets.shared_records import all_datasets
 
 
 class DrawnIndex(int):
-    """Index of an item of the outermost data set, and which draw it is."""
+    """Index into the outermost dataset that carries its draw number."""
 
-    #: Passes over the data set before this one.
+    #: Number of earlier passes over the dataset.
     pass_number: int
-    #: Draws of the index in this pass before this one.
+    #: Number of earlier draws of the index in this pass.
     repeat: int
 
     def __new__(
         cls, index: int, pass_number: int, repeat: int = 0
     ) -> 'DrawnIndex':
-        """Make the number."""
+        """Create the index."""
         drawn = super().__new__(cls, index)
         drawn.pass_number, drawn.repeat = pass_number, repeat
         return drawn
@@ -42,38 +42,37 @@ _CURRENT: ContextVar[DrawnIndex | None] = ContextVar('draw', default=None)
 
 
 def current_draw() -> DrawnIndex | None:
-    """Return the draw that is being answered.
+    """Return the draw being answered.
 
     Returns:
-        DrawnIndex or None: Its value is the index that the sampler gave to
-        the outermost data set. None outside of a loader whose draws are
-        numbered, see :func:`number_draws`.
+        DrawnIndex or None: The index that the sampler gave to the outermost
+        dataset; None where draws are not numbered, see :func:`number_draws`.
     """
     return _CURRENT.get()
 
 
 class NumberedSampler:
-    """A sampler whose indices say which draw they are.
+    """A sampler whose indices carry their draw number.
 
-    A pass is one iteration of the sampler; of MMEngine's ``InfiniteSampler``
-    as many draws, by all processes together, as there are items. Of another
-    sampler without end, all is one pass, and an index is counted within its
-    own process. Everything else is asked of the sampler inside.
+    A pass is one iteration of the sampler. For MMEngine's ``InfiniteSampler``
+    it is as many draws, over all processes, as there are items. Any other
+    infinite sampler is a single pass, counted per process. All other
+    attributes are those of the wrapped sampler.
     """
 
     def __init__(self, sampler: Any) -> None:
         self.sampler = sampler
         self._next_pass = 0
-        self._num_drawn = 0  # of a sampler without end, by this process
+        self._num_drawn = 0  # from an infinite sampler, by this process
 
     def begin_at(self, pass_number: int) -> None:
-        """Say which number the next pass has; later ones count on."""
+        """Set the number of the next pass; later passes count up from it."""
         self._next_pass = pass_number
 
     def __iter__(self) -> Iterator[DrawnIndex]:
         if isinstance(self.sampler, InfiniteSampler):
-            # of a stream each process takes every n-th; it goes on where it
-            # stopped, and so does the count
+            # each process takes every n-th index of the stream; like the
+            # stream, the count continues where it stopped
             for index in self.sampler:
                 place = self._num_drawn * self.sampler.world_size
                 place += self.sampler.rank
@@ -91,13 +90,13 @@ class NumberedSampler:
         return len(self.sampler)
 
     def __getattr__(self, name: str) -> Any:
-        if name == 'sampler':  # while it is being copied
+        if name == 'sampler':  # during copying
             raise AttributeError(name)
         return getattr(self.sampler, name)
 
 
 class _DrawnItems:
-    """Gives the items of a batch; the data set inside can ask which draw."""
+    """Fetches a batch while telling the dataset the draw of each item."""
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -118,18 +117,17 @@ class _DrawnItems:
 
 
 def number_draws(loader: DataLoader) -> NumberedSampler | Any | None:
-    """Let the data set of a loader know which draw it is asked for.
+    """Number the draws of a loader, for datasets that depend on them.
 
-    Must be called before the loader is iterated. Calling it again changes
-    nothing. The loader keeps its sampler; its batch sampler gets a numbered
-    one in the place of it.
+    Call it before the loader is iterated; calling it again is harmless. The
+    sampler of the loader's batch sampler is wrapped in place.
 
     Args:
-        loader (DataLoader): Of a training.
+        loader (DataLoader): A training loader.
 
     Returns:
-        NumberedSampler or None: What numbers the draws, with ``begin_at``;
-        None if nothing in the data set asks for draws.
+        NumberedSampler or None: The sampler that numbers the draws, with
+        ``begin_at``; None if no dataset inside needs draw numbers.
 
     Raises:
         TypeError: If the loader has no batch sampler with a ``sampler``.
@@ -147,7 +145,7 @@ def number_draws(loader: DataLoader) -> NumberedSampler | Any | None:
             'loader a batch size, or derive the batch sampler from '
             "torch's BatchSampler."
         )
-    # torch asks the data set for a whole batch by this name if it is there
+    # torch fetches whole batches through this name where it exists
     vars(loader.dataset)['__getitems__'] = _DrawnItems(loader.dataset)
     if getattr(batches, 'gives_draws', False):
         return batches

@@ -1,4 +1,4 @@
-"""How an item is fetched: from any data set, through its pipeline."""
+"""Fetching an item from any dataset, through its pipeline."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from eaglenet_mm.datasets.shared_records import CurrentItems, LostVideos
 if TYPE_CHECKING:
     from eaglenet_mm.datasets.text_video_dataset import TextVideoDataset
 
-#: What every item has before the pipeline; ``start`` and ``end`` are optional.
+#: Keys of every item before the pipeline; ``start``, ``end`` are optional.
 ITEM_KEYS = (
     'video_id',
     'video',
@@ -28,21 +28,18 @@ ITEM_KEYS = (
     'video_index',
 )
 
-
-#: What is read of a data set: of ours and our wrappers, or through one of the
-#: sources below.
+#: Our datasets and wrappers, or one of the adapters below.
 ItemSource: TypeAlias = (
-    'TextVideoDataset | RearrangedItems | JoinedSource | ForeignSource'
+    'TextVideoDataset | RearrangedItems | _JoinedSource | _ForeignSource'
 )
 
 
 def fetch(source: ItemSource, index: int, max_refetch: int) -> Any:
-    """Get an item, or another one in its place if the pipeline drops it.
+    """Get an item, or a substitute if the pipeline drops it.
 
-    Which item stands in for a dropped one depends on the index alone, not on
-    a random state: runs repeat themselves with any number of workers. Stand-
-    ins are spread over the set, so that a block of lost videos does not become
-    many copies of the video behind it.
+    The substitute depends on the index alone, so runs are reproducible with
+    any number of workers. Substitutes are spread over the set, so that a block
+    of lost videos does not turn into copies of the next readable one.
     """
     length = len(source)
     if not -length <= index < length:
@@ -65,20 +62,22 @@ def fetch(source: ItemSource, index: int, max_refetch: int) -> Any:
 
 
 def as_source(dataset: Any, reader: str = 'This wrapper') -> ItemSource:
-    """Read any data set the way ours are read; ``reader`` asks, in messages.
+    """Adapt any dataset to the interface of ours.
 
-    Another one needs ``get_data_info``, ``__len__`` and a ``pipeline`` (or
-    ``process``), as MMEngine's ``BaseDataset`` has them, and items with the
-    keys :data:`ITEM_KEYS`. Joined and repeated sets are read through.
+    A foreign dataset needs ``get_data_info``, ``__len__`` and a ``pipeline``
+    (or ``process``), as MMEngine's ``BaseDataset`` has them, and items with
+    :data:`ITEM_KEYS`. Concatenated and repeated datasets are read through.
+    ``reader`` is the caller's name in error messages.
     """
+    # looked up on the class: a property may need the annotation
     # those of the class: a property may need the annotation
     if all(hasattr(type(dataset), name) for name in _SOURCE_NAMES):
         return dataset
     if isinstance(dataset, ConcatDataset):
-        return JoinedSource([as_source(x, reader) for x in dataset.datasets])
+        return _JoinedSource([as_source(x, reader) for x in dataset.datasets])
     if isinstance(dataset, RepeatDataset | ClassBalancedDataset):
-        return RepeatedSource(dataset, as_source(dataset.dataset, reader))
-    return ForeignSource(dataset, reader)
+        return _RepeatedSource(dataset, as_source(dataset.dataset, reader))
+    return _ForeignSource(dataset, reader)
 
 
 _SOURCE_NAMES = (
@@ -93,49 +92,49 @@ _SOURCE_NAMES = (
 
 
 class RearrangedItems:
-    """Items made of those of one source, in another order."""
+    """Items made from those of one source, in another order."""
 
     def __init__(self, source: ItemSource) -> None:
         self.source = source
         self.item_sources = [source]
 
     def source_index(self, index: int) -> int:
-        """Return the number of the item that an item is made of."""
+        """Return the index of the source item behind an item."""
         return index
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """dict: Header of the annotation file, as it is for these items."""
+        """dict: Header of the annotation file, adjusted to these items."""
         return self.source.metainfo
 
     @property
     def test_mode(self) -> bool:
-        """bool: Whether the set is evaluated."""
+        """bool: Whether the set is used for evaluation."""
         return self.source.test_mode
 
     @property
     def max_refetch(self) -> int:
-        """int: Items tried in the place of an unreadable one."""
+        """int: Number of substitutes tried for an unreadable item."""
         return self.source.max_refetch
 
     @property
     def items_are_videos(self) -> bool:
-        """bool: Whether every video is one item."""
+        """bool: Whether items and videos correspond one to one."""
         return self.source.items_are_videos
 
     def full_init(self) -> None:
-        """Load the annotation, if that is still to be done."""
+        """Load the annotation if not done yet."""
         self.source.full_init()
 
     def __len__(self) -> int:
         return len(self.source)
 
     def count_captions(self, index: int) -> int:
-        """Return how many captions an item carries."""
+        """Return the number of captions of an item."""
         return self.source.count_captions(self.source_index(index))
 
     def video_ids(self) -> list[str]:
-        """Return the id of the video of each item."""
+        """Return the video id of each item."""
         ids = self.source.video_ids()
         return [ids[self.source_index(index)] for index in range(len(self))]
 
@@ -148,7 +147,7 @@ class RearrangedItems:
         return self.source.process(item)
 
 
-class RepeatedSource(RearrangedItems):
+class _RepeatedSource(RearrangedItems):
     """Items of MMEngine's ``RepeatDataset`` or ``ClassBalancedDataset``."""
 
     items_are_videos = False
@@ -158,23 +157,21 @@ class RepeatedSource(RearrangedItems):
         self.dataset = dataset
 
     def full_init(self) -> None:
-        """Load the annotation, if that is still to be done."""
         super().full_init()
         self.dataset.full_init()
 
     def source_index(self, index: int) -> int:
-        """Return the number of the item that is repeated."""
         return self.dataset._get_ori_dataset_idx(index)
 
     def __len__(self) -> int:
         return len(self.dataset)
 
 
-class JoinedSource:
-    """Items of several data sets, each with the pipeline of its own.
+class _JoinedSource:
+    """Items of concatenated datasets, each with its own pipeline.
 
-    Videos and captions of a set are numbered on from the set before, and the
-    counts in ``metainfo`` are sums.
+    Video and caption indices continue from one dataset to the next; counts in
+    ``metainfo`` are sums.
     """
 
     def __init__(self, sources: list[ItemSource]) -> None:
@@ -182,7 +179,7 @@ class JoinedSource:
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """dict: That of the first set, with the counts of all."""
+        """dict: Header of the first set, with the counts summed."""
         parts = [source.metainfo for source in self.item_sources]
         joined = dict(parts[0])
         for side in ('videos', 'captions'):
@@ -198,21 +195,18 @@ class JoinedSource:
 
     @property
     def test_mode(self) -> bool:
-        """bool: Whether the sets are evaluated."""
         return any(source.test_mode for source in self.item_sources)
 
     @property
     def max_refetch(self) -> int:
-        """int: Items tried in the place of an unreadable one."""
         return max(source.max_refetch for source in self.item_sources)
 
     @property
     def items_are_videos(self) -> bool:
-        """bool: Whether every video is one item."""
         return all(source.items_are_videos for source in self.item_sources)
 
     def full_init(self) -> None:
-        """Load the annotations and number the items."""
+        """Load the annotations and compute the offset of each set."""
         for source in self.item_sources:
             source.full_init()
         parts = [source.metainfo for source in self.item_sources]
@@ -224,34 +218,32 @@ class JoinedSource:
         return sum(map(len, self.item_sources))
 
     def count_captions(self, index: int) -> int:
-        """Return how many captions an item carries."""
         part, place = self._place(index)
         return self.item_sources[part].count_captions(place)
 
     def video_ids(self) -> list[str]:
-        """Return the id of the video of each item."""
         return [x for source in self.item_sources for x in source.video_ids()]
 
     def get_data_info(self, index: int) -> dict[str, Any]:
-        """Return an item before the pipeline, numbered on."""
+        """Return an item before the pipeline, with global indices."""
         part, place = self._place(index)
         item = self.item_sources[part].get_data_info(place)
         item['video_index'] += self._videos[part]
         item['caption_indices'] = [
             number + self._captions[part] for number in item['caption_indices']
         ]
-        # says whose pipeline it goes through; parts may be joined sets too
+        # remembers whose pipeline to use; a part may be a join itself
         item['joined_parts'] = (*item.get('joined_parts', ()), part)
         return item
 
     def process(self, item: dict[str, Any]) -> Any:
-        """Send an item through the pipeline of its set."""
+        """Send an item through the pipeline of its own set."""
         *rest, part = item['joined_parts']
         item['joined_parts'] = tuple(rest)
         return self.item_sources[part].process(item)
 
     def _place(self, index: int) -> tuple[int, int]:
-        """Number of the set, and of the item in it."""
+        """Return the part of an item, and its index there."""
         part = bisect_right(self._ends, index)
         return part, index - (self._ends[part - 1] if part else 0)
 
@@ -260,8 +252,8 @@ def _running(counts: Iterable[int]) -> list[int]:
     return [0, *accumulate(counts)]
 
 
-class ForeignSource:
-    """Items of a data set that is none of ours."""
+class _ForeignSource:
+    """Items of a dataset from outside this package."""
 
     def __init__(self, dataset: Any, reader: str) -> None:
         self.dataset = dataset
@@ -275,7 +267,7 @@ class ForeignSource:
             missing = ['pipeline']
         if missing:
             raise TypeError(
-                f'{reader} wraps a TextVideoDataset or another data set with '
+                f'{reader} wraps a TextVideoDataset or another dataset with '
                 "'get_data_info', '__len__' and a callable 'pipeline', but "
                 f"got {self.name}, which has no '{missing[0]}'. "
                 "Derive it from MMEngine's BaseDataset."
@@ -289,14 +281,14 @@ class ForeignSource:
                 'called. Move what it does into a transform or into '
                 "'get_data_info'."
             )
-        #: What each loader worker is reading.
+        #: The item that each loader worker is reading.
         self.current_items = CurrentItems()
         self._ids: list[str] | None = None
         self._shared: dict[int, list[str]] = {}
 
     @property
     def _pipeline(self) -> Any:
-        """What makes inputs of an item."""
+        """The callable that turns an item into inputs."""
         pipeline = getattr(self.dataset, 'pipeline', None)
         if pipeline is None:
             pipeline = getattr(self.dataset, 'process', None)
@@ -304,7 +296,7 @@ class ForeignSource:
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """dict: That of the data set, completed by the counts."""
+        """dict: Header of the dataset, with counts filled in."""
         counts = dict(
             num_videos=self._num_videos, num_captions=self._num_captions
         )
@@ -312,21 +304,18 @@ class ForeignSource:
 
     @property
     def test_mode(self) -> bool:
-        """bool: Whether the set is evaluated."""
         return bool(getattr(self.dataset, 'test_mode', False))
 
     @property
     def max_refetch(self) -> int:
-        """int: Items tried in the place of one that the pipeline drops."""
         return int(getattr(self.dataset, 'max_refetch', 0))
 
     @property
     def items_are_videos(self) -> bool:
-        """bool: Whether every video is one item."""
         return len(set(self.video_ids())) == len(self)
 
     def full_init(self) -> None:
-        """Load the annotation and look at every item once."""
+        """Load the annotation and check every item once."""
         if self._ids is not None:
             return
         if hasattr(self.dataset, 'full_init'):
@@ -343,14 +332,14 @@ class ForeignSource:
             self._counts.append(len(item['captions']))
             self._num_videos = max(self._num_videos, item['video_index'] + 1)
         self._num_captions = max(holders, default=-1) + 1
-        # one index in several items is one caption that fits all of them;
-        # wrappers that number anew need it said by ids
+        # an index in several items is one caption that matches them all;
+        # wrappers renumber captions, so it must be stated by video id
         self._shared = {
             number: list(names)
             for number, names in holders.items()
             if len(names) > 1
         }
-        #: Items of which the pipeline made nothing.
+        #: Items that the pipeline dropped.
         self.lost_videos = LostVideos(len(self))
         self._ids = ids
 
@@ -358,19 +347,17 @@ class ForeignSource:
         return len(self.dataset)
 
     def count_captions(self, index: int) -> int:
-        """Return how many captions an item carries."""
         return self._counts[index]
 
     def video_ids(self) -> list[str]:
-        """Return the id of the video of each item."""
         self.full_init()
         return list(self._ids or ())
 
     def get_data_info(self, index: int) -> dict[str, Any]:
-        """Return a copy of an item, after a look at its keys."""
+        """Return a copy of an item after checking its keys."""
         item = self.dataset.get_data_info(index)
         self._check(item, f'Item {index} of {self.name}')
-        # wrappers change what they get
+        # a copy, because wrappers modify it
         item = {'sample_idx': index, **item}
         if 'positives' not in item and not self._shared.keys().isdisjoint(
             item['caption_indices']
@@ -407,13 +394,13 @@ class ForeignSource:
             )
         if len(item['captions']) != len(item['caption_indices']):
             raise ValueError(
-                f"{where}: 'captions' and 'caption_indices' must be equally "
-                f'many, but got {len(item["captions"])} and '
+                f"{where}: 'captions' and 'caption_indices' must have equal "
+                f'length, but got {len(item["captions"])} and '
                 f'{len(item["caption_indices"])}.'
             )
 
     def process(self, item: dict[str, Any]) -> Any:
-        """Send an item through the pipeline, and note if nothing comes."""
+        """Send an item through the pipeline; record it if it is dropped."""
         index = item['sample_idx']
         video_id, video = item['video_id'], item['video']
         with self.current_items.reading(index):
@@ -424,7 +411,7 @@ class ForeignSource:
                 f'({len(self.lost_videos)} of {len(self)} items so far): the '
                 f'pipeline of {self.name} returned None.',
                 logger='current',
-                # processes other than the first log errors alone
+                # other ranks log errors only
                 level=logging.ERROR,
             )
         return result

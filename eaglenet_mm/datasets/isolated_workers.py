@@ -1,4 +1,4 @@
-"""Run tasks in processes that may hang or die without taking others along."""
+"""Tasks in worker processes that may hang or die without harm to others."""
 
 from __future__ import annotations
 
@@ -15,18 +15,16 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Literal
 
-# How often a call is looked at before it is ended.
+# Progress reports per time limit.
 _LOOKS = 8
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one task.
+    """Result of a task, or a part of it.
 
-    ``kind`` is ``'part'`` (of a task that goes on), ``'done'``, ``'hang'``
-    (stood still) or ``'crash'`` (its process died); ``value`` is what the
-    function yielded or returned; ``detail`` says a time limit or an exit code
-    in words.
+    ``value`` is the yielded (``'part'``) or returned (``'done'``) value;
+    ``detail`` describes a time-out (``'hang'``) or exit code (``'crash'``).
     """
 
     index: int
@@ -41,30 +39,17 @@ def run_isolated(
     *,
     num_workers: int,
     time_limit: float,
-    progress: Callable[[], Any] = lambda: None,
+    progress: Callable[[], Any] = int,  # always 0; a lambda does not pickle
 ) -> Generator[Outcome, None, None]:
-    """Call a function for each task, each in one of a few processes.
+    """Call a function for each task in a pool of processes.
 
-    A process that dies or exceeds the limit is replaced; its task is
-    reported, the others go on. The function may be a generator: what it
-    yields is passed on at once, and while nobody takes it, it waits.
-
-    Args:
-        function (Callable): What to call; it and its values are pickled.
-        tasks (Sequence): Arguments, one for each call.
-        num_workers (int): Processes.
-        time_limit (float): Seconds that a call may stand still: without a
-            value, and without a change of ``progress``; 0 for none.
-        progress (Callable): Says, in such a process, how far a call has come,
-            from another thread. Default: says nothing.
-
-    Yields:
-        Outcome: Parts of each task in their order, then one that ends it,
-        tasks in the order they end.
-
-    Raises:
-        ValueError: If there are no workers.
-        RuntimeError: If the function raises, with its traceback.
+    Yields the outcomes of tasks in order of completion, after the parts of
+    each. A process that dies or times out is replaced; the other tasks
+    continue. The function and its values must pickle. If it is a generator, it
+    waits until each value is consumed. ``time_limit`` is the seconds a call
+    may take without a value or a change of ``progress()``, which is called in
+    another thread of the worker; 0 for no limit. Raises RuntimeError, with the
+    traceback, if the function raises.
     """
     if num_workers < 1 or not 0 <= time_limit < math.inf:
         raise ValueError(
@@ -96,7 +81,7 @@ def run_isolated(
 
 
 class _Worker:
-    """A process and the task it is busy with."""
+    """A process and its current task."""
 
     def __init__(
         self,
@@ -113,12 +98,12 @@ class _Worker:
         self._deadline = float('inf')
 
     def start(self, waiting: Iterator[tuple[int, Any]]) -> bool:
-        """Begin the next task; return whether there was one."""
+        """Start the next task; return whether there was one."""
         for index, task in waiting:
             self._index = index
             try:
                 self._send(task)
-            except ConnectionError:  # died with nothing to do
+            except ConnectionError:  # died while idle
                 self.stop()
                 self._send(task)
             return True
@@ -135,11 +120,11 @@ class _Worker:
             self._deadline = time.monotonic() + self._time_limit
 
     def seconds_left(self) -> float:
-        """Seconds to wait at most, an hour where there is no limit."""
+        """Seconds until the deadline, at most an hour."""
         return max(0.0, min(self._deadline - time.monotonic(), 3600.0))
 
     def outcome(self) -> Outcome | None:
-        """What has come of the task, or None if nothing new has."""
+        """The news of the task, or None."""
         try:
             if self.connection.poll():
                 kind, value = self.connection.recv()
@@ -153,7 +138,7 @@ class _Worker:
             self._process.join()
             code = self._process.exitcode
             reason = f'exit code {code}'
-            with suppress(ValueError):  # no signal, or one without a name
+            with suppress(ValueError):  # not a signal, or an unknown one
                 reason = signal.Signals(-code).name
             self.stop()
             detail = f'its process died ({reason})'
@@ -168,7 +153,6 @@ class _Worker:
         )
 
     def stop(self) -> None:
-        """End the process, whatever it does."""
         if self._process is not None:
             self.connection.close()
             self._process.kill()
@@ -183,7 +167,7 @@ class _Worker:
             daemon=True,
         )
         self._process.start()
-        # or the end of the process would not end the connection
+        # otherwise the connection would not close when the process ends
         inner.close()
 
 
@@ -193,8 +177,8 @@ def _work(
     progress: Callable[[], Any],
     time_limit: float,
 ) -> None:
-    """Serve tasks until the other side is gone."""
-    # an interrupt is for the process that started this one
+    """Serve tasks until the parent closes the connection."""
+    # interrupts are handled by the parent
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
     lock = threading.Lock()
@@ -204,7 +188,7 @@ def _work(
             connection.send((kind, value))
 
     def send_parts(parts: Generator[Any, None, Any]) -> Any:
-        """Send what a generator yields, keep none, and give its return."""
+        """Send each value a generator yields; return its return value."""
         while True:
             try:
                 send('part', next(parts))
@@ -226,7 +210,7 @@ def _work(
             result = function(task)
             if isinstance(result, Generator):
                 result = send_parts(result)
-        except Exception:  # noqa: BLE001 - raised on the other side
+        except Exception:  # noqa: BLE001 - re-raised in the parent
             send('error', traceback.format_exc())
         else:
             send('done', result)
@@ -235,9 +219,9 @@ def _work(
 def _tell_progress(
     send: Callable[[str], None], progress: Callable[[], Any], pause: float
 ) -> None:
-    """Say that a call moves, as long as it does."""
+    """Report whenever the progress of a call has changed."""
     seen = progress()
-    with suppress(ConnectionError):  # nobody listens any more
+    with suppress(ConnectionError):  # the parent is gone
         while True:
             time.sleep(pause)
             now = progress()
@@ -247,9 +231,9 @@ def _tell_progress(
 
 
 def _die_with_parent() -> None:
-    """End this process, in the midst of its work, when its parent is gone.
+    """Terminate this process, even in mid-task, when its parent is gone.
 
-    Pipes do not tell: the other processes hold copies of their ends.
+    Pipes cannot tell: sibling processes hold copies of their ends.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:

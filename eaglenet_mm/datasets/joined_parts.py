@@ -1,4 +1,4 @@
-"""The parts of joined data sets, told apart in every item."""
+"""The parts of concatenated datasets, marked in every item."""
 
 from __future__ import annotations
 
@@ -14,23 +14,20 @@ _STATED = ('dataset', 'split', 'protocol')
 
 @dataclass(frozen=True)
 class Part:
-    """One data set within a joined one."""
+    """One dataset of a concatenation."""
 
-    #: Different from that of all others; stands in metric keys.
+    #: Unique name, used in metric keys.
     name: str
-    #: The data set, or what wraps it within the join.
+    #: The dataset, or its wrapper inside the concatenation.
     dataset: Any
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """dict: What the data set says of itself."""
+        """dict: Metainfo of the dataset, or an empty dict."""
         return dict(getattr(self.dataset, 'metainfo', None) or {})
 
     def sizes(self) -> tuple[int | None, int | None]:
-        """Tell how many numbers videos and captions of this part may use.
-
-        None where the data set does not tell.
-        """
+        """Return the numbers of videos and captions, None where unknown."""
         meta = self.metainfo
         known = meta.get('num_videos'), meta.get('num_captions')
         read = getattr(self.dataset, 'get_data_info', None)
@@ -49,9 +46,9 @@ class Part:
 
 
 class MarkedPart:
-    """A data set whose packed items say which part of a join they are from.
+    """A dataset whose packed samples carry the number of its part.
 
-    Everything else is that of the data set.
+    All other attributes are those of the dataset.
     """
 
     def __init__(self, dataset: Any, number: int) -> None:
@@ -61,9 +58,9 @@ class MarkedPart:
     def __getitem__(self, index: int) -> Any:
         item = self.dataset[index]
         sample = item.get('data_samples') if isinstance(item, dict) else None
-        if sample is None:  # packed by what wraps the join
+        if sample is None:  # packed by a wrapper around the concatenation
             return item
-        # a copy: a data set may hand out one object again and again
+        # a copy: a dataset may return the same object again
         sample = sample.clone()
         sample.set_metainfo({'part': self.part_number})
         return {**item, 'data_samples': sample}
@@ -72,27 +69,27 @@ class MarkedPart:
         return len(self.dataset)
 
     def __getattr__(self, name: str) -> Any:
-        # what copying and pickling ask for is of this object
+        # copying and pickling must see this object, not the dataset
         if name == 'dataset' or name.startswith('__'):
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
 
 def mark_parts(dataset: Any) -> list[Part]:
-    """Let every item of a joined data set say which part it is from.
+    """Make every item of a concatenated dataset carry its part.
 
-    Joined is what holds a list ``datasets``, as ``ConcatDataset`` of MMEngine
-    and of torch do; joins may lie in each other and within wrappers that have
-    a ``dataset``, such as ``RepeatDataset``. Data sets in joins are replaced
-    by :class:`MarkedPart`, before the first iteration of their loader. One
-    that stands in a join twice is one part, whose items come twice. There is
-    none if nothing is joined.
+    A concatenation is anything with a list ``datasets``, such as the
+    ``ConcatDataset`` of MMEngine and torch. It may be nested, also inside
+    wrappers that have a ``dataset``, such as ``RepeatDataset``. Its datasets
+    are replaced by :class:`MarkedPart`, before the loader is first iterated.
+    A dataset that occurs twice is one part whose items come twice. The result
+    is empty if nothing is concatenated.
     """
     numbers: dict[int, int] = {}
     parts: list[Any] = []
     for join, place in _places(dataset):
         part = join[place]
-        if isinstance(part, MarkedPart):  # by another loop on the same set
+        if isinstance(part, MarkedPart):  # marked by another loop
             part = part.dataset
         number = numbers.setdefault(id(part), len(numbers))
         if number == len(parts):
@@ -107,9 +104,9 @@ def mark_parts(dataset: Any) -> list[Part]:
 
 
 def _places(dataset: Any) -> Iterator[tuple[list, int]]:
-    """Find the innermost parts: the list that each stands in, and where."""
+    """Find the innermost parts: each one's list and position in it."""
     if isinstance(dataset, RetrievalDatasetWrapper):
-        return  # reads past the items of what it wraps
+        return  # does not call ``__getitem__`` of what it wraps
     join = getattr(dataset, 'datasets', None)
     if isinstance(join, list):
         for place, part in enumerate(join):
@@ -122,7 +119,7 @@ def _places(dataset: Any) -> Iterator[tuple[list, int]]:
 
 
 def _names(parts: Sequence[Any]) -> list[str]:
-    """Name parts by what tells them apart: set, split, protocol, or place."""
+    """Name parts by dataset, split and protocol as needed, or number them."""
     metas = [getattr(part, 'metainfo', None) or {} for part in parts]
     for depth in range(1, len(_STATED) + 1):
         names = [
@@ -138,16 +135,16 @@ def _names(parts: Sequence[Any]) -> list[str]:
 
 
 def _plain(words: Iterable[str]) -> str:
-    """Join words; a slash would end a level of the metric's key."""
+    """Join words; a slash would start a new level of the metric key."""
     return re.sub(r'[/\s]+', '-', '-'.join(words))
 
 
 def joined_metainfo(parts: Sequence[Part]) -> dict[str, Any]:
-    """Describe the whole of some parts.
+    """Describe several parts as one dataset.
 
-    ``dataset``, ``split`` and ``protocol`` are joined by `` + `` where they
-    differ; ``num_videos`` and ``num_captions`` are sums (of the published
-    ones, where a part has them), left out if a part does not tell.
+    Differing values of ``dataset``, ``split`` and ``protocol`` are joined with
+    `` + ``. ``num_videos`` and ``num_captions`` are sums, of the published
+    counts where given, and left out if a part does not know its own.
     """
     metas = [part.metainfo for part in parts]
     whole: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""What the workers of a loader tell, and the data sets inside of wrappers."""
+"""State shared by loader workers, and traversal of nested datasets."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ import torch
 from mmengine.dataset import BaseDataset
 from torch.utils.data import get_worker_info
 
-# More workers than one loader has; they share places beyond it.
+# More than any loader has; beyond it, workers share slots.
 _MAX_WORKERS = 512
 
 
 class LostVideos:
-    """Which videos could not be read, known to all processes of a loader."""
+    """Set of unreadable videos, shared by all processes of a loader."""
 
     def __init__(self, num_videos: int) -> None:
         self._flags = torch.zeros(num_videos, dtype=torch.uint8)
         self._flags.share_memory_()
 
     def add(self, index: int) -> bool:
-        """Say that a video is lost; return whether that is news."""
+        """Add a video; return whether it is new."""
         if self._flags[index]:
             return False
         self._flags[index] = 1
         return True
 
     def indices(self) -> list[int]:
-        """Return the numbers of the lost videos, ascending."""
+        """Return the indices of the lost videos, ascending."""
         return torch.nonzero(self._flags).flatten().tolist()
 
     def __contains__(self, index: int) -> bool:
@@ -41,20 +41,19 @@ class LostVideos:
 
 
 class CurrentItems:
-    """Which item each worker of a loader is busy with.
+    """The item each loader worker is busy with.
 
-    A worker that dies cannot say what it died of; the place where it wrote
-    the number of its item remains.
+    A worker that dies cannot report its item; its slot in shared memory can.
     """
 
     def __init__(self) -> None:
-        # process id, and number of the item plus 1 (0: none)
+        # process id, and item index plus 1 (0: none)
         self._places = torch.zeros(_MAX_WORKERS, 2, dtype=torch.int64)
         self._places.share_memory_()
 
     @contextmanager
     def reading(self, index: int) -> Iterator[None]:
-        """Note the item that this worker is busy with."""
+        """Mark an item as being read by this worker."""
         self._write(index + 1)
         try:
             yield
@@ -62,7 +61,7 @@ class CurrentItems:
             self._write(0)
 
     def of_processes(self, pids: list[int]) -> list[int]:
-        """Return the items that these processes were busy with."""
+        """Return the items that these processes were reading."""
         return [
             int(place) - 1
             for pid, place in self._places.tolist()
@@ -77,29 +76,29 @@ class CurrentItems:
 
 
 def wrapped_datasets(dataset: Any) -> list[Any]:
-    """List what a wrapper, ours or another's, wraps; none for a data set."""
-    if isinstance(dataset, BaseDataset):  # MMEngine's wrappers are none
+    """List the datasets directly inside any kind of wrapper."""
+    if isinstance(dataset, BaseDataset):  # MMEngine's wrappers are not one
         return []
     inner = getattr(dataset, 'dataset', None)
     parts = [*getattr(dataset, 'datasets', []), inner]
-    # a data set may call its name, or an option, 'dataset'
+    # a dataset may have an unrelated attribute 'dataset', e.g. its name
     return [x for x in parts if not isinstance(x, str | dict | None)]
 
 
 def all_datasets(dataset: Any) -> Iterator[Any]:
-    """Find a data set and all inside, from the outside to the inside."""
+    """Iterate over a dataset and all inside it, outermost first."""
     yield dataset
     for part in wrapped_datasets(dataset):
         yield from all_datasets(part)
 
 
 def inner_datasets(dataset: Any) -> Iterator[Any]:
-    """Find the data sets that wrap no other, inside wrappers of any kind."""
+    """Iterate over the innermost datasets, which wrap no other."""
     return (x for x in all_datasets(dataset) if not wrapped_datasets(x))
 
 
 def recording_datasets(dataset: Any) -> Iterator[Any]:
-    """Find what notes its ``current_items`` and ``lost_videos``."""
+    """Iterate over datasets with ``current_items`` and ``lost_videos``."""
     if hasattr(dataset, 'current_items'):
         yield dataset
         return
@@ -109,7 +108,7 @@ def recording_datasets(dataset: Any) -> Iterator[Any]:
 
 
 def tell_epoch(dataset: Any, epoch: int) -> None:
-    """Call ``set_epoch`` of the outermost data sets that have it."""
+    """Call ``set_epoch`` on the outermost datasets that have it."""
     if hasattr(dataset, 'set_epoch'):
         dataset.set_epoch(epoch)
         return
@@ -118,7 +117,7 @@ def tell_epoch(dataset: Any, epoch: int) -> None:
 
 
 def identify(path: str) -> tuple[int, int]:
-    """Size and time of change of a file, -1 where there is none."""
+    """Return size and modification time of a file, or -1, -1."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

@@ -1,11 +1,11 @@
-"""The one data set class: videos that carry all their captions."""
+"""The dataset class: videos with all their captions."""
 
 import logging
 import os.path as osp
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mmengine.dataset import BaseDataset
+from mmengine.dataset import BaseDataset, Compose
 from mmengine.logging import print_log
 
 from eaglenet_mm.datasets.annotation import read_annotation, right_videos
@@ -19,65 +19,62 @@ from eaglenet_mm.utils.near_match import near_match_hint
 
 @DATASETS.register_module()
 class TextVideoDataset(BaseDataset):
-    """Videos with their captions, from a file of the one annotation schema.
+    """Videos with their captions, from one annotation file.
 
-    An item is a **video** with all its captions; wrappers make other items of
-    it (:class:`CaptionExpansion`, :class:`RandomCaption`,
-    :class:`ParagraphDataset`, :class:`VideoSubset`). Before the pipeline it
-    is a dict of ``video_id`` (str), ``video`` (path, joined with the prefix),
-    ``captions`` (list[str]), ``caption_indices`` (list[int], place of each
-    among all captions of the file), ``video_index`` (int, place of the record
-    in the file), ``start`` and ``end`` (seconds or None). Where the file says
-    that captions fit several videos or none, also ``positives`` (list[list[
-    str]]): for each caption the ids of all videos that are right.
+    An item is a **video** with all its captions; wrappers regroup items
+    (:class:`CaptionExpansion`, :class:`RandomCaption`,
+    :class:`ParagraphDataset`, :class:`VideoSubset`). Before the pipeline, an
+    item is a dict of ``video_id`` (str), ``video`` (path including the
+    prefix), ``captions`` (list[str]), ``caption_indices`` (list[int], position
+    among all captions of the file), ``video_index`` (int, position of the
+    record), ``start`` and ``end`` (seconds or None). If any caption of the
+    file matches several videos or none, items also have ``positives``
+    (list[list[str]]): for each caption, the ids of all matching videos.
 
-    Texts that stand with no video (``queries`` in the header of the file) are
-    dealt out to the items behind their captions, if ``test_mode`` is on. They
-    are left out otherwise, with a line in the log: they are no pairs to train
-    on.
+    Texts without a video (``queries`` in the header) are appended to the
+    captions of the items, one after the other, in ``test_mode``. Otherwise
+    they are left out, with a warning: they cannot be trained on.
 
-    ``metainfo`` comes from the head of the file: ``dataset``, ``split``,
-    ``protocol``, ``num_videos``, ``num_captions`` and what else it has.
+    ``metainfo`` is the header of the file: ``dataset``, ``split``,
+    ``protocol``, ``num_videos``, ``num_captions`` and anything else in it.
 
     Args:
         ann_file (str): Annotation file, see
             :mod:`eaglenet_mm.datasets.annotation`.
-        data_root (str): Folder in front of ``ann_file`` and of the prefix.
-            Default: ''.
+        data_root (str): Folder that ``ann_file`` and the prefix are relative
+            to. Default: ''.
         data_prefix (dict): ``video``: folder of the videos. Default:
             ``dict(video='')``.
         pipeline (Sequence[dict | Callable]): Transforms. Default: none.
-        test_mode (bool): Whether the set is evaluated. Default: False.
-        check_files (bool): Whether to look for every video when the set is
-            built and to list those that are missing. Default: False: a
-            missing file raises when it is read.
-        on_missing (str): What happens to a video that is missing or cannot be
-            read. ``'raise'``: the error names it and ends the run.
-            ``'skip'``: it is logged once, with its path, counted in
-            :attr:`lost_videos`, and another video stands in for it; in an
-            evaluation the stand-in is dropped as a duplicate, and the result
-            says how many of how many videos were found. Default: 'raise'.
-        shared_captions (bool, optional): Whether a sentence that stands in
-            several records fits the videos of all of them. Default: None:
-            what ``shared_captions`` in the header says, or else False.
-        frame_cache (str, optional): Folder of a frame cache, below
-            ``data_root``, made by ``tools/cache_frames.py``. Frames are taken
-            from it where they are what the pipeline would read, and decoded
-            where not. Default: None: all are decoded.
-        max_refetch (int): Videos tried in the place of a lost one. Default:
-            100.
+        test_mode (bool): Whether the set is used for evaluation. Default:
+            False.
+        check_files (bool): Whether to check at construction that all videos
+            exist. Default: False: a missing file raises when it is read.
+        on_missing (str): What to do with a missing or unreadable video.
+            ``'raise'``: raise an error that names it. ``'skip'``: log it
+            once, count it in :attr:`lost_videos` and use another video
+            instead; evaluation drops the substitute as a duplicate and
+            reports how many videos were found. Default: 'raise'.
+        shared_captions (bool, optional): Whether a sentence that occurs in
+            several records matches all of their videos. Default: None:
+            ``shared_captions`` of the header, or False.
+        frame_cache (str, optional): Folder of a frame cache, relative to
+            ``data_root``, made by ``tools/cache_frames.py``. Frames that are
+            not in it are decoded. Default: None.
+        max_refetch (int): Number of substitutes tried for a lost video.
+            Default: 100.
         **kwargs: Further arguments of MMEngine's ``BaseDataset``, such as
             ``metainfo``, ``indices``, ``serialize_data`` and ``lazy_init``.
 
     Attributes:
-        lost_videos (LostVideos): The videos skipped so far, by any process
-            of any loader of this data set.
-        current_items (CurrentItems): What each loader worker is reading.
+        lost_videos (LostVideos): Videos skipped so far, by any process of any
+            loader of this dataset.
+        current_items (CurrentItems): The item each loader worker is reading.
 
     Raises:
-        FileNotFoundError: If the annotation file is missing, a video is and
-            ``check_files`` is on, or there is no frame cache of the pipeline.
-        ValueError, KeyError, TypeError: If the annotation breaks the schema,
+        FileNotFoundError: If the annotation file, a video (with
+            ``check_files``) or a frame cache for this pipeline is missing.
+        ValueError, KeyError, TypeError: If the annotation violates the schema,
             ``data_prefix`` has no ``video``, or ``on_missing`` is unknown.
 
     Example:
@@ -89,6 +86,9 @@ class TextVideoDataset(BaseDataset):
         >>> TextVideoDataset('test.json').get_data_info(0)['captions']
         ['a dog']
     """
+
+    #: Whether items and videos correspond one to one.
+    items_are_videos = True
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class TextVideoDataset(BaseDataset):
         if on_missing not in ('raise', 'skip'):
             raise ValueError(
                 f"on_missing must be 'raise' or 'skip', but got "
-                f'{on_missing!r}. Change it in the data set of the config.'
+                f'{on_missing!r}. Change it in the dataset of the config.'
             )
         self.check_files = check_files
         self.on_missing = on_missing
@@ -124,7 +124,7 @@ class TextVideoDataset(BaseDataset):
             ann_file=ann_file,
             data_root=data_root,
             data_prefix=dict(data_prefix),
-            # bare names are ours, whatever scope is the default one
+            # bare names mean our transforms, whatever the default scope
             pipeline=[
                 TRANSFORMS.build({'_scope_': SCOPE, **transform})
                 if isinstance(transform, dict)
@@ -146,7 +146,7 @@ class TextVideoDataset(BaseDataset):
             )
 
     def load_data_list(self) -> list[dict[str, Any]]:
-        """Read the annotation file into items, one a video, in file order."""
+        """Load the annotation file; one item per record, in file order."""
         header, records = read_annotation(self.ann_file)
         if self.shared_captions is not None:
             header['shared_captions'] = self.shared_captions
@@ -155,7 +155,7 @@ class TextVideoDataset(BaseDataset):
         for key in ('num_captions', 'published_captions'):
             if key in header:
                 header[key] += len(queries)
-        # what the config says goes before what the file says
+        # the config overrides the file
         self._metainfo: dict[str, Any] = {**header, **self._metainfo}
         data_list, num_captions = [], 0
         for video_index, record in enumerate(records):
@@ -186,44 +186,39 @@ class TextVideoDataset(BaseDataset):
         return data_list
 
     def _queries(self, header: dict[str, Any]) -> list[dict[str, Any]]:
-        """Take the texts that stand with no video out of the header."""
+        """Replace the queries in the header by their number; return them."""
         queries = header.get('queries', [])
         if 'queries' in header:
-            # thousands of texts would be copied with every look at metainfo
+            # a copy of metainfo would copy thousands of texts
             header['queries'] = len(queries)
         if queries and not self.test_mode:
             print_log(
-                f"{len(queries)} texts of '{self.ann_file}' stand with no "
-                "video ('queries' of its header). They are left out, since "
-                'the data set is not for evaluation (test_mode=False).',
+                f"{len(queries)} texts of '{self.ann_file}' have no video "
+                "('queries' in its header). They are left out because this is "
+                'not an evaluation set (test_mode=False).',
                 logger='current',
                 level=logging.WARNING,
             )
             return []
         return queries
 
-    @property
-    def items_are_videos(self) -> bool:
-        """bool: Whether every video is one item; True."""
-        return True
-
     def count_captions(self, index: int) -> int:
-        """Return how many captions an item carries."""
+        """Return the number of captions of an item."""
         return len(self.get_data_info(index)['captions'])
 
     def video_ids(self) -> list[str]:
-        """Return the id of each video."""
+        """Return the video id of each item."""
         return [self.get_data_info(x)['video_id'] for x in range(len(self))]
 
     def process(self, item: dict[str, Any]) -> Any:
         """Send an item through the pipeline.
 
         Args:
-            item (dict): What :meth:`get_data_info` of this data set or of a
-                wrapper returned.
+            item (dict): Item from :meth:`get_data_info` of this dataset or of
+                a wrapper.
 
         Returns:
-            Any: What the pipeline returns; None for a lost video if
+            Any: The output of the pipeline; None for a lost video if
             ``on_missing`` is 'skip'.
         """
         index = item['sample_idx']
@@ -246,39 +241,32 @@ class TextVideoDataset(BaseDataset):
                     f"Video '{item['video_id']}' is skipped "
                     f'({len(self.lost_videos)} of {len(self)} so far): {err}',
                     logger='current',
-                    # processes other than the first log errors alone
+                    # other ranks log errors only
                     level=logging.ERROR,
                 )
             return None
 
     def _transform(self, item: dict[str, Any]) -> Any:
-        """Send an item through the pipeline, or the part behind the cache."""
-        if self.frame_cache is None:
-            return self.pipeline(item)
-        results = self.frame_cache.fill(item)
+        """Send an item through the pipeline, or its part after the cache."""
+        cache = self.frame_cache
+        results = None if cache is None else cache.fill(item)
         if results is None:
             return self.pipeline(item)
-        for transform in self.pipeline.transforms[
-            self.frame_cache.num_fixed :
-        ]:
-            results = transform(results)
-            if results is None:
-                return None
-        return results
+        return Compose(self.pipeline.transforms[cache.num_fixed :])(results)
 
     def full_init(self) -> None:
-        """Load the annotation, if that is still to be done."""
+        """Load the annotation if not done yet."""
         super().full_init()
         if not hasattr(self, 'lost_videos'):
             self.lost_videos = LostVideos(len(self))
 
     def get_subset_(self, indices: Sequence[int] | int) -> None:
-        """Keep some of the items; see MMEngine's ``BaseDataset``."""
+        """Keep some of the items in place; see ``BaseDataset``."""
         super().get_subset_(indices)
         self.lost_videos = LostVideos(len(self))
 
     def get_subset(self, indices: Sequence[int] | int) -> 'TextVideoDataset':
-        """Copy some of the items; see MMEngine's ``BaseDataset``."""
+        """Return a copy with some of the items; see ``BaseDataset``."""
         subset = super().get_subset(indices)
         subset.lost_videos = LostVideos(len(subset))
         return subset
@@ -287,7 +275,7 @@ class TextVideoDataset(BaseDataset):
         return fetch(self, index, self.max_refetch)
 
     def _check_files(self, data_list: list[dict[str, Any]]) -> None:
-        """Raise if videos are missing, with the number and some names."""
+        """Raise if videos are missing, with their number and some names."""
         lost = [item for item in data_list if not osp.isfile(item['video'])]
         if lost:
             missing = [f'{x["video_id"]} ({x["video"]})' for x in lost[:10]]

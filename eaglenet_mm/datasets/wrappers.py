@@ -1,8 +1,7 @@
-"""Wrappers that make other items of videos with captions.
+"""Dataset wrappers that regroup videos and captions into other items.
 
-A video without captions is a distractor: training cannot use it, and the
-wrappers leave it out with a count in the log; in an evaluation (``test_mode``)
-it stays in the gallery, as an item without text.
+A video without captions is a distractor. In training, wrappers drop it and log
+the count; in evaluation (``test_mode``) it stays in the gallery.
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ from eaglenet_mm.registry import DATASETS, SCOPE
 
 
 class RetrievalDatasetWrapper(RearrangedItems):
-    """Base of the wrappers; they also wrap each other.
+    """Base of the wrappers, which can be nested.
 
-    An heir says by :meth:`number_items` which items it makes, and by
-    ``get_data_info`` how. What it leaves alone is that of the data set.
+    A subclass selects items in :meth:`number_items` and changes them in
+    ``get_data_info``. Everything else is taken from the wrapped dataset.
 
     Args:
-        dataset (dict | BaseDataset | RetrievalDatasetWrapper): What to wrap,
-            or its config: :class:`TextVideoDataset`, or any data set with
+        dataset (dict | BaseDataset | RetrievalDatasetWrapper): Dataset to
+            wrap, or its config: :class:`TextVideoDataset` or any dataset with
             ``get_data_info``, ``__len__`` and ``pipeline`` whose items have
-            the same keys, joined and repeated ones included.
+            the same keys. Concatenated and repeated datasets work too.
 
     Raises:
-        TypeError: If it is something else, or gives pairs to a wrapper that
-            needs whole videos.
+        TypeError: If the dataset lacks these, or has pairs as items while the
+            wrapper needs whole videos.
         KeyError: If an item lacks a key.
 
     Example:
@@ -48,7 +47,7 @@ class RetrievalDatasetWrapper(RearrangedItems):
         ['A CAT SLEEPS']
     """
 
-    #: Whether the wrapper makes sense around whole videos only.
+    #: Whether the wrapper needs whole videos as items.
     needs_videos = False
 
     def __init__(self, dataset: Any) -> None:
@@ -57,7 +56,6 @@ class RetrievalDatasetWrapper(RearrangedItems):
         self.dataset = dataset
         super().__init__(as_source(dataset, type(self).__name__))
         self._numbers: Sequence[int] | np.ndarray | None = None
-        self._is_numbered = False
         self.source.full_init()
         if self.needs_videos and not self.source.items_are_videos:
             raise TypeError(
@@ -65,30 +63,23 @@ class RetrievalDatasetWrapper(RearrangedItems):
                 f'but got {type(dataset).__name__} with pairs. Put '
                 f'CaptionExpansion around {type(self).__name__} instead.'
             )
-        self.full_init()
-
-    def full_init(self) -> None:
-        """Load the annotation, if that is still to be done."""
-        super().full_init()
-        if not self._is_numbered:
-            self._numbers = self.number_items()
-            self._is_numbered = True
+        self._numbers = self.number_items()
 
     def number_items(self) -> Sequence[int] | np.ndarray | None:
-        """Say which items there are, once the annotation is loaded.
+        """Select the items, once the annotation is loaded.
 
         Returns:
-            Sequence[int] | ndarray | None: For each item the number of the
-            wrapped one that it is made of; None: as many, in their order.
+            Sequence[int] | ndarray | None: The index of the wrapped item
+            behind each item; None to keep all of them in order.
         """
         return None
 
     def source_index(self, index: int) -> int:
-        """Return the number of the wrapped item that an item is made of."""
+        """Return the index of the wrapped item behind an item."""
         return index if self._numbers is None else int(self._numbers[index])
 
     def set_epoch(self, epoch: int) -> None:
-        """Tell the data sets and wrappers inside which epoch begins.
+        """Announce an epoch to the wrapped datasets.
 
         Args:
             epoch (int): Number of the epoch, from 0.
@@ -106,7 +97,7 @@ class RetrievalDatasetWrapper(RearrangedItems):
         return fetch(self, index, self.max_refetch)
 
     def _items_with_captions(self) -> list[int]:
-        """List the wrapped items that have a caption, and log the others."""
+        """List the wrapped items that have captions; log how many have not."""
         length = len(self.source)
         kept = [x for x in range(length) if self.source.count_captions(x)]
         name = type(self).__name__
@@ -128,14 +119,13 @@ class RetrievalDatasetWrapper(RearrangedItems):
 
 @DATASETS.register_module()
 class CaptionExpansion(RetrievalDatasetWrapper):
-    """One item for each pair of a video and one of its captions.
+    """One item per pair of video and caption, in file order.
 
-    The release trains so on MSR-VTT. Items are in the order of the file; a
-    video without caption makes none.
+    The release trains this way on MSR-VTT.
 
     Args:
-        dataset (dict | BaseDataset | RetrievalDatasetWrapper): What to wrap,
-            or its config; see :class:`RetrievalDatasetWrapper`.
+        dataset (dict | BaseDataset | RetrievalDatasetWrapper): See
+            :class:`RetrievalDatasetWrapper`.
 
     Example:
         >>> pairs = CaptionExpansion(dataset)
@@ -143,15 +133,12 @@ class CaptionExpansion(RetrievalDatasetWrapper):
         [['a dog runs'], ['a brown dog'], ['a cat sleeps']]
     """
 
-    @property
-    def items_are_videos(self) -> bool:
-        """bool: Whether every video is one item; False."""
-        return False
+    items_are_videos = False
 
     def number_items(self) -> np.ndarray:
-        """Number the pairs; see :class:`RetrievalDatasetWrapper`."""
+        """Select the pairs; see :class:`RetrievalDatasetWrapper`."""
         if not self.test_mode:
-            self._items_with_captions()  # says what is left out
+            self._items_with_captions()  # logs what is left out
         length = len(self.source)
         found = [self.source.count_captions(x) for x in range(length)]
         counts = np.maximum(found, 1 if self.test_mode else 0)
@@ -159,7 +146,7 @@ class CaptionExpansion(RetrievalDatasetWrapper):
         return np.repeat(np.arange(length), counts)
 
     def count_captions(self, index: int) -> int:
-        """Return 1, or 0 for a video without captions in an evaluation."""
+        """Return 1, or 0 for a video without captions in evaluation."""
         return min(super().count_captions(index), 1)
 
     def get_data_info(self, index: int) -> dict[str, Any]:
@@ -173,25 +160,24 @@ class CaptionExpansion(RetrievalDatasetWrapper):
 
 @DATASETS.register_module()
 class RandomCaption(RetrievalDatasetWrapper):
-    """One item a video, with one of its captions, another at each draw.
+    """One item per video, with a random caption that changes at each draw.
 
-    The caption depends on the seed, on the number of the item, and on how
-    often it was drawn: by passes over the data set, and within a pass, as
-    under ``RepeatDataset``, by the index that the outermost data set was
-    asked for. It is the same with any number of workers and processes, and
-    after a resume, also in the middle of an iteration-based training. Without
-    repeats, a pass is an epoch.
+    The caption is a function of the seed, the item and the draw: the number of
+    the pass over the dataset and, within a pass (as with ``RepeatDataset``),
+    the index into the outermost dataset. It does not depend on the number of
+    workers and processes, and resuming reproduces it, in iteration-based
+    training too. Without repeats, a pass is an epoch.
 
     Args:
-        dataset (dict | BaseDataset | RetrievalDatasetWrapper): What to wrap,
-            or its config; see :class:`RetrievalDatasetWrapper`.
-        seed (int): Seed of the choice. Default: 0.
+        dataset (dict | BaseDataset | RetrievalDatasetWrapper): See
+            :class:`RetrievalDatasetWrapper`.
+        seed (int): Random seed. Default: 0.
 
     Note:
         Training needs ``custom_hooks = [dict(type='DatasetEpochHook')]``,
-        which calls :func:`~eaglenet_mm.datasets.number_draws` for the loader.
-        Where draws are not numbered, :meth:`set_epoch` says the pass; its
-        number lies in shared memory, so that workers that live on see it.
+        which calls :func:`~eaglenet_mm.datasets.number_draws` on the loader.
+        Where draws are not numbered, :meth:`set_epoch` sets the pass, in
+        shared memory so that persistent workers see it.
 
     Example:
         >>> drawn = RandomCaption(dataset)
@@ -208,11 +194,11 @@ class RandomCaption(RetrievalDatasetWrapper):
         super().__init__(dataset)
 
     def number_items(self) -> list[int]:
-        """Leave out videos without captions."""
+        """Drop videos without captions."""
         return self._items_with_captions()
 
     def set_epoch(self, epoch: int) -> None:
-        """Say which epoch begins; see :class:`RetrievalDatasetWrapper`.
+        """Announce an epoch; see :class:`RetrievalDatasetWrapper`.
 
         Raises:
             ValueError: If ``epoch`` is negative.
@@ -233,13 +219,14 @@ class RandomCaption(RetrievalDatasetWrapper):
         """Return a video with one caption.
 
         Args:
-            index (int): Number of the item, from 0.
+            index (int): Index of the item, from 0.
 
         Returns:
-            dict: As :class:`TextVideoDataset` describes it.
+            dict: An item as described in :class:`TextVideoDataset`.
 
         Raises:
-            RuntimeError: If neither draws are numbered nor
+            RuntimeError: If draws are not numbered and :meth:`set_epoch` was
+                not called.
                 :meth:`set_epoch` was called.
         """
         item = super().get_data_info(index)
@@ -249,46 +236,43 @@ class RandomCaption(RetrievalDatasetWrapper):
         )
 
     def _draw(self, index: int) -> list[int]:
-        """Numbers that no other draw of any item has."""
+        """Seed material unique to a draw of an item."""
         draw = current_draw()
         if draw is None:
             epoch = int(self._epoch)
             if epoch < 0:
                 raise RuntimeError(
-                    'RandomCaption does not know which pass over the data '
-                    'this is, so it would choose the same captions again and '
-                    'again. Add '
+                    'RandomCaption does not know the current pass over the '
+                    'data, so it would always choose the same captions. Add '
                     "custom_hooks = [dict(type='DatasetEpochHook')] to the "
-                    'config, or call number_draws(loader), or set_epoch(0) '
-                    'before reading items. In an iteration-based training '
-                    'the batch sampler must hand on the very indices of its '
-                    'sampler.'
+                    'config, or call number_draws(loader) or set_epoch(0) '
+                    'before reading items. In iteration-based training the '
+                    'batch sampler must pass on the index objects of its '
+                    'sampler unchanged.'
                 )
             return [self.seed, epoch, index]
         first = [self.seed, draw.pass_number, index]
         if draw == index and not draw.repeat:
             return first
-        # drawn through a wrapper that may show an item several times
+        # drawn through a wrapper that may repeat items
         return [*first, draw.repeat, int(draw)]
 
 
 @DATASETS.register_module()
 class ParagraphDataset(RetrievalDatasetWrapper):
-    """All captions of a video as one, for training and evaluation on DiDeMo.
+    """All captions of a video joined into one paragraph, as for DiDeMo.
 
-    They are joined by a space in file order, as the release does. The texts
-    of the set are then the videos' paragraphs: ``caption_indices`` is
-    ``[video_index]``, less the videos without captions before it, and
-    ``metainfo['num_captions']`` the number of videos with captions. A
-    paragraph fits the videos that all its captions fit.
+    Captions are joined by spaces in file order, as in the release. Each
+    paragraph counts as one caption: ``caption_indices`` skips videos without
+    captions, and ``metainfo['num_captions']`` is the number of videos with
+    captions. A paragraph matches the videos that all of its captions match.
 
     Args:
-        dataset (dict | BaseDataset | RetrievalDatasetWrapper): What to wrap,
-            or its config; see :class:`RetrievalDatasetWrapper`.
+        dataset (dict | BaseDataset | RetrievalDatasetWrapper): See
+            :class:`RetrievalDatasetWrapper`.
 
     Raises:
-        ValueError: If a set to be evaluated has texts that stand with no
-            video.
+        ValueError: If an evaluation set has texts without a video.
 
     Example:
         >>> ParagraphDataset(dataset).get_data_info(0)['captions']
@@ -302,7 +286,7 @@ class ParagraphDataset(RetrievalDatasetWrapper):
         if self.test_mode and self.source.metainfo.get('queries'):
             raise ValueError(
                 'ParagraphDataset joins the captions of a video, but the '
-                "ann_file has texts that stand with no video ('queries' of "
+                "ann_file has texts without a video ('queries' in "
                 'its header). Write each paragraph as one caption, and leave '
                 'ParagraphDataset out.'
             )
@@ -315,7 +299,7 @@ class ParagraphDataset(RetrievalDatasetWrapper):
 
     @property
     def metainfo(self) -> dict[str, Any]:
-        """dict: Header of the annotation file, one caption a video."""
+        """dict: Header of the annotation file, with one caption per video."""
         metainfo = dict(self.source.metainfo)
         for captions, videos in (
             ('num_captions', 'num_videos'),
@@ -326,7 +310,7 @@ class ParagraphDataset(RetrievalDatasetWrapper):
         return metainfo
 
     def count_captions(self, index: int) -> int:
-        """Return 1, or 0 for a video without captions in an evaluation."""
+        """Return 1, or 0 for a video without captions in evaluation."""
         return min(super().count_captions(index), 1)
 
     def get_data_info(self, index: int) -> dict[str, Any]:
@@ -346,21 +330,20 @@ class ParagraphDataset(RetrievalDatasetWrapper):
 
 @DATASETS.register_module()
 class VideoSubset(RetrievalDatasetWrapper):
-    """Some of the videos, for quick looks and ablations.
+    """Some of the videos, for quick runs and ablations.
 
-    Videos and captions are numbered anew from 0 and the counts in
-    ``metainfo`` agree with that, so that the subset can be evaluated.
-    ``metainfo['subset_of']`` keeps the number of videos of the whole.
+    Videos, captions and the counts in ``metainfo`` are renumbered, so the
+    subset can be evaluated. ``metainfo['subset_of']`` is the number of videos
+    of the whole set.
 
     Args:
-        dataset (dict | BaseDataset | RetrievalDatasetWrapper): What to wrap,
-            or its config; see :class:`RetrievalDatasetWrapper`.
-        indices (int | Sequence[int]): Numbers of the items to keep, without
-            repeats, or how many of the first.
+        dataset (dict | BaseDataset | RetrievalDatasetWrapper): See
+            :class:`RetrievalDatasetWrapper`.
+        indices (int | Sequence[int]): Distinct indices of the items to keep,
+            or the number of items to keep from the start.
 
     Raises:
-        ValueError: If a number does not exist or comes twice, or none is
-            left.
+        ValueError: If an index is out of range or repeated, or there is none.
 
     Example:
         >>> VideoSubset(dataset, [1]).get_data_info(0)['captions']
@@ -390,7 +373,7 @@ class VideoSubset(RetrievalDatasetWrapper):
         }
 
     def number_items(self) -> list[int]:
-        """Number the captions anew."""
+        """Renumber the captions."""
         length, kept = len(self.source), self._indices
         if (
             not kept
@@ -398,7 +381,7 @@ class VideoSubset(RetrievalDatasetWrapper):
             or not 0 <= min(kept) <= max(kept) < length
         ):
             raise ValueError(
-                f'VideoSubset expects different items from 0 to {length - 1}, '
+                f'VideoSubset needs different items from 0 to {length - 1}, '
                 f'at least one, but got {len(kept)}: {kept[:8]}. Change '
                 "'indices'."
             )
@@ -407,7 +390,7 @@ class VideoSubset(RetrievalDatasetWrapper):
         return kept
 
     def get_data_info(self, index: int) -> dict[str, Any]:
-        """Return a video of the subset, numbered anew."""
+        """Return a video of the subset, renumbered."""
         item = super().get_data_info(index)
         start = int(self._starts[index])
         item['video_index'] = index
@@ -418,7 +401,7 @@ class VideoSubset(RetrievalDatasetWrapper):
 
 
 def _keep_caption(item: dict[str, Any], place: int) -> dict[str, Any]:
-    """Keep one caption of an item."""
+    """Keep a single caption of an item."""
     for key in ('captions', 'caption_indices', 'positives'):
         if key in item:
             item[key] = [item[key][place]]

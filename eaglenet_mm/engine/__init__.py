@@ -1,4 +1,4 @@
-"""Loops, hooks, optimisers and schedules for MMEngine's Runner."""
+"""Loops, hooks, optimisers and schedules for MMEngine's runners."""
 
 from eaglenet_mm.engine.hooks import (
     ContrastiveBatchHook,

@@ -1,4 +1,4 @@
-"""Ranks, post-processing and the metric around them."""
+"""Retrieval metrics and the functions behind them."""
 
 from eaglenet_mm.evaluation.metrics import KeptScores, RetrievalRankMetric
 

@@ -1,4 +1,4 @@
-"""Export: encoders and scoring as files that run without this package."""
+"""Export of encoders and scoring to files that do not need this package."""
 
 from eaglenet_mm.export.encoders import (
     export_text_encoder,

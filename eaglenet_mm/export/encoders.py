@@ -1,4 +1,4 @@
-"""Export of the two encoders to ONNX."""
+"""Export of the encoders to ONNX."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from eaglenet_mm.models.data_preprocessor import (
     check_statistics,
 )
 
-#: Share of the largest feature that onnxruntime may be off by default.
+#: Default tolerance for onnxruntime, relative to the largest feature.
 TOLERANCE = 1e-4
-# Words of a sentence where the encoder has no limit.
+# Number of words where the encoder has no limit.
 _EXAMPLE_WORDS = 32
 
 Statistics = tuple[Sequence[float], Sequence[float]]
@@ -29,29 +29,28 @@ Statistics = tuple[Sequence[float], Sequence[float]]
 def export_text_encoder(
     encoder: Any, path: str | Path, *, tolerance: float = TOLERANCE
 ) -> ExportedFile:
-    """Write a text encoder as an ONNX file, and check it in onnxruntime.
+    """Export a text encoder to ONNX, and verify it with onnxruntime.
 
     The input ``token_ids`` is int64 of shape ``(texts, words)``, the output
-    ``embeds`` has the shape ``(texts, D)``; an encoder with
-    ``output_tokens=True`` also gives ``tokens``, ``(texts, words, D)``, and
-    ``token_mask``. The file computes in float32, whatever the precision of
-    the encoder.
+    ``embeds`` has shape ``(texts, D)``. With ``output_tokens=True`` there are
+    also ``tokens``, ``(texts, words, D)``, and ``token_mask``. The file
+    computes in float32, whatever the precision of the encoder.
 
     Args:
         encoder (nn.Module): A text encoder of this package.
-        path (str or Path): The file to write, usually ``.onnx``.
-        tolerance (float): Share of the largest value of an output that an
-            element of it may differ. Default: 1e-4.
+        path (str or Path): Output file, usually ``.onnx``.
+        tolerance (float): Maximum error, relative to the largest value of an
+            output. Default: 1e-4.
 
     Returns:
-        ExportedFile: What was written, and how far it is from the encoder.
+        ExportedFile: Description of the file, including its error.
 
     Raises:
         ImportError: If onnx or onnxscript is not installed. Without
-            onnxruntime the file is written unchecked, which is logged.
-        OSError: If the folder cannot be written to.
-        ValueError: If the encoder cannot be exported, or the file computes
-            something else. Then no file is left.
+            onnxruntime, the file is written unverified, with a warning.
+        OSError: If the folder is not writable.
+        ValueError: If the encoder cannot be exported, or the file exceeds the
+            tolerance. No file is left then.
     """
     metadata = dict(
         encoder=type(encoder).__name__,
@@ -74,30 +73,31 @@ def export_video_encoder(
     raw_frames: bool = False,
     tolerance: float = TOLERANCE,
 ) -> ExportedFile:
-    """Write a video encoder as an ONNX file, and check it in onnxruntime.
+    """Export a video encoder to ONNX, and verify it with onnxruntime.
 
     Inputs are ``pixels`` of shape ``(videos, frames, 3, H, W)``, normalised
     float32, and ``frame_mask``, bool of shape ``(videos, frames)``. Outputs
-    are ``frames``, ``(videos, frames, D)``, and ``feature_mask``, True where
-    such a vector is real; where the encoder gives fewer temporal steps than
-    frames, both have as many. An encoder with ``output_patches=True`` also
-    gives ``patches``, ``(videos, frames, N, D)``. The file computes in
-    float32.
+    are ``frames``, ``(videos, frames, D)``, and ``feature_mask``, True for
+    real frames; both are shorter if the encoder reduces the frame rate.
+    With ``output_patches=True`` there are also ``patches``, ``(videos,
+    frames, N, D)``. The file computes in float32.
 
     Args:
         encoder (nn.Module): A video encoder of this package.
-        path (str or Path): The file to write, usually ``.onnx``.
-        num_frames (int): Frames of a video after padding: the number that
-            the file takes if the encoder does not take any.
-        mean (Sequence[float], optional): Of the pixels, in [0, 1] units.
-            Default: None, what the encoder states, or CLIP's.
-        std (Sequence[float], optional): Likewise.
-        raw_frames (bool): Let the file take uint8 frames and normalise them
-            itself; padded frames may then hold anything. Default: False.
-        tolerance (float): See :func:`export_text_encoder`.
+        path (str or Path): Output file, usually ``.onnx``.
+        num_frames (int): Frames per video after padding, used if the encoder
+            needs a fixed number.
+        mean (Sequence[float], optional): Pixel mean, in [0, 1] units.
+            Default: None, that of the encoder, or CLIP's.
+        std (Sequence[float], optional): Pixel standard deviation. Default:
+            None, likewise.
+        raw_frames (bool): Whether the file takes uint8 frames and normalises
+            them itself; padded frames may then have any content. Default:
+            False.
+        tolerance (float): See :func:`export_text_encoder`. Default: 1e-4.
 
     Returns:
-        ExportedFile: What was written, and how far it is from the encoder.
+        ExportedFile: Description of the file, including its error.
 
     Raises:
         ImportError, OSError, ValueError: See :func:`export_text_encoder`.
@@ -121,7 +121,7 @@ def export_video_encoder(
 
 
 class _TextModule(nn.Module):
-    """From token ids to the tensors that a text encoder gives."""
+    """Text encoder with tensors as input and outputs."""
 
     def __init__(self, encoder: nn.Module) -> None:
         super().__init__()
@@ -134,10 +134,10 @@ class _TextModule(nn.Module):
 
 
 class _VideoModule(nn.Module):
-    """From pixels to the tensors that a video encoder gives.
+    """Video encoder with tensors as inputs and outputs.
 
-    With statistics, pixels are raw and normalised as the data preprocessor
-    does: padded frames are zero afterwards.
+    With ``statistics``, pixels are raw and normalised as by the data
+    preprocessor, with zeros for padded frames.
     """
 
     mean: Tensor
@@ -163,7 +163,7 @@ class _VideoModule(nn.Module):
             is_real = frame_mask[:, :, None, None, None]
             pixels = torch.where(is_real, normalised, 0.0)
         video = self.encoder(pixels, frame_mask)
-        # an output of its own, also where it is the input
+        # outputs must not be inputs
         mask = video.frame_mask.clone()
         if video.patches is None:
             return video.frames, mask
@@ -171,7 +171,7 @@ class _VideoModule(nn.Module):
 
 
 def text_program(encoder: Any) -> Program:
-    """Describe a text encoder, and random inputs to check it on."""
+    """Describe a text encoder as a program, with random inputs."""
     module = _TextModule(_for_export(encoder))
     length = encoder.context_length or _EXAMPLE_WORDS
     vocabulary = _vocab_size(encoder)
@@ -205,9 +205,9 @@ def text_program(encoder: Any) -> Program:
 def video_program(
     encoder: Any, num_frames: int, statistics: Statistics | None = None
 ) -> Program:
-    """Describe a video encoder, and random inputs to check it on.
+    """Describe a video encoder as a program, with random inputs.
 
-    With statistics, mean and deviation, it takes raw frames.
+    With ``statistics``, mean and standard deviation, it takes raw frames.
     """
     fixed = getattr(encoder, 'num_input_frames', None)
     if fixed is not None and fixed != num_frames:
@@ -251,11 +251,11 @@ def video_program(
 
 
 def _for_export(encoder: Any) -> Any:
-    """Copy an encoder to the CPU, in float32, for inference."""
+    """Copy an encoder to the CPU, in float32 and evaluation mode."""
     encoder = copy.deepcopy(encoder).cpu().float().eval()
     for part in encoder.modules():
-        # transformers leaves the mask of fused attention out where the
-        # example needs none, which would then hold for all sizes
+        # fused attention of transformers omits the mask if the example needs
+        # none, which the trace would fix for all sizes
         choose = getattr(part, 'set_attn_implementation', None)
         if choose is not None:
             choose('eager')
@@ -268,5 +268,5 @@ def _vocab_size(encoder: Any) -> int:
 
 
 def _generator(*seed: int) -> torch.Generator:
-    """Give random numbers of their own to each size."""
+    """Return a random generator specific to the sizes."""
     return torch.Generator().manual_seed(hash(seed) % 2**31)

@@ -1,4 +1,4 @@
-"""Programs as files of ONNX and ``torch.export``, checked once written."""
+"""ONNX and ``torch.export`` files, verified after writing."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ from eaglenet_mm.utils.durable_file import replace_durably
 from eaglenet_mm.version import __version__
 
 EXTRA = 'eaglenet_mm[export]'
-#: Weights beyond this lie in a file of their own: an ONNX file ends at 2 GB,
-#: and its graph takes some too.
+#: Weights beyond this go to a separate file: ONNX files are limited to 2 GB,
+#: graph included.
 EMBEDDED_BYTES = 2**31 - 2**26
-#: Name of the metadata inside of a file of ``torch.export``.
+#: Name of the metadata inside a ``torch.export`` file.
 METADATA = 'metadata.json'
 
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """One exported program.
+    """Description of an exported program.
 
     Args:
         path (Path): The file.
         format (str): ``'onnx'`` or ``'torch.export'``.
-        inputs (dict): By name, ``dtype`` and ``shape`` with open sizes by
-            name.
+        inputs (dict): ``dtype`` and ``shape`` by name; dynamic sizes are
+            given by name.
         outputs (dict): Likewise.
-        metadata (dict): What the file says of itself.
-        parity (Parity, optional): Difference to the model. None: it was not
-            measured.
-        seconds (float): For tracing, writing and checking.
-        sha256 (dict): Of the file, and of the file of its weights if that is
-            another one, by name.
-        num_bytes (int): Of them together.
+        metadata (dict): Metadata stored in the file.
+        parity (Parity, optional): Difference from the model; None if it was
+            not measured.
+        seconds (float): Time for tracing, writing and verification.
+        sha256 (dict): Hash of the file, and of its separate weights if any, by
+            file name.
+        num_bytes (int): Total size of these files.
     """
 
     path: Path
@@ -74,14 +74,14 @@ class ExportedFile:
 def write_program(
     program: Program,
     path: Path,
-    format: str,  # noqa: A002  name of the field
+    format: str,  # noqa: A002  as the field
     metadata: Mapping[str, Any],
     tolerance: float,
 ) -> ExportedFile:
-    """Trace a program, write it in a format, and compare it with the model.
+    """Trace a program, write it, and compare the file with the model.
 
-    Weights above 2 GB go to a second ONNX file, whose name ends with
-    ``.data``. If anything fails, no file is left.
+    ONNX weights above 2 GB go to a second file with suffix ``.data``. If
+    anything fails, no file is left.
     """
     if format == 'onnx':
         for package in ('onnx', 'onnxscript'):
@@ -112,19 +112,19 @@ def write_program(
 
 @contextmanager
 def staged(folder: Path) -> Iterator[Path]:
-    """Give a folder whose files move to another one if all goes well."""
+    """Yield a temporary folder whose files move to another on success."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         inner = Path(tempfile.mkdtemp(prefix='.export-', dir=folder))
     except OSError as err:
         raise OSError(
-            f'The export needs a folder it can write to, but {folder} is '
-            f'none ({err}). Choose another folder.'
+            f'The export needs a writable folder, but {folder} is not '
+            f'({err}). Choose another folder.'
         ) from err
     try:
         yield inner
-        # weights beside a model end with .data and come before it, since the
-        # model is what is looked for; a summary (.json) comes last
+        # move weights (.data) before their model and a summary (.json) last,
+        # since readers look for the model and the summary
         order = {'.data': 0, '.json': 2}
         for path in sorted(
             inner.iterdir(), key=lambda x: (order.get(x.suffix, 1), x.name)
@@ -136,7 +136,7 @@ def staged(folder: Path) -> Iterator[Path]:
 
 
 def hash_file(path: str | Path) -> str:
-    """Hash a file by SHA-256."""
+    """Return the SHA-256 hash of a file."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         while block := file.read(2**20):
@@ -153,9 +153,9 @@ def _save_torch(
     path: Path,
     metadata: Mapping[str, Any],
 ) -> Run:
-    """Write a file of ``torch.export``; return what runs it."""
+    """Write a ``torch.export`` file; return a function that runs it."""
     for node in _nodes(exported):
-        node.meta.pop('stack_trace', None)  # has local paths
+        node.meta.pop('stack_trace', None)  # contains local paths
     torch.export.save(
         exported, path, extra_files={METADATA: json.dumps(metadata)}
     )
@@ -174,7 +174,7 @@ def _save_onnx(
     path: Path,
     metadata: Mapping[str, Any],
 ) -> Run | None:
-    """Write an ONNX file; return what runs it, if something can."""
+    """Write an ONNX file; return a function that runs it, if possible."""
     graph = torch.onnx.export(
         suited_to_onnx(exported),
         dynamo=True,
@@ -182,8 +182,8 @@ def _save_onnx(
         input_names=list(program.input_names),
         output_names=list(program.output_names),
     )
-    if graph is None:  # only where a file is written at once
-        raise RuntimeError('torch.onnx.export gave no program.')
+    if graph is None:  # only if torch writes the file itself
+        raise RuntimeError('torch.onnx.export returned no program.')
     tidy_up(graph.model, program.flat_axes())
     graph.model.metadata_props.update(
         {key: json.dumps(value) for key, value in metadata.items()}
@@ -193,7 +193,7 @@ def _save_onnx(
     graph.save(path, external_data=size > EMBEDDED_BYTES)
     if find_spec('onnxruntime') is None:
         print_log(
-            f'{path.name} was not compared with the model, since onnxruntime '
+            f'{path.name} was not compared with the model because onnxruntime '
             f"is not installed. Install it with: pip install '{EXTRA}'.",
             logger='current',
             level=logging.WARNING,
@@ -217,9 +217,9 @@ def _save_onnx(
 
 
 def tidy_up(model: Any, axes: Sequence[Mapping[int, str]]) -> None:
-    """Name the open sizes of an ``onnx_ir`` model as the axes of its inputs.
+    """Name the dynamic sizes of an ``onnx_ir`` model after its input axes.
 
-    And leave out what the tracer notes of the source of each operation.
+    Also removes the source locations noted by the tracer.
     """
     names: dict[str, str] = {}
     for value, open_axes in zip(model.graph.inputs, axes, strict=True):
@@ -229,11 +229,10 @@ def tidy_up(model: Any, axes: Sequence[Mapping[int, str]]) -> None:
     values = [*model.graph.inputs, *model.graph.outputs]
     for node in model.graph.all_nodes():
         values += node.outputs
-        node.metadata_props.clear()  # lines of source, with local paths
+        node.metadata_props.clear()  # source lines with local paths
     for value in values:
         for axis, length in enumerate(value.shape or ()):
-            # one that nobody knows has no name, and must not get one: equal
-            # names are taken for equal sizes
+            # an unknown size must stay unnamed: equal names mean equal sizes
             if not isinstance(length, int) and length.value is not None:
                 value.shape[axis] = symbol.sub(
                     lambda match: names.get(match[0], match[0]), length.value
@@ -241,11 +240,11 @@ def tidy_up(model: Any, axes: Sequence[Mapping[int, str]]) -> None:
 
 
 def suited_to_onnx(exported: ExportedProgram) -> ExportedProgram:
-    """Replace what torch 2.14 translates to ONNX wrongly, or to slow code.
+    """Replace operations that torch 2.14 converts wrongly or slowly to ONNX.
 
-    ``copy_`` of a smaller tensor repeats it; the translation does not. A
-    write to some places of an axis becomes a write of every element by an
-    index of its own, which takes several times as long as joining the parts.
+    ``copy_`` broadcasts a smaller tensor, but its conversion does not. Writing
+    to a slice becomes a scatter with an index per element, several times
+    slower than concatenation.
     """
     aten = torch.ops.aten
     targets = {node.target for node in _nodes(exported)}

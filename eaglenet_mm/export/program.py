@@ -1,9 +1,9 @@
-"""What is exported: a traced module, compared with what a file computes."""
+"""Programs to export: modules, their tracing and verification."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,40 +12,40 @@ from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-#: What ``torch.export`` raises where it cannot follow; the errors of its
-#: tracer are RuntimeErrors.
+#: Errors of ``torch.export`` for untraceable code; those of its tracer are
+#: RuntimeErrors.
 _EXPORT_ERRORS = (AssertionError, RuntimeError, TypeError, ValueError)
-#: Below this, what the model gives counts as zero.
+#: Outputs of the model below this count as zero.
 _SMALLEST_SCALE = 1e-6
 
 
 @dataclass(frozen=True)
 class Program:
-    """A module and what is to be known of it to export and to check it."""
+    """A module and what is needed to export and verify it."""
 
-    #: Of the file, without its ending.
+    #: File name without suffix.
     name: str
-    #: From tensors, or tuples of tensors, to a tensor or a tuple of them.
+    #: Maps tensors, or tuples of tensors, to a tensor or a tuple of them.
     module: nn.Module
     input_names: Sequence[str]
     output_names: Sequence[str]
-    #: For each argument a dict from axis to the name of its size, or a tuple
-    #: of such dicts: what the file leaves open.
+    #: Dynamic axes of each argument: a dict from axis to the name of its size,
+    #: or a tuple of such dicts.
     axes: tuple[Any, ...]
-    #: From sizes by name to random arguments.
+    #: Maps named sizes to random arguments.
     draw: Callable[..., tuple[Any, ...]]
-    #: Sizes of the tracing, above 1 and all different, so that none is
-    #: mistaken for another or for a constant.
+    #: Sizes for tracing, distinct and above 1, so that none is confused with
+    #: another or with a constant.
     sizes: Mapping[str, int]
-    #: Sizes at which the file is checked too.
+    #: Further sizes to verify.
     other_sizes: Sequence[Mapping[str, int]]
-    #: Sizes that may be fixed if the module needs it, and to what.
+    #: Sizes that may be fixed if the module needs it, with their values.
     optional: Mapping[str, int] = field(default_factory=dict)
-    #: The most that a size may be, where there is a limit.
+    #: Maximum values of sizes, where limited.
     limits: Mapping[str, int] = field(default_factory=dict)
 
     def fix_optional(self) -> Program:
-        """Give the same program with the optional sizes fixed."""
+        """Return the same program with the optional sizes fixed."""
 
         def fix(axes: Any) -> Any:
             if isinstance(axes, tuple):
@@ -61,18 +61,18 @@ class Program:
         )
 
     def flat_axes(self) -> list[dict[int, str]]:
-        """Give the open axes of each input, in the order of the names."""
-        return list(_leaves(self.axes))
+        """Return the dynamic axes of each input, in order of names."""
+        return flatten(self.axes)
 
     @torch.no_grad()
     def run(self, arguments: tuple[Any, ...]) -> list[Tensor]:
-        """Run the module itself, give its tensors in order."""
+        """Run the module and return its output tensors in order."""
         return flatten(self.module(*arguments))
 
     def describe(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Give ``dtype`` and ``shape`` of inputs and outputs, by name.
+        """Return ``dtype`` and ``shape`` of inputs and outputs, by name.
 
-        An open size in a shape is the name of it.
+        Dynamic sizes in shapes are given by name.
         """
         axes = self.flat_axes()
         arguments = self.draw(**self.sizes)
@@ -89,7 +89,7 @@ class Program:
                 self.output_names, self.run(arguments), strict=True
             )
         }
-        # an axis of an output is open if it follows a size that is changed
+        # an output axis is dynamic if it changes with a size
         for size in opened:
             larger = {**self.sizes, size: self.sizes[size] + 1}
             if larger[size] > self.limits.get(size, larger[size]):
@@ -102,19 +102,11 @@ class Program:
         return inputs, outputs
 
 
-def flatten(values: Any) -> list[Tensor]:
-    """Put tensors in tuples of tensors in one row."""
-    if isinstance(values, Tensor):
+def flatten(values: Any) -> list[Any]:
+    """Flatten nested tuples and lists."""
+    if not isinstance(values, tuple | list):
         return [values]
     return [x for part in values for x in flatten(part)]
-
-
-def _leaves(axes: Any) -> Iterator[dict[int, str]]:
-    if isinstance(axes, dict):
-        yield axes
-    else:
-        for part in axes:
-            yield from _leaves(part)
 
 
 def _describe(x: Tensor, open_axes: Mapping[int, str]) -> dict[str, Any]:
@@ -124,21 +116,21 @@ def _describe(x: Tensor, open_axes: Mapping[int, str]) -> dict[str, Any]:
 
 @torch.no_grad()
 def trace(program: Program) -> tuple[ExportedProgram, Program]:
-    """Trace a module; the program returned has sizes fixed that had to be."""
+    """Trace a module; fixes the optional sizes of the program if needed."""
     try:
         return _trace(program), program
     except _EXPORT_ERRORS as err:
         reason = f'{type(err).__name__}: {str(err)[:400]}'
         if not program.optional:
             raise ValueError(
-                f'torch.export cannot follow {program.name} ({reason}). '
-                'Decisions in Python by the values of tensors are what it '
-                'cannot follow; use this model from Python.'
+                f'torch.export cannot trace {program.name} ({reason}). It '
+                'cannot trace control flow that depends on tensor values; use '
+                'this model from Python.'
             ) from err
     fixed = ', '.join(f'{k}={v}' for k, v in program.optional.items())
     print_log(
         f'{program.name} cannot be exported for any {fixed.partition("=")[0]}'
-        f', so the file takes {fixed} alone ({reason}).',
+        f', so the file takes {fixed} only ({reason}).',
         logger='current',
         level=logging.WARNING,
     )
@@ -157,8 +149,7 @@ def _trace(program: Program) -> ExportedProgram:
         return {axis: dims[size] for axis, size in axes.items()}
 
     try:
-        # strict: Python's len() of a state stays open, it does not if the
-        # module is simply run
+        # only strict mode keeps Python's len() of a state dynamic
         return torch.export.export(
             program.module,
             program.draw(**program.sizes),
@@ -171,13 +162,13 @@ def _trace(program: Program) -> ExportedProgram:
 
 @dataclass(frozen=True)
 class Parity:
-    """How far a file was from the model."""
+    """Difference between a file and its model."""
 
-    #: The largest difference, over all outputs and sizes.
+    #: Largest absolute difference, over all outputs and sizes.
     difference: float
-    #: The largest share of the largest value of an output.
+    #: Largest difference relative to the largest value of an output.
     relative: float
-    #: Sizes at which both were run.
+    #: Sizes that were compared.
     sizes: list[dict[str, int]]
 
 
@@ -186,10 +177,9 @@ def check_parity(
     run: Callable[[tuple[Any, ...]], Sequence[Tensor]],
     tolerance: float,
 ) -> Parity:
-    """Run a file and its model on random inputs of several sizes.
+    """Compare a file with its model on random inputs of several sizes.
 
-    ``tolerance`` is the share of the largest value of an output that an
-    element of it may be off.
+    ``tolerance`` is relative to the largest value of an output.
     """
     difference = relative = 0.0
     all_sizes = [dict(x) for x in (program.sizes, *program.other_sizes)]
@@ -204,18 +194,18 @@ def check_parity(
             if wanted.shape != got.shape:
                 raise ValueError(
                     f"{program.name}: the output '{name}' of the model has "
-                    f'the shape {tuple(wanted.shape)} at {sizes}, but the '
-                    f'file gives {tuple(got.shape)}. Nothing was written.'
+                    f'shape {tuple(wanted.shape)} at {sizes}, but that of the '
+                    f'file {tuple(got.shape)}. Nothing was written.'
                 )
             distance, scale = _compare(wanted, got)
             share = distance / max(scale, _SMALLEST_SCALE)
-            if not share <= tolerance:  # also if it is no number
+            if not share <= tolerance:  # also true for NaN
                 raise ValueError(
-                    f"{program.name}: the output '{name}' of the file is "
-                    f'{distance:.2e} from that of the model, whose largest '
-                    f'value is {scale:.2e}, at {sizes}; allowed is a share '
-                    f'of {tolerance:g}. Nothing was written. Raise the '
-                    'tolerance if this is enough for you.'
+                    f"{program.name}: the output '{name}' of the file differs "
+                    f'by {distance:.2e} from that of the model, whose largest '
+                    f'value is {scale:.2e}, at {sizes}; the relative '
+                    f'tolerance is {tolerance:g}. Nothing was written. Raise '
+                    'the tolerance if this is accurate enough for you.'
                 )
             difference = max(difference, distance)
             relative = max(relative, share)
@@ -223,9 +213,9 @@ def check_parity(
 
 
 def _compare(wanted: Tensor, got: Tensor) -> tuple[float, float]:
-    """Largest difference, and largest finite value of the model."""
+    """Largest difference, and largest finite magnitude of the model."""
     wanted, got = wanted.double().cpu(), got.double().cpu()
-    # equal infinities, of masked logits, differ by nothing
+    # equal infinities, as in masked logits, do not differ
     distance = torch.where(wanted == got, 0.0, (wanted - got).abs())
     finite = wanted[wanted.isfinite()].abs()
     return (

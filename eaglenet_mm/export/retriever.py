@@ -1,4 +1,4 @@
-"""Export of a whole model into one folder."""
+"""Export of a whole model to a folder."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from eaglenet_mm.models.retrievers import TextVideoRetriever
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from eaglenet_mm.version import __version__
 
-#: What can be exported of a model.
+#: Exportable parts of a model.
 PARTS = ('text', 'video', 'scoring', 'scoring-onnx')
-#: The file that names what belongs together.
+#: Summary of the files that belong together.
 SUMMARY = 'export.json'
 
 
@@ -40,22 +40,22 @@ def export_retriever(
     raw_frames: bool = False,
     about: Mapping[str, Any] | None = None,
 ) -> list[ExportedFile]:
-    """Export a model, and say in ``export.json`` what was written.
+    """Export a model, with a summary in ``export.json``.
 
     Args:
-        model (TextVideoRetriever): In evaluation mode.
-        folder (str or Path): Gets ``text_encoder.onnx``,
+        model (TextVideoRetriever): Model in evaluation mode.
+        folder (str or Path): Output folder for ``text_encoder.onnx``,
             ``video_encoder.onnx``, the files of
             :func:`~.scoring.export_scoring` and, on request, of
-            :func:`~.scoring.export_scoring_onnx`; all or none.
-        parts (Sequence[str]): Of :data:`PARTS`. Default: all but scoring in
-            ONNX.
-        raw_frames (bool): Let the video encoder take uint8 frames. Default:
-            False.
-        about (dict, optional): More to say in ``export.json``.
+            :func:`~.scoring.export_scoring_onnx`; all or none are written.
+        parts (Sequence[str]): Some of :data:`PARTS`. Default: all but scoring
+            in ONNX.
+        raw_frames (bool): Whether the video encoder takes uint8 frames.
+            Default: False.
+        about (dict, optional): Further entries of ``export.json``.
 
     Returns:
-        list[ExportedFile]: In the order they were written.
+        list[ExportedFile]: The files in the order written.
 
     Raises:
         ImportError, OSError, ValueError: See the functions of each part;
@@ -68,7 +68,7 @@ def export_retriever(
             f'{", ".join(unknown) or "none"}.'
         )
     if any(part.startswith('scoring') for part in parts):
-        refuse_head(model.head)  # before minutes of encoders
+        refuse_head(model.head)  # before minutes of exporting encoders
     folder = Path(folder)
     with staged(folder) as inner:
         files = [
@@ -123,7 +123,7 @@ def _write(
 def _examples(
     model: TextVideoRetriever,
 ) -> tuple[TextFeatures, VideoFeatures]:
-    """Encode random inputs: features as the head will get them."""
+    """Encode random inputs, for features as the head gets them."""
     preprocessor: Any = model.data_preprocessor
     text = text_program(model.text_encoder).fix_optional()
     video = video_program(

@@ -1,4 +1,4 @@
-"""Export of what a head computes: both states, and scores of pairs."""
+"""Export of heads: both states, and scores of pairs."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from eaglenet_mm.models.heads import BasePairHead
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from eaglenet_mm.structures.features import Features, FeaturesT
 
-#: The same operations in the same order: what may differ is how they are cut
-#: among threads.
+#: The same operations in the same order; only the split among threads may
+#: differ.
 TORCH_TOLERANCE = 1e-6
 
 
@@ -35,32 +35,31 @@ def export_scoring(
     *,
     tolerance: float = TORCH_TOLERANCE,
 ) -> list[ExportedFile]:
-    """Write a head as files of ``torch.export``, and check them.
+    """Export a head with ``torch.export``, and verify the files.
 
-    Three files: ``prepare_text.pt2`` and ``prepare_video.pt2`` take the
-    outputs of the encoders, in their order, and give the tensors of a state;
-    ``scoring.pt2`` takes the two states, as tuples, and gives the scores of
-    all pairs, as ``head.score`` does. Numbers of texts and videos are open,
-    those of words and frames are not. Checks of the features by their values
-    (a video without a real frame) are left out.
+    ``prepare_text.pt2`` and ``prepare_video.pt2`` take the outputs of the
+    encoders, in order, and return the tensors of a state; ``scoring.pt2``
+    takes both states, as tuples, and returns the scores of all pairs, as
+    ``head.score`` does. Numbers of texts and videos are dynamic, those of
+    words and frames are fixed. Value checks of features (such as videos
+    without real frames) are left out.
 
     Args:
-        head (BasePairHead): On the device that the files are to run on.
-        folder (str or Path): Gets the files.
-        text (TextFeatures): Of one text or more; its widths and number of
-            tokens are those of the files.
-        video (VideoFeatures): Of one video or more, likewise.
-        tolerance (float): Share of the largest value of an output that an
-            element of it may differ. Default: 1e-6.
+        head (BasePairHead): Head on the device that the files are to run on.
+        folder (str or Path): Output folder.
+        text (TextFeatures): Any texts; they define widths and token number.
+        video (VideoFeatures): Any videos, likewise.
+        tolerance (float): Maximum error, relative to the largest value of an
+            output. Default: 1e-6.
 
     Returns:
         list[ExportedFile]: Text side, video side, scores.
 
     Raises:
-        OSError: If the folder cannot be written to.
+        OSError: If the folder is not writable.
         ValueError: If the head draws noise at each call, needs the captions
-            of the gallery, or cannot be followed; or if a file computes
-            something else. Then no file is left.
+            of the gallery or cannot be traced, or if a file exceeds the
+            tolerance. No file is left then.
     """
     return _export(head, folder, text, video, 'torch.export', tolerance)
 
@@ -73,17 +72,17 @@ def export_scoring_onnx(
     *,
     tolerance: float = TOLERANCE,
 ) -> list[ExportedFile]:
-    """Write a head as ONNX files, and check them in onnxruntime.
+    """Export a head to ONNX, and verify the files with onnxruntime.
 
-    As :func:`export_scoring`; the tensors of a state have the same names as
-    outputs of the one file and as inputs of the next.
+    Like :func:`export_scoring`; the tensors of a state have the same names as
+    outputs of one file and inputs of the next.
 
     Args:
         head (BasePairHead): The head.
-        folder (str or Path): Gets the files.
+        folder (str or Path): Output folder.
         text (TextFeatures): See :func:`export_scoring`.
-        video (VideoFeatures): Likewise.
-        tolerance (float): Likewise. Default: 1e-4.
+        video (VideoFeatures): See :func:`export_scoring`.
+        tolerance (float): See :func:`export_scoring`. Default: 1e-4.
 
     Returns:
         list[ExportedFile]: Text side, video side, scores.
@@ -102,7 +101,7 @@ def _export(
     folder: str | Path,
     text: TextFeatures,
     video: VideoFeatures,
-    format: str,  # noqa: A002  name of the field
+    format: str,  # noqa: A002  as the field
     tolerance: float,
 ) -> list[ExportedFile]:
     """Write the three files of a head, all or none."""
@@ -122,24 +121,24 @@ def _export(
 
 
 def refuse_head(head: BasePairHead) -> None:
-    """Refuse a head whose scores no file can hold."""
+    """Refuse a head whose scores cannot be exported."""
     name = type(head).__name__
     if getattr(head, 'noise', None) == 'pair':
         raise ValueError(
-            f"{name}(noise='pair') draws its noise anew at each call, by a "
-            'counter in Python that a file cannot hold. Export it with '
+            f"{name}(noise='pair') draws new noise at each call, from a "
+            'Python counter that cannot be exported. Export it with '
             "noise='table'."
         )
     if head.needs_own_captions:
         raise ValueError(
-            f"{name}(evaluation='published') scores a video by its own "
-            'caption, which a search does not have, so there is nothing to '
-            "export. Export it with evaluation='pairwise'."
+            f"{name}(evaluation='published') scores a video with its own "
+            'caption, which a search does not have, so it cannot be '
+            "exported. Export it with evaluation='pairwise'."
         )
 
 
 class _PrepareText(nn.Module):
-    """From the outputs of a text encoder to the text state of a head."""
+    """Text side of a head, from encoder outputs to state tensors."""
 
     def __init__(self, head: BasePairHead) -> None:
         super().__init__()
@@ -156,7 +155,7 @@ class _PrepareText(nn.Module):
 
 
 class _PrepareVideo(nn.Module):
-    """From the outputs of a video encoder to the video state of a head."""
+    """Video side of a head, from encoder outputs to state tensors."""
 
     def __init__(self, head: BasePairHead) -> None:
         super().__init__()
@@ -173,14 +172,14 @@ class _PrepareVideo(nn.Module):
 
 
 class _Score(nn.Module):
-    """From the tensors of both states to the scores of all pairs."""
+    """Scores of all pairs, from the tensors of both states."""
 
     def __init__(
         self, head: BasePairHead, text_state: Features, video_state: Features
     ) -> None:
         super().__init__()
         self.head = head
-        # of any rows: they say what the tensors are
+        # templates for the structure of the states, with any number of rows
         self._text_state = text_state
         self._video_state = video_state
 
@@ -195,10 +194,10 @@ class _Score(nn.Module):
 
 
 def _own_tensors(state: Features) -> tuple[Tensor, ...]:
-    """Give the tensors of a state, each contiguous and in memory of its own.
+    """Return the tensors of a state as contiguous copies.
 
-    A file is traced for one order of the axes in memory and refuses others;
-    and in ONNX an output that is an input loses its name.
+    A traced file accepts only the memory layout it was traced with, and an
+    ONNX output that is also an input loses its name.
     """
     return tuple(
         x.clone(memory_format=torch.contiguous_format) for x in state.tensors()
@@ -206,7 +205,7 @@ def _own_tensors(state: Features) -> tuple[Tensor, ...]:
 
 
 def _tensor_names(state: Features, prefix: str) -> Iterator[str]:
-    """Name the tensors of a state, nested ones by a dotted path."""
+    """Name the tensors of a state, nested ones by dotted paths."""
     for field in fields(state):
         value = getattr(state, field.name)
         if isinstance(value, Features):
@@ -216,7 +215,7 @@ def _tensor_names(state: Features, prefix: str) -> Iterator[str]:
 
 
 def _feature_names(features: TextFeatures | VideoFeatures) -> list[str]:
-    """Name features as the files of the encoders name their outputs."""
+    """Name features like the outputs of exported encoders."""
     names = [name[1:] for name in _tensor_names(features, '')]
     return ['feature_mask' if x == 'frame_mask' else x for x in names]
 
@@ -224,17 +223,17 @@ def _feature_names(features: TextFeatures | VideoFeatures) -> list[str]:
 def scoring_programs(
     head: BasePairHead, text: TextFeatures, video: VideoFeatures
 ) -> list[Program]:
-    """Describe text side, video side and scores of a head.
+    """Describe text side, video side and scores of a head as programs.
 
-    Random features to check them on have the shapes of those given.
+    They are verified on random features of the given shapes.
     """
     head.check_features(text, video)
     part: Any = copy.deepcopy(head, _uncompiled(head)).float().eval()
     part.requires_grad_(False)
     for name, _ in list(part.named_children()):
-        if name.startswith('loss'):  # would only make the files larger
+        if name.startswith('loss'):  # would only enlarge the files
             setattr(part, name, None)
-    # these look at values, which an export cannot
+    # these depend on values, which cannot be traced
     part.check_text = part.check_video = _accept
 
     def draw_text(texts: int) -> tuple[Tensor, ...]:
@@ -299,7 +298,7 @@ def scoring_programs(
 
 
 def _draw(like: FeaturesT, rows: int) -> FeaturesT:
-    """Draw features of the shapes of others; at least one place is real."""
+    """Draw features shaped like others; every row has a real position."""
     generator = torch.Generator().manual_seed(rows)
 
     def draw(x: Tensor) -> Tensor:
@@ -316,10 +315,10 @@ def _draw(like: FeaturesT, rows: int) -> FeaturesT:
 
 
 def _accept(features: Any) -> None:
-    """Take any features."""
+    """Accept any features."""
 
 
 def _uncompiled(head: BasePairHead) -> dict[int, Any]:
-    """Leave out of a copy what ``torch.compile`` made, as ``copy`` asks."""
+    """Memo for ``deepcopy`` that drops the result of ``torch.compile``."""
     compiled = getattr(head, 'compiled_score', None)
     return {} if compiled is None else {id(compiled): None}

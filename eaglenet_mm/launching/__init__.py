@@ -1,4 +1,4 @@
-"""Starting a training, a test or another tool, and ending it well."""
+"""Start and end of trainings, tests and other tools."""
 
 from eaglenet_mm.launching.runs import (
     add_config_arguments,

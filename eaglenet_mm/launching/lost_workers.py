@@ -1,4 +1,4 @@
-"""Say which video a loader worker died of."""
+"""Videos that crashed a loader worker."""
 
 import re
 from collections.abc import Iterator
@@ -14,8 +14,8 @@ from eaglenet_mm.datasets.shared_records import recording_datasets
 def name_lost_workers(runner: Runner) -> Iterator[None]:
     """Add the video to the error of a loader whose worker died.
 
-    A worker that a decoder brings down, or that the system kills for its
-    memory, cannot say what it was reading, and torch names its process only.
+    A worker that a decoder crashes, or that the system kills for its memory,
+    cannot report what it was reading; torch names only its process.
     """
     try:
         yield
@@ -42,7 +42,7 @@ def name_lost_workers(runner: Runner) -> Iterator[None]:
 
 def _videos_of(loop: Any, pids: list[int]) -> Iterator[str]:
     """Name the videos that these processes were reading."""
-    # a loop that was never built is still its config
+    # a loop that was never built is still a config
     loader = getattr(loop, 'dataloader', None)
     if loader is None:
         return

@@ -1,4 +1,4 @@
-"""What a test leaves behind: its metrics as JSON, on demand its scores."""
+"""Output files of a test: metrics as JSON and, on request, scores."""
 
 import json
 from pathlib import Path
@@ -30,10 +30,9 @@ def dump_scores(cfg: Config, path: str) -> None:
 
 
 def start_metrics(cfg: Config) -> Path:
-    """Choose the metrics file and remove the one of an earlier test.
+    """Choose the metrics file and remove that of an earlier test.
 
-    A test that is stopped then leaves none, rather than numbers of another
-    checkpoint.
+    An interrupted test then leaves no file instead of stale numbers.
     """
     path = Path(cfg.work_dir) / 'metrics.json'
     path.unlink(missing_ok=True)
@@ -42,7 +41,7 @@ def start_metrics(cfg: Config) -> Path:
 
 @master_only
 def write_metrics(path: Path, metrics: dict[str, float], **about: Any) -> None:
-    """Write metrics as JSON, complete or not at all."""
+    """Write metrics as JSON, atomically."""
     values = {key: float(value) for key, value in metrics.items()}
     text = json.dumps({**about, 'metrics': values}, indent=2)
     write_text_durably(path, f'{text}\n')

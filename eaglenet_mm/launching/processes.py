@@ -1,9 +1,9 @@
-"""Several processes on a machine without an accelerator.
+"""Distributed runs on machines without an accelerator.
 
 Cause: MMEngine 0.10 selects a GPU whenever it starts distributed work, and
-hands ``device_ids`` to ``DistributedDataParallel``, which refuses them on
-CPU. End: an MMEngine that asks for the device first. Both are settled here
-before the Runner is built, which then finds the process group running.
+passes ``device_ids`` to ``DistributedDataParallel``, which refuses them on
+CPU. End: an MMEngine that checks the device first. Here the process group and
+the wrapper are set up before the Runner is built.
 """
 
 import gc
@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 
-_NAMES = {  # variables of the launchers for rank, number and local rank
+_NAMES = {  # launcher variables for rank, world size and local rank
     'pytorch': ('RANK', 'WORLD_SIZE', 'LOCAL_RANK'),
     'slurm': ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_LOCALID'),
     'mpi': (
@@ -27,7 +27,7 @@ _NAMES = {  # variables of the launchers for rank, number and local rank
 
 
 def prepare_processes(cfg: Config) -> None:
-    """Make a distributed config work on CPU; leave any other alone."""
+    """Make a distributed config work on CPU; leave others unchanged."""
     if cfg.get('launcher', 'none') == 'none' or get_device() != 'cpu':
         return
     wrapper = dict(cfg.get('model_wrapper_cfg') or {})
@@ -49,10 +49,10 @@ def prepare_processes(cfg: Config) -> None:
 
 
 def leave_processes() -> None:
-    """End the process group, if there is one, when all have come here.
+    """Wait for all processes and end the process group, if there is one.
 
-    Let go of the Runner before: a model wrapped for several processes that
-    outlives its group can end its process with an abort.
+    Drop the Runner before: a model wrapper that outlives its process group
+    can abort the process.
     """
     if torch.distributed.is_initialized():
         gc.collect()  # a Runner and its hooks refer to each other
@@ -61,7 +61,7 @@ def leave_processes() -> None:
 
 
 def _translate_variables(launcher: str) -> None:
-    """Give the launcher's variables the names that torch reads."""
+    """Copy the launcher's variables to the names torch reads."""
     missing = [
         name
         for name in _NAMES[launcher]
@@ -71,7 +71,7 @@ def _translate_variables(launcher: str) -> None:
         raise KeyError(
             f'--launcher {launcher} reads the environment variables '
             f'{", ".join(_NAMES[launcher])}, but {", ".join(missing)} '
-            f'is not set. Start it by tools/dist_train.sh (pytorch) or '
+            f'is not set. Start it with tools/dist_train.sh (pytorch) or '
             'tools/slurm_train.sh (slurm), or leave out --launcher.'
         )
     for name, source in zip(_NAMES['pytorch'], _NAMES[launcher], strict=True):
@@ -82,7 +82,7 @@ def _translate_variables(launcher: str) -> None:
 
 
 def _first_host(launcher: str) -> str:
-    """Find the machine of rank 0; without slurm it is this one."""
+    """Find the machine of rank 0, which is this one without slurm."""
     nodes = os.environ.get('SLURM_NODELIST')
     if launcher != 'slurm' or nodes is None:
         return '127.0.0.1'

@@ -1,7 +1,6 @@
-"""From command line to Runner: what ``tools/train.py`` and ``test.py`` share.
+"""From command line to Runner: shared code of ``train.py`` and ``test.py``.
 
-The tools only state their options; everything that can go wrong with them is
-decided, and tested, here.
+The tools only declare their options; decisions are made, and tested, here.
 """
 
 import argparse
@@ -27,7 +26,7 @@ from eaglenet_mm.utils.type_name import type_name
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of every tool that takes a config and a checkpoint."""
+    """Add the options of tools that take a config and a checkpoint."""
     add = parser.add_argument
     add(
         '--cfg-options',
@@ -35,13 +34,13 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
         action=DictAction,
         help='override settings of the config: key=value, for example '
         'train_cfg.max_epochs=8; lists as key="[a,b]". '
-        f'{", ".join(KNOBS)} are put wherever they matter',
+        f'{", ".join(KNOBS)} are set wherever they apply',
     )
     add(
         '--trust-checkpoint',
         action='store_true',
         help='read checkpoints as plain pickles, which can run code; only '
-        'for files whose maker you trust',
+        'for files from a source you trust',
     )
 
 
@@ -71,7 +70,7 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def read_optional_config(args: argparse.Namespace) -> Config | None:
-    """Read the config of a tool that can do without one."""
+    """Read the config of a tool that works without one."""
     if args.config is not None:
         return read_config(args)
     if args.cfg_options:
@@ -97,10 +96,10 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def check_checkpoint(path: str) -> None:
-    """Refuse a missing checkpoint before minutes of set-up.
+    """Refuse a missing checkpoint before the slow set-up.
 
     Args:
-        path (str): A file, or a URL, which is not looked up.
+        path (str): A file, or a URL, which is not checked.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -116,13 +115,13 @@ def check_checkpoint(path: str) -> None:
 
 
 def merge_train_arguments(cfg: Config, args: argparse.Namespace) -> None:
-    """Apply the options of training to the config, in place."""
+    """Apply the training options to the config, in place."""
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
     if args.resume == 'auto':
         start = cfg.get('load_from')
-        # begun again by a scheduler before its first checkpoint: the weights
-        # that the config starts from still count
+        # a job restarted before its first checkpoint still needs the initial
+        # weights of the config
         cfg.resume = (
             not start or find_latest_checkpoint(cfg.work_dir) is not None
         )
@@ -151,7 +150,7 @@ def merge_train_arguments(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def _enable_amp(cfg: Config) -> None:
-    """Take the mixed precision that the device at hand supports."""
+    """Choose the mixed precision that the device supports."""
     from mmengine.device import get_device
 
     kind = type_name(cfg.optim_wrapper, 'OptimWrapper')
@@ -166,14 +165,14 @@ def _enable_amp(cfg: Config) -> None:
     if get_device() == 'cpu':
         cfg.optim_wrapper.type = 'AutocastOptimWrapper'
         cfg.optim_wrapper.dtype = 'bfloat16'
-        if cfg.get('default_scope') != SCOPE:  # ours is not found by its name
+        if cfg.get('default_scope') != SCOPE:  # not found by its bare name
             cfg.optim_wrapper._scope_ = SCOPE
     else:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
-#: Default hooks that MMEngine registers unless they are None.
+#: Default hooks for which MMEngine accepts None.
 _MMENGINE_HOOKS = (
     'runtime_info',
     'timer',
@@ -185,20 +184,19 @@ _MMENGINE_HOOKS = (
 
 
 def build_runner(cfg: Config, strict: bool) -> Runner:
-    """Start the processes if there are several, and build the Runner."""
+    """Start several processes if needed, and build the Runner."""
     from eaglenet_mm.engine.hooks import StrictResumeHook
 
     prepare_processes(cfg)
     hooks = cfg.get('default_hooks') or {}
     for name in set(hooks) - set(_MMENGINE_HOOKS):
         if hooks[name] is None:
-            # MMEngine takes None for its own hooks only
             del hooks[name]
     if (cfg.get('randomness') or {}).get('deterministic'):
-        # without it torch refuses every product of cuBLAS
+        # otherwise torch refuses every cuBLAS product
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
     if 'runner_type' in cfg:
-        # FlexibleRunner does not take its own default from a config
+        # FlexibleRunner.from_cfg overrides its default with None
         cfg.setdefault('env_cfg', dict(dist_cfg=dict(backend='nccl')))
         runner = RUNNERS.build(cfg)
     else:
@@ -214,10 +212,10 @@ def build_runner(cfg: Config, strict: bool) -> Runner:
 
 
 def _require_training_steps(runner: Runner) -> None:
-    """Let a Runner refuse a training without a step, or without validation.
+    """Let a Runner check the training loop as soon as it is built.
 
-    Schedules are built between the loop and the first hook, and would fail on
-    an empty epoch with a message that names no numbers.
+    MMEngine builds schedules before the first hook runs, and these would fail
+    on an empty epoch with a less helpful message.
     """
     from eaglenet_mm.engine.hooks.contrastive_batch_hook import (
         check_training_steps,

@@ -1,4 +1,4 @@
-"""The end of a tool: its exit code, and what a mistake of the user says."""
+"""Exit codes and error messages of the tools."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ from pathlib import Path
 
 from eaglenet_mm.utils.printable import printable
 
-#: What settings, files and packages raise; anything else is a fault of ours.
+#: Errors caused by settings, files or packages; all others are bugs.
 _TOLD = (ImportError, KeyError, OSError, RuntimeError, TypeError, ValueError)
 
 
 def run_script(
     main: Callable[[], int | None], *, goes_on: bool = False
 ) -> None:
-    """Run the main function of a tool, and end the process if it failed.
+    """Run the main function of a tool and exit with its code.
 
     Args:
         main (Callable): Returns the exit code; None counts as 0.
-        goes_on (bool): Whether the same command goes on after an
-            interruption, which Ctrl-C then says. Default: False.
+        goes_on (bool): Whether the same command continues an interrupted run;
+            Ctrl-C then says so. Default: False.
 
     Raises:
-        SystemExit: With the code of ``main`` unless that is 0; 130 after
-            Ctrl-C; 2 after an error, which is told in one line, or with its
-            traceback where it is not one of settings, files or packages.
+        SystemExit: With the code of ``main`` unless it is 0; 130 after
+            Ctrl-C; 2 after an error. Errors of settings, files and packages
+            are printed in one line, others with their traceback.
     """
     name = Path(sys.argv[0]).name
     try:
@@ -39,7 +39,7 @@ def run_script(
         words = ' '.join(f'{name}: {type(err).__name__}: {err}'.split())
         print(printable(words), file=sys.stderr)  # noqa: T201
         code = 2
-    except Exception:  # noqa: BLE001 - 1 would be an answer of the tool
+    except Exception:  # noqa: BLE001 - exit code 1 is a result
         traceback.print_exc()
         code = 2
     if code:

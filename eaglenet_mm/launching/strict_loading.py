@@ -1,6 +1,5 @@
-"""Checkpoints that must fit: a test on random weights is worse than none."""
+"""Checkpoint loading that refuses weights that do not fit."""
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,11 +9,11 @@ from torch import Tensor
 def require_matching_weights(runner: Any, partial: bool = False) -> None:
     """Let a Runner refuse checkpoints that do not fit its model.
 
-    MMEngine loads what fits, warns, and leaves the rest random. The order of
-    its hooks (EMA weights are exchanged between reading and loading) stays.
+    MMEngine loads what fits, warns, and leaves the rest random. Hooks run in
+    the usual order (EMA weights are swapped between reading and loading).
     """
-    # FlexibleRunner.load_checkpoint returns nothing, and its resume goes past
-    # it to the strategy, which takes the weights out of what it returns
+    # FlexibleRunner.load_checkpoint returns nothing and resume bypasses it;
+    # the strategy does both, and removes the weights from what it returns
     flexible = hasattr(runner, 'strategy')
     owner = runner.strategy if flexible else runner
     load = owner.load_checkpoint
@@ -62,19 +61,19 @@ def require_matching_weights(runner: Any, partial: bool = False) -> None:
 
 
 def _check_shapes(owner: Any, checkpoint: Mapping[str, Any]) -> None:
-    """Find the parameters that MMEngine left random for their shape."""
+    """Refuse shapes for which MMEngine would keep random parameters."""
     found = {
-        re.sub('^module[.]', '', name): value
+        name.removeprefix('module.'): value
         for name, value in checkpoint.get('state_dict', checkpoint).items()
         if isinstance(value, Tensor)
     }
     wanted = {
-        re.sub('^module[.]', '', name): value
+        name.removeprefix('module.'): value
         for name, value in owner.model.state_dict().items()
     }
-    # position embeddings that an encoder brings to its own size in loading
+    # position embeddings that an encoder resizes while loading
     resized = {
-        re.sub('^module[.]', '', f'{name}.tower.positional_embedding')
+        f'{name}.tower.positional_embedding'.removeprefix('module.')
         for name, module in owner.model.named_modules()
         if getattr(module, 'resize_positions', False)
     }
@@ -96,7 +95,7 @@ def _check_shapes(owner: Any, checkpoint: Mapping[str, Any]) -> None:
 
 
 def _shortened(message: str, lines: int = 30, width: int = 1000) -> str:
-    """Cut long lists of keys; their beginning shows what is wrong."""
+    """Cut long lists of keys, whose beginning is enough."""
     kept = [
         line if len(line) <= width else f'{line[:width]} ...'
         for line in message.splitlines()

@@ -1,4 +1,4 @@
-"""Encoders, heads, losses and the retriever that joins them."""
+"""Encoders, heads, losses and the retriever that combines them."""
 
 from eaglenet_mm.models.data_preprocessor import RetrievalDataPreprocessor
 from eaglenet_mm.models.encoders import (

@@ -1,5 +1,6 @@
-"""From collated items to the tensors the encoders take."""
+"""Preprocessor from collated items to encoder inputs."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,15 +10,15 @@ from torch import Tensor
 
 from eaglenet_mm.registry import MODELS
 
-#: Mean and deviation of the images CLIP was trained on, in [0, 1] units.
+#: Mean and standard deviation of CLIP's training images, in [0, 1] units.
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
-#: Statistics nearer than this are the same in other digits.
+#: Statistics that differ by less are the same, rounded differently.
 STATISTICS_TOLERANCE = 1e-3
 
 
 def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
-    """Refuse statistics of pixels that are not in units of [0, 1]."""
+    """Raise an error for pixel statistics that are not in [0, 1] units."""
     if (
         len(mean) != 3
         or len(std) != 3
@@ -27,34 +28,33 @@ def check_statistics(mean: Sequence[float], std: Sequence[float]) -> None:
         raise ValueError(
             'mean and std must be three numbers each, in units of [0, 1] '
             f'and std above 0, but got {list(mean)} and {list(std)}. '
-            'Divide values in grey levels by 255.'
+            'Divide values in [0, 255] by 255.'
         )
 
 
 @MODELS.register_module()
 class RetrievalDataPreprocessor(BaseDataPreprocessor):
-    """Stack, pad, mask, normalise and move a batch.
+    """Preprocessor that stacks, pads, masks and normalises a batch.
 
-    Frames travel to the device as uint8 and become float there. A video with
-    fewer frames than ``num_frames`` is padded with zeros **after**
-    normalisation, as in the release, and the mask says which are real.
+    Frames move to the device as uint8 and become float there. As in the
+    release, videos with fewer than ``num_frames`` frames are padded with
+    zeros **after** normalisation.
 
     Args:
-        mean (Sequence[float], optional): Mean of the three colours, in
-            [0, 1] units. Default: what the video encoder states, see
-            :meth:`follow`, or CLIP's where it states none.
-        std (Sequence[float], optional): What they are divided by, in the
-            same units: their deviations, or more to make pixels small beside
-            what a model adds to them. Default: likewise.
-        num_frames (int): Frames ``F`` of every video after padding, that is,
-            ``num_frames`` of the head.
-        non_blocking (bool): Copy to the device beside the computation; needs
-            pinned memory. Default: False.
+        mean (Sequence[float], optional): Mean of red, green and blue, in
+            [0, 1] units. Default: that of the video encoder, see
+            :meth:`follow`, or CLIP's.
+        std (Sequence[float], optional): Divisor of red, green and blue, in
+            [0, 1] units, usually their standard deviation. Default: like
+            ``mean``.
+        num_frames (int): Frames ``F`` per video after padding, the head's
+            ``num_frames``.
+        non_blocking (bool): Copy to the device asynchronously; needs pinned
+            memory. Default: False.
 
     Raises:
-        ValueError: If ``mean`` and ``std`` are not three numbers each, a mean
-            is not in [0, 1], a deviation not above 0, or ``num_frames`` is
-            not positive.
+        ValueError: If ``mean`` or ``std`` are not three numbers in range, or
+            ``num_frames`` is not positive.
 
     Example:
         >>> preprocessor = RetrievalDataPreprocessor(num_frames=12)
@@ -76,7 +76,7 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
         non_blocking: bool = False,
     ) -> None:
         super().__init__(non_blocking=non_blocking)
-        #: What the config sets, None where the encoder is to be followed.
+        #: Statistics set in the config; None means those of the encoder.
         self.given = {'mean': mean, 'std': std}
         mean = CLIP_MEAN if mean is None else mean
         std = CLIP_STD if std is None else std
@@ -91,14 +91,13 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
         self.register_buffer('std', torch.tensor(std).view(3, 1, 1), False)
 
     def follow(self, encoder: object) -> None:
-        """Take over the pixel statistics that a video encoder states.
+        """Adopt the pixel statistics of a video encoder.
 
         Args:
-            encoder (object): With ``mean`` and ``std``, three numbers each,
-                or without; None counts as absent.
+            encoder (object): Encoder, with or without ``mean`` and ``std``.
 
         Raises:
-            ValueError: If it states others than the config sets here.
+            ValueError: If they contradict the config of the preprocessor.
         """
         for name, given in self.given.items():
             stated = getattr(encoder, name, None)
@@ -107,36 +106,39 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
             if given is None:
                 buffer = getattr(self, name)
                 buffer.copy_(torch.tensor(stated).view(3, 1, 1))
-            elif not _alike(given, stated):
+            elif not all(
+                math.isclose(a, b, rel_tol=0, abs_tol=STATISTICS_TOLERANCE)
+                for a, b in zip(given, stated, strict=True)
+            ):
                 raise ValueError(
-                    f'data_preprocessor has {name}={_short(given)}, but '
+                    f'data_preprocessor has {name}={_rounded(given)}, but '
                     f'video_encoder ({type(encoder).__name__}) was trained '
-                    f'on pixels of {name}={_short(stated)}. Leave {name} out '
-                    'of the preprocessor, which then follows the encoder, or '
+                    f'on pixels of {name}={_rounded(stated)}. Leave {name} '
+                    'out of the preprocessor, to use that of the encoder, or '
                     f'set {name} of the encoder too.'
                 )
 
-    @torch.compiler.disable  # lists of any length: nothing to compile
+    @torch.compiler.disable  # lists of varying length
     def forward(
         self, data: dict[str, Any], training: bool = False
     ) -> dict[str, Any]:
         """Prepare a batch.
 
         Args:
-            data (dict): Of the loader with ``pseudo_collate``: ``inputs``, a
-                dict of ``frames`` (``B`` tensors, uint8, shape ``(n, 3, H,
-                W)``, ``1 <= n <= num_frames``) and ``token_ids`` (``B``
-                tensors, int64, shape ``(C_i, L)``), of which one may be
-                absent; ``data_samples``, a list, may be absent too.
-            training (bool): Refuse videos without caption, which may stand in
-                an evaluation set. Default: False.
+            data (dict): Batch of ``pseudo_collate``: ``inputs``, a dict of
+                ``frames`` (``B`` tensors, uint8, shape ``(n, 3, H, W)``,
+                ``1 <= n <= num_frames``), ``token_ids`` (``B`` tensors,
+                int64, shape ``(C_i, L)``) or both; and optionally a list of
+                ``data_samples``.
+            training (bool): Reject videos without captions, which evaluation
+                sets may contain. Default: False.
 
         Returns:
-            dict: ``inputs``, a dict of ``pixels`` (float32, shape ``(B, F, 3,
-            H, W)``), ``frame_mask`` (bool, True = real, shape ``(B, F)``),
-            ``token_ids`` (int64, shape ``(sum C_i, L)``, items one after the
-            other) and ``caption_counts`` (``C_i``, int64, shape ``(B,)``);
-            and ``data_samples``.
+            dict: ``data_samples``, and ``inputs``, a dict of ``pixels``
+            (float32, shape ``(B, F, 3, H, W)``), ``frame_mask`` (bool, True =
+            real, shape ``(B, F)``), ``token_ids`` (int64, concatenated, shape
+            ``(sum C_i, L)``) and ``caption_counts`` (``C_i``, int64, shape
+            ``(B,)``).
 
         Raises:
             KeyError: If there are neither frames nor token ids.
@@ -177,11 +179,11 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
         real = torch.cat(list(frames)).to(torch.float32)  # (sum n, 3, H, W)
         real = real.div_(255).sub_(self.mean).div_(self.std)
         pixels = real.new_zeros(*mask.shape, *real.shape[1:])
-        pixels[mask] = real  # rows of a mask run item by item, as cat does
+        pixels[mask] = real  # a mask selects in the order of the cat
         return pixels, mask
 
     def _check_frames(self, frames: Sequence[Tensor]) -> None:
-        """Refuse what cannot be stacked or is too long."""
+        """Check type, shape, number and size of frames."""
         for item, video in enumerate(frames):
             if video.dtype != torch.uint8:
                 raise TypeError(
@@ -196,52 +198,44 @@ class RetrievalDataPreprocessor(BaseDataPreprocessor):
                 )
             if len(video) > self.num_frames:
                 raise ValueError(
-                    f'At most {self.num_frames} frames a video are expected '
+                    f'Expected at most {self.num_frames} frames per video '
                     '(model.data_preprocessor.num_frames), but item '
-                    f'{item} has {len(video)}. Set num_frames of '
-                    'SampleFrames in the pipeline, of the preprocessor and '
-                    'of the head (model.head.num_frames) to one number.'
+                    f'{item} has {len(video)}. Set the same num_frames in '
+                    'SampleFrames of the pipeline, the preprocessor and the '
+                    'head (model.head.num_frames).'
                 )
         sizes = sorted({tuple(video.shape[2:]) for video in frames})
         if len(sizes) > 1:
             raise ValueError(
-                'Frames of a batch must have one size, but got '
-                f'{sizes[:5]}. Put ResizeCenterCrop into the pipeline.'
+                'Frames of a batch must have the same size, but got '
+                f'{sizes[:5]}. Add ResizeCenterCrop to the pipeline.'
             )
 
 
-def _alike(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether statistics agree in the digits that are published."""
-    pairs = zip(one, other, strict=True)
-    return all(
-        abs(left - right) < STATISTICS_TOLERANCE for left, right in pairs
-    )
-
-
-def _short(values: Sequence[float]) -> list[float]:
+def _rounded(values: Sequence[float]) -> list[float]:
     return [round(float(value), 4) for value in values]
 
 
 def _check_token_ids(
     token_ids: Sequence[Tensor], samples: Any, training: bool
 ) -> None:
-    """Refuse token ids that cannot be joined."""
+    """Check that token ids can be concatenated."""
     for item, ids in enumerate(token_ids):
         if ids.dtype != torch.int64:
             raise TypeError(
                 f'Token ids must be int64, but item {item} is {ids.dtype}. '
                 'Let the tokenizer return torch.int64.'
             )
-        # a candidate that no caption asks for says so
+        # a distractor video states that it has no captions
         bare = (
             samples is not None and samples[item].get('caption_indices') == []
         )
         if bare and training:
             raise ValueError(
                 f"Video '{samples[item].get('video_id')}' has no caption, so "
-                'it can be evaluated, but not trained on. Put '
-                'CaptionExpansion around the training set, which leaves it '
-                'out, or take it out of the annotation file.'
+                'it cannot be used for training. Wrap the training set in '
+                'CaptionExpansion, which skips it, or remove it from the '
+                'annotation file.'
             )
         if ids.ndim != 2 or (len(ids) == 0 and not bare):
             raise ValueError(
@@ -251,7 +245,7 @@ def _check_token_ids(
     lengths = sorted({ids.shape[1] for ids in token_ids})
     if len(lengths) > 1:
         raise ValueError(
-            'Token ids of a batch must have one length, but got '
-            f'{lengths[:5]}. Give all data sets the same max_words of '
-            'TokenizeCaptions.'
+            'Token ids of a batch must have the same length, but got '
+            f'{lengths[:5]}. Set the same max_words of TokenizeCaptions in '
+            'all datasets.'
         )

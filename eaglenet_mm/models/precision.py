@@ -1,4 +1,4 @@
-"""Sums, softmax and norms in float32, whatever autocast says."""
+"""Operations in at least float32, regardless of autocast."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Lift half-precision numbers to float32; wider ones stay as they are."""
+    """Convert half precision to float32; keep wider types."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def float32_layer_norm(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """Normalise in float32 or wider, with the weights in the type of ``x``."""
+    """Apply a layer norm in float32 or wider, with weights cast to it."""
     x = at_least_float32(x)
     with torch.autocast(x.device.type, enabled=False):
         return F.layer_norm(

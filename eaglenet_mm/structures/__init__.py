@@ -1,4 +1,4 @@
-"""Containers that pass between the parts; they import nothing of ours."""
+"""Data containers; they import nothing else of this package."""
 
 from eaglenet_mm.structures.features import (
     EmbedsState,

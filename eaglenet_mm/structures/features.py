@@ -1,4 +1,4 @@
-"""What encoders return and heads take."""
+"""Features that encoders return and heads take."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ FeaturesT = TypeVar('FeaturesT', bound='Features')
 
 @dataclass
 class Features:
-    """Tensors that share their first axis; the base of both sides.
+    """Base class of dataclasses whose tensors share their first axis.
 
-    A field may be absent (None) or hold further :class:`Features`, so that
-    heads can use it for the states they prepare.
+    Fields may be None or nested :class:`Features`. Heads derive the states
+    that they prepare from it.
 
     Example:
         >>> texts = TextFeatures(torch.zeros(5, 512))
@@ -28,7 +28,7 @@ class Features:
     def map(
         self: FeaturesT, function: Callable[[Tensor], Tensor]
     ) -> FeaturesT:
-        """Apply a function to every tensor that is present."""
+        """Apply a function to each tensor that is present."""
         mapped: dict[str, Any] = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -39,7 +39,7 @@ class Features:
         return type(self)(**mapped)
 
     def tensors(self) -> Iterator[Tensor]:
-        """Go through the tensors that are present, nested ones included."""
+        """Iterate over the tensors that are present, including nested ones."""
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Features):
@@ -53,7 +53,7 @@ class Features:
     def to(
         self: FeaturesT, device: torch.device | str | torch.dtype
     ) -> FeaturesT:
-        """Move to a device, or change the type of the floating tensors."""
+        """Move to a device, or change the dtype of floating-point tensors."""
         if isinstance(device, torch.dtype):
             dtype = device
             return self.map(
@@ -62,14 +62,14 @@ class Features:
         return self.map(lambda x: x.to(device))
 
     def index_select(self: FeaturesT, index: Tensor | slice) -> FeaturesT:
-        """Take rows by a tensor of indices or a slice."""
+        """Select rows by an index tensor or a slice."""
         return self.map(lambda x: x[index])
 
     def split(self: FeaturesT, size: int) -> list[FeaturesT]:
-        """Cut into parts of ``size`` rows, the last may have fewer.
+        """Split into parts of ``size`` rows; the last may be smaller.
 
-        Cheaper in a backward pass than slices one by one, each of which
-        would be padded to the whole.
+        The backward pass is cheaper than that of slices, each of which would
+        be padded to the full size.
         """
         pieces: dict[str, Any] = {}
         for field in fields(self):
@@ -84,11 +84,11 @@ class Features:
 
     @classmethod
     def cat(cls: type[FeaturesT], parts: Sequence[FeaturesT]) -> FeaturesT:
-        """Join along the first axis.
+        """Concatenate along the first axis.
 
         Raises:
-            ValueError: If there are no parts, or a field is present in some
-                parts only.
+            ValueError: If there are no parts, or a field is present in only
+                some of them.
         """
         if not parts:
             raise ValueError(f'{cls.__name__}.cat needs at least one part.')
@@ -111,7 +111,7 @@ class Features:
 
 @dataclass
 class EmbedsState(Features):
-    """One vector an item; what many heads prepare of a side.
+    """State of one vector per item, for heads that need no more.
 
     Args:
         embeds (Tensor): Shape ``(B, D)``.
@@ -125,11 +125,9 @@ class TextFeatures(Features):
     """Features of ``Bt`` sentences.
 
     Args:
-        embeds (Tensor): One vector a sentence, not normalised, shape
-            ``(Bt, D)``.
-        tokens (Tensor, optional): One vector a token, shape ``(Bt, L, D)``.
-        token_mask (Tensor, optional): True for real tokens, shape
-            ``(Bt, L)``.
+        embeds (Tensor): Sentence embeddings, not normalised, ``(Bt, D)``.
+        tokens (Tensor, optional): Token embeddings, ``(Bt, L, D)``.
+        token_mask (Tensor, optional): True for real tokens, ``(Bt, L)``.
 
     Example:
         >>> len(TextFeatures(torch.zeros(5, 512)))
@@ -146,14 +144,11 @@ class VideoFeatures(Features):
     """Features of ``Bv`` videos.
 
     Args:
-        frames (Tensor): One vector a frame, not normalised, shape
-            ``(Bv, F, D)``.
-        frame_mask (Tensor): True for real frames, False for padding, shape
-            ``(Bv, F)``.
-        patches (Tensor, optional): Vectors of the patches, shape
-            ``(Bv, F, N, D)``.
-        video_ids (Tensor, optional): A number of each video, equal where the
-            video is the same, for losses alone; int64, shape ``(Bv,)``.
+        frames (Tensor): Frame embeddings, not normalised, ``(Bv, F, D)``.
+        frame_mask (Tensor): True for real frames, ``(Bv, F)``.
+        patches (Tensor, optional): Patch embeddings, ``(Bv, F, N, D)``.
+        video_ids (Tensor, optional): Equal for equal videos, used by losses
+            only; int64, ``(Bv,)``.
 
     Example:
         >>> mask = torch.ones(4, 12, dtype=torch.bool)

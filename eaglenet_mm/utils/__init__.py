@@ -1,4 +1,4 @@
-"""Tools without a model in them: checkpoints, launching, processes."""
+"""Utilities that import no other part of the package."""
 
 from eaglenet_mm.utils.registering import register_all_modules
 from eaglenet_mm.utils.safe_checkpoint import (

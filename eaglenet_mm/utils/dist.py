@@ -1,4 +1,4 @@
-"""Gathering across processes, with the gradient of the joint batch."""
+"""Collective operations with gradients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.autograd import Function
 
 
 class _Mapped(Protocol):
-    """Tensors of one side, such as features, changed by a function."""
+    """Tensors of one side, such as features, that a function can transform."""
 
     def map(self, function: Callable[[Tensor], Tensor], /) -> Any: ...
 
@@ -22,11 +22,11 @@ FeaturesT = TypeVar('FeaturesT', bound=_Mapped)
 
 
 class _GatherRows(Function):
-    """Join rows; backward sums what all processes send to the own ones.
+    """Concatenate rows; backward sums the gradients of all processes.
 
-    ``torch.distributed.nn.functional.all_gather`` would do, but its backward
-    under gloo reads gradients that are not contiguous, those of a transposed
-    matrix for one, in the wrong order (torch 2.14), and it is deprecated.
+    ``torch.distributed.nn.functional.all_gather`` is deprecated, and under
+    gloo its backward misreads gradients that are not contiguous, such as those
+    of a transposed matrix (torch 2.14).
     """
 
     @staticmethod
@@ -43,7 +43,7 @@ class _GatherRows(Function):
             own = gradient.new_empty(ctx.rows, *gradient.shape[1:])
             dist.reduce_scatter_tensor(own, gradient)
             return own
-        # a copy: autograd may use this gradient elsewhere
+        # a copy, as autograd may use this gradient elsewhere
         total = gradient.clone()
         dist.all_reduce(total)
         return total[get_rank() * ctx.rows : (get_rank() + 1) * ctx.rows]
@@ -66,21 +66,21 @@ class _Sum(Function):
 
 
 def gather_with_grad(x: Tensor) -> Tensor:
-    """Join the tensors of all processes along the first axis.
+    """Concatenate the tensors of all processes along the first axis.
 
-    The backward pass sums what the processes send back. With the averaging of
-    ``DistributedDataParallel`` the gradient is then that of one process on
+    The backward pass sums the gradients of all processes. With the averaging
+    of ``DistributedDataParallel`` the result is the gradient of one process on
     the joint batch.
 
-    ``x`` has the same shape in every process. Its rows are dealt out again as
-    MMEngine's ``DefaultSampler`` has dealt them: the first of every rank, then
-    the second of every rank, so that the joint batch is that of one process,
-    in the same order.
+    ``x`` must have the same shape in every process. Rows are interleaved as
+    MMEngine's ``DefaultSampler`` dealt them out (the first of every rank, then
+    the second of every rank), so the joint batch has the order of a single
+    process.
     """
     world = get_world_size()
     if world == 1:
         return x
-    if x.dtype is torch.bool:  # masks travel as bytes
+    if x.dtype is torch.bool:  # gloo cannot gather bool
         joined = _GatherRows.apply(x.to(torch.uint8).contiguous()).to(x.dtype)
     else:
         joined = _GatherRows.apply(x.contiguous())
@@ -102,9 +102,9 @@ def sum_with_grad(x: Tensor) -> Tensor:
 def agree_on_share(
     size: int, fault: str | None, has_ids: bool = False
 ) -> None:
-    """Refuse a batch in every process if it is wrong in one of them.
+    """Raise in every process if the batch of any process is wrong.
 
-    A process that raised alone would leave the others waiting for it.
+    If only one raised, the others would wait for it forever.
     """
     shares = [(size, fault, has_ids)]
     if get_world_size() > 1:

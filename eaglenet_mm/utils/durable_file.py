@@ -1,4 +1,4 @@
-"""Files that are replaced whole or not at all."""
+"""Atomic replacement of files."""
 
 from __future__ import annotations
 
@@ -9,28 +9,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-#: Name of a file that is not complete yet; killed processes leave such files.
+#: Names of incomplete files, which killed processes leave behind.
 PARTIAL_NAME = re.compile(r'\..{1,40}\.[0-9a-f]{32}\.part', re.DOTALL)
 
 
 @contextmanager
 def replace_durably(path: str | Path) -> Iterator[Path]:
-    """Replace a file at once: after a power loss it is the old or the new one.
+    """Replace a file atomically, even if the power fails.
 
-    Args:
-        path (str | Path): File to write or replace; its folder is made.
-
-    Yields:
-        Path: An empty hidden file beside it to write to. It takes the name
-        when the block ends and is removed when the block raises.
-
-    Raises:
-        OSError: If the folder or the file cannot be written.
-
-    Example:
-        >>> with replace_durably('metrics.json') as part:
-        ...     part.write_text('{}')
-        2
+    Yields an empty hidden file beside it to write to, which takes the name
+    when the block ends and is removed if it raises. The folder is created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +27,7 @@ def replace_durably(path: str | Path) -> Iterator[Path]:
         part.touch(exist_ok=False)
         mode = part.stat().st_mode
         yield part
-        os.chmod(part, mode)  # safetensors writes files that are private
+        os.chmod(part, mode)  # safetensors makes files private
         with part.open('rb+') as file:
             os.fsync(file.fileno())
         os.replace(part, path)
@@ -50,14 +38,14 @@ def replace_durably(path: str | Path) -> Iterator[Path]:
 
 
 def write_text_durably(path: str | Path, text: str) -> None:
-    """Replace a UTF-8 text file by :func:`replace_durably`."""
+    """Replace a UTF-8 text file with :func:`replace_durably`."""
     with replace_durably(path) as part:
         part.write_text(text, encoding='utf-8', newline='\n')
 
 
 def sync_folder(folder: Path) -> None:
-    """Make new and removed names in a folder survive a power loss."""
-    if os.name == 'nt':  # keeps a journal of names and opens no folders
+    """Make added and removed names in a folder survive a power loss."""
+    if os.name == 'nt':  # journals names, and cannot open folders
         return
     handle = os.open(folder, os.O_RDONLY)
     try:

@@ -1,4 +1,4 @@
-"""One writer of a folder at a time."""
+"""Locks that give a folder one writer at a time."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 _ATTEMPTS = 10
-_SECONDS = 0.2  # more than one look: a writer may take its folder away
+_SECONDS = 0.2  # long enough to notice that the folder was removed
 
 
 class FolderInUseError(RuntimeError):
-    """A folder has a writer already; ``writer`` begins a sentence."""
+    """A folder has another writer; ``writer`` describes it."""
 
     def __init__(self, writer: str) -> None:
         super().__init__(f'{writer} is writing there.')
@@ -21,15 +21,14 @@ class FolderInUseError(RuntimeError):
 
 
 def take_lock(path: Path) -> ExitStack:
-    """Become the writer of a folder, which is made if it is missing.
+    """Become the only writer of a folder, which is created if missing.
 
-    ``path`` is the lock file in it, which holds the number of the process.
-    Closing what is returned lets others write; a forked child does not keep
-    the lock.
+    ``path`` is the lock file in the folder, and holds the process id. Close
+    the returned stack to release the lock; forked children do not hold it.
 
     Raises:
-        FolderInUseError: If there is another writer, in whatever process.
-        OSError: If the file cannot be made or locked.
+        FolderInUseError: If there is another writer, in any process.
+        OSError: If the file cannot be created or locked.
     """
     for _ in range(_ATTEMPTS):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,7 +36,7 @@ def take_lock(path: Path) -> ExitStack:
             path,
             timeout=_SECONDS,
             thread_local=False,
-            fallback_to_soft=False,  # such a lock outlives a killed writer
+            fallback_to_soft=False,  # a soft lock outlives a killed writer
         )
         try:
             lock.acquire()
@@ -50,15 +49,15 @@ def take_lock(path: Path) -> ExitStack:
         stack.callback(lock.release)
         return stack
     raise FileNotFoundError(
-        f'{path} cannot be locked: its folder vanishes again and again.'
+        f'{path} cannot be locked: its folder keeps disappearing.'
     )
 
 
 def _writer_of(path: Path) -> str:
-    """Name the process that a lock file holds."""
+    """Describe the process named in a lock file."""
     try:
         number = path.read_text(encoding='utf-8').strip()
-    except OSError:  # Windows keeps others from reading it
+    except OSError:  # unreadable for others on Windows
         number = ''
     if number == str(os.getpid()):
         return 'This process'

@@ -1,4 +1,4 @@
-"""Giving free memory of the C library back to the system."""
+"""Return of free heap memory to the system."""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ import sys
 
 
 def release_free_heap() -> None:
-    """Give pages that nothing uses back to the system, where that is known.
+    """Return free pages of the heap to the system, with glibc only.
 
-    Cause: torch asks the GNU C library for aligned blocks, and a freed block
-    of some megabytes often is a little too small for the next of its size, so
-    that a loop over blocks of one size takes ever more memory from the
-    system. End: an allocator that takes such blocks up again. Does nothing
-    where the C library has no ``malloc_trim``.
+    Cause: torch requests aligned blocks, and a freed block of some megabytes
+    is often slightly too small for the next one of its size, so that a loop
+    over equal blocks keeps taking memory from the system. End: an allocator
+    that reuses such blocks.
     """
     if not sys.platform.startswith('linux'):
         return

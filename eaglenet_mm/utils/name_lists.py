@@ -1,8 +1,8 @@
-"""Long lists of names in messages."""
+"""Lists of names in messages."""
 
 from collections.abc import Sequence
 
-#: Names shown before the others are only counted.
+#: Number of names shown before the rest is counted.
 MAX_NAMED = 5
 
 

@@ -1,4 +1,4 @@
-"""Files of almost the name that was asked for."""
+"""Files whose names nearly match."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 
 
 def near_match(path: str) -> str | None:
-    """Look for a file or folder of almost this name.
+    """Find an existing file or folder whose name nearly matches.
 
-    Names are compared that look alike: composed and decomposed accents
-    (Unicode NFC and NFD; macOS writes the latter), an ending or a name in
-    upper or lower case, a backslash for a slash. No folder is listed.
+    Tries composed and decomposed accents (Unicode NFC and NFD; macOS writes
+    the latter), upper and lower case of the extension or the name, and slashes
+    for backslashes. No folder is listed.
     """
     for wanted in (path, path.replace('\\', '/')):
         found = _walk(wanted)
@@ -22,7 +22,7 @@ def near_match(path: str) -> str | None:
 
 
 def near_match_hint(path: str) -> str:
-    """Say that there is a file of almost this name."""
+    """Describe how the name of an existing file differs; empty if none."""
     found = near_match(path)
     if found is None:
         return ''
@@ -45,7 +45,7 @@ def near_match_hint(path: str) -> str:
 
 
 def _walk(path: str) -> str | None:
-    """Follow a path, with the variant of each part that exists."""
+    """Follow a path along the variant of each part that exists."""
     root, rest = os.path.splitdrive(path)
     found = root + os.sep if rest.startswith(os.sep) else root
     for part in rest.split(os.sep):
@@ -75,7 +75,7 @@ def _variants(name: str) -> Iterator[str]:
 
 
 def _accents(name: str) -> str:
-    """Name the Unicode form of a text: NFC, NFD or both."""
+    """Unicode form of a text: NFC, NFD or mixed."""
     return next(
         (
             form

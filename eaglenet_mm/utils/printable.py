@@ -1,11 +1,11 @@
-"""Names of files as text that any terminal and page can show."""
+"""File names that are safe to print."""
 
 
 def printable(text: str) -> str:
-    """Write characters that cannot be shown as escapes.
+    """Escape characters that cannot be shown.
 
-    Names of files may hold bytes that are no text, and characters that steer
-    a terminal.
+    File names may contain bytes that are not text, and control characters of
+    the terminal.
     """
     return ''.join(
         character

@@ -1,4 +1,4 @@
-"""MMEngine's progress bar, on one process and without flooding logs."""
+"""MMEngine's progress bar, on the main process and with few updates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _UPDATES = 40
 
 
 class Progress:
-    """Draw a progress bar on the main process."""
+    """Progress bar of the main process."""
 
     def __init__(self, name: str, total: int) -> None:
         self.total = total
@@ -22,7 +22,7 @@ class Progress:
             self._bar = ProgressBar(total, file=sys.stdout)
 
     def update(self, count: int) -> None:
-        """Count finished items."""
+        """Add finished items."""
         self._done += count
         if (self._done - self._shown) * _UPDATES >= self.total:
             self._show()

@@ -1,4 +1,4 @@
-"""Making every class of the package known to MMEngine's registries."""
+"""Registration of all classes of the package."""
 
 import importlib
 
@@ -8,12 +8,12 @@ _PARTS = ('datasets', 'engine', 'evaluation', 'models')
 def register_all_modules(init_default_scope: bool = True) -> None:
     """Import all modules that register classes.
 
-    Registries import what they need by themselves; this is what
-    ``mmengine.hub.get_model`` and scripts for OpenMMLab's libraries call.
+    Registries import what they need by themselves; this function is for
+    ``mmengine.hub.get_model`` and scripts of OpenMMLab's libraries.
 
     Args:
-        init_default_scope (bool): Whether ``'eaglenet_mm'`` becomes the
-            default scope. Defaults to True.
+        init_default_scope (bool): Make ``'eaglenet_mm'`` the default scope.
+            Default: True.
     """
     from mmengine.registry import init_default_scope as set_default_scope
 

@@ -1,9 +1,9 @@
-"""Read checkpoints without executing what they contain.
+"""Checkpoint loading that does not execute what a file contains.
 
-A PyTorch checkpoint is a pickle, and a pickle is a program: whoever writes
-the file decides what runs on the machine that loads it. Here a checkpoint may
-hold tensors, containers, numbers, numpy arrays and the history buffers of
-MMEngine; anything else is refused by name.
+A PyTorch checkpoint is a pickle, and a pickle is a program: its author decides
+what runs on the machine that loads it. Here a checkpoint may hold tensors,
+containers, numbers, numpy arrays and MMEngine's history buffers; anything else
+is refused by name.
 """
 
 import glob
@@ -17,19 +17,20 @@ from typing import Any
 import torch
 from mmengine.logging import print_log
 
+from eaglenet_mm.utils.downloads import DownloadError, require_server
 from eaglenet_mm.utils.safe_globals import allowed_in_checkpoints, real_objects
 
-#: Set this environment variable to 1 to read every checkpoint as a plain
-#: pickle. ``--trust-checkpoint`` of the tools sets it.
+#: If this environment variable is 1, every checkpoint is read as a plain
+#: pickle. The option ``--trust-checkpoint`` sets it.
 TRUST_VARIABLE = 'EAGLENET_MM_TRUST_CHECKPOINTS'
 
 
 class UnsafeCheckpointError(ValueError):
-    """A checkpoint asks for something that could execute code.
+    """A checkpoint that asks for something that could execute code.
 
     Args:
         path (str): The file.
-        name (str): What it asks for, mostly ``module.name``.
+        name (str): What it asks for, usually ``module.name``.
     """
 
     def __init__(self, path: str, name: str) -> None:
@@ -37,7 +38,7 @@ class UnsafeCheckpointError(ValueError):
             f'{path} was not read: its pickle asks for {name}, but only '
             'tensors, containers, numbers, numpy arrays and the history '
             'buffers of MMEngine are allowed, because anything else could '
-            'run code. If you trust whoever made the file, give the tool '
+            'run code. If you trust the source of the file, use the option '
             f'--trust-checkpoint or set {TRUST_VARIABLE}=1.'
         )
         self.path = path
@@ -55,23 +56,21 @@ def load_checkpoint_file(
     map_location: Any = 'cpu',
     trusted: bool = False,
 ) -> Any:
-    """Read a PyTorch checkpoint, in the zip form or the older flat one.
+    """Read a PyTorch checkpoint in the zip or the legacy format.
 
     Args:
         path (str | PathLike): The file; ``~`` is expanded.
-        map_location (Any): Where tensors go, as in :func:`torch.load`.
-            Default: ``'cpu'``.
-        trusted (bool): Read it as a plain pickle, which executes what the
-            file says. ``EAGLENET_MM_TRUST_CHECKPOINTS=1`` does the same.
-            Default: False.
+        map_location (Any): As in :func:`torch.load`. Default: ``'cpu'``.
+        trusted (bool): Read it as a plain pickle, which can execute code, as
+            with ``EAGLENET_MM_TRUST_CHECKPOINTS=1``. Default: False.
 
     Returns:
-        Any: What was saved, mostly a dict.
+        Any: The saved object, usually a dict.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        UnsafeCheckpointError: If the file holds more than the allowed kinds.
-        ValueError: If the file is truncated or no checkpoint.
+        UnsafeCheckpointError: If the file holds objects that are not allowed.
+        ValueError: If the file is truncated or not a checkpoint.
 
     Example:
         >>> import torch
@@ -106,7 +105,7 @@ def load_checkpoint_file(
 
 
 def _reason(err: Exception) -> str:
-    """What torch says, without its advice to read the file unsafely."""
+    """Torch's message without its advice to load unsafely."""
     message = str(err)
     if 'weights_only' not in message:
         return message
@@ -115,7 +114,7 @@ def _reason(err: Exception) -> str:
 
 
 def _refused(path: str, err: Exception) -> str | None:
-    """What a file asks for that torch refused; None if it is damaged."""
+    """What torch refused in a file, or None if the file is damaged."""
     message = str(err)
     if 'TorchScript' in message:
         return 'a TorchScript program'
@@ -142,9 +141,9 @@ def _refused(path: str, err: Exception) -> str | None:
 def load_checkpoint_for_runner(filename: str, map_location: Any = None) -> Any:
     """Read a local checkpoint for MMEngine's ``CheckpointLoader``.
 
-    The Runner executes ``meta['config']`` of a checkpoint that it resumes, as
-    a Python config; MMEngine itself has written ``meta['cfg']`` for years, so
-    the old field is left out.
+    On resuming, the Runner executes ``meta['config']`` as a Python config.
+    MMEngine itself has long written ``meta['cfg']``, so the old field is
+    dropped.
     """
     checkpoint = load_checkpoint_file(filename, map_location)
     meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
@@ -154,18 +153,17 @@ def load_checkpoint_for_runner(filename: str, map_location: Any = None) -> Any:
 
 
 def find_latest_checkpoint(path: str) -> str | None:
-    """Find the latest checkpoint of a work directory, in it if it is there.
+    """Find the latest checkpoint of a work directory, preferably inside it.
 
-    It has the interface of MMEngine's function and takes its place. The file
-    ``last_checkpoint`` holds a full path, of another folder after the work
-    directory was copied or moved; a file of the same name in the work
-    directory comes first.
+    Replaces MMEngine's function. ``last_checkpoint`` holds a full path, which
+    points to the original folder after the work directory was copied or
+    moved; a file of the same name in the work directory takes precedence.
     """
     note = osp.join(path, 'last_checkpoint')
     if not osp.isfile(note):
         kept = sorted(
             file
-            for kind in ('epoch', 'iter')  # best ones hold no training state
+            for kind in ('epoch', 'iter')  # best_* lack the training state
             for file in glob.glob(
                 osp.join(glob.escape(path), f'{kind}_[0-9]*.pth')
             )
@@ -173,9 +171,9 @@ def find_latest_checkpoint(path: str) -> str | None:
         if kept:
             names = ', '.join(osp.basename(name) for name in kept[:5])
             raise FileNotFoundError(
-                f'{path} has no last_checkpoint that says where to go on, but '
-                f'holds {names}, which a new training would overwrite. Give '
-                'the file to resume from: --resume CHECKPOINT, or another '
+                f'{path} has no last_checkpoint to resume from, but holds '
+                f'{names}, which a new training would overwrite. Give the '
+                'file to resume from, --resume CHECKPOINT, or another '
                 '--work-dir.'
             )
         print_log(f'{path} has no last_checkpoint to be resumed.', 'current')
@@ -202,10 +200,10 @@ def load_checkpoint_url(
     progress: bool = True,
     **kwargs: Any,
 ) -> Any:
-    """Download a checkpoint once and read it by the allow-list.
+    """Download a checkpoint once and read it safely.
 
-    It has the interface of :func:`torch.hub.load_state_dict_from_url`, which
-    reads as a plain pickle, and takes its place in MMEngine.
+    Replaces :func:`torch.hub.load_state_dict_from_url`, which reads a plain
+    pickle, in MMEngine.
     """
     name = kwargs.get('file_name') or osp.basename(url.split('?')[0])
     model_dir = model_dir or osp.join(torch.hub.get_dir(), 'checkpoints')
@@ -216,5 +214,14 @@ def load_checkpoint_url(
         expected = (
             match.group(1) if match and kwargs.get('check_hash') else None
         )
+        try:
+            require_server(url)
+        except ConnectionError as err:
+            raise DownloadError(
+                f'{url} could not be downloaded: {err}. Download it by other '
+                f'means and put it at {path}.',
+                setting=url,
+                instead=f'/path/to/{name}',
+            ) from err
         torch.hub.download_url_to_file(url, path, expected, progress=progress)
     return load_checkpoint_for_runner(path, map_location)

@@ -1,10 +1,10 @@
-"""What MMEngine's checkpoints hold beside tensors, for ``weights_only``.
+"""Objects besides tensors in MMEngine's checkpoints, for ``weights_only``.
 
-``torch.load(weights_only=True)`` reads tensors and containers. MMEngine saves
-history buffers and numpy arrays as well, whose own way of being unpickled is a
-door: numpy believes the flags of a pickled type, and a history buffer brings
-functions along. So their names in a pickle mean stand-ins here, which take
-plain data only and are replaced by real objects afterwards.
+``torch.load(weights_only=True)`` reads tensors and containers. MMEngine also
+saves history buffers and numpy arrays, which are unsafe to unpickle: numpy
+trusts the flags of a pickled dtype, and a history buffer contains functions.
+Their names are therefore mapped to stand-ins, which accept plain data only and
+are replaced by real objects afterwards.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ _BUFFER_FIELDS = {
 
 
 class _StandIn:
-    """Takes the state of an object; ``value`` is the object."""
+    """Receiver of the state of an object, which is ``value``."""
 
     value: Any = None
 
 
 class _Type(_StandIn):
-    """A plain numpy type: numbers, booleans or text, in any byte order."""
+    """Plain numpy dtype: numbers, booleans or text, in any byte order."""
 
     def __init__(self, spec: str, *_: Any) -> None:
         self.value = np.dtype(spec) if isinstance(spec, str) else None
@@ -50,7 +50,7 @@ class _Type(_StandIn):
 
 
 class _Array(_StandIn):
-    """A numpy array, from its bytes."""
+    """Numpy array, built from its bytes."""
 
     def __setstate__(self, state: tuple) -> None:
         _, shape, kind, is_fortran, data = state
@@ -60,7 +60,7 @@ class _Array(_StandIn):
 
 
 class _Buffer(_StandIn):
-    """A history buffer; statistics are those of this process."""
+    """History buffer with the statistics of this process."""
 
     def __setstate__(self, state: dict) -> None:
         fields = real_objects(state)
@@ -92,12 +92,12 @@ def _scalar(kind: Any, data: bytes) -> np.generic:
 
 
 def _statistic(*_: Any) -> None:
-    """Stands for a statistics method, which nothing in a file may call."""
+    """Placeholder of a statistics method, which must not be called."""
     raise UnpicklingError('a call of a statistics method')
 
 
 def _getattr(owner: Any, name: str) -> Callable:
-    """Name a statistics method of ``HistoryBuffer``, and only that."""
+    """Resolve statistics methods of ``HistoryBuffer``, and nothing else."""
     known = {'min', 'max', 'current', 'mean', *_registered()}
     if owner is not _Buffer or name not in known:
         raise UnpicklingError(f'getattr({owner!r}, {name!r})')
@@ -105,7 +105,7 @@ def _getattr(owner: Any, name: str) -> Callable:
 
 
 def _empty_bytes() -> bytes:
-    """All that the second protocol asks ``bytes`` for."""
+    """Only use of ``bytes`` in the second pickle protocol."""
     return b''
 
 
@@ -124,13 +124,13 @@ def allowed_in_checkpoints() -> Iterator[None]:
         'numpy.dtype': _Type,
         'numpy.ndarray': _Array,
     }
-    for core in ('numpy.core', 'numpy._core'):  # of numpy 1 and 2
+    for core in ('numpy.core', 'numpy._core'):  # numpy 1 and 2
         named[f'{core}.multiarray._reconstruct'] = _reconstruct
         named[f'{core}.multiarray.scalar'] = _scalar
     for method in _registered().values():
         named.setdefault(_name_of(method), _statistic)
     before = serialization.get_safe_globals()
-    # what others allow stays allowed, but our stand-ins come first
+    # keep what others allow, but let our stand-ins take precedence
     others = [entry for entry in before if _name_of(entry) not in named]
     serialization.clear_safe_globals()
     try:
@@ -143,14 +143,14 @@ def allowed_in_checkpoints() -> Iterator[None]:
 
 
 def _name_of(entry: Any) -> str:
-    """The name in a pickle of what torch is to allow."""
+    """Name in a pickle of an allowed object."""
     if isinstance(entry, tuple):
         return entry[1]
     return f'{entry.__module__}.{entry.__qualname__}'
 
 
 def real_objects(value: Any) -> Any:
-    """Replace the stand-ins in what ``torch.load`` gave, mostly in place."""
+    """Replace the stand-ins in the result of ``torch.load``."""
     if isinstance(value, _StandIn):
         return value.value
     if isinstance(value, dict):

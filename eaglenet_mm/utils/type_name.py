@@ -1,4 +1,4 @@
-"""The name of a ``type`` in a config, however it is written."""
+"""Class names in configs."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,17 +7,10 @@ from mmengine.utils import get_object_from_string
 
 
 def type_name(settings: Mapping[str, Any] | None, default: str = '') -> str:
-    """Read which class settings name.
+    """Return the name of the class in ``type``, without scope.
 
-    A config names a class by a string, with or without the scope of its
-    library (``'OptimWrapper'``, ``'mmengine.OptimWrapper'``), or holds the
-    class itself, as pure Python configs do. The name comes without scope.
-
-    Example:
-        >>> type_name(dict(type='mmengine.AmpOptimWrapper'))
-        'AmpOptimWrapper'
-        >>> type_name(dict(type=dict))
-        'dict'
+    A config names it by a string, with or without the scope of its library
+    (``'mmengine.OptimWrapper'``), or, in pure Python, by the class itself.
     """
     kind = (settings or {}).get('type', default)
     if not isinstance(kind, str):
@@ -26,15 +19,10 @@ def type_name(settings: Mapping[str, Any] | None, default: str = '') -> str:
 
 
 def scoped_name(kind: str | type) -> str:
-    """Write a class as a config names it by a string.
+    """Return the name by which a config finds a class.
 
-    With the scope of its library unless that is this package, MMEngine or
-    mmcv, whose names are found without. A name stays as it is.
-
-    Example:
-        >>> from mmengine.model import ImgDataPreprocessor
-        >>> scoped_name(ImgDataPreprocessor)
-        'ImgDataPreprocessor'
+    It has the scope of its library, except for this package, MMEngine and
+    mmcv. A string is returned unchanged.
     """
     if isinstance(kind, str):
         return kind
@@ -45,15 +33,9 @@ def scoped_name(kind: str | type) -> str:
 
 
 def named_class(kind: Any) -> Any:
-    """Find a class by its full path, as dumped pure Python configs name it.
+    """Find a class by its full path, as in dumped pure Python configs.
 
-    What is a class, or no path that leads to one, is returned as it is.
-
-    Example:
-        >>> named_class('mmengine.model.ImgDataPreprocessor').__name__
-        'ImgDataPreprocessor'
-        >>> named_class('ImgDataPreprocessor')
-        'ImgDataPreprocessor'
+    Anything but the path of a class is returned unchanged.
     """
     if not isinstance(kind, str) or '.' not in kind:
         return kind

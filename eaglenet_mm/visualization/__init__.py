@@ -1,4 +1,4 @@
-"""Pages of evaluations, one or several models, and pictures in training."""
+"""HTML pages of evaluations, and pictures logged during training."""
 
 from eaglenet_mm.visualization.collecting import collect_results
 from eaglenet_mm.visualization.compare_page import compare_page

@@ -1,4 +1,4 @@
-"""Charts drawn by matplotlib, for pages as inline SVG."""
+"""Charts drawn with matplotlib, inlined into pages as SVG."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from eaglenet_mm.visualization.results_data import Points, Projection
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Bins of ranks: first and last rank, both included.
+#: Rank bins of histograms: first and last rank, inclusive.
 BINS = (
     (1, 1), (2, 2), (3, 3), (4, 5), (6, 10), (11, 20), (21, 50), (51, 100),
     (101, None),
 )  # fmt: skip
 SERIES = ('#2557d6', '#e08a1e', '#7b5bd6', '#1b9e9e', '#b8478b', '#7a8699')
 _SOFT, _RULE, _BAD = '#667085', '#e3e7ee', '#c8322b'
-#: What a page puts in place of a colour, so that dark mode has its own.
+#: CSS variables that replace colours, for dark mode.
 _VARIABLES = {
     **{color: f'var(--c{i})' for i, color in enumerate(SERIES)},
     **{_SOFT: 'var(--soft)', _RULE: 'var(--rule)', _BAD: 'var(--bad)'},
@@ -52,7 +52,7 @@ _HINT = 'hint-'
 
 @contextmanager
 def chart_style() -> Iterator[None]:
-    """Draw in the colours of the pages, whatever the user has set."""
+    """Use the style of the pages, whatever the user's settings."""
     import matplotlib.style
 
     with matplotlib.style.context(['default', _STYLE]):
@@ -67,12 +67,12 @@ def _axes(width: float, height: float) -> tuple[Figure, Any]:
 
 
 def _hint(text: str) -> str:
-    """Id of what shows a text when pointed at, safe whatever it says."""
+    """Encode a tooltip as an SVG id, safe for any text."""
     return _HINT + text.encode(errors='replace').hex()
 
 
 def _to_svg(figure: Figure, title: str) -> Markup:
-    """SVG that scales with its page; the same for the same figure."""
+    """Convert to SVG that scales with the page; deterministic."""
     file = io.StringIO()
     unstated = dict.fromkeys(('Creator', 'Date', 'Format', 'Type'))
     figure.savefig(file, format='svg', transparent=True, metadata=unstated)
@@ -82,13 +82,13 @@ def _to_svg(figure: Figure, title: str) -> Markup:
         (r'<(style|clipPath)\b.*?</\1>', ''),
         (r' clip-path="[^"]*"', ''),
         (r"font-family: '[^;\"]*;? ?", ''),
-        (r' id="[a-zA-Z][\w.]*_\d+"', ''),  # not those of markers
+        (r' id="[a-zA-Z][\w.]*_\d+"', ''),  # except ids of markers
         ('> +<', '><'),
     ):
         drawn = re.sub(pattern, other, drawn)
     for color, variable in _VARIABLES.items():
         drawn = drawn.replace(color, variable)
-    # at the end, so that nothing above reads in what comes from data
+    # last, so that the replacements above do not touch text from data
     drawn = re.sub(
         rf'<g id="{_HINT}(\w*)">',
         lambda found: Markup('<g><title>{}</title>').format(
@@ -108,7 +108,7 @@ def _to_svg(figure: Figure, title: str) -> Markup:
 
 
 def rank_shares(ranks: Sequence[int]) -> list[tuple[str, float]]:
-    """Name and percent of each bin of ranks."""
+    """Name and percentage of each rank bin."""
     shares = []
     for first, last in BINS:
         name = f'{first}\N{EN DASH}{last}' if last != first else str(first)
@@ -120,7 +120,7 @@ def rank_shares(ranks: Sequence[int]) -> list[tuple[str, float]]:
 
 
 def rank_figure(series: Mapping[str, Sequence[int]]) -> Figure:
-    """Draw ranks by their name side by side; in :func:`chart_style`."""
+    """Draw named rank lists side by side; use in :func:`chart_style`."""
     figure, axes = _axes(4.6, 2.6)
     shares = {name: rank_shares(ranks) for name, ranks in series.items()}
     most = max(share for bins in shares.values() for _, share in bins)
@@ -144,13 +144,13 @@ def rank_figure(series: Mapping[str, Sequence[int]]) -> Figure:
 
 
 def rank_histogram(series: Mapping[str, Sequence[int]]) -> Markup:
-    """Histogram of ranks by their name."""
+    """Draw a histogram of named rank lists."""
     with chart_style():
         return _to_svg(rank_figure(series), 'Histogram of ranks')
 
 
 def line_chart(curves: Mapping[str, Points], title: str, unit: str) -> Markup:
-    """Curves over iterations by name; the first name is drawn boldest."""
+    """Draw named curves over iterations, the first one boldest."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     with chart_style():
@@ -173,7 +173,7 @@ def line_chart(curves: Mapping[str, Points], title: str, unit: str) -> Markup:
 def embedding_map(
     projection: Projection, captions: Sequence[str], ranks: Sequence[int]
 ) -> Markup:
-    """Texts and their videos, joined by red lines where the rank is not 1."""
+    """Draw texts and their videos; red lines where the rank is not 1."""
     both = projection.texts + projection.videos
     wide, tall = (
         max(point[axis] for point in both) - min(point[axis] for point in both)

@@ -1,4 +1,4 @@
-"""From an evaluation to everything its page shows."""
+"""Collection of everything a results page shows."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def collect_results(
     num_queries: int,
     curves: Curves,
 ) -> RetrievalResults:
-    """Collect what a page shows; call in one process, after the scoring.
+    """Collect the content of a results page, in one process after scoring.
 
-    The frames of the videos shown are read again. ``scores`` are all of them,
-    ``(Bt, Bv)``, on the CPU; ``right`` is as in
+    Frames of the shown videos are read again. ``scores`` is the complete
+    matrix ``(Bt, Bv)`` on the CPU; for ``right`` see
     :func:`~eaglenet_mm.evaluation.functional.text_to_video_ranks`.
     """
     head = evaluation.model.head
@@ -82,7 +82,7 @@ def collect_results(
     for text, query in zip(texts.split(1), queries, strict=True):
         _explain(head, text, evaluation.videos, query.results)
     pairs = _pairs_of_map(targets)
-    # what is off a shortlist has scores that mean nothing but their order
+    # pairs outside the shortlist have placeholder scores
     scored = on_shortlist(scores)
     comparable = torch.where(scored, scores, scores[scored].min())
     confusions = find_confusions(
@@ -121,12 +121,12 @@ def collect_results(
 
 
 def _best_columns(scores: Tensor, right: Tensor | RightPairs) -> Tensor:
-    """Find the right video with the highest score; -1 if there is none."""
+    """Find the best-scored right video of each text; -1 if it has none."""
     if isinstance(right, Tensor):
         return right
     best = torch.full_like(right.columns, -1)
     values = scores[right.texts, right.videos]
-    # ascending, so that of each caption the highest is written last
+    # ascending, so that the highest score of each text is written last
     order = values.argsort(stable=True)
     for text, video in zip(
         right.texts[order].tolist(), right.videos[order].tolist(), strict=True
@@ -136,7 +136,7 @@ def _best_columns(scores: Tensor, right: Tensor | RightPairs) -> Tensor:
 
 
 def _lists(right: RightPairs) -> list[list[int]]:
-    """List the right videos of each caption."""
+    """List the right videos of each text."""
     lists: list[list[int]] = [[] for _ in range(len(right))]
     for text, video in zip(
         right.texts.tolist(), right.videos.tolist(), strict=True
@@ -152,7 +152,7 @@ def _queries(
     ranks: Sequence[int],
     firsts: Sequence[Sequence[int]],
 ) -> list[ShownQuery]:
-    """List the first videos of queries, and the right one behind them."""
+    """List the top videos of each query, followed by the right one."""
     queries = []
     for row in rows:
         places = list(enumerate(firsts[row], 1))
@@ -184,7 +184,7 @@ def _strips(
     columns: Sequence[int],
     height: int,
 ) -> list[ShownVideo]:
-    """Read the videos shown again."""
+    """Read the frames of the shown videos again."""
     progress = Progress('videos of the page', len(columns))
     strips = []
     for column in columns:
@@ -201,7 +201,7 @@ def _explain(
     videos: VideoFeatures,
     results: Sequence[ShownResult],
 ) -> None:
-    """Add the weights of a head to the results of one query, in place."""
+    """Add the weights of the head to the results of a query, in place."""
 
     def rounded(weights: dict[str, Tensor], place: int) -> dict[str, list]:
         return {
@@ -224,11 +224,11 @@ def _project_pairs(
     rows: Sequence[int],
     targets: Sequence[int],
 ) -> list[Projection]:
-    """Map texts and own videos as encoded, and after a head that says."""
+    """Map texts and their videos, before and (if exposed) after the head."""
     columns = torch.tensor(list(targets)).to(videos.frames.device)
     own = videos.index_select(columns)
     before = map_pairs(
-        'As the encoders give them: sentences and mean frames',
+        'From the encoders: sentences and mean frames',
         'text',
         rows,
         texts.embeds,

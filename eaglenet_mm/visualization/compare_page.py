@@ -1,4 +1,4 @@
-"""Results of several models side by side, for the same queries."""
+"""Page that compares several models on the same queries."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eaglenet_mm.visualization.page import (
 )
 from eaglenet_mm.visualization.results_data import RetrievalResults
 
-#: Models on one page: more have no colours.
+#: Maximum number of models, limited by the colours.
 MOST_MODELS = 6
 _METRICS = {
     'R1': 'R@1', 'R5': 'R@5', 'R10': 'R@10', 'MdR': 'median rank',
@@ -27,14 +27,14 @@ _METRICS = {
 def compare_page(
     results: Sequence[RetrievalResults], names: Sequence[str]
 ) -> str:
-    """Write a page of several evaluations of the same set.
+    """Render a page that compares evaluations of the same set.
 
     Args:
-        results (Sequence[RetrievalResults]): Of 2 to 6 models.
-        names (Sequence[str]): What to call them.
+        results (Sequence[RetrievalResults]): Results of 2 to 6 models.
+        names (Sequence[str]): Distinct names of the models.
 
     Returns:
-        str: HTML that loads nothing.
+        str: Self-contained HTML.
 
     Raises:
         ValueError: If they cannot be compared; the message says what
@@ -49,13 +49,13 @@ def compare_page(
     shared = {
         key: value
         for key, value in facts[names[0]].items()
-        if key not in ('config', 'checkpoint')  # are told of each model
+        if key not in ('config', 'checkpoint')  # listed per model
         and all(own.get(key) == value for own in facts.values())
     }
     return render(
         'compare.html.j2',
         title=f'{", ".join(names)} on '
-        f'{first.about.get("dataset", "a data set")}',
+        f'{first.about.get("dataset", "a dataset")}',
         first=first,
         names=names,
         num_shown=len(shown),
@@ -102,7 +102,7 @@ def _gap(results: Sequence[RetrievalResults], row: int) -> int:
 def _metric_rows(
     results: Mapping[str, RetrievalResults], direction: str
 ) -> list[list[str | tuple[str, str]]]:
-    """A row a model; the best of each column has a class."""
+    """One row per model; the best value of each column has a class."""
     rows: list[list[str | tuple[str, str]]] = [[name] for name in results]
     for metric in _METRICS:
         values = [
@@ -123,7 +123,7 @@ def choose_names(
     folders: Sequence[str | Path],
     names: Sequence[str] | None = None,
 ) -> list[str]:
-    """Name models by the user, else by methods and folders, all different."""
+    """Use the given names, or derive distinct ones from the results."""
     if names is None:
         methods = [part.about.get('method', '') for part in results]
         stems = [Path(folder).resolve().name for folder in folders]
@@ -146,7 +146,7 @@ def choose_names(
 def check_comparable(
     results: Sequence[RetrievalResults], names: Sequence[str]
 ) -> None:
-    """Refuse too few or too many results, and different sets."""
+    """Refuse a wrong number of results, and results of different sets."""
     if not 2 <= len(results) <= MOST_MODELS:
         raise ValueError(
             f'A comparison takes 2 to {MOST_MODELS} results, but got '
@@ -172,13 +172,12 @@ def check_comparable(
 def _difference(
     own: Sequence[object], other: Sequence[object], first: str, second: str
 ) -> str:
-    """Say in what two lists differ."""
     if len(own) != len(other):
         return f"'{first}' has {len(own)}, '{second}' has {len(other)}."
     place = next(i for i, x in enumerate(own) if x != other[i])
     count = sum(a != b for a, b in zip(own, other, strict=True))
     return (
-        f'{count} of {len(own)} are not the same; the first is number '
+        f'{count} of {len(own)} differ; the first is number '
         f"{place}: {own[place]!r} in '{first}', {other[place]!r} in "
         f"'{second}'."
     )
@@ -187,11 +186,10 @@ def _difference(
 def outcomes(
     results: Sequence[RetrievalResults], names: Sequence[str]
 ) -> list[Group]:
-    """Group the captions with a right video by who ranks it first.
+    """Group the answerable captions by which models rank a right video first.
 
-    Behind the group of all, each caption is in one group of two models; of
-    more models there are those that all agree on, and those where one stands
-    alone.
+    The first group holds all of them. For two models, the others are the four
+    outcomes; for more, full agreement and one model standing alone.
     """
     every = {row for row, rank in enumerate(results[0].ranks) if rank}
     right = [

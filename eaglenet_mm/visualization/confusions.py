@@ -1,4 +1,4 @@
-"""Which captions are taken for which."""
+"""Pairs of videos that are confused with each other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from eaglenet_mm.visualization.results_data import Confusion, ConfusionMatrix
 
 _MAX_PAIRS = 12
 _MAX_VIDEOS = 12
-_MAX_CAPTIONS = 40  # of a video, looked through for the nearest
+_MAX_CAPTIONS = 40  # of a video, considered for the nearest caption
 
 
 def find_confusions(
@@ -23,11 +23,11 @@ def find_confusions(
     firsts: Sequence[int],
     encode: Callable[[Sequence[int]], TextFeatures],
 ) -> list[Confusion]:
-    """Find the pairs of videos that are returned in each other's place.
+    """Find the pairs of videos most often returned for each other's captions.
 
     ``targets`` are the columns of the captions' own videos (-1: none) and
-    ``firsts`` those ranked first; ``encode`` takes rows of captions. Most
-    captions come first, then the largest margin.
+    ``firsts`` those ranked first; ``encode`` takes rows of captions. Pairs are
+    sorted by number of captions, then by margin.
     """
     margins: dict[tuple[int, int], list[tuple[float, int]]] = defaultdict(list)
     for row, (own, first) in enumerate(zip(targets, firsts, strict=True)):
@@ -63,7 +63,7 @@ def confusion_matrix(
     firsts: Sequence[int],
     confusions: Sequence[Confusion],
 ) -> ConfusionMatrix:
-    """Average the scores among the videos, 12 at most, confused most."""
+    """Mean scores among the most confused videos, 12 at most."""
     captions = _captions_of(targets)
     columns: list[int] = []
     for item in confusions:
@@ -83,7 +83,6 @@ def confusion_matrix(
 
 
 def _captions_of(targets: Sequence[int]) -> dict[int, list[int]]:
-    """List the captions of every video."""
     captions: dict[int, list[int]] = defaultdict(list)
     for row, column in enumerate(targets):
         captions[column].append(row)
@@ -95,7 +94,7 @@ def _nearest(
     others: Sequence[int],
     encode: Callable[[Sequence[int]], TextFeatures],
 ) -> tuple[int, float]:
-    """Find the caption nearest to one, and the cosine of the two."""
+    """Find the caption nearest to another, and their cosine."""
     others = others[:_MAX_CAPTIONS]
     if not others:
         return -1, 0.0

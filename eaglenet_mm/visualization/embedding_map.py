@@ -1,4 +1,4 @@
-"""Embeddings of texts and videos in the plane."""
+"""Projection of text and video embeddings to the plane."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ from eaglenet_mm.visualization.results_data import Projection
 
 
 def project_to_plane(points: Tensor) -> tuple[Tensor, float]:
-    """Project points ``(n, D)`` onto the plane in which they differ most.
+    """Project points ``(n, D)`` onto their first two principal components.
 
-    Principal components, without random numbers: the same embeddings always
-    give the same map, and distances in it are never longer than the true
-    ones. Each direction points to where its entry of largest magnitude is
-    positive. Returns float64, shape ``(n, 2)``, and the share of the variance
-    that the plane holds.
+    The result is deterministic: the entry of largest magnitude of each
+    direction is positive. Distances never exceed the original ones. Returns
+    float64, shape ``(n, 2)``, and the share of explained variance.
     """
     centred = points.double().cpu()
     centred = centred - centred.mean(dim=0, keepdim=True)
     plane = centred.new_zeros(len(centred), 2)
     total = float(centred.square().sum())
-    if total == 0:  # a single point, or all of them the same
+    if total == 0:  # a single point, or all equal
         return plane, 1.0
     _, values, directions = torch.linalg.svd(centred, full_matrices=False)
     directions = directions[:2]  # (2, D), fewer if there are fewer
@@ -42,11 +40,11 @@ def map_pairs(
     texts: Tensor,
     videos: Tensor,
 ) -> list[Projection]:
-    """Map texts and their own videos, both ``(n, D)``, in one plane.
+    """Project texts and their own videos, both ``(n, D)``, to one plane.
 
-    Texts and videos mostly lie in two clouds, and the gap between them then
-    takes one of the two directions: the second map leaves it out by centring
-    each side. Vectors get unit length first, since cosines rank.
+    Texts and videos usually form two clouds whose gap takes up one direction,
+    so a second map centres each side first. Vectors are normalised to unit
+    length, since ranking uses cosines.
     """
     texts = F.normalize(texts.double(), dim=-1)
     videos = F.normalize(videos.double(), dim=-1)

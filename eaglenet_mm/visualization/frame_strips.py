@@ -1,4 +1,4 @@
-"""Frames of a video side by side, small enough to go into a page."""
+"""Strips of video frames, small enough to embed in a page."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from eaglenet_mm.visualization.rankings import spread_evenly
 from eaglenet_mm.visualization.results_data import ShownVideo
 from eaglenet_mm.visualization.set_catalogue import SetCatalogue
 
-#: Height of a frame in pixels, and the least that is still worth a look.
+#: Normal and smallest useful height of a frame in pixels.
 HEIGHT, LEAST_HEIGHT = 96, 48
-#: Frames of a video that are shown; of more, evenly spread ones.
+#: Maximum number of frames per video; evenly spread if there are more.
 MAX_SLOTS = 12
-#: Frames at full height; with more of them they shrink, to keep the page
-#: below some 16 MiB.
+#: Number of frames on a page at full height; more frames are shrunk, to keep
+#: the page below about 16 MiB.
 _FRAMES_AT_FULL_HEIGHT = 4000
 _QUALITY = 72
-#: What a broken video may raise: readers, decoders, caches, files.
+#: What reading a broken video may raise.
 _READ_ERRORS = (OSError, ValueError, RuntimeError, KeyError, IndexError)
 
 
 def choose_slots(num_frames: int) -> list[int]:
-    """Places of the frames of a strip, ascending, 12 at most."""
+    """Positions of the frames of a strip, ascending, 12 at most."""
     if num_frames <= MAX_SLOTS:
         return list(range(num_frames))
     half = num_frames // MAX_SLOTS // 2
@@ -34,14 +34,14 @@ def choose_slots(num_frames: int) -> list[int]:
 
 
 def strip_height(num_videos: int, num_frames: int) -> int:
-    """Height of the frames of a page in pixels."""
+    """Height of the frames on a page in pixels."""
     total = max(1, num_videos * len(choose_slots(num_frames)))
     share = math.sqrt(min(1.0, _FRAMES_AT_FULL_HEIGHT / total))
     return max(LEAST_HEIGHT, round(HEIGHT * share))
 
 
 def join_frames(frames: np.ndarray, height: int) -> Image.Image:
-    """Put frames ``(n, H, W, 3)`` side by side; small ones stay as small."""
+    """Join frames ``(n, H, W, 3)`` side by side, without enlarging them."""
     height = min(height, frames.shape[1])
     width = max(1, round(frames.shape[2] * height / frames.shape[1]))
     strip = Image.new('RGB', (width * len(frames), height))
@@ -54,7 +54,7 @@ def join_frames(frames: np.ndarray, height: int) -> Image.Image:
 
 
 def encode_jpeg(picture: Image.Image) -> str:
-    """JPEG in base64; small pictures keep their colours sharp."""
+    """Encode as base64 JPEG; small images keep full colour resolution."""
     small = picture.height < HEIGHT
     buffer = io.BytesIO()
     picture.save(
@@ -72,8 +72,8 @@ def shown_frames(
 ) -> tuple[np.ndarray | None, list[int], str]:
     """Read the frames of a strip again, as RGB of shape ``(n, H, W, 3)``.
 
-    Returns the places of all frames of the strip, too, of which the first n
-    are real, and why there are none, else ''.
+    Also returns the positions of all frames of the strip, of which the first n
+    are real, and the reason if reading failed, else ''.
     """
     slots = choose_slots(num_frames)
     try:
@@ -90,7 +90,7 @@ def make_strip(
     num_frames: int,
     height: int,
 ) -> ShownVideo:
-    """Make the strip of a video, or tell why there is none."""
+    """Make the strip of a video, or state why there is none."""
     frames, slots, problem = shown_frames(catalogue, video_index, num_frames)
     if frames is None or not len(frames):
         return ShownVideo(column, slots, problem=problem or 'no real frame')

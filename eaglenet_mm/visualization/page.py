@@ -1,4 +1,4 @@
-"""Pages that need nothing beside themselves, from the templates."""
+"""Self-contained HTML pages, rendered from templates."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from eaglenet_mm.visualization.results_data import (
     ShownVideo,
 )
 
-#: Directions by the prefix of their metrics.
+#: Names of directions, by metric prefix.
 DIRECTIONS = {'t2v': 'text to video', 'v2t': 'video to text'}
-_CAPTIONS = 5  # of a shown video
+_CAPTIONS = 5  # listed per shown video
 _MEANINGS = {
-    'attention': 'what the pooling takes of each frame (sums to 1)',
-    'cosine': 'of the sentence and each frame as the encoders give them, '
-    'drawn over the range of the query',
+    'attention': 'weight of each frame in the pooling (sums to 1)',
+    'cosine': 'between the sentence and each frame as encoded, scaled to the '
+    'range of the query',
 }
 
 
 def clock(seconds: float) -> str:
-    """Write seconds as a player shows them: ``1:02:03.4`` or ``2:03.4``."""
+    """Format seconds like a player: ``1:02:03.4`` or ``2:03.4``."""
     tenths = round(seconds * 10)
     minutes, rest = divmod(tenths, 600)
     hours, minutes = divmod(minutes, 60)
@@ -70,11 +70,11 @@ def render(
     data: Mapping[str, Any] | None = None,
     **values: Any,
 ) -> str:
-    """Write a page of which nothing is markup but the template.
+    """Render a page in which only the template is markup.
 
-    A policy in its head lets the browser load nothing and run only the script
-    of the templates. ``data`` is what that script draws, with the strips of
-    ``videos``.
+    Its content security policy allows no loading and only the script of the
+    templates. ``data`` is the input of that script, together with the strips
+    of ``videos``.
     """
     page = _environment().get_template(template)
     return page.render(videos=videos, data=data, **values)
@@ -82,14 +82,14 @@ def render(
 
 @dataclass
 class Group:
-    """Queries that a filter shows."""
+    """Queries selected by a filter."""
 
     name: str
     rows: set[int]
 
 
 def incomplete(results: RetrievalResults) -> str:
-    """Say what an evaluation lacked, '' if nothing."""
+    """Describe what the evaluation lacked, '' if nothing."""
     lacks = []
     for name in ('videos', 'texts'):
         expected = results.metrics.get(f'{name}_expected')
@@ -100,7 +100,7 @@ def incomplete(results: RetrievalResults) -> str:
 
 
 def stated_facts(about: Mapping[str, str]) -> dict[str, str]:
-    """Join what belongs together, and leave out what the title says."""
+    """Merge related facts, and omit those in the title."""
     joined = [
         f'{name} {about[name]}'
         for name in ('split', 'protocol')
@@ -108,7 +108,7 @@ def stated_facts(about: Mapping[str, str]) -> dict[str, str]:
     ]
     rest = ('method', 'dataset', 'split', 'protocol')
     return {
-        'data set': ', '.join([about.get('dataset', 'unknown'), *joined]),
+        'dataset': ', '.join([about.get('dataset', 'unknown'), *joined]),
         **{key: about[key] for key in about if key not in rest},
     }
 
@@ -119,10 +119,10 @@ def query_cards(
     groups: Sequence[Group],
     orders: Mapping[str, Callable[[int], float]],
 ) -> dict[str, Any]:
-    """What templates need to list the queries that some results show.
+    """Build the template values that list the queries of some results.
 
-    ``orders`` are keys of a row to sort by, by name; they stand behind the
-    order of the set and before that of the captions.
+    ``orders`` maps names of sort orders to key functions of rows. They are
+    offered between the original order and the order by caption.
     """
     first = results[0]
     shown = [{x.row: x.results for x in part.queries} for part in results]
@@ -191,7 +191,7 @@ def query_cards(
 def _videos(
     results: RetrievalResults, videos: Iterable[ShownVideo]
 ) -> dict[int, dict[str, Any]]:
-    """Tell the script about the videos shown, by column."""
+    """Build the script's data of the shown videos, by column."""
     captions: dict[int, list[str]] = {}
     for row, caption in enumerate(results.captions):
         for column in results.right_of(row):
@@ -210,13 +210,13 @@ def _videos(
 
 
 def _plain_answers(part: RetrievalResults, row: int) -> list[ShownResult]:
-    """The first videos of a query that the page of a model does not show."""
+    """The top videos of a query that a model's own page does not show."""
     pairs = zip(part.top_columns[row], part.top_scores[row], strict=True)
     answers = [
         ShownResult(column, rank, score)
         for rank, (column, score) in enumerate(pairs, 1)
     ]
-    # of several right ones, which is the first is not kept
+    # with several right videos, the first of them is not recorded
     if part.ranks[row] > len(answers) and part.right is None:
         answers.append(
             ShownResult(part.targets[row], part.ranks[row], score=None)

@@ -1,4 +1,4 @@
-"""Small pictures of a validation, for TensorBoard and its like."""
+"""Small pictures of a validation, for TensorBoard and other loggers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CARD = _FRAMES * _SIDE + 2 * _BORDER
 
 @dataclass
 class Answer:
-    """One video in the answer to a query."""
+    """A video in the answer to a query."""
 
     video_id: str
     score: float
@@ -31,7 +31,7 @@ class Answer:
 
 @dataclass
 class Answers:
-    """A query and its first videos."""
+    """A query and its top videos."""
 
     caption: str
     rank: int  # of the right video, from 1; 0 where none is right
@@ -39,10 +39,10 @@ class Answers:
 
 
 def draw_answers(queries: Sequence[Answers]) -> np.ndarray:
-    """Draw a row a query, with frames of its first videos.
+    """Draw one row per query, with frames of its top videos.
 
-    Borders are green around right videos and red around those ranked above
-    the first right one. Returns RGB, uint8, shape ``(H, W, 3)``.
+    Right videos have green borders, and those ranked above the first right
+    one red borders. Returns RGB, uint8, shape ``(H, W, 3)``.
     """
     columns = max(len(query.videos) for query in queries)
     row = 22 + _SIDE + 2 * _BORDER + 20 + _GAP
@@ -66,7 +66,6 @@ def draw_answers(queries: Sequence[Answers]) -> np.ndarray:
 def _draw_answer(
     picture: Image.Image, draw: Any, answer: Answer, color: str, x: int, y: int
 ) -> None:
-    """Draw one video with its border, id and score."""
     bottom = y + _SIDE + 2 * _BORDER
     draw.rectangle((x, y, x + _CARD - 1, bottom - 1), fill=color)
     inner = (x + _BORDER, y + _BORDER)
@@ -86,7 +85,7 @@ def _draw_answer(
 
 
 def draw_ranks(ranks: Sequence[int], title: str) -> np.ndarray:
-    """Draw a histogram of ranks: RGB, uint8, shape ``(H, W, 3)``."""
+    """Draw a histogram of ranks as RGB, uint8, shape ``(H, W, 3)``."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     with chart_style():
@@ -101,11 +100,11 @@ def draw_ranks(ranks: Sequence[int], title: str) -> np.ndarray:
 def _write(
     draw: Any, text: str, x: int, y: int, width: int, color: str, size: int
 ) -> None:
-    """Write one line, cut to a width."""
+    """Write one line, truncated to a width."""
     font = _font(size)
     if isinstance(font, ImageFont.ImageFont):  # without FreeType: Latin only
         text = text.encode('latin-1', 'replace').decode('latin-1')
-    text = ' '.join(text.split())[:width]  # a letter takes a pixel at least
+    text = ' '.join(text.split())[:width]  # letters are a pixel wide at least
     if draw.textlength(text, font=font) > width:
         while text and draw.textlength(text + '...', font=font) > width:
             text = text[:-1]
@@ -114,7 +113,7 @@ def _write(
 
 
 def _font(size: int) -> Any:
-    """Pillow's own font, in sizes since its version 10.1."""
+    """Pillow's default font, scalable since Pillow 10.1."""
     try:
         return ImageFont.load_default(size)
     except TypeError:

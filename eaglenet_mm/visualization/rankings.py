@@ -1,4 +1,4 @@
-"""Which queries and which of their videos are shown."""
+"""Choice of the queries and videos to show."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from torch import Tensor
 from eaglenet_mm.evaluation.functional import RankResult, RightPairs
 from eaglenet_mm.visualization.results_data import TOP
 
-_ROWS = 1024  # sorted at once: bounds the temporaries of large matrices
+_ROWS = 1024  # per chunk: bounds the temporaries of large matrices
 
 
 def spread_evenly(total: int, count: int) -> list[int]:
-    """Places at equal distances, ascending; all if there are not more."""
+    """Evenly spaced positions, ascending; all if there are no more."""
     count = min(count, total)
     return [place * total // count for place in range(count)]
 
 
 def choose_queries(ranks: Sequence[int], limit: int) -> tuple[list[int], str]:
-    """Choose the queries of a page, and say how in a sentence.
+    """Choose the queries of a page, and describe the choice.
 
-    One half is spread evenly over the set, so that the page is fair and
-    pages of several models have queries in common; the other half are the
-    queries whose right answer ranks worst.
+    Half are spread evenly over the set, for a fair picture and for overlap
+    between models; the others are those with the worst ranks.
     """
     total = len(ranks)
     if total <= limit:
@@ -47,7 +46,7 @@ def choose_queries(ranks: Sequence[int], limit: int) -> tuple[list[int], str]:
 
 
 def ranks_of_all(result: RankResult, num_texts: int) -> Tensor:
-    """Ranks of all captions, 0 where no video is right, shape ``(Bt,)``."""
+    """Ranks of all captions, 0 if no video is right, shape ``(Bt,)``."""
     if result.queries is None:
         return result.ranks
     ranks = result.ranks.new_zeros(num_texts)
@@ -61,11 +60,11 @@ def first_videos(
     ranks: Tensor,
     count: int = TOP,
 ) -> tuple[Tensor, Tensor]:
-    """Find the first videos of every caption, in the order of their ranks.
+    """Find the top videos of every caption.
 
-    Ties count against right videos, here as in the metrics: where the first
-    of them is among the first videos, it stands at its rank. Returns columns
-    (int64) and scores, ``(Bt, n)`` with n at most the number of videos.
+    As in the metrics, ties count against right videos, so a right video
+    stands at its rank. Returns columns (int64) and scores, ``(Bt, n)`` with n
+    at most the number of videos.
     """
     count = min(count, scores.shape[1])
     parts = []
@@ -85,7 +84,7 @@ def first_videos(
 def _wrong_before_right(
     scores: Tensor, right: RightPairs, start: int
 ) -> Tensor:
-    """Sort videos by score, of equal ones the wrong first, ``(n, Bv)``."""
+    """Sort videos by score, ties with wrong ones first, ``(n, Bv)``."""
     mask = right.of_texts(start, start + len(scores), scores.shape[1])
     wrong_first = mask.int().argsort(dim=1, stable=True)
     order = scores.gather(1, wrong_first).argsort(
@@ -97,12 +96,12 @@ def _wrong_before_right(
 def _first_columns(
     scores: Tensor, targets: Tensor, ranks: Tensor, count: int
 ) -> Tensor:
-    """Put the right video between the others, shape ``(n, count)``."""
+    """Insert the right video at its rank, shape ``(n, count)``."""
     others = scores.clone()
     others.scatter_(1, targets[:, None], -torch.inf)
     order = others.topk(count, dim=1).indices  # (n, count)
-    own = (ranks - 1)[:, None]  # place of the right one
+    own = (ranks - 1)[:, None]  # position of the right video
     place = torch.arange(count)[None]
-    # behind the right one everything stands a place later
+    # everything after the right video moves by one position
     source = (place - (place > own).long()).clamp(min=0)
     return torch.where(place == own, targets[:, None], order.gather(1, source))

@@ -1,4 +1,4 @@
-"""What a page of results shows, as plain data that JSON can hold."""
+"""Content of a results page, as JSON-compatible data."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-#: Names the files and their version; a reader refuses what it does not know.
+#: Identifier and version of the files; others are refused.
 FORMAT = 'eaglenet_mm results'
 VERSION = 1
 
-#: Results shown of a query.
+#: Number of results shown per query.
 TOP = 5
 
 Points = list[list[float]]
@@ -21,19 +21,19 @@ _BASE64 = re.compile('[A-Za-z0-9+/]*=*')
 
 @dataclass
 class ShownResult:
-    """One video in the answer to a query."""
+    """A video in the answer to a query."""
 
     column: int  # of the video in the gallery
     rank: int  # from 1; ties count against the right one
-    score: float | None  # of the head, raw; None if it was not kept
-    # by name: a weight a frame, and shares of the texts of the pair
+    score: float | None  # raw score of the head; None if not stored
+    # by name: one weight per frame, and shares of the candidate texts
     frame_weights: dict[str, list[float]] = field(default_factory=dict)
     text_weights: dict[str, list[float]] = field(default_factory=dict)
 
 
 @dataclass
 class ShownQuery:
-    """A caption with its first answers, and the right one behind them."""
+    """A caption with its top videos, and the right one after them."""
 
     row: int
     results: list[ShownResult]
@@ -41,10 +41,10 @@ class ShownQuery:
 
 @dataclass
 class ShownVideo:
-    """A video whose frames are shown."""
+    """A video shown with frames."""
 
     column: int
-    # frames of the model that are shown; padding from place num_images on
+    # positions of the shown frames; padding from index num_images on
     slots: list[int] = field(default_factory=list)
     num_images: int = 0
     height: int = 0  # of the strip in pixels
@@ -61,71 +61,71 @@ class Projection:
     rows: list[int]  # caption of each pair
     texts: Points
     videos: Points
-    explained: float  # share of the variance that the plane holds
+    explained: float  # share of the variance explained by the plane
     own_cosine: float  # mean over the pairs
-    centred: bool = False  # the mean of each side is taken off
+    centred: bool = False  # whether each side's mean was subtracted
 
 
 @dataclass
 class Confusion:
-    """Two videos of which one is returned for captions of the other."""
+    """A pair of videos, one returned for captions of the other."""
 
-    row: int  # the caption for which it happened most clearly
+    row: int  # caption with the largest margin
     column: int  # the wrong video
-    count: int  # captions of the one that got the other, both ways
+    count: int  # number of such captions, in both directions
     margin: float  # score of the wrong video minus that of the right one
-    other_row: int  # nearest caption of the wrong video, -1: it has none
+    other_row: int  # nearest caption of the wrong video; -1 if it has none
     caption_cosine: float
 
 
 @dataclass
 class ConfusionMatrix:
-    """Scores among the n videos that are confused most."""
+    """Scores among the n most confused videos."""
 
     columns: list[int] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)  # a caption of each
-    # n x n: mean score of the captions of a video with a video, and how many
-    # of these captions rank that video first
+    rows: list[int] = field(default_factory=list)  # one caption of each
+    # n x n: mean score of a video's captions with each video, and number of
+    # these captions that rank it first
     scores: Points = field(default_factory=list)
     firsts: list[list[int]] = field(default_factory=list)
 
 
 @dataclass
 class Curves:
-    """Curves of the training: points of iteration and value, by name."""
+    """Training curves by name, as points of iteration and value."""
 
     losses: dict[str, Points] = field(default_factory=dict)
     recalls: dict[str, Points] = field(default_factory=dict)  # R@1, percent
-    note: str = ''  # where they are from, or why there are none
+    note: str = ''  # their source, or why there are none
 
 
 @dataclass
 class RetrievalResults:
-    """Results of one evaluation, as pages and their JSON file hold them.
+    """Results of one evaluation, as shown on pages and stored as JSON.
 
     Args:
-        about (dict[str, str]): Facts to state, by name: method, config,
-            checkpoint, dataset and so on.
-        num_frames (int): Frames of a video, padding included.
-        metrics (dict[str, float]): Of the evaluation.
+        about (dict[str, str]): Facts by name: method, config, checkpoint,
+            dataset and so on.
+        num_frames (int): Frames per video, including padding.
+        metrics (dict[str, float]): Metrics of the evaluation.
         captions (list[str]): All captions of the set, in order.
         video_ids (list[str]): All videos of the gallery, in order.
         targets (list[int]): Column of each caption's video.
         ranks (list[int]): Text-to-video rank of each caption.
-        video_ranks (list[int]): Video-to-text rank of each video that has
+        video_ranks (list[int]): Video-to-text rank of each video with
             captions.
-        top_columns (list): The first videos of each caption.
+        top_columns (list): Top videos of each caption.
         top_scores (list): Their scores.
-        selection (str): Which queries are shown.
-        queries (list[ShownQuery]): Those.
-        videos (list[ShownVideo]): All videos that they show.
-        projections (list[Projection]): Maps, before and after.
-        confusions (list[Confusion]): Most frequent first.
-        matrix (ConfusionMatrix): Of the confused videos.
-        curves (Curves): Of the training.
+        selection (str): How the shown queries were chosen.
+        queries (list[ShownQuery]): The shown queries.
+        videos (list[ShownVideo]): The videos of these queries.
+        projections (list[Projection]): Maps before and after the head.
+        confusions (list[Confusion]): Confused videos, most frequent first.
+        matrix (ConfusionMatrix): Scores among confused videos.
+        curves (Curves): Training curves.
         right (list, optional): Columns of all right videos of each caption,
-            where a caption has several or none; None otherwise. A caption
-            without one has the rank 0 and, in ``targets``, -1. Default: None.
+            if any caption has several or none. A caption without right video
+            has rank 0 and target -1. Default: None.
 
     Example:
         >>> results = read_results('results/eaglenet')  # doctest: +SKIP
@@ -161,7 +161,7 @@ class RetrievalResults:
         return [rank for rank in self.ranks if rank]
 
     def to_dict(self) -> dict[str, Any]:
-        """Turn into what JSON can hold, with format and version."""
+        """Convert to JSON-compatible data, with format and version."""
         data = {'format': FORMAT, 'version': VERSION, **asdict(self)}
         if self.right is None:
             del data['right']
@@ -169,11 +169,11 @@ class RetrievalResults:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RetrievalResults:
-        """Read what :meth:`to_dict` wrote.
+        """Load the output of :meth:`to_dict`.
 
         Raises:
-            KeyError, TypeError, ValueError: If something is missing, of
-                another kind or does not fit the rest.
+            KeyError, TypeError, ValueError: If an entry is missing, invalid
+                or inconsistent with the others.
         """
         parts = {
             key: data[key]
@@ -200,7 +200,7 @@ class RetrievalResults:
         return results
 
     def check(self) -> None:
-        """Refuse lengths that differ and places that lie outside."""
+        """Check that lengths agree and indices are in range."""
         num_texts, num_videos = len(self.captions), len(self.video_ids)
         names = ['targets', 'ranks', 'top_columns', 'top_scores']
         for name in names + ['right'] * (self.right is not None):
@@ -214,10 +214,10 @@ class RetrievalResults:
                 raise TypeError(f'{value!r} should be a number.')
         for text in [*self.captions, *self.video_ids, *self.about.values()]:
             if not isinstance(text, str):
-                raise TypeError(f'{text!r} should be a text.')
+                raise TypeError(f'{text!r} should be a string.')
         for video in self.videos:
             if not _BASE64.fullmatch(video.strip):
-                raise ValueError(f'Strip {video.column} is no base64.')
+                raise ValueError(f'Strip {video.column} is not base64.')
         right = [self.targets] if self.right is None else self.right
         columns = [
             *(column for own in [*right, *self.top_columns] for column in own),
@@ -230,4 +230,4 @@ class RetrievalResults:
             (columns, num_videos, 'videos'),
         ):
             if places and not 0 <= min(places) <= max(places) < bound:
-                raise ValueError(f'It names {kind} that it does not hold.')
+                raise ValueError(f'It refers to {kind} that do not exist.')

@@ -1,4 +1,4 @@
-"""Writing and reading of results and pages, complete or not at all."""
+"""Atomic writing, and reading, of results and pages."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from eaglenet_mm.visualization.results_data import (
     RetrievalResults,
 )
 
-#: What a results folder holds.
+#: Files of a results folder.
 RESULTS_NAME = 'results.json'
 PAGE_NAME = 'results.html'
 
 
 def prepare_folder(folder: str | Path) -> Path:
-    """Make a folder for results before hours of work, and write to it once.
+    """Create a results folder and check early that it is writable.
 
-    Results of an earlier test are removed: a test that is stopped leaves
-    none, rather than pictures of another checkpoint.
+    Results of an earlier test are removed, so that an aborted test does not
+    leave those of another checkpoint.
     """
     path = Path(folder)
     trial = path / f'.trial-{os.getpid()}'
@@ -44,8 +44,8 @@ def prepare_folder(folder: str | Path) -> Path:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Replace a file whole; errors say what to do and leave the old file."""
-    # a caption may hold half a surrogate pair, which UTF-8 cannot
+    """Write a file atomically; errors say what to do."""
+    # captions may contain unpaired surrogates, which UTF-8 cannot encode
     content = text.encode('utf-8', 'replace')
     try:
         write_text_durably(path, content.decode('utf-8'))
@@ -66,14 +66,14 @@ def write_results(folder: str | Path, results: RetrievalResults) -> Path:
     """Write ``results.json`` of a results folder.
 
     Args:
-        folder (str | Path): Made if it is missing.
-        results (RetrievalResults): What to write.
+        folder (str | Path): Results folder, created if missing.
+        results (RetrievalResults): The results.
 
     Returns:
         Path: The file.
 
     Raises:
-        OSError: If it cannot be written; an older file is then untouched.
+        OSError: If it cannot be written; an existing file is kept.
     """
     path = Path(folder) / RESULTS_NAME
     text = json.dumps(
@@ -84,18 +84,18 @@ def write_results(folder: str | Path, results: RetrievalResults) -> Path:
 
 
 def read_results(folder: str | Path) -> RetrievalResults:
-    """Read ``results.json`` of a results folder; nothing is executed.
+    """Read ``results.json`` of a results folder.
 
     Args:
-        folder (str | Path): A folder of ``--show-dir``, or the file itself.
+        folder (str | Path): Folder of ``--show-dir``, or the file itself.
 
     Returns:
-        RetrievalResults: What it holds.
+        RetrievalResults: The results.
 
     Raises:
-        FileNotFoundError: If there is none.
+        FileNotFoundError: If the file does not exist.
         OSError: If it cannot be read.
-        ValueError: If it is damaged, something else, or of another version.
+        ValueError: If it is damaged, unrelated or of another version.
     """
     path = Path(folder)
     if path.is_dir():
@@ -112,11 +112,11 @@ def read_results(folder: str | Path) -> RetrievalResults:
         raise OSError(f"'{path}' cannot be read: {_reason(err)}.") from err
     except (ValueError, RecursionError) as err:
         raise ValueError(
-            f"'{path}' is damaged: it is no JSON ({err}). {again}."
+            f"'{path}' is damaged: it is not JSON ({err}). {again}."
         ) from err
     if not isinstance(data, dict) or data.get('format') != FORMAT:
         raise ValueError(
-            f"'{path}' does not hold results of an evaluation: its format is "
+            f"'{path}' is not a results file of an evaluation: its format is "
             f'not {FORMAT!r}. {again}.'
         )
     if data.get('version') != VERSION:
@@ -133,5 +133,5 @@ def read_results(folder: str | Path) -> RetrievalResults:
 
 
 def _reason(err: OSError) -> str:
-    """Say what the system says, without the name of the file."""
+    """Return the system's message without the file name."""
     return err.strerror or str(err)

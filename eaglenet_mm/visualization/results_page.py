@@ -1,4 +1,4 @@
-"""The page of one evaluation."""
+"""Page of a single evaluation."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ _METRICS = {
     'R1': 'R@1', 'R5': 'R@5', 'R10': 'R@10', 'R50': 'R@50',
     'MdR': 'median rank', 'MnR': 'mean rank', 'ties': 'ties',
 }  # fmt: skip
-#: Only where a caption has several right videos or none.
+#: Shown only if captions may have several right videos or none.
 _SEVERAL = ('mAP10', 'nDCG10', 'unanswerable')
 
 
 def results_page(results: RetrievalResults) -> str:
-    """Write the page of an evaluation, self-contained.
+    """Render the page of an evaluation.
 
     Args:
-        results (RetrievalResults): What to show.
+        results (RetrievalResults): The results.
 
     Returns:
-        str: HTML that loads nothing.
+        str: Self-contained HTML.
     """
     method = results.about.get('method', 'A model')
     head, rows = _metrics(results.metrics)
     strips = [video for video in results.videos if video.strip]
     return render(
         'results.html.j2',
-        title=f'{method} on {results.about.get("dataset", "a data set")}',
+        title=f'{method} on {results.about.get("dataset", "a dataset")}',
         results=results,
         about=stated_facts(results.about),
         incomplete=incomplete(results),
@@ -88,7 +88,7 @@ def results_page(results: RetrievalResults) -> str:
 
 
 def _groups(ranks: list[int]) -> list[Group]:
-    """Queries by their rank, which is 0 where no video is right."""
+    """Group queries by rank, which is 0 if no video is right."""
     tests = {
         'All': lambda rank: True,
         'Right first': lambda rank: rank == 1,
@@ -112,7 +112,7 @@ def _margin(results: RetrievalResults, row: int) -> float:
 def _metrics(
     metrics: dict[str, float],
 ) -> tuple[list[str], list[list[str | tuple[str, str]]]]:
-    """Both directions, raw and post-processed, of the set and its parts."""
+    """Table of both directions, raw and rescored, of the set and its parts."""
     found = [
         re.fullmatch(r'(|parts/[^/]+/)(t2v|v2t)([^/]*)/R1', key)
         for key in metrics
@@ -158,14 +158,14 @@ def _metrics(
 def _charts(
     results: RetrievalResults,
 ) -> Iterator[tuple[str, list[str], Markup]]:
-    """Title, names of the colours and picture of each chart."""
+    """Title, legend and picture of each chart."""
     ranks = {DIRECTIONS['t2v']: results.answerable_ranks()}
     if results.video_ranks:
         ranks[DIRECTIONS['v2t']] = results.video_ranks
     yield 'Ranks', list(ranks), rank_histogram(ranks)
     losses = results.curves.losses
     if losses:
-        # the whole loss first
+        # the total loss first
         names = sorted(losses, key=lambda name: (name != 'loss', name))
         chosen = {name: losses[name] for name in names[: len(SERIES)]}
         yield 'Loss', list(chosen), line_chart(chosen, 'Loss', '')

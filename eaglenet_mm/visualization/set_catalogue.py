@@ -1,4 +1,4 @@
-"""Captions, ids and frames of an evaluation set, by canonical index."""
+"""Captions, ids and frames of an evaluation set by canonical index."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from eaglenet_mm.datasets.joined_parts import Part, mark_parts
 
 
 class SetCatalogue:
-    """Items of an evaluated data set, or of several joined, by their index."""
+    """Items of an evaluated dataset, possibly concatenated, by index."""
 
     def __init__(self, dataset: Any) -> None:
         check_dataset(dataset)
-        # canonical index -> data set and item
+        # canonical video index -> dataset and item
         self._places: dict[int, tuple[Any, int]] = {}
         self._captions: dict[int, str] = {}
-        first_video = first_caption = 0  # of a part of a joined set
+        first_video = first_caption = 0  # offsets of a concatenated part
         parts = mark_parts(dataset)
         for part in parts or [Part('', dataset)]:
             inner = part.dataset
@@ -41,19 +41,19 @@ class SetCatalogue:
                 first_caption += num_captions or 0
 
     def captions(self, indices: Sequence[int]) -> list[str]:
-        """Captions by their canonical indices."""
+        """Return captions by their canonical indices."""
         return [str(self._captions[index]) for index in indices]
 
     def frames(self, video_index: int) -> np.ndarray:
         """Read the real frames of a video again, as the model gets them.
 
-        Returns RGB, uint8, shape ``(n, H, W, 3)``; raises ValueError without
-        frames, and what the pipeline raises for a damaged video.
+        Returns RGB, uint8, shape ``(n, H, W, 3)``. Raises ValueError if there
+        are none, and errors of the pipeline for a damaged video.
         """
         dataset, place = self._places[video_index]
         packed = dataset.process(dataset.get_data_info(place))
         if packed is None:
-            raise ValueError('the data set skips it, see the log')
+            raise ValueError('the dataset skips it, see the log')
         frames = np.asarray(packed['inputs']['frames'])  # (n, 3, H, W)
         if frames.dtype != np.uint8 or frames.ndim != 4 or not len(frames):
             raise ValueError(
@@ -64,7 +64,7 @@ class SetCatalogue:
 
 
 def check_dataset(dataset: Any) -> None:
-    """Refuse a set without ``get_data_info``, and ``process`` or pipeline."""
+    """Refuse a dataset without ``get_data_info``, ``process`` or pipeline."""
     for part in [x.dataset for x in mark_parts(dataset)] or [dataset]:
         missing = [
             name
@@ -75,8 +75,8 @@ def check_dataset(dataset: Any) -> None:
             as_source(part, 'A page of results')
         elif missing:
             raise TypeError(
-                'Pictures of results need a data set that tells its captions '
-                'and reads single videos again, such as TextVideoDataset or '
-                f'one of its wrappers, but {type(part).__name__} has no '
+                'Pictures of results need a dataset with captions that can '
+                'read single videos again, such as TextVideoDataset or one of '
+                f'its wrappers, but {type(part).__name__} has no '
                 f"'{missing[0]}'."
             )

@@ -1,4 +1,4 @@
-"""Curves of the training that made a checkpoint, from its log."""
+"""Training curves of a checkpoint, from the log of its run."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from typing import Any
 from eaglenet_mm.visualization.results_data import Curves
 
 _RECALLS = ('t2v/R1', 'v2t/R1')
-#: Points of a curve; longer ones are thinned out.
+#: Maximum number of points of a curve; longer ones are thinned out.
 _MAX_POINTS = 400
 
 
 def read_curves(checkpoint: str | None) -> Curves:
-    """Read loss and R@1 of the run that a checkpoint lies in.
+    """Read loss and R@1 of the run that wrote a checkpoint.
 
-    MMEngine writes ``<work dir>/<time>/vis_data/scalars.json``, a line a
-    record, and the checkpoint into the work directory. A resumed run writes
-    another file, whose records stand for those of the same iterations before.
-    Without a log the curves have no points, and the reason as their note.
+    MMEngine writes ``<work dir>/<time>/vis_data/scalars.json``, one record per
+    line, and checkpoints into the work directory. A resumed run writes another
+    file, which replaces earlier records of the same iterations. Without a log
+    there are no curves, and the note says why.
     """
     if not checkpoint:
         return Curves(
@@ -54,18 +54,18 @@ def _add_run(
     losses: dict[str, dict[int, float]],
     recalls: dict[str, dict[int, float]],
 ) -> None:
-    """Add the records of one file, iteration -> value."""
+    """Add the records of a file, iteration -> value."""
     iteration: int | None = None
     for record in _records(path):
         if 'loss' in record and isinstance(record.get('iter'), int):
-            if iteration is None:  # the first: what lay behind is overwritten
+            if iteration is None:  # a resumed run overwrites later points
                 for points in [*losses.values(), *recalls.values()]:
                     for later in [x for x in points if x >= record['iter']]:
                         del points[later]
             iteration = record['iter']
             found = {key: losses for key in record if 'loss' in key}
         elif iteration is not None:
-            # a validation: MMEngine's step may count epochs, the x axis not
+            # a validation record: its own step may count epochs
             found = dict.fromkeys(_RECALLS, recalls)
         else:
             continue
@@ -76,7 +76,7 @@ def _add_run(
 
 
 def _records(path: Path) -> Iterator[dict[str, Any]]:
-    """Read the lines that are whole; the last may not be."""
+    """Read complete lines; the last may be truncated."""
     with suppress(OSError):
         for line in path.read_text('utf-8', errors='replace').splitlines():
             with suppress(ValueError):
@@ -86,7 +86,7 @@ def _records(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _thin(points: dict[int, float]) -> list[list[float]]:
-    """Keep the first, the last and evenly spread points between."""
+    """Keep the first, the last and evenly spread points in between."""
     ordered = [
         [float(x), float(f'{y:.5g}')] for x, y in sorted(points.items())
     ]

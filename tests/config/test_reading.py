@@ -23,7 +23,6 @@ from eaglenet_mm.config.variables import read_sources
 from eaglenet_mm.datasets import write_annotation
 from eaglenet_mm.models import TextVideoRetriever
 from eaglenet_mm.utils import register_all_modules
-from tests.some_cases import mostly_nightly
 
 FULL = 'eaglenet_vit-tiny-p8-res32_1xb64-u6-16e_toy-rgb'
 PIPELINE = 'pipeline.1.num_frames'
@@ -121,9 +120,8 @@ def test_register_all_modules():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    'kind', mostly_nightly(['checkout', 'wheel', 'editable'])
-)
+@pytest.mark.nightly
+@pytest.mark.parametrize('kind', ['checkout', 'wheel', 'editable'])
 def test_mmengine_finds_them_however_installed(tmp_path, repository, kind):
     """The package is copied, installed or linked; then used elsewhere."""
     checkout = tmp_path / 'checkout'

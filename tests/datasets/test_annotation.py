@@ -154,7 +154,7 @@ def test_duplicate_video_id(
 ) -> None:
     records[2]['video_id'] = 'a'
     with pytest.raises(
-        ValueError, match="'a' stands in record 0 and in record 2"
+        ValueError, match="'a' is used by record 0 and record 2"
     ):
         check_annotation(metainfo, records, 'file')
 
@@ -163,12 +163,16 @@ def test_duplicate_video_id(
     ('change', 'error', 'message'),
     [
         (dict(caption='one'), KeyError, r"unknown keys \['caption'\]"),
-        (dict(video_id=7020), TypeError, "'video_id' must be a string.*7020"),
-        (dict(video=''), TypeError, "'video' must be a string.*''"),
+        (
+            dict(video_id=7020),
+            TypeError,
+            "'video_id' must be a non-empty string.*7020",
+        ),
+        (dict(video=''), TypeError, "'video' must be a non-empty string.*''"),
         (dict(captions='one'), TypeError, "'captions' must be a list.*str"),
         (dict(captions=['a', None]), TypeError, r"'captions'\[1\].*None"),
         (dict(captions=['a', ' \n']), ValueError, r"'captions'\[1\] is empty"),
-        (dict(captions=['\ud800']), ValueError, r'\[0\] is no valid Unicode'),
+        (dict(captions=['\ud800']), ValueError, r'\[0\] is not valid Unicode'),
         (dict(start='3'), TypeError, "'start' must be a number.*'3'"),
         (dict(end=True), TypeError, "'end' must be a number.*True"),
         (dict(start=-1), ValueError, "'start' must be finite.*-1"),
@@ -185,7 +189,7 @@ def test_duplicate_video_id(
         (
             dict(positives=[[], 'b', []]),
             TypeError,
-            r"'positives'\[1\] must be a list of video_id, but got 'b'",
+            r"'positives'\[1\] must be a list of video ids, but got 'b'",
         ),
         (
             dict(positives=[[], [], ['c', 'nobody']]),

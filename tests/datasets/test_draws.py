@@ -268,7 +268,7 @@ def test_indices_that_lost_their_number_raise() -> None:
         collate_fn=list,
     )
     number_draws(loader)
-    with pytest.raises(RuntimeError, match='hand on the very indices'):
+    with pytest.raises(RuntimeError, match='pass on the index objects'):
         read(loader)
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ import pytest
 
 from eaglenet_mm.datasets.isolated_workers import run_isolated
 from tests.datasets.video_readers.backends import few
+from tests.started import start
 
 
 def act(task: str) -> str:
@@ -105,24 +104,28 @@ def test_giving_up_ends_the_processes() -> None:
         os.kill(pid, 0)
 
 
-PARENT = """
-import os, sys, time
-from eaglenet_mm.datasets.isolated_workers import run_isolated
-def work(task):
-    print(os.getpid(), flush=True)
+def tell_and_wait(file: Path) -> None:
+    with file.open('a') as told:
+        told.write(f'{os.getpid()}\n')
     time.sleep(60)
-list(run_isolated(work, [1, 2], num_workers=2, time_limit=0))
-"""
 
 
-def test_workers_do_not_outlive_a_killed_parent() -> None:
-    parent = subprocess.Popen(
-        [sys.executable, '-c', PARENT], stdout=subprocess.PIPE, text=True
-    )
-    assert parent.stdout is not None
-    pids = [int(parent.stdout.readline()) for _ in range(2)]
+def keep_two_busy(file: Path) -> None:
+    list(run_isolated(tell_and_wait, [file] * 2, num_workers=2, time_limit=0))
+
+
+def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    file = tmp_path / 'told'
+    file.touch()
+    parent = start(keep_two_busy, file)
+    end = time.monotonic() + 60
+    while file.read_text().count('\n') < 2:
+        assert parent.is_alive()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    pids = [int(line) for line in file.read_text().split()]
     parent.kill()
-    parent.wait()
+    parent.join()
     for _ in range(100):
         alive = [pid for pid in pids if Path(f'/proc/{pid}').exists()]
         if not alive:

@@ -164,7 +164,9 @@ def test_no_rate_at_all(
     monkeypatch.setattr(
         dataset.pipeline.transforms[0], 'transform', without_rate
     )
-    with pytest.raises(ValueError, match=r'clip\.mp4.*at least 1 frame a sec'):
+    with pytest.raises(
+        ValueError, match=r'clip\.mp4.*at least 1 frame per sec'
+    ):
         dataset[0]
 
 

@@ -111,7 +111,7 @@ def test_videos_without_caption_in_wrappers(
     drawn = RandomCaption(TextVideoDataset(answers))
     drawn.set_epoch(0)
     assert [item['video_id'] for item in items_of(drawn)] == ['a', 'c']
-    with pytest.raises(ValueError, match="no video \\('queries'"):
+    with pytest.raises(ValueError, match="video \\('queries'"):
         ParagraphDataset(TextVideoDataset(answers, test_mode=True))
     paragraphs = ParagraphDataset(TextVideoDataset(answers))
     a, c = items_of(paragraphs)

@@ -3,9 +3,7 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
-import textwrap
 import time
 from fractions import Fraction
 
@@ -22,6 +20,7 @@ from eaglenet_mm.datasets.video_compression import (
 )
 from eaglenet_mm.datasets.video_readers import VideoReadError, open_video
 from tests.datasets.video_readers.backends import few
+from tests.started import start
 
 STAMP = copies.STAMP_NAME
 # FFmpeg's filter that writes a turn into an H.264 stream
@@ -455,7 +454,7 @@ def write_no_video(tmp_path, kind, clip):
         ('empty', 'expected a video'),
         ('cut', 'expected a video'),
         ('damaged', 'decoding failed'),
-        ('picture', 'it is a picture'),
+        ('picture', 'it is an image'),
         ('pipe', 'expected a file'),
         ('folder', 'expected a file'),
         ('missing', 'expected a file'),
@@ -646,26 +645,20 @@ def test_full_disk_ends_the_run(tmp_path, videos, monkeypatch):
     assert list(stamp['copies']) == ['a.mp4']
 
 
-def test_resumes_after_a_kill(tmp_path, videos, write_clip, repository):
+def compress_and_save_each(videos, target):
+    copies._SECONDS_BETWEEN_SAVES = 0
+    compress_folder(videos, target, fps=200)
+
+
+def test_resumes_after_a_kill(tmp_path, videos, write_clip):
     # two frames an hour apart: quick to write, long to encode
     images, target = [grey(20), grey(200)], tmp_path / 'out'
     write_images(videos / 'slow.mp4', images, [0, 3_500_000])
-    script = textwrap.dedent("""
-        import sys
-        from eaglenet_mm.datasets.video_compression import copies
-        copies._SECONDS_BETWEEN_SAVES = 0
-        copies.compress_folder(*sys.argv[1:], fps=200)
-    """)
-    run = subprocess.Popen(
-        [sys.executable, '-c', script, str(videos), str(target)],
-        cwd=repository,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    run = start(compress_and_save_each, videos, target)
     try:
         wait_until(lambda: count_copies(target) == 2)
-        run.send_signal(signal.SIGKILL)
-        run.wait()
+        run.kill()
+        run.join()
         # its processes end by themselves and leave what they were writing
         wait_until(lambda: not group_exists(run.pid))
     finally:

@@ -91,7 +91,7 @@ def test_x_pool(open_case: Any, golden_report: Report) -> None:
         'grad/train/w/clip.logit_scale',
     ) == len(case.below('grad/train/w')) - 1  # fmt: skip
     one, other = sentences(case['in/eval_text']), videos(case['in/eval_video'])
-    pooled = head.pool(head.prepare_text(one), head.prepare_video(other))
+    pooled = head.pooling(one.embeds, head.prepare_video(other))
     golden_report('pooled', pooled, case['out/eval_pooled'], VALUES)
     scores = head(one, other)
     golden_report('eval', scores, case['out/eval_sims'], VALUES)

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -26,6 +25,7 @@ from tests.models.tiny import (
     tiny_inputs,
     tiny_retriever,
 )
+from tests.started import run_ranks
 
 BATCHES = {2: 6, 4: 4}  # with four processes each has a single pair
 #: Videos of the pairs, alike within a process and over two and four.
@@ -222,11 +222,14 @@ def check_processes(
     names: list[str], world: int, folder: Path, device: str = 'cpu'
 ) -> None:
     """Train heads in several gloo processes, all on one device."""
-    mp.start_processes(
+    run_ranks(
         worker,
-        (world, str(folder / 'init'), names, str(folder), device),
-        nprocs=world,
-        start_method='spawn',
+        world,
+        str(folder / 'init'),
+        names,
+        str(folder),
+        device,
+        world=world,
     )
     for place, name in enumerate(names):
         files = [folder / f'{place}-{rank}.pt' for rank in range(world)]
@@ -290,12 +293,7 @@ def faulty_worker(rank: int, init_file: str, out_dir: str) -> None:
 @pytest.mark.timeout(120)
 def test_a_batch_that_is_wrong_in_one_process(tmp_path: Path) -> None:
     """Every process gets the error, none waits for another."""
-    mp.start_processes(
-        faulty_worker,
-        (str(tmp_path / 'init'), str(tmp_path)),
-        nprocs=2,
-        start_method='spawn',
-    )
+    run_ranks(faulty_worker, str(tmp_path / 'init'), str(tmp_path))
     for place, (_, _, expected) in enumerate(FAULTS):
         for rank in range(2):
             said = (tmp_path / f'{place}-{rank}.txt').read_text()
@@ -322,12 +320,7 @@ def memory_worker(rank: int, init_file: str, out_dir: str) -> None:
 @pytest.mark.timeout(120)
 def test_a_process_holds_its_own_rows_alone(tmp_path: Path) -> None:
     """Of 1024 pairs each has 512 rows of 1024 scores, and their gradient."""
-    mp.start_processes(
-        memory_worker,
-        (str(tmp_path / 'init'), str(tmp_path)),
-        nprocs=2,
-        start_method='spawn',
-    )
+    run_ranks(memory_worker, str(tmp_path / 'init'), str(tmp_path))
     rows = 512 * 1024 * 4
     for rank in range(2):
         for peak in torch.load(tmp_path / f'{rank}.pt'):

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from mmengine.model import MMDistributedDataParallel
 from mmengine.optim import OptimWrapper
 from torch import Tensor
@@ -27,6 +26,7 @@ from tests.models.tiny import (
     WORDS,
     tiny_inputs,
 )
+from tests.started import run_ranks
 
 BATCH = 6
 WORLD = 2
@@ -264,11 +264,13 @@ def worker(
 def test_two_processes(name: str, options: dict, tmp_path: Path) -> None:
     """With ``DistributedDataParallel``, and accumulation by ``no_sync``."""
     alone = train(HEADS[name], None)
-    mp.start_processes(
+    run_ranks(
         worker,
-        (str(tmp_path / 'init'), name, options, str(tmp_path)),
-        nprocs=WORLD,
-        start_method='spawn',
+        str(tmp_path / 'init'),
+        name,
+        options,
+        str(tmp_path),
+        world=WORLD,
     )
     for rank in range(WORLD):
         found = torch.load(tmp_path / f'{rank}.pt')

@@ -119,7 +119,7 @@ def test_a_start_from_clip(call_tool, write_config, tmp_path, capsys):
     assert not ours.exists()
     call_tool(TOOL, *arguments, '--initialise-from-clip')
     printed = capsys.readouterr().out
-    assert 'added head.pooling.query.weight: as the model' in printed
+    assert 'added head.pooling.query.weight: init' in printed
 
 
 def test_bad_files(call_tool, tmp_path, capsys):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from eaglenet_mm.apis import comparison
 from eaglenet_mm.apis.comparison import (
     Comparison,
     digest,
@@ -25,7 +26,9 @@ from eaglenet_mm.apis.comparison import (
 )
 from eaglenet_mm.apis.model_cost import measure_cost
 from eaglenet_mm.apis.tool_process import run_tool
+from eaglenet_mm.datasets.toy import write_toy_dataset
 from tests.some_cases import mostly_nightly
+from tests.started import start
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIGS = ROOT / 'configs'
@@ -165,32 +168,29 @@ def test_a_run_that_fails_ends_no_other(compare, tmp_path):
     assert len(compare(seeds=1, **configs)[2]) == 1
 
 
+def compare_apart(config, folder, tools):
+    comparison.measure_cost_apart = lambda config: None
+    Comparison({'model1': Config(config)}, 1, folder, tools).run()
+
+
 @pytest.mark.parametrize(
     'how', mostly_nightly([signal.SIGKILL, signal.SIGINT])
 )
 def test_an_interrupted_run_goes_on(how, compare, tools, tmp_path):
     config = settings(behaviour='wait')
-    script = (
-        'from mmengine.config import Config\n'
-        'import eaglenet_mm.apis.comparison as module\n'
-        'module.measure_cost_apart = lambda config: None\n'
-        f'module.Comparison({{"model1": Config({config!r})}}, 1, '
-        f'{str(tmp_path / "runs")!r}, {str(tools)!r}).run()\n'
-    )
-    process = subprocess.Popen(
-        [sys.executable, ROOT / 'tests/tools/as_user.py', '-c', script]
-    )
+    process = start(compare_apart, config, str(tmp_path / 'runs'), str(tools))
     folder = tmp_path / 'runs' / f'model1-{digest(Config(config))}' / 'seed0'
     try:
         _wait_for(folder / 'train' / 'last_checkpoint')
         training = int((folder / 'train' / 'pid').read_text())
         with pytest.raises(RuntimeError, match='Another comparison is at'):
             compare(seeds=1, model1=config)
-        process.send_signal(how)
-        assert process.wait(30) != 0
+        os.kill(process.pid, how)
+        process.join(30)
+        assert process.exitcode not in (0, None)
     finally:
         process.kill()
-        process.wait()
+        process.join()
     if how == signal.SIGKILL:
         # the training is still at work in the folder
         with pytest.raises(RuntimeError, match='Another comparison is at'):
@@ -267,15 +267,8 @@ def test_numbers_in_the_table():
 @pytest.fixture(scope='module')
 def toy(tmp_path_factory):
     """A toy set of 12 combinations a split."""
-    folder = tmp_path_factory.mktemp('toy')
-    subprocess.run(
-        [
-            *(sys.executable, ROOT / 'tools/dataset_converters/toy.py'),
-            *('--out', folder, '--limit', '12', '--renderings', '2'),
-        ],
-        check=True,
-        capture_output=True,
-    )
+    folder = tmp_path_factory.mktemp('data') / 'toy'
+    write_toy_dataset(folder, limit=12, renderings=1, workers=1)
     return folder
 
 

@@ -1,16 +1,13 @@
 import os
 import signal
-import subprocess
-import sys
 import time
 from fractions import Fraction
-from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-AS_USER = Path(__file__).with_name('as_user.py')
+from tests.started import Script
 
 
 def write_clip(path, times=range(10)):
@@ -89,39 +86,32 @@ def test_nested_folders_and_other_settings(call, tmp_path):
     assert 'crf 23, but asked for' in output.err
 
 
-def test_stops_on_interrupt(environment, repository, tmp_path):
+def test_stops_on_interrupt(repository, tmp_path):
     source, target = tmp_path / 'videos', tmp_path / 'out'
     write_clip(source / 'a.mp4')
     # two frames an hour apart: quick to write, long to encode
     write_clip(source / 'slow.mp4', [0, 35_000])
-    tool = repository / 'tools' / 'compress_videos.py'
-    with subprocess.Popen(
+    run = Script(
         # one worker: it begins the second when the first is noted
-        [
-            *(sys.executable, AS_USER, tool, source, target),
-            *('--fps', '200', '--workers', '1'),
-        ],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as run:
-        try:
-            end = time.monotonic() + 60
-            while not (
-                (target / 'a.mp4').exists() and list(target.glob('.*.part'))
-            ):
-                assert time.monotonic() < end
-                time.sleep(0.02)
-            os.killpg(run.pid, signal.SIGINT)  # as a terminal does
-            output, errors = run.communicate(timeout=30)
-        finally:
-            if run.poll() is None:
-                os.killpg(run.pid, signal.SIGKILL)
-    assert run.returncode == 130
+        *(repository / 'tools' / 'compress_videos.py', source, target),
+        *('--fps', '200', '--workers', '1'),
+        folder=tmp_path,
+        output=tmp_path / 'told',
+    )
+    try:
+        end = time.monotonic() + 60
+        while not (
+            (target / 'a.mp4').exists() and list(target.glob('.*.part'))
+        ):
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        run.send_signal(signal.SIGINT)
+        assert run.wait(30) == 130
+    finally:
+        run.kill()
+    output = run.output.read_text()
     assert output.endswith('interrupted; the same command goes on.\n')
-    assert errors == ''
+    assert 'Traceback' not in output
     assert sorted(path.name for path in target.iterdir()) == [
         *('.compression.json', 'a.mp4')
     ]

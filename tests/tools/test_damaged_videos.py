@@ -1,26 +1,24 @@
-"""A toy set of which five per cent is damaged: checked, trained, tested."""
+"""A toy set of which a quarter is damaged: checked, trained, tested."""
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 import pytest
 
 from eaglenet_mm.datasets import read_annotation
+from eaglenet_mm.datasets.toy import write_toy_dataset
+from tests.started import run_script
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-AS_USER = Path(__file__).with_name('as_user.py')
 OPTIONS = (
     'default_hooks.logger.interval=1',
     'train_cfg.max_epochs=2',
     'train_cfg.val_interval=2',
+    'train_dataloader.batch_size=10',
     'train_dataloader.num_workers=2',
 )
 DAMAGES = (
@@ -29,26 +27,22 @@ DAMAGES = (
 
 
 @pytest.fixture(scope='module')
-def folder(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Path:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a toy set in it."""
     path = tmp_path_factory.mktemp('damaged')
-    start(
-        path,
-        *(repository / 'tools/dataset_converters/toy.py', '--out', 'data/toy'),
-        *('--limit', 28, '--renderings', 5, '--workers', 1),
-    )
+    write_toy_dataset(path / 'data/toy', limit=28, renderings=1, workers=1)
     return path
 
 
 @pytest.fixture(scope='module')
 def damaged(folder: Path) -> dict[str, Path]:
-    """Damage seven of 140 training videos, and two of the test set."""
+    """Damage seven of 28 training videos, and two of the test set."""
     _, records = read_annotation(folder / 'data/toy/train.json')
-    assert len(records) == 140
+    assert len(records) == 28
     videos = folder / 'data/toy/videos'
     paths = {
         damage: videos / records[place]['video']
-        for damage, place in zip(DAMAGES, range(3, 140, 20), strict=True)
+        for damage, place in zip(DAMAGES, range(1, 28, 4), strict=True)
     }
     content = paths['truncated'].read_bytes()
     for path in paths.values():
@@ -77,21 +71,6 @@ def write_sound(path: Path) -> None:
         container.mux(stream.encode())
 
 
-def start(folder: Path, *command: Any, returncode: int = 0) -> str:
-    """Run a tool that may read no more than an ordinary user."""
-    result = subprocess.run(
-        [sys.executable, AS_USER, *map(str, command)],
-        cwd=folder,
-        env={**os.environ, 'OMP_NUM_THREADS': '1'},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-    )
-    assert result.returncode == returncode, result.stdout
-    return result.stdout
-
-
 def test_all_are_found(
     folder: Path, repository: Path, damaged: dict[str, Path]
 ) -> None:
@@ -99,11 +78,10 @@ def test_all_are_found(
         repository / 'tools/check_videos.py',
         repository / 'configs/eaglenet_toy.py',
     )
-    shown = start(
-        folder, *command, '--split', 'train', '--write-clean',
-        returncode=1,
-    )  # fmt: skip
-    assert 'ok: 133 of 140' in shown
+    shown = run_script(
+        *command, '--split', 'train', '--write-clean', folder=folder, code=1
+    )
+    assert 'ok: 21 of 28' in shown
     report = json.loads((folder / 'data/toy/train_videos.json').read_text())
     found = {
         check['video_id']: check['status']
@@ -115,19 +93,19 @@ def test_all_are_found(
         for damage, path in damaged.items()
     }
     header, records = read_annotation(folder / 'data/toy/train_clean.json')
-    assert len(records) == 133
+    assert len(records) == 21
     assert sorted(header['missing_videos']) == sorted(found)
-    shown = start(folder, *command, '--split', 'val')
+    shown = run_script(*command, '--split', 'val', folder=folder)
     assert 'ok: 28 of 28' in shown
 
 
 def train(folder: Path, repository: Path, *options: str, code: int) -> str:
-    return start(
-        folder,
+    return run_script(
         repository / 'tools/train.py',
         repository / 'configs/eaglenet_toy.py',
         *('--cfg-options', *OPTIONS, *options),
-        returncode=code,
+        folder=folder,
+        code=code,
     )
 
 
@@ -152,7 +130,7 @@ def test_training_and_testing_without_them(
     )
     for path in damaged.values():
         assert shown.count(f"Video '{path.stem}' is skipped") == 1
-    assert '7 of 140 videos (train) were skipped' in shown
+    assert '7 of 28 videos (train) were skipped' in shown
     (listed,) = folder.glob('work_dirs/*/*/lost_videos_train.json')
     assert sorted(json.loads(listed.read_text())) == sorted(
         path.stem for path in damaged.values()
@@ -163,11 +141,12 @@ def test_training_and_testing_without_them(
         repository / 'configs/eaglenet_toy.py',
         checkpoint,
     )
-    assert 'FileNotFoundError' in start(folder, *command, returncode=1)
-    shown = start(
-        folder, *command,
-        '--cfg-options', 'test_dataloader.dataset.on_missing=skip',
-    )  # fmt: skip
+    assert 'FileNotFoundError' in run_script(*command, folder=folder, code=1)
+    shown = run_script(
+        *(*command, '--cfg-options'),
+        'test_dataloader.dataset.on_missing=skip',
+        folder=folder,
+    )
     assert 'videos: found 26 of 28' in shown
     assert 'texts: found 104 of 112' in shown
     assert 'NOT the complete set' in shown

@@ -202,7 +202,7 @@ def test_another_schedule_is_refused(train, config):
     other = config(
         'other', "param_scheduler = dict(type='ExponentialLR', gamma=0.5)\n"
     )
-    with pytest.raises(ValueError, match=r"others.*\['ExponentialLR'\]"):
+    with pytest.raises(ValueError, match=r"schedulers.*\['ExponentialLR'\]"):
         train(other, 'again', '--resume', folder / 'epoch_1.pth')
 
 
@@ -242,7 +242,7 @@ def test_more_epochs_and_a_stretched_schedule(train, config, kind):
     assert rates(as_made) != {k: v for k, v in long.items() if k > 8}
     hook = "default_hooks.strict_resume.type='StrictResumeHook'"
     folder = train(path, 'stretched', *resume, hook, option.format(True))
-    assert not told(folder, 'was made for another')
+    assert not told(folder, 'differs from that of')
     assert len(told(folder, 'goes on at iteration 8')) == 1
     stretched = rates(folder)
     assert sorted(stretched) == list(range(9, 17))

@@ -205,6 +205,29 @@ def test_scripts_say_how_they_are_called(name):
     assert f'bash tools/{name} ' in result.stderr
 
 
+@pytest.mark.parametrize(
+    ('name', 'given'),
+    [('train', ['config.py']), ('test', ['config.py', 'checkpoint.pth'])],
+)
+def test_scripts_start_a_tool_in_each_process(tmp_path, name, given):
+    """With a Python that only tells its arguments."""
+    python = tmp_path / 'python'
+    python.write_text('#!/bin/sh\necho "$@"\n')
+    python.chmod(0o755)
+    told = subprocess.run(
+        ['bash', TOOLS / f'dist_{name}.sh', *given, '2', '--work-dir', 'x'],
+        env={'PATH': os.environ['PATH'], 'PYTHON': str(python)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert told.split() == [
+        *('-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2'),
+        *(str(TOOLS / f'{name}.py'), *given),
+        *('--launcher', 'pytorch', '--work-dir', 'x'),
+    ]
+
+
 @pytest.mark.parametrize('path', sorted(TOOLS.glob('*.sh')), ids=str)
 def test_scripts_are_valid(path):
     subprocess.run(['bash', '-n', path], check=True)

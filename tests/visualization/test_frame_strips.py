@@ -91,7 +91,7 @@ def test_of_many_frames_some_are_shown() -> None:
     ('number', 'problem'),
     [
         (11, 'VideoReadError: v11.mp4 ends early'),
-        (12, 'ValueError: the data set skips it, see the log'),
+        (12, 'ValueError: the dataset skips it, see the log'),
     ],
 )
 def test_a_lost_video_is_told(number, problem) -> None:

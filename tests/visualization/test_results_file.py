@@ -53,18 +53,18 @@ def change(tmp_path: Path, **changes: object) -> Path:
 @pytest.mark.parametrize(
     ('changes', 'said'),
     [
-        (dict(format='something'), 'does not hold results'),
+        (dict(format='something'), 'is not a results file'),
         (dict(version=2), 'version 2 .* version 1'),
         (dict(ranks='GONE'), "damaged: it lacks 'ranks'"),
         (dict(ranks=[1]), "'ranks' has 1 entries for 8 captions"),
         (dict(ranks=['1'] * 8), "'1' should be a number"),
-        (dict(targets=[9] * 8), 'names videos that it does not hold'),
-        (dict(queries=[dict(row=-1, results=[])]), 'names captions'),
+        (dict(targets=[9] * 8), 'refers to videos that do not exist'),
+        (dict(queries=[dict(row=-1, results=[])]), 'refers to captions'),
         (dict(queries=[dict(row=0)]), "lacks 'results'"),
-        (dict(videos=[dict(column=0, strip='</style>')]), 'no base64'),
+        (dict(videos=[dict(column=0, strip='</style>')]), 'not base64'),
         (dict(videos=[dict(column='</style>')]), 'damaged'),
         (dict(videos=7), 'damaged'),
-        (dict(captions=[None] * 8), 'None should be a text'),
+        (dict(captions=[None] * 8), 'None should be a string'),
         (dict(metrics={'t2v/R1': 'high'}), "'high' should be a number"),
         (dict(curves=dict(other=1)), "unexpected keyword argument 'other'"),
     ],
@@ -82,13 +82,13 @@ def test_damage_is_told(changes, said, tmp_path) -> None:
 )
 def test_what_is_no_json_is_told(content, tmp_path) -> None:
     (tmp_path / RESULTS_NAME).write_text(content, encoding='latin-1')
-    with pytest.raises(ValueError, match='damaged: it is no JSON'):
+    with pytest.raises(ValueError, match='damaged: it is not JSON'):
         read_results(tmp_path)
 
 
 def test_other_json_is_told(tmp_path) -> None:
     (tmp_path / RESULTS_NAME).write_text('[1]')
-    with pytest.raises(ValueError, match='does not hold results'):
+    with pytest.raises(ValueError, match='is not a results file'):
         read_results(tmp_path)
 
 

@@ -58,7 +58,7 @@ def test_what_is_stated() -> None:
         '7 of 8 queries are shown.',
         '1 of the 7 videos shown cannot be read now',
         'From the log of one run.',
-        'Mean cosine of a pair 0.321; the plane holds 75% of the variance.',
+        'Mean cosine of a pair 0.321; the plane explains 75% of the variance.',
         '3 of 8 captions return another video first',
         'weights of the sentence (first bar)',
     ):

@@ -1,7 +1,7 @@
 """Time exported files beside the model: CONFIG CHECKPOINT FOLDER.
 
 FOLDER is the --out of tools/export.py with all --parts, for the CPU and
-normalised frames. What is compared runs in turn; times are medians.
+normalised frames. Each file and the model run in turn; times are medians.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ from eaglenet_mm.export.encoders import text_program, video_program
 from eaglenet_mm.export.program import flatten
 from eaglenet_mm.export.scoring import scoring_programs
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
+
+#: Sentences, videos, and texts and videos that are scored.
+TEXTS, VIDEOS, PAIRS = 16, 4, 64
 
 
 def onnx_file(path: Path, threads: int) -> Callable[..., list[torch.Tensor]]:
@@ -46,52 +49,41 @@ def main() -> None:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('folder', type=Path, help='folder of exported files')
-    harness.add_options(
-        parser, texts=(16, 'texts'), videos=(4, 'videos'), pairs=(64, 'a side')
-    )
     args = parser.parse_args()
     bench = harness.Bench(args)
-
-    def compare(name: str, arguments: tuple, **runs: Callable) -> None:
-        wanted = flatten(runs['eager'](*arguments))[0]
-        times = harness.interleaved_medians(
-            {key: partial(run, *arguments) for key, run in runs.items()},
-            args.repeats,
-        )
-        for key, run in runs.items():
-            distance = (flatten(run(*arguments))[0] - wanted).abs().max()
-            row = {'what': name, 'by': key, 'ms': 1000 * times[key]}
-            bench.add({**row, 'difference': float(distance)})
-
     model = load_retriever(open_config(args.config), args.checkpoint).cpu()
     frames = model.data_preprocessor.num_frames
     text = text_program(model.text_encoder).fix_optional()
     video = video_program(model.video_encoder, frames).fix_optional()
     words = text.sizes['words']
-    for program, sizes in (
-        (text, dict(texts=args.texts, words=words)),
-        (video, dict(videos=args.videos, frames=frames)),
-    ):
-        path = args.folder / f'{program.name}.onnx'
-        compare(
-            program.name,
-            program.draw(**sizes),
-            eager=program.module,
-            onnxruntime=onnx_file(path, args.threads),
-        )
-    texts = text.run(text.draw(texts=2, words=words))
-    videos = video.run(video.draw(videos=2, frames=frames))
-    scoring = scoring_programs(
-        model.head, TextFeatures(*texts), VideoFeatures(*videos)
-    )[2]
-    compare(
-        f'scoring of {args.pairs} x {args.pairs}',
-        scoring.draw(texts=args.pairs, videos=args.pairs),
-        eager=scoring.module,
-        torch_export=torch.export.load(args.folder / 'scoring.pt2').module(),
-        onnxruntime=onnx_file(args.folder / 'scoring.onnx', args.threads),
+    _, _, scoring = scoring_programs(
+        model.head,
+        TextFeatures(*text.run(text.draw(texts=2, words=words))),
+        VideoFeatures(*video.run(video.draw(videos=2, frames=frames))),
     )
-    bench.print_table('Exported files beside the model')
+    saved = torch.export.load(args.folder / 'scoring.pt2').module()
+    for name, program, sizes in (
+        ('text_encoder.onnx', text, dict(texts=TEXTS, words=words)),
+        ('video_encoder.onnx', video, dict(videos=VIDEOS, frames=frames)),
+        ('scoring.pt2', scoring, dict(texts=PAIRS, videos=PAIRS)),
+        ('scoring.onnx', scoring, dict(texts=PAIRS, videos=PAIRS)),
+    ):
+        inputs = program.draw(**sizes)
+        path = args.folder / name
+        file = onnx_file(path, args.threads) if 'onnx' in name else saved
+        runs = {'model': program.module, 'file': file}
+        runs = {key: partial(run, *inputs) for key, run in runs.items()}
+        ours, theirs = (flatten(run())[0] for run in runs.values())  # warm-up
+        times = harness.interleaved_medians(runs, args.repeats)
+        row = {
+            'file': name,
+            'difference': float((theirs - ours).abs().max()),
+            **{f'{key} ms': 1000 * took for key, took in times.items()},
+        }
+        bench.add(row)
+    bench.print_table(
+        f'{TEXTS} sentences, {VIDEOS} videos, {PAIRS} x {PAIRS} pairs'
+    )
 
 
 if __name__ == '__main__':

@@ -4,15 +4,15 @@ r"""Everything a GPU can tell, in one command.
     python tools/benchmark/gpu.py OUT_DIR --stages tests,golden
     python tools/benchmark/gpu.py OUT_DIR --smoke
 
-A chain of stages, the most valuable first. Each is made of processes of its
-own with a time limit, and leaves one line here and one JSON file in OUT_DIR,
-so that a stage that fails or hangs costs itself alone. Time that a stage does
-not use is there for the later ones. ``gpu_tables.py OUT_DIR`` then brings the
-figures into docs/performance.md. --smoke runs every stage in small on a CPU.
+Runs stages, the most valuable first. Each has processes of its own and a time
+limit, prints one line and writes one JSON file to OUT_DIR, so a stage that
+fails or hangs costs itself alone. Time that a stage leaves is there for later
+ones. ``gpu_tables.py OUT_DIR`` then brings the figures into the pages. --smoke
+runs every stage in small on a CPU.
 
 Exit code: 0 if all is well, 1 if a stage failed, ran out of time or had sizes
-that did not fit on the card, 2 if nothing could be started, 130 after Ctrl-C
-or SIGTERM, which keep what was measured.
+that did not fit on the GPU, 2 if nothing could be started, 130 after Ctrl-C or
+SIGTERM, which keep what was measured.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -31,14 +33,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-from xml.etree import ElementTree
 
 from gpu_tables import notes_of
 from tables import cell
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
-#: Seconds between asking a process to stop and ending it.
+#: Seconds between asking a process to stop and killing it.
 GRACE = 5.0
 #: Characters of the output of a failed process that are kept.
 TAIL = 6000
@@ -48,14 +49,13 @@ NEEDED = (
     'cv2', 'matplotlib', 'platformdirs', 'pytest', 'pytest_timeout',
     'hypothesis',
 )  # fmt: skip
+INTERRUPTED = 'interrupted'
 
 Report = dict[str, Any]
-#: Status of what Ctrl-C or SIGTERM ended.
-INTERRUPTED = 'interrupted'
 
 
 class Stage(NamedTuple):
-    """A link of the chain: its time, and its commands in full and in small."""
+    """A stage: its seconds, and its commands in full and in small."""
 
     name: str
     seconds: float
@@ -63,92 +63,16 @@ class Stage(NamedTuple):
     smoke: Sequence[str]
 
 
-TINY = (
-    '--dim 16 --candidates 4 --repeats 1 --frames 3 --peak-size 32 '
-    '--dtype float32 bfloat16'
-)
-SCORING = (
-    'pair_scoring --device cuda --texts 1000 --videos 1000 '
-    '--reference-texts 8 --repeats 3 --dtype float32 tf32 bfloat16'
-)
-STAGES = (
-    Stage(
-        'tests',
-        100,
-        ['pytest -m gpu --device cuda tests/gpu'],
-        ['pytest -m "gpu and not slow" --device cpu tests/gpu'],
-    ),
-    Stage(
-        'golden',
-        50,
-        ['pytest --device cuda tests/golden'],
-        ['pytest tests/golden/test_layers.py tests/golden/test_losses.py'],
-    ),
-    Stage(
-        'scoring',
-        80,
-        [
-            f'{SCORING} --frames 12',
-            f'{SCORING} --frames 64',
-            # last, since the compiler takes longest
-            f'{SCORING} --frames 12 --dtype bfloat16 float32 --compiled',
-        ],
-        [f'pair_scoring {TINY} --texts 7 --videos 5 --reference-texts 3'],
-    ),
-    Stage(
-        'step',
-        50,
-        [
-            'training step --device cuda --frames 12 --batch 64 128 256 1024 '
-            '--dtype bfloat16 float32 --reference-up-to 128 --count-up-to 64 '
-            '--repeats 1'
-        ],
-        [
-            f'training step {TINY} --batch 3 6 --reference-up-to 3 '
-            '--count-up-to 3'
-        ],
-    ),
-    Stage(
-        'iteration',
-        60,
-        [
-            'training_iteration --device cuda --arch ViT-B-16 --batch 64 '
-            '--frames 12 --dtype bfloat16 float16 float32 '
-            '--checkpointing off on'
-        ],
-        [
-            'training_iteration --arch ViT-B-32 --batch 2 --frames 1 '
-            '--repeats 1 --dtype bfloat16 --checkpointing on'
-        ],
-    ),
-    Stage(
-        'evaluation',
-        110,
-        [
-            'multi_caption --device cuda --videos 1000 --captions 1000 '
-            '--stages all_pairs',
-            'video_search speed --device cuda --rows 100000 --queries 20 '
-            '--index {scratch}/index',
-            'multi_caption --device cuda',
-        ],
-        [
-            'multi_caption --dim 16 --candidates 4 --repeats 1 --frames 3 '
-            '--videos 12 --captions 40 --sample 9 --shortlist 4',
-            'video_search speed --config eaglenet_toy --rows 600 --queries 3 '
-            '--index {scratch}/index',
-        ],
-    ),
-    Stage(
-        'loading',
-        30,
-        # small batches: workers keep two each in shared memory
-        ['video_loading loader --device cuda --batch 4 --clips 6'],
-        [
-            'video_loading loader --clips 2 --items 6 --batch 3 --size 32 '
-            '--workers 1 --repeats 1'
-        ],
-    ),
-)
+#: The most valuable first; within scoring the compiler, which takes longest,
+#: last. Loaders have small batches, since workers keep two each in memory.
+STAGES = [
+    Stage(name, *stage)
+    for name, stage in json.loads(
+        (HERE / 'gpu_stages.json').read_text()
+    ).items()
+]
+#: Sizes of the head with --smoke.
+TINY = '--dim 16 --candidates 4 --repeats 1 --frames 3'
 
 
 def parse_args(stages: Sequence[Stage]) -> argparse.Namespace:
@@ -157,23 +81,25 @@ def parse_args(stages: Sequence[Stage]) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    names = [stage.name for stage in stages]
     add = parser.add_argument
     add('out_dir', type=Path, help='folder of the JSON files')
-    add('--stages', help='some of them, with commas: ' + _names(stages))
+    add('--stages', help=f'some of {",".join(names)}')
     add('--smoke', action='store_true', help='in small, on a CPU')
     add('--golden-dir', type=Path, help='golden data, if they lie elsewhere')
     args = parser.parse_args()
-    chosen = (args.stages or _names(stages)).split(',')
-    unknown = set(chosen) - {stage.name for stage in stages}
+    chosen = args.stages.split(',') if args.stages else names
+    unknown = sorted(set(chosen) - set(names))
     if unknown:
         parser.error(
-            f'--stages: there is no {", ".join(sorted(unknown))}; choose from '
-            f'{_names(stages)}.'
+            f'--stages: there is no {", ".join(unknown)}; choose from '
+            f'{",".join(names)}.'
         )
     if args.golden_dir and not args.golden_dir.is_dir():
         parser.error(f'--golden-dir: {args.golden_dir} is no folder.')
     args.stages = [stage for stage in stages if stage.name in chosen]
     missing = [name for name in NEEDED if not importlib.util.find_spec(name)]
+    missing += [x for x in ('timeout',) if not shutil.which(x)]  # coreutils
     if missing:
         parser.error(f'not installed here: {", ".join(missing)}.')
     if not args.smoke:
@@ -185,51 +111,37 @@ def parse_args(stages: Sequence[Stage]) -> argparse.Namespace:
     return args
 
 
-def _names(stages: Sequence[Stage]) -> str:
-    return ','.join(stage.name for stage in stages)
-
-
 def command_line(
     command: str, file: Path, args: argparse.Namespace
 ) -> list[str]:
-    """Write out a command."""
-    name, *options = shlex.split(command.format(scratch=file.parent))
+    """Write out a command; a benchmark leaves its report in the file."""
+    command = command.format(scratch=file.parent, tiny=TINY)
+    name, *options = shlex.split(command)
     if name == 'pytest':
-        options = ['-m', name, '-v', '-p', 'no:cacheprovider', *options]
+        options = ['-m', name, '-p', 'no:cacheprovider', *options]
         if args.golden_dir:
             options += ['--golden-dir', str(args.golden_dir.resolve())]
-        return [sys.executable, *options, f'--junitxml={file}']
+        return [sys.executable, *options]
     if args.smoke:
         options += ['--threads', '1']
     script = str(HERE / f'{name}.py')
     return [sys.executable, script, *options, '--json', str(file)]
 
 
-def read_report(file: Path) -> Report | None:
-    """Read what a process has written, JSON or pytest's XML."""
-    if not file.is_file():
-        return None
-    text = file.read_text()
-    if not text.startswith('<'):
-        return json.loads(text)
-    cases = list(ElementTree.fromstring(text).iter('testcase'))
-    failures = {
-        (case.get('classname'), case.get('name')): problem.get('message', '')
-        for case in cases
-        for problem in case
-        if problem.tag in ('failure', 'error')
+def read_report(command: list[str], file: Path, output: str) -> Report | None:
+    """Read the JSON of a benchmark, or the summary that pytest printed."""
+    if 'pytest' not in command:
+        return json.loads(file.read_text()) if file.is_file() else None
+    lines = output.splitlines()
+    *_, summary = ['', *(x for x in lines if re.search(r' in [\d.]+s', x))]
+    counts = {
+        outcome: int(number)
+        for number, outcome in re.findall(r'(\d+) ([a-z]+?)s?\b', summary)
     }
-    skipped = sum(case.find('skipped') is not None for case in cases)
-    row = dict(
-        passed=len(cases) - skipped - len(failures),
-        failed=len(failures),
-        skipped=skipped,
-    )
-    notes = [
-        f'{file} {name}: {message:.300}'
-        for (file, name), message in failures.items()
-    ]
-    return dict(benchmark='pytest', rows=[row], notes=notes)
+    row = {x: counts.get(x, 0) for x in ('passed', 'failed', 'skipped')}
+    row['failed'] += counts.get('error', 0)
+    notes = [x[:300] for x in lines if x.startswith(('FAILED ', 'ERROR '))]
+    return dict(rows=[row], notes=notes) if summary else None
 
 
 def run_command(
@@ -237,95 +149,95 @@ def run_command(
 ) -> dict[str, Any]:
     """Run a process, and end it with all its children at the time limit."""
     begin = time.perf_counter()
-    environment = dict(os.environ, HF_HUB_OFFLINE='1', PYTHONUNBUFFERED='1')
-    paths = [str(REPOSITORY), os.environ.get('PYTHONPATH', '')]
-    environment['PYTHONPATH'] = os.pathsep.join(filter(None, paths))
-    with tempfile.TemporaryFile() as output:
+    paths = filter(None, [str(REPOSITORY), os.environ.get('PYTHONPATH')])
+    environment = dict(
+        HF_HUB_OFFLINE='1',
+        PYTHONUNBUFFERED='1',
+        PYTHONPATH=os.pathsep.join(paths),
+    )
+    # at SIGINT pytest and the benchmarks write what they have
+    limit = ['timeout', '-s', 'INT', '-k', f'{GRACE}', f'{seconds}']
+    status = 'done'
+    with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
-            command,
+            limit + command,
             cwd=REPOSITORY,
-            env=environment,
+            env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
-            stdout=output,
+            stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        status = 'done'
         try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            status = f'stopped after {seconds:.0f} s'
+            code = process.wait()
+            if code < 0:
+                status = f'ended by {signal.Signals(-code).name}'
+            elif code:
+                status = f'failed with exit code {code}'
+            if code and time.perf_counter() - begin > seconds:
+                status = f'stopped after {seconds:.0f} s'
         except KeyboardInterrupt:
             status = INTERRUPTED
-        if status != 'done':
-            # pytest and the benchmarks write what they have
-            end_group(process, signal.SIGINT)
-        end_group(process, signal.SIGKILL)
-        output.seek(max(0, output.tell() - TAIL))
-        tail = output.read().decode(errors='replace')
-    if status == 'done' and process.returncode:
-        code = process.returncode
-        status = (
-            f'ended by {signal.Signals(-code).name}'
-            if code < 0
-            else f'failed with exit code {code}'
-        )
+            process.send_signal(signal.SIGINT)
+            process.wait()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        log.seek(0)
+        output = log.read().decode(errors='replace')
+    report = None
     try:
-        report = read_report(file)
-    except (ValueError, ElementTree.ParseError) as error:
-        report, status = None, f'{status}, unreadable report: {error}'
+        report = read_report(command, file, output)
+    except ValueError as error:
+        status = f'{status}, unreadable report: {error}'
     if status == 'done' and report is None:
         status = 'left no report'
-    if report is not None and status == 'done' and report.get('skipped'):
+    elif status == 'done' and report.get('skipped'):
         status = 'measured in part'
     return dict(
         status=status,
         seconds=time.perf_counter() - begin,
         command=[Path(x).name for x in command[1:]],
         report=report,
-        output=None if status == 'done' else tail,
+        output=None if status == 'done' else output[-TAIL:],
     )
-
-
-def end_group(process: subprocess.Popen, number: signal.Signals) -> None:
-    """Send a signal to a process and its children, and wait for it."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(GRACE)
 
 
 def run_stage(
     stage: Stage, args: argparse.Namespace, seconds: float
 ) -> dict[str, Any]:
-    """Run a stage and write its JSON file, after every process of it."""
+    """Run a stage; its JSON file is written after each of its processes."""
     begin = time.perf_counter()
     parts: list[dict[str, Any]] = []
     result: dict[str, Any] = dict(
         stage=stage.name, smoke=args.smoke, status='unfinished', parts=parts
     )
-    file = args.out_dir / f'{stage.name}.json'
+
+    def write() -> None:
+        text = json.dumps(result, indent=1)
+        (args.out_dir / f'{stage.name}.json').write_text(text + '\n')
+
     with tempfile.TemporaryDirectory() as scratch:
         for number, command in enumerate(
             stage.smoke if args.smoke else stage.full
         ):
-            report = Path(scratch) / f'{number}.report'
+            file = Path(scratch) / f'{number}.json'
             left = seconds - (time.perf_counter() - begin)
-            if parts and parts[-1]['status'] == INTERRUPTED:
+            part = dict(status='not run, no time left', report=None)
+            if left > 0:
+                part = run_command(
+                    command_line(command, file, args), file, left
+                )
+            parts.append(part)
+            write()
+            if part['status'] == INTERRUPTED:
                 break
-            parts.append(
-                run_command(command_line(command, report, args), report, left)
-                if left > 0
-                else dict(status='not run, no time left', report=None)
-            )
-            file.write_text(json.dumps(result, indent=1) + '\n')
     troubles = [part['status'] for part in parts if part['status'] != 'done']
     result.update(
         status='; '.join(troubles) or 'done',
         seconds=time.perf_counter() - begin,
         line='; '.join(line_of(x['report']) for x in parts if x['report']),
     )
-    file.write_text(json.dumps(result, indent=1) + '\n')
+    write()
     return result
 
 
@@ -343,27 +255,24 @@ def line_of(report: Report) -> str:
 
 
 def main(stages: Sequence[Stage] = STAGES) -> int:
-    """Run the chain."""
+    """Run the stages."""
     args = parse_args(stages)
     args.out_dir.mkdir(parents=True, exist_ok=True)
-    # a job that is ended must not leave its stage behind on the card
-    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # a job that is ended must not leave its stage behind on the GPU
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     begin, planned, code = time.perf_counter(), 0.0, 0
-    try:
-        for stage in args.stages:
-            planned += stage.seconds
-            left = planned - (time.perf_counter() - begin)
-            result = run_stage(stage, args, left)
-            print(
-                f'{stage.name}: {result["status"]}, {result["seconds"]:.0f} '
-                f's. {result["line"]}',
-                flush=True,
-            )
-            code = max(code, int(result['status'] != 'done'))
-            if INTERRUPTED in result['status']:
-                return 130
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    for stage in args.stages:
+        planned += stage.seconds
+        left = planned - (time.perf_counter() - begin)
+        result = run_stage(stage, args, left)
+        print(
+            f'{stage.name}: {result["status"]}, {result["seconds"]:.0f} s. '
+            f'{result["line"]}',
+            flush=True,
+        )
+        code = max(code, int(result['status'] != 'done'))
+        if INTERRUPTED in result['status']:
+            return 130
     print(f'{time.perf_counter() - begin:.0f} s in all; see {args.out_dir}')
     return code
 

@@ -1,12 +1,10 @@
 """Bring what ``gpu.sh`` measured into docs/performance.md and README.md.
 
     python tools/benchmark/gpu_tables.py OUT_DIR
-    python tools/benchmark/gpu_tables.py OUT_DIR --check
 
-Writes what lies between the two markers of each page anew from the JSON files
-of OUT_DIR; a stage that has none is "not measured yet". Results of --smoke are
-refused, since they are of a CPU. --check writes nothing and exits with 1 if a
-page would change.
+Rewrites what lies between the two markers of each page from the JSON files of
+OUT_DIR. Without a file, a stage is "not measured yet". Results of --smoke are
+refused, since they are of a CPU.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +21,6 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 UNKNOWN = 'Not measured yet: no GPU was at hand.'
 #: Page, and the name in its markers.
 PAGES = {'docs/performance.md': 'gpu', 'README.md': 'gpu-iteration'}
-
-Stage = dict[str, Any]
-Report = dict[str, Any]
-
-
-def notes_of(report: Report) -> list[str]:
-    """List what did not fit or failed, and why."""
-    return [*report.get('skipped', []), *report.get('notes', [])]
-
 
 #: By stage, the title of its table.
 TABLES = {
@@ -47,62 +35,57 @@ TABLES = {
 }
 
 
-def reports(stage: Stage | None) -> list[Report]:
-    """Give the reports of a stage; a process that failed may have none."""
-    parts = stage['parts'] if stage else ()
-    return [part['report'] for part in parts if part['report'] is not None]
+def notes_of(report: dict[str, Any]) -> list[str]:
+    """List what did not fit or failed, and why."""
+    return [*report.get('skipped', []), *report.get('notes', [])]
 
 
-def read_stages(folder: Path) -> dict[str, Stage]:
-    """Read the JSON files of a run."""
+def read_stages(folder: Path) -> dict[str, dict[str, Any]]:
+    """Read the JSON files of a run; ``reports`` are of its processes."""
     stages = {}
     for name in TABLES:
         file = folder / f'{name}.json'
         if file.is_file():
-            stages[name] = json.loads(file.read_text())
-            if stages[name]['smoke']:
+            stage = stages[name] = json.loads(file.read_text())
+            if stage['smoke']:
                 raise SystemExit(
                     f'{file} is of --smoke, which measures nothing. Run '
                     'gpu.sh on a GPU.'
                 )
+            # a process that failed may have none
+            parts = (part['report'] for part in stage['parts'])
+            stage['reports'] = [report for report in parts if report]
     return stages
 
 
-def section(stages: dict[str, Stage]) -> str:
+def section(stages: dict[str, dict[str, Any]]) -> str:
     """Write the section of docs/performance.md."""
     if not stages:
         return UNKNOWN
-    machines = [
-        report['machine']
-        for stage in stages.values()
-        for report in reports(stage)
-        if 'machine' in report
-    ]
     lines = []
-    if machines:
-        m = machines[0]
+    found = [report for x in stages.values() for report in x['reports']]
+    for m in [x['machine'] for x in found if 'machine' in x][:1]:
         lines.append(
             f'{m["gpu"]}, CUDA {m["cuda"]}, torch {m["torch"]}, Python '
             f'{m["python"]}; {m["cores"]} cores of {m["processor"]}.'
         )
     for name, title in TABLES.items():
-        stage = stages.get(name)
-        found = reports(stage)
-        rows = [row for report in found for row in report['rows']]
+        stage = stages.get(name, dict(reports=[], status='done'))
+        rows = [row for report in stage['reports'] for row in report['rows']]
         text = markdown_table(rows) if rows else UNKNOWN
-        if stage and stage['status'] != 'done':
+        if stage['status'] != 'done':
             text += f'\n\nThis stage: {stage["status"]}.'
-        for note in (note for report in found for note in notes_of(report)):
+        for note in (x for one in stage['reports'] for x in notes_of(one)):
             text += f'\n\n* {note}'
         lines.append(f'**{title}.**\n\n{text}')
     return '\n\n'.join(lines)
 
 
-def iteration_sentence(stages: dict[str, Stage]) -> str:
+def iteration_sentence(stages: dict[str, dict[str, Any]]) -> str:
     """Say in README.md what a training iteration costs."""
     cases = [
         (row['s'], row, report)
-        for report in reports(stages.get('iteration'))
+        for report in stages.get('iteration', {}).get('reports', ())
         for row in report['rows']
         if row['head'] == 'ours'
     ]
@@ -119,48 +102,34 @@ def iteration_sentence(stages: dict[str, Stage]) -> str:
 
 def replace_between(text: str, name: str, content: str) -> str:
     """Put content between the markers of a name."""
-    pattern = re.compile(
-        rf'(<!-- {name}: begin[^>]*-->)(\s*).*?(\s*)(<!-- {name}: end -->)',
-        re.DOTALL,
+    pattern = rf'(<!-- {name}: begin[^>]*-->\s*).*?(\s*<!-- {name}: end -->)'
+    new, count = re.subn(
+        pattern, lambda x: f'{x[1]}{content}{x[2]}', text, flags=re.DOTALL
     )
-    if len(pattern.findall(text)) != 1:
+    if count != 1:
         raise ValueError(
             f"Expected one '<!-- {name}: begin -->' with its end, but found "
-            f'{len(pattern.findall(text))}.'
+            f'{count}.'
         )
-    return pattern.sub(
-        lambda found: f'{found[1]}{found[2]}{content}{found[3]}{found[4]}',
-        text,
-    )
+    return new
 
 
-def main() -> int:
-    """Write or check the pages."""
+def main() -> None:
+    """Rewrite the pages."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add = parser.add_argument
-    add('out_dir', type=Path, help='of gpu.sh')
-    add('--check', action='store_true', help='write nothing')
-    add('--root', type=Path, default=REPOSITORY)
+    parser.add_argument('out_dir', type=Path, help='of gpu.sh')
     args = parser.parse_args()
     if not args.out_dir.is_dir():
         parser.error(f'{args.out_dir} is no folder.')
     stages = read_stages(args.out_dir)
     contents = (section(stages), iteration_sentence(stages))
-    changed = []
     for (page, name), content in zip(PAGES.items(), contents, strict=True):
-        file = args.root / page
-        before = file.read_text()
-        after = replace_between(before, name, content)
-        if after != before:
-            changed.append(page)
-            if not args.check:
-                file.write_text(after)
-    print(f'{"would change" if args.check else "changed"}: {changed}')
-    return int(args.check and bool(changed))
+        file = REPOSITORY / page
+        file.write_text(replace_between(file.read_text(), name, content))
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    main()

@@ -1,8 +1,7 @@
-"""What the benchmarks share: options, features, timing, memory, reports.
+"""Options, features, timing, memory and reports of the benchmarks.
 
-The benchmarks run from a checkout, since they compare with the brute-force
-reference in ``reference``, which is not installed. Importing this module makes
-the checkout importable, so it has to be imported first.
+Import this module first: it makes the checkout importable, and with it the
+brute-force reference in ``reference``, which is not installed.
 """
 
 from __future__ import annotations
@@ -12,11 +11,12 @@ import gc
 import json
 import os
 import platform
+import re
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,66 +32,49 @@ from eaglenet_mm.models.heads import EagleNetHead  # noqa: E402
 from eaglenet_mm.registry import MODELS  # noqa: E402
 from eaglenet_mm.structures import TextFeatures, VideoFeatures  # noqa: E402
 
-#: By name, the type of what a product takes; tf32 rounds float32 within it.
-DTYPES = {
-    'float32': torch.float32,
-    'tf32': torch.float32,
-    'bfloat16': torch.bfloat16,
-    'float16': torch.float16,
-}
+HALF = {'bfloat16': torch.bfloat16, 'float16': torch.float16}
+#: Type of the operands of a product; tf32 rounds float32 within it.
+DTYPES = {'float32': torch.float32, 'tf32': torch.float32, **HALF}
 MIB = 2**20
-#: Options by group; see ``add_options``.
+#: Options of ``add_options`` by group.
 OPTIONS: dict[str, dict[str, tuple]] = {
-    'device': dict(
-        device=('cpu', "'cpu', or for example 'cuda'"),
-        seed=(0, 'of weights and features'),
-    ),
+    'device': dict(device=('cpu', "'cpu', or for example 'cuda'")),
     'head': dict(
         dim=(512, 'width D of the features'),
         frames=(int, 'frames F of a video'),
         candidates=(20, 'text candidates S'),
-        heads=(4, 'heads H of the graph'),
-        layers=(2, 'layers of the graph'),
     ),
-    'dtype': dict(
-        dtype=(
-            ['float32'],
-            'half precision runs under autocast; weights stay float32',
-            DTYPES,
-        )
-    ),
-    'cores': dict(cores=(1, 'of the process; 0 for all')),
+    'dtype': dict(dtype=(['float32'], 'half ones run under autocast', DTYPES)),
 }
 
 
 def add_options(parser: argparse.ArgumentParser, **options: tuple) -> None:
-    """Add options by default and help; a type instead means no default."""
+    """Add options by default, help and choices; a type means no default."""
     for name, (default, about, *choices) in options.items():
-        flag = f'--{name.replace("_", "-")}'
-        if default is False:
-            parser.add_argument(flag, action='store_true', help=about)
-            continue
-        one = default[0] if isinstance(default, list) else default
-        is_type = isinstance(one, type)
-        parser.add_argument(
-            flag,
-            type=one if is_type else type(one),
-            default=None if is_type else default,
-            nargs='+' if isinstance(default, list) else None,
-            choices=choices[0] if choices else None,
-            help=about if is_type else f'{about}; default: %(default)s',
-        )
+        settings: dict[str, Any] = dict(action='store_true', help=about)
+        if default is not False:
+            one = default[0] if isinstance(default, list) else default
+            settings = dict(type=one, help=about)
+            if not isinstance(one, type):
+                about = f'{about}; default: %(default)s'
+                settings = dict(type=type(one), default=default, help=about)
+            settings['nargs'] = '+' if isinstance(default, list) else None
+            settings['choices'] = choices[0] if choices else None
+        parser.add_argument(f'--{name.replace("_", "-")}', **settings)
 
 
 def make_parser(
-    description: str | None, *groups: str, **defaults: Any
+    description: str | None, *groups: str, **options: Any
 ) -> argparse.ArgumentParser:
-    """Make a parser with the options of every benchmark, and of groups."""
+    """Make a parser with the options of every benchmark and of groups.
+
+    Further options are tuples as of ``add_options``; anything else is another
+    default of an option.
+    """
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(device='cpu', seed=0)
     add_options(
         parser,
         threads=(int, 'of one process; default: all cores'),
@@ -100,17 +83,22 @@ def make_parser(
     )
     for group in groups:
         add_options(parser, **OPTIONS[group])
-    parser.set_defaults(**defaults)
+    parser.set_defaults(device='cpu', seed=0)
+    for name, option in options.items():
+        if isinstance(option, tuple):
+            add_options(parser, **{name: option})
+        else:
+            parser.set_defaults(**{name: option})
     return parser
 
 
 def run_mode(modes: Mapping[str, Callable[[], None]]) -> None:
-    """Run what the first argument names; it reads the other arguments."""
+    """Run the mode named first; it parses the remaining arguments."""
     parser = argparse.ArgumentParser(
         description=sys.modules['__main__'].__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('mode', choices=modes, help='MODE --help says more')
+    parser.add_argument('mode', choices=modes, help='see MODE --help')
     parser.add_argument('options', nargs=argparse.REMAINDER)
     mode = parser.parse_args().mode
     sys.argv[:2] = [f'{sys.argv[0]} {mode}']
@@ -118,23 +106,20 @@ def run_mode(modes: Mapping[str, Callable[[], None]]) -> None:
 
 
 class Bench:
-    """A started benchmark: its device, and its report, always on disk."""
+    """A running benchmark: its device, and its report, always on disk."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
         self.device = set_up(args)
-        machine = _describe_machine(self.device)
         self.rows: list[dict[str, Any]] = []
-        #: What a case could not be measured for, and what beside a case.
+        #: Cases that could not be measured, and remarks on measured ones.
         self.skipped: list[str] = []
         self.notes: list[str] = []
+        machine = _describe_machine(self.device)
         self.report = dict(
             benchmark=Path(sys.argv[0]).name.replace('.py', ''),
             machine=machine,
-            options={
-                key: str(value) if isinstance(value, Path) else value
-                for key, value in vars(args).items()
-            },
+            options=vars(args),
             rows=self.rows,
             skipped=self.skipped,
             notes=self.notes,
@@ -142,47 +127,53 @@ class Bench:
         print(', '.join(f'{key} {value}' for key, value in machine.items()))
 
     def write(self, **results: Any) -> None:
-        """Write all that was measured as JSON, if a file was named."""
+        """Add results to the report, and write it if a file was named."""
         self.report.update(results)
         if self.args.json is not None:
             self.args.json.parent.mkdir(parents=True, exist_ok=True)
-            self.args.json.write_text(json.dumps(self.report, indent=2) + '\n')
+            text = json.dumps(self.report, indent=2, default=str)
+            self.args.json.write_text(text + '\n')
 
     def add(self, row: dict[str, Any], **results: Any) -> None:
-        """Keep a row of the table."""
+        """Add a row to the table."""
         self.rows.append(row)
         self.write(**results)
 
     def print_table(self, title: str) -> None:
-        """Print the rows as a table in Markdown."""
+        """Print the rows as a Markdown table."""
         if self.rows:
             print(f'\n{title}\n\n{markdown_table(self.rows)}', flush=True)
 
     def measure(
         self,
-        cases: Iterable[Any],
+        cases: Sequence[Any],
         measure: Callable[[Any, argparse.Namespace], list[dict]],
         name: str = '{}',
     ) -> None:
         """Measure all cases in each ``--dtype``, as far as they fit."""
-        cases = list(cases)
         for dtype in self.args.dtype:
             options = argparse.Namespace(**{**vars(self.args), 'dtype': dtype})
             for case in cases:
-                found = unless_out_of_memory(
+                rows = unless_out_of_memory(
                     f'{name.format(case)} in {dtype}',
                     lambda: measure(case, options),  # noqa: B023
                     self.skipped,
                 )
-                self.rows += found or []
+                self.rows += rows or []
                 self.write()
 
 
+def start(description: str | None, *groups: str, **options: Any) -> Bench:
+    """Read the command line as ``make_parser`` says, and start a benchmark."""
+    parser = make_parser(description, *groups, **options)
+    bench = Bench(parser.parse_args())
+    bench.refuse = parser.error
+    return bench
+
+
 def set_up(args: argparse.Namespace) -> torch.device:
-    """Apply the options that hold for the whole process."""
+    """Apply the options of the whole process."""
     torch.set_num_threads(args.threads or os.cpu_count() or 1)
-    if getattr(args, 'cores', 0):
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: args.cores])
     device = torch.device(args.device)
     if device.type == 'cuda' and not torch.cuda.is_available():
         raise SystemExit(
@@ -195,12 +186,17 @@ def set_up(args: argparse.Namespace) -> torch.device:
     return device
 
 
+def use_one_core() -> None:
+    """Keep this process, and those it starts, to one core."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:1])
+
+
 def _describe_machine(device: torch.device) -> dict[str, Any]:
     file = Path('/proc/cpuinfo')
-    lines = file.read_text().splitlines() if file.is_file() else []
-    names = [x.split(':')[1] for x in lines if x.startswith('model name')]
-    about: dict[str, Any] = dict(
-        processor=names[0].strip() if names else platform.processor(),
+    text = file.read_text() if file.is_file() else ''
+    name = re.search(r'model name\s*: (.+)', text)
+    about = dict(
+        processor=name[1] if name else platform.processor(),
         cores=os.cpu_count(),
         threads=torch.get_num_threads(),
         capability=torch.backends.cpu.get_cpu_capability(),
@@ -209,8 +205,8 @@ def _describe_machine(device: torch.device) -> dict[str, Any]:
         device=str(device),
     )
     if device.type == 'cuda':
-        name = torch.cuda.get_device_name(device)
-        about.update(gpu=name, cuda=torch.version.cuda)
+        about['gpu'] = torch.cuda.get_device_name(device)
+        about['cuda'] = torch.version.cuda
     return about
 
 
@@ -228,7 +224,7 @@ def build_head(
         num_frames=frames,
         num_candidates=args.candidates,
         frame_embedding=True,
-        graph=dict(num_layers=args.layers, num_heads=args.heads),
+        graph=dict(num_layers=2, num_heads=4),
     )
     return MODELS.build({**config, **options}).to(args.device)
 
@@ -236,32 +232,25 @@ def build_head(
 def random_features(
     args: argparse.Namespace, texts: int, videos: int, frames: int
 ) -> tuple[TextFeatures, VideoFeatures]:
-    """Draw features of normal numbers, the same on every device."""
+    """Draw normal features, the same on every device."""
     generator = torch.Generator().manual_seed(args.seed)
     text = torch.randn(texts, args.dim, generator=generator)
     frame = torch.randn(videos, frames, args.dim, generator=generator)
     mask = torch.ones(videos, frames, dtype=torch.bool)
-    return (
-        TextFeatures(text.to(args.device)),
-        VideoFeatures(frame.to(args.device), mask.to(args.device)),
-    )
-
-
-def precision(args: argparse.Namespace) -> AbstractContextManager:
-    """Autocast or TF32, if that was asked for."""
-    if args.dtype == 'float32':
-        return nullcontext()
-    if args.dtype == 'tf32':
-        return _tf32()
-    return torch.autocast(torch.device(args.device).type, DTYPES[args.dtype])
+    text, frame, mask = (x.to(args.device) for x in (text, frame, mask))
+    return TextFeatures(text), VideoFeatures(frame, mask)
 
 
 @contextmanager
-def _tf32() -> Iterator[None]:
+def precision(args: argparse.Namespace) -> Iterator[None]:
+    """Run under autocast or with TF32, as ``--dtype`` says."""
     before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision('high')
+    if args.dtype == 'tf32':
+        torch.set_float32_matmul_precision('high')
+    half, device = HALF.get(args.dtype), torch.device(args.device).type
     try:
-        yield
+        with torch.autocast(device, half, enabled=half is not None):
+            yield
     finally:
         torch.set_float32_matmul_precision(before)
 
@@ -270,7 +259,7 @@ def _tf32() -> Iterator[None]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a GPU has done what it was given."""
+    """Wait for a GPU to finish."""
     if device.type == 'cuda':
         torch.cuda.synchronize(device)
 
@@ -292,7 +281,7 @@ def interleaved_medians(
     repeats: int,
     device: torch.device | str = 'cpu',
 ) -> dict[str, float]:
-    """Time several things in turn, so that all meet the same disturbances."""
+    """Time several runs in turn, so that all meet the same disturbances."""
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(max(1, repeats)):
         for name, run in runs.items():
@@ -303,12 +292,12 @@ def interleaved_medians(
 def unless_out_of_memory(
     what: str, run: Callable[[], Any], notes: list[str]
 ) -> Any:
-    """Run something that may not fit on the card; ``notes`` gets a note."""
+    """Run what may not fit on the GPU; None and a note if it does not."""
     try:
         return run()
     except torch.cuda.OutOfMemoryError as error:
         note = f'{what} does not fit: {str(error).splitlines()[0]}'
-    # behind the block, where the error no longer keeps tensors alive
+    # after the block, where the error no longer keeps tensors alive
     gc.collect()
     torch.cuda.empty_cache()
     print(note, flush=True)
@@ -316,44 +305,57 @@ def unless_out_of_memory(
     return None
 
 
+def both_ways(
+    make: Callable[[bool], Any], what: str, notes: list[str]
+) -> dict[str, Any]:
+    """Make ours and, where it fits, the reference."""
+    ways = {'ours': make(False)}
+    reference = unless_out_of_memory(
+        f'the reference {what}', lambda: make(True), notes
+    )
+    return ways if reference is None else {**ways, 'reference': reference}
+
+
 def quotient(upper: float | None, lower: float | None) -> float | None:
-    """Divide two figures, where both were measured."""
+    """Divide two figures, if both were measured."""
     return None if upper is None or lower is None else upper / lower
 
 
-def cuda_peak(run: Callable[[], Any], device: torch.device) -> int | None:
-    """Bytes that a run takes beside what was there, on a GPU alone."""
+def cuda_allocated(device: torch.device) -> int:
+    """Bytes of tensors on a GPU; 0 on a CPU."""
+    return torch.cuda.memory_allocated(device) if device.type == 'cuda' else 0
+
+
+def cuda_peak(
+    run: Callable[[], Any], device: torch.device, before: int | None = None
+) -> int | None:
+    """Peak of a run in bytes above what was allocated; None on a CPU."""
     if device.type != 'cuda':
         return None
     torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
+    before = cuda_allocated(device) if before is None else before
     run()
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def extra_memory(
-    run: Callable[[], Any], device: torch.device
-) -> tuple[int, bool]:
-    """Bytes that a run takes, of the process on a CPU; and if that is exact.
-
-    Where the peak cannot be set back an earlier one may hide that of the run.
-    """
+def extra_memory(run: Callable[[], Any], device: torch.device) -> int:
+    """Peak of a run in bytes above what was there, on a CPU of the process."""
     if device.type == 'cuda':
-        return cuda_peak(run, device) or 0, True
+        return cuda_peak(run, device) or 0
     gc.collect()
-    exact = True
     try:
         Path('/proc/self/clear_refs').write_text('5')
     except OSError:
-        exact = False
+        print(
+            'The earlier peak of memory could not be reset '
+            '(/proc/self/clear_refs), so small figures may be too small.'
+        )
     before = status('VmRSS')
     run()
-    return status('VmHWM') - before, exact
+    return status('VmHWM') - before
 
 
 def status(key: str) -> int:
-    """Read a number of this process in bytes, as Linux states it."""
-    for line in Path('/proc/self/status').read_text().splitlines():
-        if line.startswith(f'{key}:'):
-            return int(line.split()[1]) * 1024
-    raise KeyError(f"/proc/self/status has no '{key}'.")
+    """Bytes that Linux states of this process under a key."""
+    text = Path('/proc/self/status').read_text()
+    return int(re.search(rf'^{key}:\s+(\d+)', text, re.MULTILINE)[1]) * 1024

@@ -1,33 +1,34 @@
-"""Evaluating a multi-caption set of the size of MSVD, random features.
+"""Evaluation of a multi-caption set of the size of MSVD, random features.
 
     python tools/benchmark/multi_caption.py --json multi_caption.json
 
-Runs the evaluation loop on 670 videos and 27 763 captions whose features are
-given: all pairs, then two stages with a shortlist. The brute-force reference
-scores a sample of pairs; its time for all pairs is extrapolated from that. All
-pairs take most of an hour on two cores; --captions and --videos scale it down.
-After every stage, and on Ctrl-C within one, the JSON file holds what is known
-so far; an interrupted stage keeps its rate and the text-to-video metrics of
-the captions it has scored.
+Runs the evaluation loop on given features of 670 videos and 27 763 captions:
+all pairs, then two stages with a shortlist. The brute-force reference scores a
+sample of pairs; its time for all pairs is extrapolated. All pairs take most of
+an hour on two cores; --captions and --videos make it smaller. The JSON file is
+written after every stage, and on Ctrl-C, which keeps the rate and the
+text-to-video metrics of the captions scored so far.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
-import tempfile
+import itertools
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import harness
 import torch
 from harness import MIB
-from mmengine.model import BaseDataPreprocessor, BaseModel
-from mmengine.runner import Runner
+from mmengine.evaluator import Evaluator
+from mmengine.model import BaseDataPreprocessor
 from pair_scoring import score_by_brute_force
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from eaglenet_mm.engine.loops import RetrievalTestLoop
+from eaglenet_mm.evaluation import RetrievalRankMetric
 from eaglenet_mm.evaluation.functional import (
     shortlist_recall,
     summarize_ranks,
@@ -40,82 +41,54 @@ from eaglenet_mm.structures import (
     VideoFeatures,
 )
 
-#: Of a runner; none of them runs.
-HOOKS = ('timer', 'logger', 'param_scheduler', 'checkpoint', 'sampler_seed')
+#: Length of the noise of a caption over that of the mean frame of its video,
+#: so that R1 is neither 0 nor 100.
+NOISE = 7.0
 
 
-class _AsItIs(BaseDataPreprocessor):
-    """Takes items that are a batch already."""
-
-    def forward(self, data: dict, training: bool = False) -> dict:
-        """Return the batch."""
-        return self.cast_data(data)
-
-
-class GivenFeatures(BaseModel):
-    """Looks features up where a retriever would encode.
-
-    What stands for pixels is the number of a video, what stands for token ids
-    the number of a caption.
-    """
-
-    def __init__(
-        self, head: BasePairHead, text: TextFeatures, video: VideoFeatures
-    ) -> None:
-        super().__init__(_AsItIs())
-        self.head = head
-        self.text = text
-        self.video = video
-
-    def encode_text(self, token_ids: Tensor) -> TextFeatures:
-        """Look up captions, numbers of shape ``(Bt, 1)``."""
-        return self.text.index_select(
-            token_ids[:, 0].to(self.text.embeds.device)
-        )
-
-    def encode_video(self, pixels: Tensor, _: Tensor) -> VideoFeatures:
-        """Look up videos, numbers of shape ``(Bv, 1)``."""
-        return self.video.index_select(
-            pixels[:, 0].to(self.video.frames.device)
-        )
-
-    def forward(self, *_: Any, **__: Any) -> None:
-        """Nothing calls it: the loop encodes and scores by parts."""
-        raise TypeError('GivenFeatures is for evaluation loops only.')
-
-
-class NumberedVideos(Dataset):
-    """Videos and captions that are numbers; one batch an item."""
+class Videos(list):
+    """Batches of a video each, with numbers for its pixels and captions."""
 
     def __init__(self, counts: list[int]) -> None:
-        self.starts = torch.tensor([0, *counts]).cumsum(0).tolist()
+        starts = [0, *itertools.accumulate(counts)]
+        for index, (start, end) in enumerate(itertools.pairwise(starts)):
+            captions = list(range(start, end))
+            about = dict(
+                video_id=str(index),
+                video_index=index,
+                caption_indices=captions,
+            )
+            inputs = dict(
+                pixels=torch.tensor([[index]]),
+                frame_mask=torch.ones(1, 1, dtype=torch.bool),
+                token_ids=torch.tensor(captions)[:, None],
+                caption_counts=torch.tensor([len(captions)]),
+            )
+            sample = RetrievalDataSample(metainfo=about)
+            self.append(dict(inputs=inputs, data_samples=[sample]))
         self.metainfo = dict(
             dataset='random features',
             split='test',
             protocol='multi-caption',
             num_videos=len(counts),
-            num_captions=self.starts[-1],
+            num_captions=starts[-1],
         )
 
-    def __len__(self) -> int:
-        return len(self.starts) - 1
 
-    def __getitem__(self, index: int) -> dict:
-        captions = range(self.starts[index], self.starts[index + 1])
-        about = dict(
-            video_id=str(index),
-            video_index=index,
-            caption_indices=list(captions),
-        )
-        return dict(
-            inputs=dict(
-                pixels=torch.tensor([[index]]),
-                frame_mask=torch.ones(1, 1, dtype=torch.bool),
-                token_ids=torch.tensor(captions)[:, None],
-                caption_counts=torch.tensor([len(captions)]),
-            ),
-            data_samples=[RetrievalDataSample(metainfo=about)],
-        )
+def make_model(
+    head: BasePairHead, text: TextFeatures, video: VideoFeatures
+) -> SimpleNamespace:
+    """Make what looks features up where a retriever would encode."""
+    to_device = BaseDataPreprocessor().to(text.embeds.device)
+    return SimpleNamespace(
+        head=head,
+        text=text,
+        video=video,
+        eval=head.eval,
+        data_preprocessor=to_device,
+        encode_text=lambda ids: text.index_select(ids[:, 0]),
+        encode_video=lambda pixels, _: video.index_select(pixels[:, 0]),
+    )
 
 
 def draw_features(
@@ -130,16 +103,15 @@ def draw_features(
     scene = draw(len(counts), 1)  # what the frames share
     video = scene + draw(len(counts), args.frames)
     mean = video.mean(dim=1).repeat_interleave(torch.tensor(counts), dim=0)
-    scale = args.noise * mean.norm(dim=-1, keepdim=True) / args.dim**0.5
+    scale = NOISE * mean.norm(dim=-1, keepdim=True) / args.dim**0.5
     text = mean + scale * draw(sum(counts))
     mask = torch.ones(video.shape[:2], dtype=torch.bool)
     text, video, mask = (x.to(args.device) for x in (text, video, mask))
     return TextFeatures(text), VideoFeatures(video, mask)
 
 
-def partial_metrics(evaluator: Any) -> dict[str, float]:
+def partial_metrics(blocks: list[dict[str, Tensor]]) -> dict[str, float]:
     """Text-to-video metrics of the captions scored before an interrupt."""
-    blocks = evaluator.metrics[0].results
     if not blocks:
         return {}
     columns, scores = (
@@ -153,48 +125,40 @@ def partial_metrics(evaluator: Any) -> dict[str, float]:
 
 def run_stage(
     name: str,
-    model: GivenFeatures,
+    model: SimpleNamespace,
     counts: list[int],
     shortlist: int,
     device: torch.device,
 ) -> dict[str, Any]:
     """Evaluate once."""
-    with tempfile.TemporaryDirectory() as work_dir:
-        runner = Runner(
-            model=model,
-            work_dir=work_dir,
-            test_dataloader=DataLoader(
-                NumberedVideos(counts), batch_size=None
-            ),
-            test_cfg=dict(type='RetrievalTestLoop', shortlist=shortlist),
-            test_evaluator=dict(type='RetrievalRankMetric'),
-            default_scope='eaglenet_mm',
-            default_hooks=dict.fromkeys(HOOKS),
-            experiment_name=f'multi_caption_{shortlist}',
-            log_level=logging.WARNING,
-        )
-        loop: Any = runner.build_test_loop(runner._test_loop)
-        model.to(device)  # the runner has taken a GPU if there is one
-        metrics: dict[str, float] = {}
-        captions, took = sum(counts), 0.0
+    runner: Any = SimpleNamespace(
+        model=model,
+        visualizer=SimpleNamespace(),
+        call_hook=lambda *_, **__: None,
+    )
+    videos = DataLoader(Videos(counts), batch_size=None)
+    metric = RetrievalRankMetric()
+    loop = RetrievalTestLoop(
+        runner, videos, Evaluator(metric), shortlist=shortlist
+    )
+    metrics: dict[str, float] = {}
+    captions, took = sum(counts), 0.0
 
-        def run() -> None:
-            nonlocal metrics, captions, took
-            begin = time.perf_counter()
-            try:
-                metrics = loop.run()
-            except KeyboardInterrupt:
-                print('\ninterrupted; what has been scored is kept')
-                metrics = partial_metrics(loop.evaluator)
-                blocks = loop.evaluator.metrics[0].results
-                captions = sum(len(block['column']) for block in blocks)
-            harness.synchronize(device)
-            took = time.perf_counter() - begin
+    def run() -> None:
+        nonlocal metrics, captions, took
+        begin = time.perf_counter()
+        try:
+            metrics = loop.run()
+        except KeyboardInterrupt:
+            print('\ninterrupted; the captions scored so far are kept')
+            metrics = partial_metrics(metric.results)
+            captions = sum(len(block['column']) for block in metric.results)
+        harness.synchronize(device)
+        took = time.perf_counter() - begin
 
-        extra, _ = harness.extra_memory(run, device)
-    return {
-        'stage': f'{name} of {len(counts)} videos',
-        'interrupted': captions < sum(counts),
+    extra = harness.extra_memory(run, device)
+    row = {
+        'stage': name,
         'captions': captions,
         's': took,
         'pairs/s': captions * len(counts) / took,
@@ -205,12 +169,14 @@ def run_stage(
         'recall at k': metrics.get('t2v/shortlist_recall'),
         'metrics': metrics,
     }
+    is_whole = captions == sum(counts)
+    return row if is_whole else {**row, 'interrupted': True}
 
 
-def reference_row(
-    model: GivenFeatures, args: argparse.Namespace
-) -> dict[str, Any]:
-    """Score a sample by brute force and compare it with the head."""
+def measure_reference(
+    model: SimpleNamespace, args: argparse.Namespace
+) -> tuple[dict[str, Any], float]:
+    """Score a sample by brute force; give its row and our difference."""
     side = max(1, round(args.sample**0.5))
     texts = model.text.embeds[:: max(1, len(model.text) // side)][:side]
     frames = model.video.frames[:side]
@@ -227,75 +193,58 @@ def reference_row(
         model.head.prepare_video(model.video.index_select(slice(side))),
     )
     rate = scores.numel() / took
-    return {
-        'stage': f'reference (by {scores.numel()} pairs)',
+    row = {
+        'stage': f'reference, by {scores.numel()} pairs',
         's': len(model.text) * len(model.video) / rate,
         'pairs/s': rate,
-        'difference': float((ours - scores).abs().max()),
     }
-
-
-def compare(rows: dict[str, dict]) -> dict[str, float]:
-    """Set the stages beside each other; only finished ones can be."""
-    found: dict[str, float] = {}
-    exact, short = rows.get('all_pairs'), rows.get('two_stage')
-    if exact:
-        rate = rows['reference']['pairs/s']
-        found['ratio_to_reference'] = exact['pairs/s'] / rate
-    if exact and short and not short['interrupted']:
-        found['t2v_R1_change'] = short['t2v R1'] - exact['t2v R1']
-        found['two_stage_ratio'] = short['pairs/s'] / exact['pairs/s']
-    return found
+    return row, float((ours - scores).abs().max())
 
 
 def main() -> None:
     """Measure, print and write."""
-    parser = harness.make_parser(__doc__, 'device', 'head', frames=12)
     stages = ['all_pairs', 'two_stage']
-    harness.add_options(
-        parser,
+    bench = harness.start(
+        __doc__,
+        'device',
+        'head',
+        frames=12,
         videos=(670, 'videos'),
         captions=(27763, 'captions of all videos'),
         stages=(stages, 'what to run', stages),
         shortlist=(100, 'videos a caption keeps in two stages'),
-        noise=(
-            7.0,
-            'noise of a caption over the mean frame of its video: the more, '
-            'the lower R1',
-        ),
         sample=(256, 'pairs that the reference scores'),
     )
-    args = parser.parse_args()
+    args = bench.args
     if args.captions < args.videos:
-        parser.error(
+        bench.refuse(
             f'--captions {args.captions} are fewer than --videos '
             f'{args.videos}, but every video needs one.'
         )
-    bench = harness.Bench(args)
     head = harness.build_head(args, args.frames).eval()
     # every video has equally many captions, the first ones one more
     counts = [
         args.captions // args.videos + (index < args.captions % args.videos)
         for index in range(args.videos)
     ]
-    model = GivenFeatures(head, *draw_features(args, counts)).to(bench.device)
-    rows = {'reference': reference_row(model, args)}
-    bench.add(rows['reference'])
+    model = make_model(head, *draw_features(args, counts))
+    row, difference = measure_reference(model, args)
+    bench.add(row, difference=difference)
     for name in sorted(set(args.stages)):
-        shortlist = args.shortlist if name == 'two_stage' else 0
         print(f'{name}:', flush=True)
-        rows[name] = run_stage(name, model, counts, shortlist, bench.device)
+        shortlist = 0
+        if name == 'two_stage':
+            shortlist, name = args.shortlist, f'{name}, {args.shortlist}'
         # on the disk before the next stage starts
-        bench.add(rows[name], comparison=compare(rows))
-        if rows[name]['interrupted']:
+        bench.add(run_stage(name, model, counts, shortlist, bench.device))
+        if 'interrupted' in bench.rows[-1]:
             break
     bench.print_table(
         f'{args.videos} videos, {args.captions} captions, D={args.dim}, '
         f'F={args.frames}, S={args.candidates}'
     )
-    for key, value in compare(rows).items():
-        print(f'{key}: {value:.4g}')
-    if any(row.get('interrupted') for row in bench.rows):
+    print(f'\nLargest difference from the reference: {difference:.1e}.')
+    if 'interrupted' in bench.rows[-1]:
         raise SystemExit(130)
 
 

@@ -1,45 +1,41 @@
-"""Counting operations, and setting them against what the machine can do."""
+"""Counts of operations and bytes, and the best rates of the machine."""
 
 from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import torch
-from harness import DTYPES, precision, seconds
+from harness import DTYPES, interleaved_medians, precision, seconds
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 #: Sides of the square products whose best rate is the machine's peak.
 PEAK_SIZES = {'cpu': (1024, 2048), 'cuda': (4096, 8192)}
-#: Bytes of the copy whose rate is the memory's; beyond every cache.
+#: Bytes of the copy whose rate is that of memory; larger than every cache.
 COPY_BYTES = {'cpu': 2**28, 'cuda': 2**30}
-GIGA = 1e9
 
 
 class Peaks(NamedTuple):
-    """What the machine can do at best."""
+    """Best rates of the machine, in operations and bytes a second."""
 
     flops: float
     bandwidth: float
 
 
 class Work(NamedTuple):
-    """What a run asks of the machine."""
+    """Operations of a run, and bytes that it writes and reads."""
 
     flops: int
     written: int
     read: int
 
 
-def _matrix_vector(matrix: Sequence[int], *_: Any, **__: Any) -> int:
-    return 2 * matrix[0] * matrix[1]
-
-
-def _added(_: Any, left: Any, right: Any, *__: Any, **___: Any) -> int:
+def _added_product(_: Any, left: Any, right: Any, *__: Any, **___: Any) -> int:
+    """Operations of ``addmv``, ``addmm`` and ``baddbmm``, by shapes."""
     batch = left[0] if len(left) == 3 else 1
     columns = right[-1] if len(right) > 1 else 1
     return 2 * batch * left[-2] * left[-1] * columns
@@ -48,16 +44,14 @@ def _added(_: Any, left: Any, right: Any, *__: Any, **___: Any) -> int:
 def count_flops(run: Callable[[], Any]) -> int:
     """Count the operations of all products of a run.
 
-    Products in place, and of a matrix and a vector, are counted too; torch's
-    own table leaves them out. Elementwise operations are not counted.
+    Includes in-place and matrix-vector products, which torch's own table
+    leaves out. Elementwise operations are not counted.
     """
     aten = torch.ops.aten
-    missing = {
-        aten.mv: _matrix_vector,
-        aten.addmv: _added,
-        aten.addmm_: _added,
-        aten.baddbmm_: _added,
-    }
+    missing: dict[Any, Any] = dict.fromkeys(
+        (aten.addmv, aten.addmm_, aten.baddbmm_), _added_product
+    )
+    missing[aten.mv] = lambda matrix, *_, **__: 2 * matrix[0] * matrix[1]
     with FlopCounterMode(display=False, custom_mapping=missing) as counter:
         run()
     return counter.get_total_flops()
@@ -66,8 +60,7 @@ def count_flops(run: Callable[[], Any]) -> int:
 class MovedBytes(TorchDispatchMode):
     """Adds up the sizes of what every operation reads and writes.
 
-    Views move nothing. What a kernel keeps in a cache between two operations
-    is counted as well, so this is the traffic of a machine without one.
+    Views move nothing. This is the traffic of a machine without caches.
     """
 
     #: Hand out memory, or the same memory, without writing.
@@ -86,25 +79,16 @@ class MovedBytes(TorchDispatchMode):
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
         name = func.overloadpacket.__name__
-        if name in self.SILENT:
-            return result
-        returns = func._schema.returns
-        parts = (result,) if len(returns) == 1 else result or ()
-        written = [
-            part
-            for part, about in zip(parts, returns, strict=False)
-            if about.alias_info is None or about.alias_info.is_write
-        ]
-        if written:
+        if not func.is_view and name not in self.SILENT:
             sources = args[1:] if name in self.OVERWRITING else args
             options = {k: v for k, v in kwargs.items() if k != 'out'}
-            self.written += _bytes_of(written)
+            self.written += _bytes_of(result)
             self.read += _bytes_of([sources, options])
         return result
 
 
 def _bytes_of(values: Any) -> int:
-    """Add up the bytes of the tensors in nested lists, repeats once."""
+    """Bytes of the tensors in nested lists; an expanded one counts once."""
     return sum(
         min(x.numel() * x.element_size(), x.untyped_storage().nbytes())
         for x in tree_leaves(values)
@@ -121,15 +105,13 @@ def count_work(run: Callable[[], Any]) -> Work:
 
 @functools.cache
 def _peaks(device: str, dtype: str, size: int | None) -> Peaks:
-    """Find the best rates of a large product and of a large copy."""
     kind = torch.device(device).type
     best = 0.0
     for side in (size,) if size else PEAK_SIZES[kind]:
-        left, right = (
+        left, right, out = (
             torch.randn(side, side, device=device).to(DTYPES[dtype])
-            for _ in range(2)
+            for _ in range(3)
         )
-        out = torch.empty_like(left)
         for _ in range(10):
             took = seconds(lambda: torch.mm(left, right, out=out), device)  # noqa: B023
             best = max(best, 2 * side**3 / took)
@@ -138,32 +120,40 @@ def _peaks(device: str, dtype: str, size: int | None) -> Peaks:
     took = min(seconds(lambda: target.copy_(source), device) for _ in range(9))
     peaks = Peaks(best, 2 * source.nbytes / took)
     print(
-        f'peak of torch.mm in {dtype}: {peaks.flops / GIGA:.1f} GFLOP/s; '
-        f'a copy moves {peaks.bandwidth / GIGA:.1f} GB/s'
+        f'peak of torch.mm in {dtype}: {peaks.flops / 1e9:.1f} GFLOP/s; '
+        f'a copy moves {peaks.bandwidth / 1e9:.1f} GB/s'
     )
     return peaks
 
 
-def measure_peaks(args: argparse.Namespace) -> Peaks:
-    """Find the best rates of the device, once in each precision."""
+def compare(
+    runs: Mapping[str, Callable[[], Any]],
+    pairs: Mapping[str, int],
+    args: argparse.Namespace,
+    counted: Collection[str],
+) -> list[dict[str, Any]]:
+    """Time runs over pairs in turn, the first one ours; a row for each.
+
+    Counts the work of those in ``counted`` and sets it against the machine's
+    peaks, which are measured once in each precision.
+    """
     with precision(args):
-        return _peaks(args.device, args.dtype, args.peak_size)
-
-
-def rate(
-    work: Work, pairs: int, took: float, peaks: Peaks
-) -> dict[str, float]:
-    """Bring a time and a count to rates."""
-    moved = work.written + work.read
-    return dict(
-        seconds=took,
-        pairs_per_second=pairs / took,
-        gflop=work.flops / GIGA,
-        mflop_per_pair=work.flops / pairs / 1e6,
-        written_bytes_per_pair=work.written / pairs,
-        gflop_per_second=work.flops / took / GIGA,
-        peak_gflop_per_second=peaks.flops / GIGA,
-        peak_fraction=work.flops / took / peaks.flops,
-        seconds_at_peak=work.flops / peaks.flops,
-        seconds_at_bandwidth=moved / peaks.bandwidth,
-    )
+        peaks = _peaks(args.device, args.dtype, args.peak_size)
+    works = {name: count_work(runs[name]) for name in counted}  # warm-up
+    times = interleaved_medians(runs, args.repeats, args.device)
+    rows: list[dict[str, Any]] = []
+    for name, took in times.items():
+        row = {'head': name, 's': took, 'pairs/s': pairs[name] / took}
+        ours = rows[0] if rows else row
+        row['to ours'] = ours['pairs/s'] / row['pairs/s']
+        if work := works.get(name):
+            row['MFLOP/pair'] = work.flops / pairs[name] / 1e6
+            row['FLOP to ours'] = row['MFLOP/pair'] / ours['MFLOP/pair']
+            row['GFLOP/s'] = work.flops / took / 1e9
+            row['of peak'] = work.flops / took / peaks.flops
+            row['s at that peak'] = work.flops / peaks.flops
+            moved = work.written + work.read
+            row['s to move its bytes'] = moved / peaks.bandwidth
+            row['B written a pair'] = work.written / pairs[name]
+        rows.append(row)
+    return rows

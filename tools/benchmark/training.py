@@ -5,7 +5,7 @@
     python tools/benchmark/training.py scaling --json scaling.json
 
 Compares the head with the brute-force objective in the same run. Encoders and
-optimizer are left out; training_iteration.py has them.
+optimizer are left out; see training_iteration.py for those.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import multiprocessing
 import os
 import statistics
 import tempfile
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import timedelta
@@ -28,7 +27,7 @@ import harness
 import torch
 import torch.distributed as dist
 from harness import MIB, quotient
-from rates import count_flops, count_work, measure_peaks, rate
+from rates import compare, count_flops
 from torch import Tensor, nn
 from torch.multiprocessing import start_processes
 from torch.nn.parallel import DistributedDataParallel
@@ -36,62 +35,32 @@ from torch.nn.parallel import DistributedDataParallel
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from tools.benchmark.reference.brute_force_training import BruteForceObjective
 
-
-def make_parser(
-    description: str | None, *groups: str, **options: Any
-) -> argparse.ArgumentParser:
-    """Make a parser of a mode, with the options that say what is trained."""
-    parser = harness.make_parser(description, 'head', *groups)
-    harness.add_options(
-        parser,
-        energy=(
-            'MLPEnergy',
-            'energy-aware matching',
-            ('MLPEnergy', 'BilinearEnergy', 'none'),
-        ),
-        energy_support_weight=(1.0, 'of the energies of support texts'),
-        memory_budget=(int, 'bytes of chunks that are kept'),
-        **options,
-    )
-    return parser
-
-
-def title(name: str, args: argparse.Namespace) -> str:
-    """Name a table with what was trained."""
-    return f'{name}, D={args.dim}, S={args.candidates}, {args.energy}'
+#: Losses of the head: those of the recipes of MSVD and VATEX.
+LOSSES = dict(
+    loss_match=dict(type='PairwiseSigmoidLoss'),
+    loss_energy=dict(type='EnergyMatchingLoss', energy=dict(type='MLPEnergy')),
+    energy_support_weight=1.0,
+)
+#: Options of the modes of one process.
+MODEL = 'head', 'device', 'dtype'
+#: How a process ends that needs more memory than there is.
+OUT_OF_MEMORY = BrokenProcessPool, MemoryError, torch.cuda.OutOfMemoryError
 
 
 class Objective(nn.Module):
-    """The losses of the head in training, or the brute-force objective's."""
+    """Losses of a head, or of the brute-force objective in its place."""
 
-    def __init__(
-        self, args: argparse.Namespace, frames: int, brute_force: bool = False
-    ) -> None:
+    def __init__(self, head: Any, brute_force: bool = False) -> None:
         super().__init__()
-        options: dict[str, Any] = dict(
-            loss_match=dict(type='PairwiseSigmoidLoss')
-        )
-        if args.energy != 'none':
-            options.update(
-                loss_energy=dict(
-                    type='EnergyMatchingLoss', energy=dict(type=args.energy)
-                ),
-                energy_support_weight=args.energy_support_weight,
-            )
-        if args.memory_budget:
-            options['memory_budget'] = args.memory_budget
-        self.head: Any = harness.build_head(args, frames, **options).train()
-        if brute_force:
-            self.head = BruteForceObjective(self.head)
+        self.head = BruteForceObjective(head) if brute_force else head
 
-    def forward(self, text: Tensor, frames: Tensor) -> dict[str, Tensor]:
-        """Compute the losses."""
+    def forward(
+        self, text: Tensor, frames: Tensor, mask: Tensor
+    ) -> dict[str, Tensor]:
+        """Compute the losses of texts and of the frames of their videos."""
         if isinstance(self.head, BruteForceObjective):
-            losses = self.head(text, frames)
+            losses = self.head(text.float(), frames.float())
         else:
-            mask = torch.ones(
-                frames.shape[:2], dtype=torch.bool, device=frames.device
-            )
             losses = self.head.loss(
                 TextFeatures(text), VideoFeatures(frames, mask)
             )
@@ -99,46 +68,41 @@ class Objective(nn.Module):
 
 
 class TrainingStep:
-    """Forward, losses and backward of a batch, features' gradient included."""
+    """Forward, losses and backward of a batch, down to its features."""
 
     def __init__(
-        self,
-        args: argparse.Namespace,
-        batch: int,
-        frames: int,
-        brute_force: bool,
+        self, args: argparse.Namespace, batch: int, frames: int, by_force: bool
     ) -> None:
         self.args = args
-        self.module = Objective(args, frames, brute_force)
+        head = harness.build_head(args, frames, **LOSSES).train()
+        self.module: nn.Module = Objective(head, by_force)
         self.draw(batch, frames)
 
     def draw(self, batch: int, frames: int) -> None:
         """Draw features that take a gradient."""
         text, video = harness.random_features(self.args, batch, batch, frames)
-        self.sides = (
-            text.embeds.requires_grad_(),
-            video.frames.requires_grad_(),
-        )
+        self.features = text.embeds, video.frames, video.frame_mask
+        for side in self.features[:2]:
+            side.requires_grad_()
 
     def __call__(self) -> dict[str, float]:
         """Run the step; gradients of the last one are cleared first."""
         self.module.zero_grad(set_to_none=False)
-        for side in self.sides:
+        for side in self.features:
             side.grad = None
         with harness.precision(self.args):
-            losses = self.module(*self.sides)
+            losses = self.module(*self.features)
         torch.stack([*losses.values()]).sum().backward()
         return {name: value.item() for name, value in losses.items()}
 
     def kept_bytes(self) -> int:
-        """Count what autograd keeps between forward and backward.
+        """Bytes that autograd keeps between forward and backward.
 
-        Parameters and inputs, which are there anyway, are left out, and so
-        is what the backward pass computes again.
+        Not counted: parameters, inputs and what the backward pass recomputes.
         """
         there = {
             x.untyped_storage().data_ptr()
-            for x in (*self.sides, *self.module.parameters())
+            for x in (*self.features, *self.module.parameters())
         }
         kept: dict[int, int] = {}
 
@@ -150,10 +114,15 @@ class TrainingStep:
 
         hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda x: x)
         with harness.precision(self.args), hooks:
-            losses = self.module(*self.sides)
+            losses = self.module(*self.features)
         # alive until here, so no two of them had the same place in memory
         del losses
         return sum(kept.values())
+
+
+def title(name: str, args: argparse.Namespace) -> str:
+    """Title of a table, with the sizes of the head."""
+    return f'{name}, D={args.dim}, S={args.candidates}'
 
 
 # Time -----------------------------------------------------------------------
@@ -165,17 +134,15 @@ def step() -> None:
     Without --batch and --frames it measures 32 pairs at 12 frames and 8 pairs
     at 64 frames, the size of DiDeMo.
     """
-    parser = make_parser(
+    bench = harness.start(
         step.__doc__,
-        'device',
-        'dtype',
+        *MODEL,
         batch=([int], 'pairs B of the batch; several'),
         peak_size=(int, 'side of the products of the peak'),
         reference_up_to=(int, 'largest batch of the reference'),
         count_up_to=(int, 'largest batch whose operations are counted'),
     )
-    args = parser.parse_args()
-    bench = harness.Bench(args)
+    args = bench.args
     cases = [(32, 12), (8, 64)]
     if args.batch or args.frames:
         cases = [(x, args.frames or 12) for x in args.batch or [32]]
@@ -187,54 +154,30 @@ def step() -> None:
 def measure_step(
     notes: list[str], sizes: tuple[int, int], args: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """Measure a batch; the reference is left out where it does not fit."""
+    """Measure a batch, without the reference where it does not fit."""
     batch, frames = sizes
-    device, peaks = torch.device(args.device), measure_peaks(args)
-    ways: dict[str, Callable[[], dict[str, float]]] = {}
-    peak: dict[str, int | None] = {}
+    device = torch.device(args.device)
 
-    def add(name: str) -> None:
-        way = TrainingStep(args, batch, frames, name == 'reference')
+    def make(brute_force: bool) -> TrainingStep | None:
+        if brute_force and batch > (args.reference_up_to or batch):
+            return None
+        way = TrainingStep(args, batch, frames, brute_force)
         way()  # the first step of all: the replay buffer is empty
-        peak[name] = harness.cuda_peak(way, device)
-        ways[name] = way
+        way.peak = quotient(harness.cuda_peak(way, device), MIB)
+        return way
 
-    add('ours')
-    if batch <= (args.reference_up_to or batch):
-        what = f'the reference at batch {batch} in {args.dtype}'
-        harness.unless_out_of_memory(what, lambda: add('reference'), notes)
-    times = harness.interleaved_medians(ways, args.repeats, device)
-    found: dict[str, dict[str, float]] = {name: {} for name in ways}
-    if batch <= (args.count_up_to or batch):
-        for name, way in ways.items():
-            found[name] = rate(count_work(way), batch**2, times[name], peaks)
-    losses = {name: way() for name, way in ways.items()}
-    ours, reference = found['ours'], found.get('reference', {})
-    row = {
-        'batch': batch,
-        'frames': frames,
-        'type': args.dtype,
-        'ours s': times['ours'],
-        'reference s': times.get('reference'),
-        'ratio': quotient(times.get('reference'), times['ours']),
-        'GFLOP': ours.get('gflop'),
-        'reference GFLOP': reference.get('gflop'),
-        'FLOP ratio': quotient(reference.get('gflop'), ours.get('gflop')),
-        'GFLOP/s': ours.get('gflop_per_second'),
-        'of peak': ours.get('peak_fraction'),
-        'reference of peak': reference.get('peak_fraction'),
-        'MB written a pair': quotient(ours.get('written_bytes_per_pair'), 1e6),
-        'reference MB': quotient(reference.get('written_bytes_per_pair'), 1e6),
-        'peak MiB': quotient(peak['ours'], MIB),
-        'reference peak MiB': quotient(peak.get('reference'), MIB),
-        'losses finite': all(
-            math.isfinite(value)
-            for terms in losses.values()
-            for value in terms.values()
-        ),
-        'losses': losses,
-    }
-    return [row]
+    ways = harness.both_ways(make, f'at batch {batch} in {args.dtype}', notes)
+    counted = ways if batch <= (args.count_up_to or batch) else ()
+    pairs = dict.fromkeys(ways, batch**2)
+    rows = []
+    for row in compare(ways, pairs, args, counted):
+        way = ways[row['head']]
+        losses = way()
+        is_finite = all(map(math.isfinite, losses.values()))
+        about = {'batch': batch, 'frames': frames, 'type': args.dtype, **row}
+        measured = {'peak MiB': way.peak, 'losses finite': is_finite}
+        rows.append({**about, **measured, 'losses': losses})
+    return rows
 
 
 # Memory ---------------------------------------------------------------------
@@ -244,83 +187,72 @@ def memory() -> None:
     """Peak memory that a step takes beside its inputs, at growing batches.
 
     Each runs in a process of its own: a warm-up step at batch 2, then one
-    step. On a CPU the figure is the rise of the resident set to its peak; on a
-    GPU that of torch's peak of allocated memory. It also counts what autograd
-    keeps between forward and backward.
+    step. The figure is the rise of the resident set to its peak, on a GPU of
+    torch's allocated memory. Beside it is what autograd keeps between forward
+    and backward.
     """
-    parser = make_parser(
+    bench = harness.start(
         memory.__doc__,
-        'device',
-        'dtype',
+        *MODEL,
         batches=([8, 16, 32, 64, 128, 256], 'batches B, ascending'),
         reference_up_to=(32, 'largest batch of the reference'),
     )
-    args = parser.parse_args()
-    bench = harness.Bench(args)
+    args = bench.args
 
     def measure(batch: int, options: argparse.Namespace) -> list[dict]:
-        found = {'ours': in_own_process(options, batch, False)}
-        if batch <= args.reference_up_to:
-            found['reference'] = in_own_process(options, batch, True)
-        extra = {name: part.get('MiB') for name, part in found.items()}
-        rows = [x for x in bench.rows if x['type'] == options.dtype]
-        earlier = rows[-1] if rows else {}
-        row = {
-            'batch': batch,
-            'type': options.dtype,
-            'ours MiB': extra['ours'],
-            'reference MiB': extra.get('reference'),
-            'ratio': quotient(extra.get('reference'), extra['ours']),
-            'batch grew by': quotient(batch, earlier.get('batch')),
-            'ours grew by': quotient(extra['ours'], earlier.get('ours MiB')),
-            **{
-                f'{name} kept KiB a pair': found.get(name, {}).get('kept')
-                for name in ('ours', 'reference')
-            },
-            'exact': all(part.get('exact', True) for part in found.values()),
-        }
+        rows: list[dict[str, Any]] = []
+        with_reference = batch <= args.reference_up_to
+        for name in ('ours', 'reference')[: 1 + with_reference]:
+            found = in_own_process(options, batch, name == 'reference')
+            row = {
+                'batch': batch,
+                'type': options.dtype,
+                'head': name,
+                'MiB': found.get('MiB'),
+                'kept KiB a pair': found.get('kept'),
+            }
+            ours = rows[0] if rows else row
+            row['to ours'] = quotient(row['MiB'], ours['MiB'])
+            earlier = [
+                x['MiB']
+                for x in bench.rows
+                if (x['type'], x['head']) == (options.dtype, name)
+            ]
+            row['grew by'] = quotient(
+                row['MiB'], earlier[-1] if earlier else None
+            )
+            rows.append(row)
         print(f'batch {batch} measured', flush=True)
-        return [row]
+        return rows
 
     bench.measure(args.batches, measure, 'batch {}')
     bench.print_table(title('Peak extra memory of a training step', args))
-    if not all(row['exact'] for row in bench.rows):
-        print(
-            '\nThe peak could not be set back before the step '
-            '(/proc/self/clear_refs), so small figures may be too small.'
-        )
 
 
 def in_own_process(
     args: argparse.Namespace, batch: int, brute_force: bool
-) -> dict[str, Any]:
+) -> dict[str, float]:
     """Measure in a fresh process; empty if it ran out of memory."""
     context: Any = multiprocessing.get_context('forkserver')
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         try:
-            return pool.submit(
-                measure_memory, args, batch, brute_force
-            ).result()
-        except (
-            BrokenProcessPool,
-            MemoryError,
-            torch.cuda.OutOfMemoryError,
-        ) as err:
+            task = pool.submit(measure_memory, args, batch, brute_force)
+            return task.result()
+        except OUT_OF_MEMORY as err:
             print(f'batch {batch}: {type(err).__name__}, no figure')
             return {}
 
 
 def measure_memory(
     args: argparse.Namespace, batch: int, brute_force: bool
-) -> dict[str, Any]:
+) -> dict[str, float]:
     """Measure one batch."""
     device, frames = harness.set_up(args), args.frames or 12
     way = TrainingStep(args, 2, frames, brute_force)
     way()
     way.draw(batch, frames)
-    extra, exact = harness.extra_memory(way, device)
-    kept = way.kept_bytes() / batch**2 / 1024
-    return dict(MiB=extra / MIB, exact=exact, kept=kept)
+    extra = harness.extra_memory(way, device)
+    return dict(MiB=extra / MIB, kept=way.kept_bytes() / batch**2 / 1024)
 
 
 # Several processes ----------------------------------------------------------
@@ -330,41 +262,36 @@ def scaling() -> None:
     """A step over several gloo processes.
 
     Every process has one thread and its share of the rows of one joint batch.
-    Tells the operations of a process against 1/W of those of one process, time
-    a step, and how far gradients are from those of one process. Where there
-    are fewer cores than processes, times say little.
+    The table has the operations of a process over those of one process alone,
+    the time of a step, and the difference of the gradients. Where there are
+    fewer cores than processes, times say little.
     """
-    parser = make_parser(
+    bench = harness.start(
         scaling.__doc__,
+        'head',
         batch=(32, 'pairs B of the joint batch'),
         processes=([1, 2, 4], 'numbers W; each must divide the batch'),
+        dtype='float32',
+        threads=1,
     )
-    args = parser.parse_args()
-    args.dtype, args.threads = 'float32', args.threads or 1
+    args = bench.args
     uneven = [world for world in args.processes if args.batch % world]
     if uneven:
-        parser.error(f'--batch {args.batch} cannot be dealt to {uneven}.')
-    bench = harness.Bench(args)
+        bench.refuse(f'--batch {args.batch} cannot be dealt to {uneven}.')
     alone: dict[str, Any] = {}
     for world in sorted({1, *args.processes}):
         with tempfile.TemporaryDirectory() as folder:
             start_processes(
-                worker,
-                (world, args, folder),
-                nprocs=world,
-                start_method='forkserver',
+                worker, (world, args, folder), world, start_method='forkserver'
             )
-            ranks = [
-                torch.load(Path(folder) / f'{rank}.pt')
-                for rank in range(world)
-            ]
+            files = [Path(folder) / f'{rank}.pt' for rank in range(world)]
+            ranks = list(map(torch.load, files))
         alone = alone or ranks[0]
         most = max(rank['flops'] for rank in ranks)
         took = max(rank['seconds'] for rank in ranks)
         row = {
             'processes': world,
             'GFLOP of a process': most / 1e9,
-            'least GFLOP': min(rank['flops'] for rank in ranks) / 1e9,
             'share': most / alone['flops'],
             'share x W': most / alone['flops'] * world,
             's a step': took,
@@ -381,16 +308,11 @@ def scaling() -> None:
 def worker(
     rank: int, world: int, args: argparse.Namespace, folder: str
 ) -> None:
-    """Join the processes, and write what this one measures."""
+    """Join the group of processes, measure, and write the result."""
     os.environ['OMP_NUM_THREADS'] = str(args.threads)
     harness.set_up(args)
-    dist.init_process_group(
-        'gloo',
-        init_method=f'file://{folder}/init',
-        rank=rank,
-        world_size=world,
-        timeout=timedelta(minutes=30),
-    )
+    options = dict(rank=rank, world_size=world, timeout=timedelta(minutes=30))
+    dist.init_process_group('gloo', f'file://{folder}/init', **options)
     # the model is gone before the group, or DDP's destructor can deadlock
     torch.save(measure_share(rank, world, args), f'{folder}/{rank}.pt')
     dist.barrier()
@@ -404,10 +326,10 @@ def measure_share(rank: int, world: int, args: argparse.Namespace) -> dict:
     if world > 1:
         way.module = DistributedDataParallel(way.module)
     # as samplers deal items out
-    way.sides = tuple(
-        side.detach()[rank::world].clone().requires_grad_()
-        for side in way.sides
+    text, frames, mask = (
+        x.detach()[rank::world].clone() for x in way.features
     )
+    way.features = text.requires_grad_(), frames.requires_grad_(), mask
     way()
     gradients = {
         name: parameter.grad.clone()
@@ -419,27 +341,24 @@ def measure_share(rank: int, world: int, args: argparse.Namespace) -> dict:
     for _ in range(max(1, args.repeats)):
         dist.barrier()
         times.append(harness.seconds(way))
-    return dict(
-        flops=flops, seconds=statistics.median(times), gradients=gradients
-    )
+    took = statistics.median(times)
+    return dict(flops=flops, seconds=took, gradients=gradients)
 
 
 def gradient_difference(
     got: dict[str, Tensor], expected: dict[str, Tensor]
 ) -> float:
-    """Largest difference, over the largest gradient of its parameter.
+    """Largest difference, relative to the largest gradient of its parameter.
 
-    Parameters whose gradient is rounding alone are compared with the largest
-    gradient of all.
+    Gradients that are rounding alone are compared with the largest of all.
     """
-    largest = max(float(x.abs().max()) for x in expected.values())
-    worst = 0.0
-    for name, gradient in expected.items():
-        size = float(gradient.abs().max())
-        scale = size if size > 1e-5 * largest else largest
-        difference = float((got[name] - gradient).abs().max())
-        worst = max(worst, difference / scale)
-    return worst
+    sizes = {name: float(x.abs().max()) for name, x in expected.items()}
+    largest = max(sizes.values())
+    return max(
+        float((got[name] - expected[name]).abs().max())
+        / (size if size > 1e-5 * largest else largest)
+        for name, size in sizes.items()
+    )
 
 
 if __name__ == '__main__':

@@ -4,16 +4,16 @@ r"""A whole training iteration, split into its parts.
     python tools/benchmark/training_iteration.py --arch ViT-B-32 --batch 8 \
         --json training_iteration_vit-b32.json
 
-Times data, preprocessor, both encoders, the head's forward and backward, the
-encoders' backward and the optimizer, and the same iteration with the
-brute-force objective in place of the head, in turn; on a GPU peak memory as
-well. float16 trains with a loss scaler, which needs a GPU.
+Times data, preprocessor, both encoders, forward and backward of the head,
+backward of the encoders and the optimizer; in turn with it, the same iteration
+with the brute-force objective in place of the head. Includes peak memory on a
+GPU. float16 trains with a loss scaler, which needs a GPU.
 
-The first form takes model, data and optimizer of a config; its data set must
-be there (the toy one: python tools/dataset_converters/toy.py --out data/toy).
-Data are loaded in this process, so the figure is their full cost. With --arch
-the towers are CLIP's, with random weights, the head is that of the recipe, and
-random pixels of 224 x 224 and random words stand in for the data.
+The first form trains eaglenet_toy on its data, which must be there (python
+tools/dataset_converters/toy.py --out data/toy) and are loaded in this process,
+so the figure is their full cost. With --arch the towers are CLIP's, with
+random weights, the head is that of the recipe, and the data are random pixels
+of 224 x 224 and random words.
 """
 
 from __future__ import annotations
@@ -36,28 +36,29 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
+from training import Objective
 
-from eaglenet_mm.config.reading import open_config
 from eaglenet_mm.registry import MODELS
-from eaglenet_mm.structures import TextFeatures, VideoFeatures
-from tools.benchmark.reference.brute_force_training import BruteForceObjective
 
 #: By towers, the recipe that is made for them.
 RECIPES = {
+    None: 'eaglenet_toy.py',
     'ViT-B-16': 'eaglenet_msrvtt.py',
     'ViT-B-32': 'eaglenet_msrvtt_vit-b32.py',
 }
 AS_IT_IS = 'as in the config'
 
 
-def arch_config(args: argparse.Namespace) -> Config:
-    """Take the recipe of some towers with random weights and given sizes.
+def make_config(args: argparse.Namespace) -> Config:
+    """Read the recipe; with ``--arch``, of given sizes and random weights.
 
-    Towers that no recipe is for get the head of ViT-B/16's.
+    Towers without a recipe get the head of that of ViT-B/16.
     """
-    name = args.arch.removesuffix('-quickgelu')
+    name = args.arch and args.arch.removesuffix('-quickgelu')
     recipe = RECIPES.get(name, RECIPES['ViT-B-16'])
     config = Config.fromfile(str(REPOSITORY / 'configs' / recipe))
+    if not name:
+        return config
     frames = args.frames or config.num_frames
     for tower in ('text_encoder', 'video_encoder'):
         config.model[tower].update(arch=f'{name}-quickgelu', pretrained=None)
@@ -84,14 +85,10 @@ def random_batches(args: argparse.Namespace, frames: int) -> Iterator[dict]:
 
 def loaded_batches(loader: dict, args: argparse.Namespace) -> Iterator[dict]:
     """Load batches of the config's training data without end."""
-    loader = copy.deepcopy(loader)
     loader.update(num_workers=0, persistent_workers=False)
     loader['batch_size'] = args.batch or loader['batch_size']
     if args.data_root:
-        dataset = loader['dataset']
-        while 'data_root' not in dataset:
-            dataset = dataset['dataset']
-        dataset['data_root'] = args.data_root
+        loader['dataset']['dataset']['data_root'] = args.data_root
     batches = Runner.build_dataloader(loader, seed=args.seed)
     if len(batches) == 0:
         raise SystemExit(
@@ -99,25 +96,27 @@ def loaded_batches(loader: dict, args: argparse.Namespace) -> Iterator[dict]:
             f'{loader["batch_size"]}. Give a smaller --batch.'
         )
     for epoch in itertools.count():
-        # captions are drawn anew in every epoch
-        getattr(batches.dataset, 'set_epoch', lambda _: None)(epoch)
+        batches.dataset.set_epoch(epoch)  # captions are drawn anew
         yield from batches
 
 
 class Iteration:
-    """One way to train."""
+    """One way to train: a call trains a step and gives the time of parts."""
 
     def __init__(
         self,
         model: Any,
-        optim_wrapper: dict,
+        brute_force: bool,
+        config: Config,
         batches: Iterator[dict],
         args: argparse.Namespace,
     ) -> None:
-        self.model = model.train()
-        self.batches = batches
-        self.args = args
-        optim_wrapper = copy.deepcopy(optim_wrapper)
+        self.args, self.batches = args, batches
+        self.model = model
+        self.objective = Objective(model.head, brute_force)
+        model.head = self.objective.head
+        model.to(args.device).train()
+        optim_wrapper = copy.deepcopy(config.optim_wrapper)
         if args.dtype == 'float16':
             # low enough for random weights not to skip the first steps
             scale = dict(init_scale=2.0**10)
@@ -136,8 +135,8 @@ class Iteration:
         harness.synchronize(device)
         self.spent[part] = time.perf_counter() - begin
 
-    def run(self) -> dict[str, float]:
-        """Train one step and give the time of its parts."""
+    def __call__(self) -> dict[str, float]:
+        """Train a step."""
         clock, model = self.clock, self.model
         self.spent: dict[str, float] = {}
         with clock('data'):
@@ -152,13 +151,7 @@ class Iteration:
                 frames = model.encode_video(inputs['pixels'], mask).frames
             sides = [x.detach().requires_grad_() for x in (text, frames)]
             with clock('head forward'):
-                if isinstance(model.head, BruteForceObjective):
-                    losses = model.head(*(side.float() for side in sides))
-                else:
-                    losses = model.head.loss(
-                        TextFeatures(sides[0]), VideoFeatures(sides[1], mask)
-                    )
-                loss = sum(v.float() for k, v in losses.items() if 'loss' in k)
+                loss = sum(self.objective(*sides, mask).values())
         with clock('head backward'):  # scales the loss for a scaler
             self.optimizer.backward(loss)
         with clock('encoders backward'):
@@ -186,30 +179,23 @@ def measure(
             model_config[tower].gradient_checkpointing = checkpointing == 'on'
     torch.manual_seed(args.seed)
     model = MODELS.build(model_config)
-    ways: dict[str, Iteration] = {}
-    peak: dict[str, int | None] = {}
 
-    def add(name: str) -> None:
-        is_cuda = device.type == 'cuda'
-        others = torch.cuda.memory_allocated(device) if is_cuda else 0
-        own = copy.deepcopy(model)
-        if name == 'reference':
-            own.head = BruteForceObjective(own.head)
-        way = Iteration(own.to(device), config.optim_wrapper, batches, args)
-        way.run()  # warm-up
+    def make(brute_force: bool) -> Iteration:
+        others = harness.cuda_allocated(device)
+        way = Iteration(
+            copy.deepcopy(model), brute_force, config, batches, args
+        )
+        way()  # warm-up
         # with weights and optimizer, without what the other way holds
-        before = torch.cuda.memory_allocated(device) - others if is_cuda else 0
-        extra = harness.cuda_peak(way.run, device)
-        peak[name] = None if extra is None else before + extra
-        ways[name] = way
+        way.peak = harness.cuda_peak(way, device, others)
+        return way
 
-    add('ours')
-    what = f'the reference in {args.dtype}, checkpointing {checkpointing}'
-    harness.unless_out_of_memory(what, lambda: add('reference'), notes)
+    about = f'in {args.dtype}, checkpointing {checkpointing}'
+    ways = harness.both_ways(make, about, notes)
     rounds: dict[str, list[dict]] = {name: [] for name in ways}
     for _ in range(args.repeats):
         for name, way in ways.items():
-            rounds[name].append(way.run())
+            rounds[name].append(way())
     rows: list[dict[str, Any]] = []
     for name, way in ways.items():
         spent = {
@@ -226,26 +212,27 @@ def measure(
             's': total,
             **{f'{part} ms': 1000 * value for part, value in spent.items()},
             'head %': 100 * head / total,
-            'peak GiB': quotient(peak[name], 2**30),
+            'peak GiB': quotient(way.peak, 2**30),
             'loss finite': math.isfinite(way.loss),
             # lowered by every step that was skipped
             'loss scale': scaler and scaler.get_scale(),
         }
         ours = rows[0] if rows else row
-        ours_head = ours['s'] * ours['head %'] / 100
-        row.update({'to ours': total / ours['s'], 'head': name})
-        row['head to ours'] = head / ours_head
+        row['to ours'] = total / ours['s']
+        row['head to ours'] = row['to ours'] * row['head %'] / ours['head %']
         rows.append(row)
     return rows
 
 
 def main() -> None:
     """Measure, print and write."""
-    parser = harness.make_parser(__doc__, 'device', 'head', 'dtype', repeats=3)
-    harness.add_options(
-        parser,
-        config=(str(REPOSITORY / 'configs/eaglenet_toy.py'), 'of the model'),
-        data_root=(str, 'folder of the data set, if not of the config'),
+    bench = harness.start(
+        __doc__,
+        'device',
+        'head',
+        'dtype',
+        repeats=3,
+        data_root=(str, 'folder of the toy set, if not of the config'),
         batch=(int, 'default: that of the config; 8 of --arch'),
         arch=(str, 'a CLIP of open_clip, as ViT-B-32, on random pixels'),
         checkpointing=(
@@ -254,18 +241,16 @@ def main() -> None:
             (AS_IT_IS, 'off', 'on'),
         ),
     )
-    args = parser.parse_args()
-    if 'float16' in args.dtype and torch.device(args.device).type == 'cpu':
-        parser.error('--dtype float16 needs a GPU, for its loss scaler.')
-    bench = harness.Bench(args)
+    args = bench.args
+    if 'float16' in args.dtype and bench.device.type == 'cpu':
+        bench.refuse('--dtype float16 needs a GPU, for its loss scaler.')
     init_default_scope('eaglenet_mm')
-    config = arch_config(args) if args.arch else open_config(args.config)
-    if args.arch:
-        frames = config.model.data_preprocessor.num_frames
-        batches = random_batches(args, frames)
-    else:
+    config = make_config(args)
+    head = config.model.head
+    batches = random_batches(args, head.num_frames)
+    if not args.arch:
         batches = loaded_batches(config.train_dataloader, args)
-    inputs, head = next(batches)['inputs'], config.model.head
+    inputs = next(batches)['inputs']
     sizes = dict(
         batch=len(inputs['frames']),
         frames=head.num_frames,

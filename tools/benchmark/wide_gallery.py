@@ -1,4 +1,4 @@
-r"""Rank the captions of the toy test set among many more videos.
+"""Rank the captions of the toy test set among many more videos.
 
     python tools/benchmark/wide_gallery.py work_dirs/toy_comparison/*/seed* \
         --data-root data/toy
@@ -14,125 +14,92 @@ captions of their own.
 
 from __future__ import annotations
 
+import json
 import statistics
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import harness
-import torch
-from mmengine.config import Config
-from mmengine.dataset import pseudo_collate
-from torch import Tensor
 
-from eaglenet_mm.apis.comparison import chosen_checkpoint
-from eaglenet_mm.apis.retriever_loading import load_retriever
-from eaglenet_mm.apis.tool_process import RunError
-from eaglenet_mm.evaluation.functional import (
-    RightPairs,
-    summarize_ranks,
-    text_to_video_ranks,
-)
-from eaglenet_mm.registry import DATASETS, SCOPE
-from eaglenet_mm.structures import TextFeatures, VideoFeatures
-
-METRICS = ('R1', 'R5', 'R10')
+from eaglenet_mm.apis.comparison import chosen_checkpoint, mean_and_spread
+from eaglenet_mm.apis.tool_process import RunError, run_tool
+from eaglenet_mm.datasets import read_annotation, write_annotation
 
 
-def videos_of(config: Config, data_root: str, split: str) -> list[dict]:
-    """Read one video of each combination of a split, ready to be batched."""
-    options = dict(
-        config.test_dataloader.dataset,
-        data_root=data_root,
-        ann_file=f'{split}.json',
-    )
-    dataset = DATASETS.build({'_scope_': SCOPE, **options})
-    first: dict[str, int] = {}  # ids are COMBINATION-NUMBER
-    for index in range(len(dataset)):
-        name = dataset.get_data_info(index)['video_id']
-        first.setdefault(name.rpartition('-')[0], index)
-    return [dataset[index] for index in first.values()]
+def gallery(data_root: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Header and records: the test set, and distractors without captions."""
+    records: dict[str, dict[str, Any]] = {}  # ids are COMBINATION-NUMBER
+    headers = []
+    for split in ('test', 'val', 'train'):
+        header, found = read_annotation(data_root / f'{split}.json')
+        headers.append(header)
+        for record in found:
+            combination = record['video_id'].rpartition('-')[0]
+            own = {} if split == 'test' else {'captions': []}
+            records.setdefault(combination, {**record, **own})
+    counted = ('num_videos', 'num_captions')
+    header = {k: v for k, v in headers[0].items() if k not in counted}
+    return header, list(records.values())
 
 
-@torch.no_grad()
-def rank(model: Any, test: list[dict], others: list[dict]) -> Tensor:
-    """Rank every caption of the test videos among all videos."""
-    texts, videos, right = [], [], []
-    number = {x['data_samples'].video_id: i for i, x in enumerate(test)}
-    for place, item in enumerate([*test, *others]):
-        inputs = model.data_preprocessor(pseudo_collate([item]))['inputs']
-        videos.append(
-            model.encode_video(inputs['pixels'], inputs['frame_mask'])
+def measure(run: Path, data_root: Path, annotation: Path) -> dict[str, float]:
+    """Test one run; give its metrics."""
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = chosen_checkpoint(run / 'train')
+        run_tool(
+            harness.REPOSITORY / 'tools/test.py',
+            [
+                *(run / 'config.py', checkpoint, '--work-dir', folder),
+                '--cfg-options',
+                f'test_dataloader.dataset.data_root={data_root}',
+                f'test_dataloader.dataset.ann_file={annotation}',
+            ],
+            Path(folder) / 'test.log',
         )
-        sample = item['data_samples']
-        if place >= len(test) or not sample.caption_indices:
-            continue
-        texts.append(model.encode_text(inputs['token_ids']))
-        own = [[sample.video_id]] * len(texts[-1])
-        right += [
-            sorted({number[name] for name in names if name in number})
-            for names in sample.get('positives', own)
-        ]
-    scores = model.head.score_chunked(
-        model.head.prepare_text(TextFeatures.cat(texts)),
-        model.head.prepare_video(VideoFeatures.cat(videos)),
-    )
-    pairs = [(text, v) for text, own in enumerate(right) for v in own]
-    columns = torch.tensor([own[0] if own else -1 for own in right])
-    found = RightPairs(columns, *torch.tensor(pairs).t()).simplify()
-    return text_to_video_ranks(scores.cpu(), found).ranks
-
-
-def measure(run: Path, data_root: str) -> dict[str, Any]:
-    """Test one run; give the metrics in percent."""
-    config = Config.fromfile(run / 'config.py')
-    model = load_retriever(config, str(chosen_checkpoint(run / 'train')))
-    test, *others = (
-        videos_of(config, data_root, split)
-        for split in ('test', 'val', 'train')
-    )
-    distractors = [video for videos in others for video in videos]
-    found = summarize_ranks(rank(model, test, distractors))
-    videos = len(test) + len(distractors)
-    chance = min(100.0, 100 * 10 / videos)
-    return {
-        'config': run.parent.name,
-        'run': run.name,
-        'videos': videos,
-        **{key: found[key] for key in METRICS},
-        'R10 by chance': chance,
-        'times chance': found['R10'] / chance,
-    }
+        file = Path(folder) / 'metrics.json'
+        return json.loads(file.read_text('utf-8'))['metrics']
 
 
 def main() -> None:
     """Measure, print and write."""
-    device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    parser = harness.make_parser(__doc__, threads=1, device=device)
-    parser.add_argument('runs', nargs='+', help='as .../x_pool_toy-*/seed0')
-    harness.add_options(parser, data_root=('data/toy', 'of the toy set'))
+    parser = harness.make_parser(
+        __doc__, data_root=(Path('data/toy'), 'of the toy set'), threads=1
+    )
+    add = parser.add_argument
+    add('runs', nargs='+', type=Path, help='as .../x_pool_toy-*/seed0')
     args = parser.parse_args()
     for run in args.runs:
-        if not (Path(run) / 'config.py').is_file():
+        if not (run / 'config.py').is_file():
             parser.error(
-                f'{run} is no folder of a run of tools/compare.py: it has no '
+                f'{run} is not a run folder of tools/compare.py: it has no '
                 'config.py. Name the folders seed0, seed1 and so on.'
             )
     bench = harness.Bench(args)
-    for run in args.runs:
-        try:
-            bench.add(measure(Path(run).resolve(), args.data_root))
-        except RunError as err:
-            raise SystemExit(f'wide_gallery.py: {err}') from err
-        print(bench.rows[-1], flush=True)
-    by_config: dict[tuple, list[dict]] = {}
-    for row in bench.rows:
-        by_config.setdefault((row['config'], row['videos']), []).append(row)
-    for runs in by_config.values():
-        mean = {
-            key: statistics.fmean(row[key] for row in runs)
-            for key in (*METRICS, 'times chance')
+    root = args.data_root.resolve()
+    header, records = gallery(root)
+    found: dict[str, list[dict[str, float]]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        annotation = Path(folder) / 'gallery.json'
+        write_annotation(annotation, header, records)
+        for run in map(Path.resolve, args.runs):
+            try:
+                metrics = measure(run, root, annotation)
+            except RunError as err:
+                raise SystemExit(f'wide_gallery.py: {err}') from err
+            found.setdefault(run.parent.name, []).append(metrics)
+            print(f'{run}: t2v R@10 {metrics["t2v/R10"]:.1f}', flush=True)
+            bench.write(metrics=found)
+    chance = min(100.0, 100 * 10 / len(records))
+    for config, runs in found.items():
+        values = [metrics['t2v/R10'] for metrics in runs]
+        row = {
+            'config': config,
+            'runs': len(runs),
+            f't2v R@10 of {len(records)}': mean_and_spread(values),
+            'times chance': statistics.fmean(values) / chance,
         }
-        bench.add({**runs[0], 'run': f'mean of {len(runs)}', **mean})
+        bench.add(row)
     bench.print_table('Test captions among all videos, percent')
 
 

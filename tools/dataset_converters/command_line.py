@@ -1,4 +1,4 @@
-"""What the command lines of the converters share."""
+"""Command line of the converters of official files."""
 
 import argparse
 from collections.abc import Callable
@@ -15,7 +15,7 @@ def run_converter(
     video_suffix: str | None,
     **options: dict[str, Any],
 ) -> None:
-    """Convert, write and report; options are the function's arguments."""
+    """Convert, write and report; ``options`` are arguments of ``convert``."""
     parser = argparse.ArgumentParser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -24,24 +24,12 @@ def run_converter(
     for name, about in options.items():
         needed = dict(type=Path, required='default' not in about)
         add(f'--{name.replace("_", "-")}', **{**needed, **about})
-    add(
-        '--video-suffix',
-        default=video_suffix,
-        help='ending of the video files; default: '
-        f'{video_suffix or "their official names"}',
-    )
-    add(
-        '--out',
-        type=Path,
-        default=Path('data') / dataset,
-        help='folder to write; default: %(default)s',
-    )
-    add(
-        '--strict',
-        action='store_true',
-        help='exit with 1, and write nothing, unless every number is the '
-        'published one and nothing is missing',
-    )
+    suffix = f'of the files; default: {video_suffix or "official names"}'
+    add('--video-suffix', default=video_suffix, help=suffix)
+    out = dict(type=Path, default=Path('data') / dataset)
+    add('--out', **out, help='folder to write; default: %(default)s')
+    strict = 'fail and write nothing unless all numbers are as published'
+    add('--strict', action='store_true', help=strict)
     args = parser.parse_args()
     try:
         names = (*options, 'video_suffix')

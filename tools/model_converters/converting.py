@@ -1,4 +1,4 @@
-"""What the command lines of the converters of released weights share."""
+"""Command line of the converters of released weights."""
 
 import argparse
 import os.path as osp
@@ -16,7 +16,7 @@ from eaglenet_mm.registry import MODELS
 def make_parser(
     description: str | None, parents: Any = ()
 ) -> argparse.ArgumentParser:
-    """Make a parser with the options of every converter behind its own."""
+    """Make a parser with the options of all converters."""
     parser = argparse.ArgumentParser(description=description, parents=parents)
     add = parser.add_argument
     add('input', help="the authors' checkpoint")
@@ -31,7 +31,7 @@ def make_parser(
 
 
 def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """Read the command line; the input is not overwritten."""
+    """Read the command line; refuse to overwrite the input."""
     args = parser.parse_args()
     if osp.realpath(args.input) == osp.realpath(args.output):
         parser.error(f'the output {args.output} is the input; name another')
@@ -39,10 +39,7 @@ def parse_args(parser: argparse.ArgumentParser) -> argparse.Namespace:
 
 
 def read_input(args: argparse.Namespace) -> tuple[Any, nn.Module | None]:
-    """Read the checkpoint, and build the model it must fit, if one is named.
-
-    Pretrained weights are not fetched.
-    """
+    """Read the checkpoint; build the model of ``--config``, if given."""
     model = None
     if args.config:
         config = open_config(args.config)
@@ -55,12 +52,9 @@ def read_input(args: argparse.Namespace) -> tuple[Any, nn.Module | None]:
 def write_output(
     args: argparse.Namespace, ours: dict[str, Any], report: Any, **meta: Any
 ) -> None:
-    """Write the checkpoint and say what is in it."""
-    about = dict(
-        converted_from=osp.basename(args.input),
-        eaglenet_mm_version=__version__,
-        **meta,
-    )
+    """Write the checkpoint and report."""
+    name = osp.basename(args.input)
+    about = dict(converted_from=name, eaglenet_mm_version=__version__, **meta)
     write_converted(args.output, ours, about)
     print(*report.lines(), sep='\n')
     print(f'{len(ours)} tensors written: {args.output}')

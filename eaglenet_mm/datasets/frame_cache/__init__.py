@@ -1,4 +1,4 @@
-"""Decoded frames on disk: written once, checked at each reading."""
+"""Cache of decoded frames on disk, with a checksum for each item."""
 
 from eaglenet_mm.datasets.frame_cache.building import (
     CacheReport,

@@ -1,4 +1,4 @@
-"""Decode all videos of a data set into a cache."""
+"""Building of a frame cache from all videos of a dataset."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from eaglenet_mm.utils.progress import Progress
 
 @dataclass
 class CacheReport:
-    """What became of the videos of a data set.
+    """Result of building a frame cache.
 
     Args:
-        folder (Path): Where their frames lie.
-        num_written (int): Items decoded and written.
-        num_kept (int): Items that were there and in order.
-        num_renewed (int): Of those written, how many took the place of ones
-            that were damaged or of another file.
+        folder (Path): Folder of the cached frames.
+        num_written (int): Number of items decoded and written.
+        num_kept (int): Number of valid items that were already there.
+        num_renewed (int): How many of the written items replaced damaged or
+            outdated ones.
         failed (dict[str, str]): Errors by video id.
-        num_bytes (int): Bytes of all frames of the data set.
+        num_bytes (int): Size of all frames of the dataset in bytes.
 
     Example:
         >>> CacheReport(Path('frame_cache/5c1e0a9b'), num_written=3).failed
@@ -61,26 +61,26 @@ def build_frame_cache(
     num_workers: int = 2,
     time_limit: float = 120,
 ) -> CacheReport:
-    """Decode every video of a data set once and keep the frames.
+    """Decode every video of a dataset and store the frames.
 
-    What is there already is checked, its checksum included, and kept. An
-    interrupted run is taken up where it stopped.
+    Existing items are verified, including their checksums, and kept, so an
+    interrupted run continues where it stopped.
 
     Args:
         dataset (TextVideoDataset): The videos and the pipeline.
-        root (str | Path): Folder of the cache; made if missing.
-        num_workers (int): Processes that decode. Default: 2.
-        time_limit (float): Seconds that reading a video may stand still.
-            Default: 120.
+        root (str | Path): Folder of the cache; created if missing.
+        num_workers (int): Number of decoding processes. Default: 2.
+        time_limit (float): Seconds without progress after which a video
+            counts as unreadable. Default: 120.
 
     Returns:
-        CacheReport: Counts, and the videos that cannot be read.
+        CacheReport: Counts, and the unreadable videos.
 
     Raises:
-        OSError: If frames cannot be written, as on a full disk; those before
-            stay valid.
+        OSError: If frames cannot be written, for example because the disk is
+            full; earlier frames remain valid.
         RuntimeError: If another process is writing to the cache.
-        ValueError: If the pipeline does not begin with decoding frames.
+        ValueError: If the pipeline does not start with decoding frames.
     """
     transforms = dataset.pipeline.transforms
     with FrameCacheWriter(root, frame_recipe(transforms)) as writer:
@@ -98,9 +98,7 @@ def build_frame_cache(
             key = item_key(item, dataset.data_root)
             if outcome.kind != 'done':
                 report.failed[item['video_id']] = (
-                    f'{item["video"]}: decoding it {outcome.detail}.'
-                    if outcome.kind == 'hang'
-                    else f'{item["video"]}: {outcome.detail} in decoding it.'
+                    f'{item["video"]}: {outcome.detail} while decoding.'
                 )
             elif isinstance(outcome.value, str):
                 report.failed[item['video_id']] = outcome.value
@@ -118,7 +116,7 @@ def build_frame_cache(
 def _to_decode(
     dataset: TextVideoDataset, writer: FrameCacheWriter, report: CacheReport
 ) -> tuple[list[dict[str, Any]], set[str]]:
-    """List the items that are not there in order, each file once."""
+    """List the items without valid frames, each file once."""
     items: dict[str, dict[str, Any]] = {}
     renewed: set[str] = set()
     for index in range(len(dataset)):
@@ -145,7 +143,7 @@ def _to_decode(
 def _decode(
     item: dict[str, Any], transforms: Sequence[Callable]
 ) -> tuple[Any, dict[str, Any]] | str:
-    """Make the frames of an item, or the words of an error."""
+    """Decode the frames of an item, or return an error message."""
     try:
         path = Path(item['video'])
         before = identify(item['video'])

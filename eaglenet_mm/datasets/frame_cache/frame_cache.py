@@ -1,12 +1,12 @@
-"""Decoded frames in an LMDB database, one for each way of making them.
+"""Decoded frames in LMDB databases, one database per decoding recipe.
 
-A cache is a folder with one folder for each way, named by a hash of it::
+A cache is a folder with a subfolder per recipe, named by its hash::
 
     frame_cache/5c1e0a9b/recipe.json   the transforms that made the frames
-                         frames.lmdb   one value an item
+                         frames.lmdb   one value per item
 
-A value is a CRC-32 of the rest, the length of a JSON text, that text (what
-the frames are and which file they were made of) and the frames.
+A value is a CRC-32 of the rest, the length of a JSON text, that text
+(:class:`CacheEntry`) and the frames.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from mmengine.logging import print_log
 from eaglenet_mm.utils.durable_file import write_text_durably
 from eaglenet_mm.utils.folder_lock import FolderInUseError, take_lock
 
-# Changes when earlier databases can no longer be read, and when readers or
-# resizing deliver other frames than they did.
+# Raised when old databases become unreadable, or when readers or resizing
+# change their output.
 _FORMAT = 3
 _RECIPE, _FRAMES, _LOCK = 'recipe.json', 'frames.lmdb', 'writer.lock'
-# Transforms that give the same frames each time.
+# Transforms with deterministic output.
 _FIXED = ('OpenVideo', 'SampleFrames', 'DecodeFrames', 'ResizeCenterCrop')
-# A killed process loses what it added since the last commit; each waits for
-# the disk, and what is not committed is in memory.
+# A killed process loses what it added since the last commit. Each commit waits
+# for the disk; uncommitted data is in memory.
 _COMMIT_SECONDS, _COMMIT_BYTES = 2.0, 64 << 20
-# Address space, of which only what is written takes room on the disk.
+# Reserved address space; only written pages take disk space.
 _MAP_SIZE = 1 << 40
-# LMDB refuses to open a database twice in a process, and one that is open may
-# not cross a fork: threads read by turns, and a fork waits for them.
+# LMDB cannot open a database twice in a process, nor keep one open across a
+# fork: threads take turns, and a fork waits for them.
 _READING = threading.Lock()
 if hasattr(os, 'register_at_fork'):
     os.register_at_fork(
@@ -56,17 +56,17 @@ if hasattr(os, 'register_at_fork'):
 
 @dataclass(frozen=True)
 class CacheEntry:
-    """Facts of one cached item.
+    """Metadata of a cached item.
 
     Args:
-        key (str): Its video file and part.
+        key (str): Identity of the video file and time range.
         shape (list[int]): ``[n, h, w, 3]``.
-        frame_indices (list[int]): Numbers of the frames in the video.
-        fps (str): Mean rate of the video, a fraction.
-        num_frames_reported (int): Frames by the header of the video.
-        size (int): Bytes of the video file.
-        changed (int): Time of its last change in nanoseconds.
-        digest (str): BLAKE2b of its content.
+        frame_indices (list[int]): Frame numbers in the video.
+        fps (str): Mean frame rate of the video, as a fraction.
+        num_frames_reported (int): Number of frames according to the header.
+        size (int): Size of the video file in bytes.
+        changed (int): Modification time of the file in nanoseconds.
+        digest (str): BLAKE2b hash of its content.
     """
 
     key: str
@@ -81,11 +81,11 @@ class CacheEntry:
     def is_current(
         self, path: str, known: dict[str, tuple[int, int]] | None = None
     ) -> bool:
-        """Whether the frames were made of this file as it is now.
+        """Whether the frames belong to the present content of a file.
 
-        Where the time of change differs alone, as in a copy, the content
-        decides; ``known`` remembers such copies by key. Where the file is
-        gone, nothing can differ.
+        If only the modification time differs, as for a copy, the content
+        decides; ``known`` remembers such copies by key. A deleted file cannot
+        differ.
         """
         known = {} if known is None else known
         try:
@@ -103,28 +103,26 @@ class CacheEntry:
 
 
 class FrameCache:
-    """Frames of a cache in the place of the first transforms of a pipeline.
+    """Cached frames that replace the first transforms of a pipeline.
 
-    Nothing is taken on trust: the checksum is compared at each reading, and
-    size and time of change of the video file with those at the time of
-    caching. What does not agree is logged once and decoded anew. A video that
-    is no longer there is taken from the cache. Fit for threads, and for
-    workers of a loader, forked or spawned.
+    Each read verifies the checksum, and the size and modification time of the
+    video file. An invalid item is logged once and decoded again. Frames of a
+    deleted video are still used. Safe for threads and for loader workers,
+    forked or spawned.
 
     Args:
         root (str | Path): Folder of the cache.
         transforms (Sequence[Callable]): The pipeline.
-        data_root (str): Folder to which names in the cache are relative.
+        data_root (str): Folder that names in the cache are relative to.
             Default: ''.
 
     Attributes:
-        num_fixed (int): Transforms at the beginning of the pipeline that the
-            cache stands for.
+        num_fixed (int): Number of transforms that the cache replaces.
         folder (Path): Folder of this pipeline's frames.
 
     Raises:
-        FileNotFoundError: If there is no cache, or none of this pipeline.
-        ValueError: If the pipeline does not begin with decoding frames.
+        FileNotFoundError: If there is no cache for this pipeline.
+        ValueError: If the pipeline does not start with decoding frames.
     """
 
     def __init__(
@@ -144,13 +142,13 @@ class FrameCache:
         self._known: dict[str, tuple[int, int]] = {}
 
     def fill(self, item: dict[str, Any]) -> dict[str, Any] | None:
-        """Give an item what the cached transforms would.
+        """Return an item with the results of the cached transforms.
 
         Returns:
-            dict: With ``frames`` (RGB, uint8, shape ``(n, h, w, 3)``),
-            ``frame_indices``, ``num_frames_found``, ``fps`` and
-            ``num_frames_reported``. None if the cache does not have it, or
-            not in order.
+            dict: The item with ``frames`` (RGB, uint8, shape
+            ``(n, h, w, 3)``), ``frame_indices``, ``num_frames_found``,
+            ``fps`` and ``num_frames_reported``; None if it is not in the
+            cache or invalid.
         """
         try:
             found = self.read(item_key(item, self.data_root))
@@ -173,13 +171,13 @@ class FrameCache:
         }
 
     def read(self, key: str) -> tuple[CacheEntry, np.ndarray] | None:
-        """Read facts and frames (a copy) by key; None if they are not there.
+        """Read metadata and a copy of the frames; None if not in the cache.
 
         Raises:
             lmdb.Error: If the database cannot be opened.
-            ValueError: If what it holds is damaged.
+            ValueError: If the item is damaged.
         """
-        # open for one reading: it would not notice a file that is replaced
+        # reopened for each read, to notice a replaced file
         with (
             _READING,
             lmdb.open(
@@ -193,13 +191,13 @@ class FrameCache:
             return _read(database, key)
 
     def _report(self, item: dict[str, Any], reason: str) -> None:
-        """Log a video once that is decoded although it is in the cache."""
+        """Log once per video that it is not taken from the cache."""
         if item['video'] in self._reported:
             return
         self._reported.add(item['video'])
         print_log(
             f"Video '{item['video_id']}' ({item['video']}) is not taken from "
-            f'the frame cache {self.folder}, since {reason}. Run '
+            f'the frame cache {self.folder} because {reason}. Run '
             'tools/cache_frames.py again.',
             logger='current',
             level=logging.WARNING,
@@ -207,21 +205,19 @@ class FrameCache:
 
 
 class FrameCacheWriter:
-    """The one writer of a cache.
+    """Exclusive writer of a frame cache.
 
-    A process that is killed loses the last two seconds at most and leaves
-    nothing by halves.
+    A killed process loses at most the last two seconds, never consistency.
 
     Args:
-        root (str | Path): Folder of the cache; made if missing.
-        recipe (Sequence[str]): How the frames are made, by
-            :func:`frame_recipe`.
+        root (str | Path): Folder of the cache; created if missing.
+        recipe (Sequence[str]): Output of :func:`frame_recipe`.
 
     Attributes:
         folder (Path): Folder of the frames of this recipe.
 
     Raises:
-        RuntimeError: If another process is writing to it.
+        RuntimeError: If another process is writing to the cache.
 
     Example:
         >>> with FrameCacheWriter('frame_cache', ['DecodeFrames()']) as writer:
@@ -236,7 +232,7 @@ class FrameCacheWriter:
         except FolderInUseError as err:
             raise RuntimeError(
                 f'{self.folder}: another process is writing to this frame '
-                f'cache ({err.writer}). Wait until it has finished.'
+                f'cache ({err.writer}). Wait until it is done.'
             ) from err
         self._transaction: Any = None
         self._begun, self._bytes = 0.0, 0
@@ -252,13 +248,13 @@ class FrameCacheWriter:
             raise
 
     def _open(self) -> Any:
-        """Open the database, a new one in the place of one past use."""
+        """Open the database, replacing it if it is unusable."""
         path = self.folder / _FRAMES
-        # no locks of LMDB: ours tells who writes
+        # our lock replaces those of LMDB
         options: Any = dict(
             subdir=False, map_size=_MAP_SIZE, metasync=False, lock=False
         )
-        # of a file without its first page, as a full disk may leave it
+        # raised if the first page is missing, e.g. after the disk was full
         with suppress(lmdb.InvalidError):
             database = lmdb.open(str(path), **options)
             if not _is_cut_off(database):
@@ -275,16 +271,16 @@ class FrameCacheWriter:
     def add(
         self, key: str, frames: np.ndarray, about: dict[str, Any]
     ) -> CacheEntry:
-        """Write the frames of an item, in the place of earlier ones.
+        """Write the frames of an item, replacing earlier ones.
 
         Args:
-            key (str): Name of the item.
+            key (str): Key of the item.
             frames (np.ndarray): RGB, uint8, shape ``(n, h, w, 3)``.
-            about (dict): The other values of :class:`CacheEntry`.
+            about (dict): Remaining fields of :class:`CacheEntry`.
 
         Raises:
-            OSError: If it cannot be written, as on a full disk; what was
-                committed before stays valid.
+            OSError: If it cannot be written, for example because the disk is
+                full; committed items remain valid.
         """
         frames = np.ascontiguousarray(frames)
         entry = CacheEntry(key=key, shape=list(frames.shape), **about)
@@ -305,14 +301,13 @@ class FrameCacheWriter:
         return entry
 
     def _commit(self) -> None:
-        """Make what was added valid."""
         transaction, self._transaction = self._transaction, None
         if transaction is not None:
             with _writing(self.folder):
                 transaction.commit()
 
     def close(self) -> None:
-        """Bring all to the disk and let others write; OSError as in add()."""
+        """Flush to disk and release the lock; raises like :meth:`add`."""
         try:
             self._commit()
             self._database.sync(True)
@@ -328,55 +323,54 @@ class FrameCacheWriter:
 
 
 def _read(database: Any, key: str) -> tuple[CacheEntry, np.ndarray] | None:
-    """Read and check a value."""
+    """Read and verify an item."""
     if _is_cut_off(database):
-        raise ValueError('the file is cut off')
+        raise ValueError('the file is truncated')
     with database.begin(buffers=True) as transaction:
         found = transaction.get(_digest(key))
-        # a copy, or what is checked here is not what is given out: a writer
-        # may use the pages again meanwhile
+        # copy before checking: a writer may reuse the pages meanwhile
         value = None if found is None else bytearray(found)
     if value is None:
         return None
     if len(value) < 8 or zlib.crc32(memoryview(value)[4:]) != int.from_bytes(
         value[:4], 'little'
     ):
-        raise ValueError('the checksum is another')
+        raise ValueError('the checksum does not match')
     end = 8 + int.from_bytes(value[4:8], 'little')
     entry = CacheEntry(**json.loads(value[8:end]))
     if entry.key != key:
-        raise ValueError(f'they are those of {entry.key}')
+        raise ValueError(f'they belong to {entry.key}')
     frames = np.frombuffer(value, np.uint8, offset=end)
     return entry, frames.reshape(entry.shape)
 
 
 def _is_cut_off(database: Any) -> bool:
-    """Whether pages are missing; reading these would end the process."""
+    """Whether pages are missing; reading those would crash the process."""
     pages = database.info()['last_pgno'] + 1
     size = os.path.getsize(database.path())
     return size < pages * database.stat()['psize']
 
 
 def _digest(key: str) -> bytes:
-    """Shorten a key: LMDB takes 511 bytes, paths may be longer."""
+    """Hash a key: LMDB keys have at most 511 bytes, paths may be longer."""
     return hashlib.blake2b(key.encode(), digest_size=16).digest()
 
 
 @contextmanager
 def _writing(folder: Path) -> Iterator[None]:
-    """Turn errors of LMDB into errors of the system."""
+    """Convert LMDB errors to OSError."""
     try:
         yield
     except lmdb.Error as err:
         raise OSError(
-            f'{folder}: expected to write frames, but got: {err}. Free some '
-            'space on the disk, or correct the rights of the folder, and '
-            'start again; what was committed before stays.'
+            f'{folder}: writing frames failed: {err}. Free some disk space, '
+            'or correct the permissions of the folder, and start again; '
+            'frames committed before are kept.'
         ) from err
 
 
 def item_key(item: dict[str, Any], data_root: str) -> str:
-    """Name an item by its file, relative to a folder if given, and part."""
+    """Identify an item by file (relative to ``data_root``) and time range."""
     path = item['video']
     if data_root:
         path = os.path.relpath(path, data_root)
@@ -385,9 +379,9 @@ def item_key(item: dict[str, Any], data_root: str) -> str:
 
 
 def fixed_transforms(transforms: Sequence[Callable]) -> list[Callable]:
-    """Find the first transforms, as far as they give the same frames always.
+    """Return the leading transforms whose output is deterministic.
 
-    Those of others take part if they have a true attribute ``cacheable``.
+    Other transforms count if their attribute ``cacheable`` is true.
     """
     fixed: list[Callable] = []
     for transform in transforms:
@@ -397,14 +391,14 @@ def fixed_transforms(transforms: Sequence[Callable]) -> list[Callable]:
         elsewhere = getattr(transform, 'backend_args', None)
         if elsewhere is not None:
             raise ValueError(
-                'A frame cache notices changed videos by their files, so it '
-                'needs them in the file system, but OpenVideo has '
-                f'backend_args={elsewhere}. Leave them out.'
+                'A frame cache needs video files in the file system, to '
+                'notice changes, but OpenVideo has '
+                f'backend_args={elsewhere}. Remove them.'
             )
         fixed.append(transform)
     if 'DecodeFrames' not in [type(x).__name__ for x in fixed]:
         raise ValueError(
-            'Caching frames needs a pipeline that begins with OpenVideo, '
+            'A frame cache needs a pipeline that starts with OpenVideo, '
             'SampleFrames and DecodeFrames, but got '
             f'{[type(x).__name__ for x in transforms]}. Put them first.'
         )
@@ -412,22 +406,22 @@ def fixed_transforms(transforms: Sequence[Callable]) -> list[Callable]:
 
 
 def frame_recipe(transforms: Sequence[Callable]) -> list[str]:
-    """Describe how frames are made: the part of a pipeline that is cached.
+    """Describe the part of a pipeline that is cached.
 
     Args:
-        transforms (Sequence[Callable]): The pipeline. Transforms of others
-            take part if they have an attribute ``cacheable`` that is true.
+        transforms (Sequence[Callable]): The pipeline. Transforms other than
+            ours are cached if their attribute ``cacheable`` is true.
 
     Returns:
-        list[str]: A line for each transform of the part.
+        list[str]: One line per transform.
 
     Raises:
-        ValueError: If the pipeline does not begin with decoding frames.
+        ValueError: If the pipeline does not start with decoding frames.
     """
     lines = []
     for transform in fixed_transforms(transforms):
         resize = getattr(transform, 'resize', None)
-        # resized while decoding or after it: the frames are the same
+        # resizing during or after decoding gives the same frames
         lines += (
             [repr(transform)]
             if resize is None
@@ -437,13 +431,13 @@ def frame_recipe(transforms: Sequence[Callable]) -> list[str]:
 
 
 def cache_folder(root: str | Path, recipe: Sequence[str]) -> Path:
-    """Return the folder of a cache that holds frames of a recipe."""
+    """Return the folder of the frames of a recipe."""
     text = json.dumps([_FORMAT, *recipe]).encode()
     return Path(root) / hashlib.blake2b(text, digest_size=4).hexdigest()
 
 
 def digest_file(path: str | Path) -> str:
-    """Return a digest of the content of a file."""
+    """Return a hash of the content of a file."""
     digest = hashlib.blake2b(digest_size=16)
     with open(path, 'rb') as file:
         while block := file.read(1 << 20):
@@ -452,7 +446,7 @@ def digest_file(path: str | Path) -> str:
 
 
 def _no_cache(root: Path, recipe: Sequence[str]) -> str:
-    """Say what is there in the place of the cache that is wanted."""
+    """Describe the caches that exist instead of the wanted one."""
     others, earlier = [], []
     for path in sorted(root.glob(f'*/{_RECIPE}')):
         try:
@@ -465,8 +459,8 @@ def _no_cache(root: Path, recipe: Sequence[str]) -> str:
     found = f'there are caches of {others}' if others else 'there is no cache'
     if earlier:
         found += (
-            f', of which {earlier} are of an earlier version and can no '
-            'longer be read: remove them'
+            f', of which {earlier} have an outdated format and cannot be '
+            'read: remove them'
         )
     return (
         f"Expected a frame cache of {' > '.join(recipe)} in '{root}', but "

@@ -1,4 +1,4 @@
-"""Official annotation files, read, checked and brought to the one schema."""
+"""Conversion of official annotation files to the annotation schema."""
 
 from eaglenet_mm.datasets.official.didemo import convert_didemo
 from eaglenet_mm.datasets.official.msrvtt import convert_msrvtt

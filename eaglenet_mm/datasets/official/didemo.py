@@ -1,4 +1,4 @@
-"""DiDeMo, paragraph to video: the official JSON and the lists."""
+"""DiDeMo, paragraph-to-video: official JSON files and split lists."""
 
 from __future__ import annotations
 
@@ -25,23 +25,22 @@ PLANS = {
 def read_didemo_captions(path: Path) -> dict[str, list[str]]:
     """Read the descriptions of every video, in file order.
 
-    The moments a description is about (``times``, of 1 to 7 annotators) play
-    no part where all of them are joined to one paragraph.
+    The annotated moments (``times``) are not needed for paragraphs.
     """
     content = read_json(path)
     if not isinstance(content, list):
         raise ValueError(
-            f'{path}: expected a list of descriptions, the official form of '
-            f'DiDeMo, but got {type(content).__name__}.'
+            f'{path}: expected a list of descriptions, the official '
+            f'format of DiDeMo, but got {type(content).__name__}.'
         )
     where = f'{path}: item {{}}'
     return collect_captions(content, ('video', 'description'), where)
 
 
 def stem_of(name: str) -> str:
-    """Take off what follows the last dot; nothing may follow it.
+    """Remove the last dot and what follows it, if anything.
 
-    ``'12_34_ab.mov'``, ``'12_34_ab.'`` and ``'12_34_ab.null'`` all give
+    ``'12_34_ab.mov'``, ``'12_34_ab.'`` and ``'12_34_ab.null'`` all become
     ``'12_34_ab'``.
     """
     return name.rpartition('.')[0] or name
@@ -50,21 +49,20 @@ def stem_of(name: str) -> str:
 def convert_didemo(
     data: Path, lists: Path | None = None, video_suffix: str | None = None
 ) -> list[ConvertedSplit]:
-    """Convert every split of DiDeMo that a folder holds.
+    """Convert all splits of DiDeMo in a folder.
 
     Args:
-        data (Path): Folder with ``train_data.json``, ``val_data.json`` and
-            ``test_data.json``, or some of them.
+        data (Path): Folder with any of ``train_data.json``, ``val_data.json``
+            and ``test_data.json``.
         lists (Path, optional): Folder with ``train_list.txt`` and so on, the
-            videos of the protocol. Default: None, all videos of the JSON,
-            which are more than the protocol has.
-        video_suffix (str, optional): Of the video files, in the place of the
-            one in their name, for copies that were written again. Default:
-            None, files are named as officially.
+            videos of the protocol. Default: None, all videos of the JSON
+            files, which are more than the protocol has.
+        video_suffix (str, optional): Suffix that replaces the official one of
+            the video files, for re-encoded copies. Default: None.
 
     Raises:
         FileNotFoundError: If there is no JSON file, or a split has no list.
-        ValueError: If a file has another form.
+        ValueError: If a file has an unexpected format.
     """
 
     def video_name(name: str) -> str:
@@ -80,7 +78,7 @@ def convert_didemo(
         if lists is not None:
             listed = read_id_list(lists / f'{split}_list.txt')
             by_stem = {stem_of(name): name for name in captions}
-            # a list of copies has the stems of the official names
+            # lists of re-encoded copies have other suffixes
             listed = [
                 name if name in captions else by_stem.get(stem_of(name), name)
                 for name in listed

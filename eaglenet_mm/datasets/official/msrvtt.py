@@ -1,4 +1,4 @@
-"""MSR-VTT: the official JSON and the lists of the field."""
+"""MSR-VTT: official JSON files and the usual split lists."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ON_TEST = (
     'there is no list to choose models on: they are chosen on the test list'
 )
 
-#: Lists that are a column of ids, with their plan.
+#: Lists with one column of ids, and their plans.
 ID_LISTS = {
     'MSRVTT_train.9k.csv': SplitPlan(
         'train_9k', 'msrvtt', 'train', '1k-A', 9000, 180000
@@ -38,7 +38,7 @@ ID_LISTS = {
         'test_full', 'msrvtt', 'test', 'full', 2990, 59800
     ),
 }
-#: The list that brings one sentence a video along.
+#: The list that also gives one sentence per video.
 SENTENCE_LIST = 'MSRVTT_JSFUSION_test.csv'
 SENTENCE_PLAN = SplitPlan(
     'test_1k-a', 'msrvtt', 'test', '1k-A', 1000, 1000, _ON_TEST
@@ -46,7 +46,7 @@ SENTENCE_PLAN = SplitPlan(
 
 
 def read_msrvtt_captions(paths: Sequence[Path]) -> dict[str, list[str]]:
-    """Read the captions of one or more official JSON files, in their order."""
+    """Read the captions of official JSON files, in order."""
     captions: dict[str, list[str]] = {}
     for path in paths:
         content = read_json(path)
@@ -56,7 +56,7 @@ def read_msrvtt_captions(paths: Sequence[Path]) -> dict[str, list[str]]:
         if not isinstance(sentences, list):
             raise ValueError(
                 f"{path}: expected an object with a list 'sentences', the "
-                'official form of MSR-VTT.'
+                'official format of MSR-VTT.'
             )
         where = f"{path}: 'sentences'[{{}}]"
         found = collect_captions(sentences, ('video_id', 'caption'), where)
@@ -68,16 +68,16 @@ def read_msrvtt_captions(paths: Sequence[Path]) -> dict[str, list[str]]:
 def convert_msrvtt(
     data: Sequence[Path], lists: Path, video_suffix: str = '.mp4'
 ) -> list[ConvertedSplit]:
-    """Convert every list of MSR-VTT that a folder holds.
+    """Convert all splits of MSR-VTT with a list in a folder.
 
     Args:
         data (Sequence[Path]): Official JSON files with the captions.
         lists (Path): Folder with the lists, under their usual names.
-        video_suffix (str): Of the video files. Default: ``'.mp4'``.
+        video_suffix (str): Suffix of the video files. Default: ``'.mp4'``.
 
     Raises:
-        FileNotFoundError: If the folder holds none of the lists.
-        ValueError: If a file has another form.
+        FileNotFoundError: If the folder contains none of the lists.
+        ValueError: If a file has an unexpected format.
     """
     captions = read_msrvtt_captions(data)
     ids = {

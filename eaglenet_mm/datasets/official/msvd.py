@@ -1,4 +1,4 @@
-"""MSVD with all its captions, in English or another language."""
+"""MSVD with all captions, in English or another language."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def read_msvd_captions(
 
 
 def read_mapping(path: Path) -> dict[str, str]:
-    """Read which id ``vid1`` and so on stand for."""
+    """Read the video id of each ``vidN``."""
     names = {}
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
@@ -76,17 +76,18 @@ def convert_msvd(
 
     Args:
         captions (Path): ``raw-captions.pkl``, a JSON file ``{id: [caption,
-            ...]}``, or a table with the columns ``video_id`` and ``sentence``
-            (CSV), as translations come.
+            ...]}``, or, as for translations, a CSV file with the columns
+            ``video_id`` and ``sentence``.
         lists (Path): Folder with ``train_list.txt``, ``val_list.txt`` and
             ``test_list.txt``.
-        mapping (Path, optional): ``youtube_mapping.txt``, which says what
-            ``vid1`` and so on stand for; a table needs it. Default: None.
-        video_suffix (str): Of the video files. Default: ``'.avi'``.
+        mapping (Path, optional): ``youtube_mapping.txt``, the id of each
+            ``vidN``; required for CSV. Default: None.
+        video_suffix (str): Suffix of the video files. Default: ``'.avi'``.
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If a file has another form, or a table has no mapping.
+        ValueError: If a file has an unexpected format, or a CSV file has no
+            mapping.
     """
     by_id = read_msvd_captions(captions, mapping)
     return assemble_splits(PLANS, lists, by_id, video_suffix)

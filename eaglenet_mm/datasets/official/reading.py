@@ -1,4 +1,4 @@
-"""Reading the forms that official files come in, with errors that help."""
+"""Readers of official annotation files, with helpful errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def read_text(path: Path) -> str:
-    """Read a file in UTF-8, with or without the mark of Windows editors."""
+    """Read a UTF-8 file, with or without byte order mark."""
     content = _read_bytes(path)
     try:
         text = content.decode('utf-8-sig')
@@ -41,18 +41,18 @@ def read_text(path: Path) -> str:
 
 
 def read_id_list(path: Path) -> list[str]:
-    """Read one id a line; blank lines do not count."""
+    """Read one id per line; blank lines are ignored."""
     lines = read_text(path).splitlines()
     names = [line.strip() for line in lines if line.strip()]
     if not names:
         raise ValueError(
-            f'{path}: expected one video a line, but the file is empty.'
+            f'{path}: expected one video per line, but the file is empty.'
         )
     return names
 
 
 def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Read a table with a head line that names these columns, or more."""
+    """Read a CSV table whose header has at least these columns."""
     reader = csv.DictReader(io.StringIO(read_text(path), newline=''))
     found = reader.fieldnames or []
     if not set(columns) <= set(found):
@@ -64,25 +64,25 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     for row in reader:
         if None in row or None in row.values():
             raise ValueError(
-                f'{path}: line {reader.line_num} has not as many fields as '
-                f'the first line ({len(found)}). A comma may need quotes.'
+                f'{path}: line {reader.line_num} does not have {len(found)} '
+                'fields like the header. A comma may need quotes.'
             )
         rows.append(row)
     return rows
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Refuse an object that names a key twice: one value would be lost."""
+    """Refuse duplicate keys, which would silently lose a value."""
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f'the key {twice!r} stands twice')
+        raise ValueError(f'the key {twice!r} is repeated')
     return content
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON in UTF-8; no object may name a key twice."""
+    """Read UTF-8 JSON without duplicate keys."""
     text = read_text(path)
     try:
         return json.loads(text, object_pairs_hook=_unique_keys)
@@ -94,10 +94,10 @@ def read_json(path: Path) -> Any:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads dicts, lists, strings and numbers, and nothing that is code."""
+    """Unpickler of dicts, lists, strings and numbers, never of code."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """Refuse every global; without one a pickle can call nothing."""
+        """Refuse every global: without globals a pickle cannot run code."""
         raise pickle.UnpicklingError(
             f'it asks for {module}.{name}, which could run code'
         )
@@ -106,28 +106,28 @@ class _PlainUnpickler(pickle.Unpickler):
 def read_plain_pickle(path: Path) -> Any:
     """Read a pickle of dicts, lists, strings and numbers.
 
-    Nothing in it is executed: a pickle that names any class or function is
-    refused.
+    A pickle that refers to any class or function is refused, so none of it is
+    executed.
     """
     file = io.BytesIO(_read_bytes(path))
     try:
         return _PlainUnpickler(file, encoding='utf-8').load()
     except Exception as err:
-        # damaged pickles raise errors of many kinds
+        # damaged pickles raise all kinds of errors
         raise ValueError(
             f'{path}: expected a pickle of dicts, lists and strings, but '
             f'{type(err).__name__}: {err}. Only the official caption files '
-            'are read; take the JSON form if there is one.'
+            'are supported; use the JSON file if there is one.'
         ) from err
 
 
 def collect_captions(
     items: Sequence[Any], keys: tuple[str, str], where: str
 ) -> dict[str, list[str]]:
-    """Collect the captions of each video of a list of objects, in order.
+    """Collect the captions of each video from a list of objects, in order.
 
-    ``keys`` name the video and the caption in an object; ``where`` names one
-    in messages, by its place.
+    ``keys`` are the keys of the video and the caption; ``where`` is a format
+    string that names an object by its index, for errors.
     """
     captions: dict[str, list[str]] = {}
     for place, item in enumerate(items):
@@ -143,7 +143,7 @@ def collect_captions(
 
 
 def captions_by_id(content: Any, path: Path) -> dict[str, list[str]]:
-    """Check ``{id: [caption, ...]}``; a caption may be a list of words."""
+    """Check ``{id: [caption, ...]}``; captions may be lists of words."""
     if not isinstance(content, dict):
         raise ValueError(
             f'{path}: expected captions by video id, an object, but got '
@@ -161,7 +161,7 @@ def captions_by_id(content: Any, path: Path) -> dict[str, list[str]]:
 
 
 def _sentence(caption: Any, name: str, path: Path) -> str:
-    """Take a caption as it is, or join its words."""
+    """Return a caption, joined if it is a list of words."""
     words = [caption] if isinstance(caption, str) else caption
     if isinstance(words, list) and all(isinstance(x, str) for x in words):
         return ' '.join(words)

@@ -1,4 +1,4 @@
-"""Splits of the one schema, and what was found on the way to them."""
+"""Assembly of splits in the annotation schema, with a report."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from eaglenet_mm.utils.name_lists import name_some
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """What a split is, and how many videos and captions it was published with.
+    """Identity and published size of a split.
 
-    All but ``file`` stands in the header of the annotation file.
+    All fields but ``file`` go into the header of the annotation file.
     """
 
     #: Name of the annotation file without ``.json``.
@@ -29,37 +29,37 @@ class SplitPlan:
     #: ``'train'``, ``'val'`` or ``'test'``.
     split: str
     protocol: str
-    #: Published numbers, if known.
+    #: Published counts, if known.
     videos: int | None = None
     captions: int | None = None
-    #: What models are chosen on, where the protocol has no list for it.
+    #: How models are selected, if the protocol has no list for it.
     selection: str | None = None
 
 
 @dataclass
 class SplitReport:
-    """What was found of a split."""
+    """Result of assembling a split."""
 
     file: str
     expected_videos: int | None
     expected_captions: int | None
-    #: Lines of the list.
+    #: Number of lines of the list.
     listed: int = 0
-    #: Videos and captions written.
+    #: Numbers of videos and captions written.
     found_videos: int = 0
     found_captions: int = 0
     #: Videos of the list without captions.
     missing: list[str] = field(default_factory=list)
-    #: Videos that stand more than once in the list.
+    #: Videos that occur more than once in the list.
     duplicate: list[str] = field(default_factory=list)
-    #: Videos of which an empty caption was left out, once a caption.
+    #: Videos of the empty captions left out, once per caption.
     empty: list[str] = field(default_factory=list)
-    #: Videos with captions that the list leaves out.
+    #: Videos with captions that are not in the list.
     unlisted: list[str] = field(default_factory=list)
 
     @property
     def as_published(self) -> bool:
-        """Whether nothing is lost and the numbers are the published ones."""
+        """Whether nothing is missing and all counts are as published."""
         return (
             self.expected_videos in (None, self.found_videos)
             and self.expected_captions in (None, self.found_captions)
@@ -67,7 +67,7 @@ class SplitReport:
         )
 
     def lines(self) -> list[str]:
-        """Say it in some lines of text."""
+        """Return the report as lines of text."""
         note = '' if self.as_published else '  <- NOT AS PUBLISHED'
         if not self.found_videos:
             note += ', not written'
@@ -92,14 +92,14 @@ def _count(found: int, expected: int | None) -> str:
 
 
 class ConvertedSplit(NamedTuple):
-    """A split, ready to be written; ``records`` are of the one schema."""
+    """A split ready to write; ``records`` follow the annotation schema."""
 
     plan: SplitPlan
     records: list[dict[str, Any]]
     report: SplitReport
 
     def metainfo(self) -> dict[str, Any]:
-        """Make the header; it says what is missing."""
+        """Build the header, including the missing videos."""
         plan, report = self.plan, self.report
         header: dict[str, Any] = dict(
             dataset=plan.dataset,
@@ -120,16 +120,16 @@ def assemble_split(
     video_name: Callable[[str], str],
     siblings: Iterable[str] = (),
 ) -> ConvertedSplit:
-    """Bring a list of ids and the captions of ids together.
+    """Assemble a split from a list of ids and captions by id.
 
     Args:
-        plan (SplitPlan): What the split is.
-        listed (Sequence[str]): Ids of its videos; records are in their
-            order, each once, if they have captions.
-        captions (Mapping): Captions of each id, of more videos maybe.
-        video_name (Callable): Gives the file of an id.
-        siblings (Iterable[str]): Ids that other splits list, which are then
-            not reported as left out. Default: none.
+        plan (SplitPlan): Identity of the split.
+        listed (Sequence[str]): Video ids of the split. Records keep their
+            order, without duplicates and videos without captions.
+        captions (Mapping): Captions by id, possibly of more videos.
+        video_name (Callable): Maps an id to the name of its file.
+        siblings (Iterable[str]): Ids of other splits, not to be reported as
+            unlisted. Default: none.
 
     Raises:
         ValueError: If a caption holds a NUL character.
@@ -169,7 +169,7 @@ def assemble_splits(
     captions: Mapping[str, Sequence[str]],
     video_suffix: str,
 ) -> list[ConvertedSplit]:
-    """Assemble the splits of a set whose lists are ``train_list.txt`` etc."""
+    """Assemble the splits of a dataset with lists ``train_list.txt`` etc."""
     listed = {x: read_id_list(lists / f'{x}_list.txt') for x in plans}
     siblings = {name for names in listed.values() for name in names}
     return [
@@ -183,7 +183,7 @@ def assemble_splits(
 def find_overlaps(
     splits: Sequence[ConvertedSplit],
 ) -> dict[str, list[str]]:
-    """Find ids that stand in two splits of a protocol, by file & file."""
+    """Find ids shared by two splits of a protocol, keyed by file & file."""
     found = {}
     for one, other in combinations(splits, 2):
         if (
@@ -202,22 +202,22 @@ def find_overlaps(
 def write_splits(out: Path, splits: Sequence[ConvertedSplit]) -> list[str]:
     """Write the annotation files and ``conversion_report.json``.
 
-    A split without any video is reported, and not written.
+    A split without videos is reported but not written.
 
     Args:
-        out (Path): Folder; made if missing.
-        splits (Sequence[ConvertedSplit]): Of one data set.
+        out (Path): Output folder; created if missing.
+        splits (Sequence[ConvertedSplit]): Splits of one dataset.
 
     Returns:
-        list[str]: Lines that say what was found.
+        list[str]: The report as lines of text.
 
     Raises:
-        ValueError: If no split has any video.
+        ValueError: If all splits are empty.
     """
     if not any(split.records for split in splits):
         raise ValueError(
             'none of the listed videos has captions, so nothing was written. '
-            'Give the lists and the captions of the same release.'
+            'Use lists and captions of the same release.'
         )
     overlaps = find_overlaps(splits)
     lines = []

@@ -1,4 +1,4 @@
-"""VATEX with the halves of its validation set as val and test."""
+"""VATEX with the validation set halved into val and test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PLANS = {
     'val': SplitPlan('val', 'vatex', 'val', '1500/1500', 1500, 15000),
     'test': SplitPlan('test', 'vatex', 'test', '1500/1500', 1500, 15000),
 }
-#: Where the official JSON keeps the captions of a language.
+#: Key of each language in the official JSON.
 LANGUAGES = {'en': 'enCap', 'zh': 'chCap'}
 
 
@@ -37,8 +37,8 @@ def read_vatex_captions(
         twice = [name for name in own if name in captions]
         if twice:
             raise ValueError(
-                f'{path}: {len(twice)} videos stand in another of the files '
-                f'as well, for example {twice[0]!r}. Give each file once.'
+                f'{path}: {len(twice)} videos are also in another of the '
+                f'files, for example {twice[0]!r}. Give each file once.'
             )
         captions.update(own)
     return captions
@@ -54,7 +54,7 @@ def _official(content: list, key: str, path: Path) -> dict[str, list[str]]:
                 f'{str(item)[:100]}.'
             )
         if name in found:
-            raise ValueError(f'{path}: {name!r} stands twice.')
+            raise ValueError(f'{path}: {name!r} is repeated.')
         found[name] = item[key]
     return captions_by_id(found, path)
 
@@ -65,22 +65,22 @@ def convert_vatex(
     language: str = 'en',
     video_suffix: str = '.mp4',
 ) -> list[ConvertedSplit]:
-    """Convert the splits of VATEX that a folder lists.
+    """Convert all splits of VATEX with a list in a folder.
 
     Args:
         captions (Sequence[Path]): Official files, lists of ``{videoID,
             enCap, chCap}``, or ``ref_captions.json``, ``{id: [caption,
             ...]}``.
-        lists (Path): Folder with ``train_list.txt``, ``val_list.txt`` and
-            ``test_list.txt``, or some of them.
-        language (str): ``'en'`` or ``'zh'``; of official files. Default:
+        lists (Path): Folder with any of ``train_list.txt``, ``val_list.txt``
+            and ``test_list.txt``.
+        language (str): ``'en'`` or ``'zh'``, for official files. Default:
             ``'en'``.
-        video_suffix (str): Of the video files. Default: ``'.mp4'``.
+        video_suffix (str): Suffix of the video files. Default: ``'.mp4'``.
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If a file has another form, has no captions of the
-            language, or a video stands in two of them.
+        ValueError: If a file has an unexpected format or no captions in the
+            language, or a video is in two files.
     """
     by_id = read_vatex_captions(captions, language)
     plans = {

@@ -1,4 +1,4 @@
-"""Samplers that know about videos and captions."""
+"""Samplers that are aware of videos and captions."""
 
 from eaglenet_mm.datasets.samplers.distinct_video_batch_sampler import (
     DistinctVideoBatchSampler,

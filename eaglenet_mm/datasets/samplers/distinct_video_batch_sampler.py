@@ -1,4 +1,4 @@
-"""Batches without two captions of one video."""
+"""Batches without two captions of the same video."""
 
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterator, Sequence
@@ -17,37 +17,37 @@ from eaglenet_mm.registry import DATA_SAMPLERS
 
 @DATA_SAMPLERS.register_module()
 class DistinctVideoBatchSampler:
-    """Batches in which no video comes twice.
+    """Batch sampler that puts each video into a batch at most once.
 
-    Another caption of the same video is no negative, but in-batch losses
-    treat it as one. Here a batch, that of all processes together, has each
-    video once, told apart by ``video_id``. Otherwise the order is that of a
-    shuffle: an item whose video is in the batch already waits for the next
-    one. It depends on the seed and the number of the pass alone, and n
-    processes get the batches of one with n times the batch size.
+    In-batch losses would treat another caption of the same video as a
+    negative. Here the global batch, over all processes, has distinct
+    ``video_id``. Items are shuffled as usual, except that an item whose video
+    is already in the batch waits for the next one. The order depends only on
+    the seed and the pass, and n processes get the same batches as one with n
+    times the batch size.
 
-    Each pass makes as many full batches as the captions of the videos allow.
-    It gives an item once at most, and how many it cannot place is logged;
-    another choice of items is left out each time.
+    A pass has as many full batches as the numbers of captions allow. It gives
+    an item at most once; the number of items left out is logged, and others
+    are left out in the next pass.
 
     Args:
-        sampler (DefaultSampler | InfiniteSampler): Says the data set, the
-            seed, the epoch, whether to shuffle, and whether passes follow
-            each other without end. Given by the config of the dataloader.
-        batch_size (int): Items of a batch of one process. Likewise.
-        drop_last (bool): Only True: a smaller batch would have fewer
-            negatives. Default: True.
+        sampler (DefaultSampler | InfiniteSampler): Source of dataset, seed,
+            epoch, shuffling and whether to repeat forever; set by the
+            dataloader config.
+        batch_size (int): Batch size per process; set likewise.
+        drop_last (bool): Must be True: smaller batches have fewer negatives.
+            Default: True.
 
     Attributes:
-        num_left_out (int): Items that a pass cannot place.
+        num_left_out (int): Number of items left out of each pass.
 
     Note:
-        The stand-in of a video that cannot be read (``on_missing='skip'``)
-        may be one of the batch.
+        The substitute for an unreadable video (``on_missing='skip'``) may
+        already be in the batch.
 
     Raises:
-        TypeError: If the sampler is another.
-        ValueError: If there are fewer videos than places in a batch, or
+        TypeError: If the sampler has another type.
+        ValueError: If there are fewer videos than items in a batch, or
             ``drop_last`` is False.
 
     Example:
@@ -60,7 +60,7 @@ class DistinctVideoBatchSampler:
         1
     """
 
-    #: Its indices say which draw they are, see :mod:`..draws`.
+    #: Indices carry their draw number, see :mod:`..draws`.
     gives_draws = True
 
     def __init__(
@@ -72,10 +72,9 @@ class DistinctVideoBatchSampler:
     ) -> None:
         if not isinstance(sampler, DefaultSampler | InfiniteSampler):
             raise TypeError(
-                'DistinctVideoBatchSampler expects a DefaultSampler or an '
-                'InfiniteSampler of MMEngine, which it takes seed and epoch '
-                f'from, but got {type(sampler).__name__}. Change '
-                'train_dataloader.sampler.'
+                'DistinctVideoBatchSampler needs a DefaultSampler or '
+                'InfiniteSampler of MMEngine, for its seed and epoch, but got '
+                f'{type(sampler).__name__}. Change train_dataloader.sampler.'
             )
         if not drop_last:
             raise ValueError(
@@ -100,9 +99,9 @@ class DistinctVideoBatchSampler:
         self._num_batches = _most_batches(self._videos, joint)
         if not self._num_batches:
             raise ValueError(
-                f'A batch of {joint} items ({batch_size} of each of '
-                f'{self._world_size} processes) needs as many different '
-                f'videos, but the data set has {len(numbers)}. Lower '
+                f'A batch of {joint} items ({batch_size} for each of '
+                f'{self._world_size} processes) needs as many distinct '
+                f'videos, but the dataset has {len(numbers)}. Lower '
                 'train_dataloader.batch_size.'
             )
         self.num_left_out = len(self._videos) - self._num_batches * joint
@@ -115,7 +114,7 @@ class DistinctVideoBatchSampler:
         )
 
     def begin_at(self, pass_number: int) -> None:
-        """Nothing: the epoch of the sampler numbers the passes."""
+        """Do nothing: the sampler's epoch numbers the passes."""
 
     def __iter__(self) -> Iterator[list[DrawnIndex]]:
         if isinstance(self.sampler, InfiniteSampler):
@@ -125,7 +124,7 @@ class DistinctVideoBatchSampler:
             yield from self._batches(self.sampler.epoch)
 
     def _batches(self, pass_number: int) -> Iterator[list[DrawnIndex]]:
-        """The share of this process in each batch of a pass."""
+        """This process's share of each batch of a pass."""
         num_items = len(self._videos)
         if self.sampler.shuffle:
             generator = torch.Generator()
@@ -145,10 +144,10 @@ class DistinctVideoBatchSampler:
 
 
 def _most_batches(videos: Sequence[int], size: int) -> int:
-    """How many full batches without a video twice can be made.
+    """Maximum number of full batches with distinct videos.
 
-    n batches can be made if, and only if, n times their size is at most the
-    number of items when each video gives n at most.
+    n batches are possible if and only if n times their size is at most the
+    number of items, counting at most n per video.
     """
     counts = Counter(videos).values()
     low, high = 0, len(videos) // size
@@ -164,8 +163,8 @@ def _most_batches(videos: Sequence[int], size: int) -> int:
 def _distinct(
     order: Sequence[int], videos: Sequence[int], num_batches: int, size: int
 ) -> Iterator[list[int]]:
-    """Cut an order into batches, putting off what comes twice in a batch."""
-    # what takes part: of each video no more items than there are batches
+    """Cut an order into batches, deferring repeated videos."""
+    # at most as many items per video as there are batches
     waiting: dict[int, deque[int]] = defaultdict(deque)
     visits: list[int] = []
     for index in order:
@@ -186,10 +185,10 @@ def _distinct(
         with_count[len(items)][video] = None
 
     upcoming = iter(visits)
-    put_off: Counter[int] = Counter()  # visits of a video made in vain
+    put_off: Counter[int] = Counter()  # deferred visits per video
     for left in range(num_batches, 0, -1):
         batch: dict[int, int] = {}  # video to item
-        # in every batch from here on, or some could not be placed any more
+        # these must be in every remaining batch for all items to fit
         for video in list(with_count[left]):
             place(video, batch)
         for video in list(put_off):

@@ -1,4 +1,4 @@
-"""The toy data set: videos of moving shapes, made in a minute."""
+"""Toy dataset of moving shapes, generated in a minute."""
 
 from eaglenet_mm.datasets.toy.content import (
     ToyCombination,

@@ -1,26 +1,26 @@
-"""What toy videos show and how captions say it.
+"""Content of toy videos and the wording of their captions.
 
-A toy video shows one coloured shape doing one thing on one background. Its
-combination of shape, colour, motion and background is all that the captions
-tell; place, size, speed, shades and noise differ from rendering to rendering.
-Most motions have a reverse that shows the **same set of frames** in the
-opposite order: a model that is blind to order can only guess between the two,
-and :func:`order_blind_ceiling` says how far that takes it.
+A toy video shows one coloured shape performing one motion on one background.
+Captions describe exactly this combination of shape, colour, motion and
+background; position, size, speed, shade and noise vary between renderings.
+Most motions have a reverse with the **same set of frames** in opposite order.
+An order-blind model can only guess between the two;
+:func:`order_blind_ceiling` computes its best possible recall.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
 
-#: Raise it whenever the same seed would give other videos or captions.
+#: Raise whenever the same seed would give other videos or captions.
 TOY_VERSION = 1
 
-#: Every value of a part, with the words that captions have for it.
+#: Values of each attribute, with their wording in captions.
 SHAPES = {
     'square': ('square', 'box'),
     'triangle': ('triangle', 'wedge'),
@@ -57,7 +57,7 @@ _TEMPLATES = (
     'a video of a {colour} {shape} that {motion} {background}',
 )
 
-#: Motions that are assigned to a split together.
+#: Motions assigned to the same split.
 MOTION_GROUPS = (
     ('right', 'left'),
     ('up', 'down'),
@@ -72,19 +72,15 @@ REVERSED_MOTION = {
     for group in MOTION_GROUPS
     for one, other in (group, group[::-1])
 }
-#: Share of the combinations; training gets the rest.
+#: Fractions of the combinations; training gets the rest.
 SPLIT_SHARES = {'test': 0.3, 'val': 0.1}
 
 
 @dataclass(frozen=True)
 class ToyCombination:
-    """What a toy video shows; all that its captions may tell.
+    """Content of a toy video, as described by its captions.
 
-    Args:
-        shape (str): Of ``SHAPES``.
-        colour (str): Of ``COLOURS``.
-        motion (str): Of ``MOTIONS``.
-        background (str): Of ``BACKGROUNDS``.
+    Values are keys of ``SHAPES``, ``COLOURS``, ``MOTIONS``, ``BACKGROUNDS``.
     """
 
     shape: str
@@ -94,30 +90,22 @@ class ToyCombination:
 
     @property
     def reversed(self) -> ToyCombination:
-        """ToyCombination: What is seen when the video runs backwards."""
+        """ToyCombination: Content of the video played backwards."""
         return replace(self, motion=REVERSED_MOTION[self.motion])
 
     @property
     def name(self) -> str:
-        """str: A readable id, for example ``red-ring-left-navy``."""
+        """str: Readable id, for example ``red-ring-left-navy``."""
         return f'{self.colour}-{self.shape}-{self.motion}-{self.background}'
 
 
 def split_combinations(seed: int = 0) -> dict[str, list[ToyCombination]]:
-    """Divide all combinations into train, val and test.
+    """Split all combinations into ``'train'``, ``'val'`` and ``'test'``.
 
     Combinations that differ only within one of ``MOTION_GROUPS`` stay
     together, so a motion and its reverse are always in the same gallery. The
-    shares of ``SPLIT_SHARES`` hold within every group, and the first few of
-    a list show all motions.
-
-    Args:
-        seed (int): Seed of the division. Default: 0.
-
-    Returns:
-        dict[str, list[ToyCombination]]: Disjoint lists with the keys
-        ``'train'``, ``'val'`` and ``'test'``; together every combination
-        once.
+    fractions of ``SPLIT_SHARES`` hold within every group, and the start of
+    each list covers all motions.
     """
     rng = np.random.default_rng([seed, TOY_VERSION])
     looks = list(product(SHAPES, COLOURS, BACKGROUNDS))
@@ -127,7 +115,7 @@ def split_combinations(seed: int = 0) -> dict[str, list[ToyCombination]]:
         places += [split] * round(share * len(looks))
     places += ['train'] * (len(looks) - len(places))
     splits: dict[str, list[ToyCombination]] = dict(train=[], val=[], test=[])
-    # The motions take turns, so that any first few show most of them.
+    # Interleave the motions, so that the first few items cover most of them.
     for place, split in enumerate(places):
         for motions, order in zip(MOTION_GROUPS, orders, strict=True):
             shape, colour, background = looks[order[place]]
@@ -141,20 +129,17 @@ def split_combinations(seed: int = 0) -> dict[str, list[ToyCombination]]:
 def order_blind_ceiling(
     gallery: Sequence[ToyCombination], top_k: int
 ) -> float:
-    """Give the best expected recall of a model that is blind to order.
+    """Compute the best expected recall of an order-blind model, in percent.
 
-    Videos whose combinations are equal or each other's reverse have the same
-    distribution of frame sets. To a model that sees the set only they are
-    exchangeable, so among the ``g`` of them in the gallery the right one is
-    in any place with probability ``1/g``, at best among the first ``g``.
+    Videos with equal or mutually reverse combinations have the same
+    distribution of frame sets, so an order-blind model cannot tell them apart.
+    With ``g`` of them in the gallery, the right one is equally likely at each
+    of ``g`` ranks, at best the first ``g``.
 
     Args:
         gallery (Sequence[ToyCombination]): The combination of each video;
-            every video is asked for equally often.
+            each is the target equally often.
         top_k (int): The K of R@K, at least 1.
-
-    Returns:
-        float: Recall at K in percent.
 
     Raises:
         ValueError: If the gallery is empty or ``top_k`` is below 1.
@@ -178,24 +163,17 @@ def make_captions(
 ) -> list[str]:
     """Describe a combination in different words.
 
-    Every caption tells shape, colour, motion and background, so it fits the
-    videos of this combination and no other.
-
-    Args:
-        combination (ToyCombination): What the video shows.
-        num_captions (int): Captions wanted, 1 to 4; no two share a template.
-        rng (np.random.Generator): Chooses templates and synonyms.
-
-    Returns:
-        list[str]: The captions, lower case, without punctuation.
+    Every caption states shape, colour, motion and background, so it matches
+    videos of this combination only. Captions have distinct templates, are
+    lowercase and have no punctuation.
 
     Raises:
         ValueError: If ``num_captions`` is not between 1 and 4.
     """
     if not 1 <= num_captions <= len(_TEMPLATES):
         raise ValueError(
-            f'A toy video has 1 to {len(_TEMPLATES)} captions, but '
-            f'num_captions={num_captions} was asked for.'
+            f'A toy video has 1 to {len(_TEMPLATES)} captions, but got '
+            f'num_captions={num_captions}.'
         )
     chosen = rng.permutation(len(_TEMPLATES))[:num_captions]
     return [
@@ -210,18 +188,10 @@ def make_captions(
 
 
 def toy_vocabulary() -> list[str]:
-    """List every word that a toy caption can contain.
-
-    Returns:
-        list[str]: The words, sorted; what ``WordTokenizer`` takes as its
-        ``vocabulary``.
-    """
-
-    def phrases() -> Iterator[str]:
-        for words in (SHAPES, COLOURS, MOTIONS, BACKGROUNDS):
-            for synonyms in words.values():
-                yield from synonyms
-        yield from _TEMPLATES
-
-    words = {word for phrase in phrases() for word in phrase.split()}
+    """List the words of toy captions, sorted, for ``WordTokenizer``."""
+    phrases = [*_TEMPLATES]
+    for attribute in (SHAPES, COLOURS, MOTIONS, BACKGROUNDS):
+        for synonyms in attribute.values():
+            phrases += synonyms
+    words = {word for phrase in phrases for word in phrase.split()}
     return sorted(word for word in words if not word.startswith('{'))

@@ -1,4 +1,4 @@
-"""How toy videos are drawn, with numpy alone."""
+"""Rendering of toy videos, with numpy only."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from numpy.typing import NDArray
 
 from eaglenet_mm.datasets.toy.content import MOTIONS, SHAPES, ToyCombination
 
-#: Frames a second of the files.
+#: Frame rate of the files.
 VIDEO_FPS = 8
-#: Odd, so that sampling at 4 frames a second gives 6 frames that are the same
-#: 6 when the video runs backwards.
+#: Odd, so that sampling at 4 frames per second gives the same 6 frames when
+#: the video is reversed.
 FRAMES_PER_VIDEO = 11
 #: Width and height of the files in pixels.
 VIDEO_SIZE = 64
 
-#: Bright shapes on dark backgrounds: a small network trained for minutes from
-#: scratch first has to tell the shape from what is behind it.
+#: Bright shapes on dark backgrounds, so that a small network trained from
+#: scratch separates them within minutes.
 _COLOURS: dict[str, tuple[int, int, int]] = {
     'red': (250, 60, 60),
     'green': (60, 230, 80),
@@ -33,18 +33,13 @@ _BACKGROUNDS: dict[str, tuple[int, int, int]] = {
 def render_video(
     combination: ToyCombination, rng: np.random.Generator
 ) -> NDArray[np.uint8]:
-    """Draw one rendering of a combination.
-
-    Args:
-        combination (ToyCombination): What to show.
-        rng (np.random.Generator): Source of everything a caption does not
-            tell.
+    """Render a combination; ``rng`` is the source of all other variation.
 
     Returns:
         NDArray[np.uint8]: RGB frames, shape ``(11, 64, 64, 3)``.
 
     Raises:
-        ValueError: If a part of the combination is unknown.
+        ValueError: If an attribute of the combination is unknown.
     """
     for value, known in (
         (combination.shape, SHAPES),
@@ -57,7 +52,7 @@ def render_video(
                 f'A toy video shows one of {list(known)}, but got {value!r} '
                 f'in {combination}.'
             )
-    # A reverse is drawn forwards and turned round: the same set of frames.
+    # Render reverses forwards, then flip: the same set of frames.
     backwards = combination.motion in ('left', 'up', 'shrink', 'vanish')
     motion = combination.reversed.motion if backwards else combination.motion
     ground = np.array(_BACKGROUNDS[combination.background])
@@ -78,7 +73,7 @@ def render_video(
 def _course(
     motion: str, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], ...]:
-    """Centres (frames, 2) as x, y; radii (frames,); opacity (frames,)."""
+    """Centres (frames, 2) as x, y; radii (frames,); opacities (frames,)."""
     time = np.linspace(0, 1, FRAMES_PER_VIDEO)
     centres = np.tile(rng.uniform(26, 38, 2), (FRAMES_PER_VIDEO, 1))
     radii = np.full(FRAMES_PER_VIDEO, rng.uniform(17, 21))
@@ -91,7 +86,7 @@ def _course(
     elif motion == 'appear':
         opacity = np.linspace(rng.uniform(0, 0.2), 1, FRAMES_PER_VIDEO)
     elif motion == 'blink':
-        # seen for two frames, gone for two; any start, so no order
+        # on for two frames, off for two, with random phase: no order
         place = np.arange(FRAMES_PER_VIDEO) + rng.integers(4)
         opacity = np.where(place % 4 < 2, 1.0, 0.0)
     return centres, radii, opacity
@@ -100,7 +95,7 @@ def _course(
 def _cover(
     shape: str, centre: NDArray[np.float64], radius: float
 ) -> NDArray[np.float64]:
-    """Share of each pixel that the shape covers, (size, size) in [0, 1]."""
+    """Coverage of each pixel by the shape, (size, size) in [0, 1]."""
     pixels = np.arange(VIDEO_SIZE) + 0.5
     x, y = pixels[None, :] - centre[0], pixels[:, None] - centre[1]
     across, along = np.abs(x), np.abs(y)

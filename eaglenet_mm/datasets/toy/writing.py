@@ -1,4 +1,4 @@
-"""Writing of the toy data set: mp4 files, annotations and a stamp."""
+"""Generation of the toy dataset: MP4 files, annotations and a stamp."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from eaglenet_mm.datasets.toy.content import (
 )
 from eaglenet_mm.datasets.toy.drawing import VIDEO_FPS, render_video
 
-#: Written last: a folder that has it was complete once.
+#: Written last; marks a folder as complete.
 STAMP_NAME = 'stamp.json'
-# Every frame is a key frame of one quality. Were they predicted from each
-# other, the traces of coding would tell in which order they come.
+# Intra frames of constant quality: artifacts of inter-frame prediction would
+# reveal the frame order.
 _CODEC_OPTIONS: dict[str, Any] = {
     'preset': 'veryfast',
     'tune': 'fastdecode',
@@ -48,34 +48,34 @@ def write_toy_dataset(
     limit: int | None = None,
     workers: int = 2,
 ) -> bool:
-    """Make the toy data set, unless it is there already.
+    """Generate the toy dataset, unless it exists already.
 
     Writes ``train.json``, ``val.json`` and ``test.json``, the files of
-    ``videos/`` and a stamp. All is made in a folder beside ``out`` that takes
-    its place when complete, so an interrupted run leaves ``out`` as it was.
+    ``videos/`` and a stamp. All are written to a temporary folder that
+    replaces ``out`` when complete, so an interrupted run does not touch
+    ``out``.
 
-    The headers of val and test state what a model can score without skill:
-    ``chance_R1``, ``chance_R5``, ``chance_R10`` and, for the best model that
-    is blind to the order of the frames, ``order_blind_ceiling_R1`` and so
-    on, in percent, text to video.
+    The headers of val and test state text-to-video baselines in percent:
+    ``chance_R1``, ``chance_R5``, ``chance_R10`` and, for the best order-blind
+    model, ``order_blind_ceiling_R1`` and so on.
 
     Args:
-        out (str or PathLike): The folder, for example ``data/toy``.
-        seed (int): Seed of split, videos and captions. Default: 0.
-        renderings (int): Training videos of one combination; val and test
-            have one each, so that a caption fits one video only. Default: 6.
-        num_captions (int): Captions of one video, 1 to 4. Default: 4.
-        limit (int, optional): Combinations of a split that are made, for
-            tests. Default: None, all of them.
-        workers (int): Processes that draw videos. Default: 2.
+        out (str or PathLike): Output folder, for example ``data/toy``.
+        seed (int): Random seed of split, videos and captions. Default: 0.
+        renderings (int): Training videos per combination. Val and test have
+            one, so that a caption matches one video only. Default: 6.
+        num_captions (int): Captions per video, 1 to 4. Default: 4.
+        limit (int, optional): Number of combinations per split, for tests.
+            Default: None, all.
+        workers (int): Number of rendering processes. Default: 2.
 
     Returns:
-        bool: True if the data were made, False if ``out`` held the data of
-        these options, complete.
+        bool: True if the dataset was generated, False if ``out`` already has
+        it, complete and with these options.
 
     Raises:
-        FileExistsError: If ``out`` holds something else than toy data.
-        ValueError: If an option is out of its range.
+        FileExistsError: If ``out`` contains anything but toy data.
+        ValueError: If an option is out of range.
         RuntimeError: If PyAV cannot write H.264.
     """
     least = dict(renderings=renderings, limit=limit, workers=workers)
@@ -83,7 +83,7 @@ def write_toy_dataset(
         if value is not None and value < 1:
             raise ValueError(
                 f"'{name}' must be at least 1, but got {value}. Leave it out "
-                'to get the default.'
+                'for the default.'
             )
     out = Path(out).absolute()
     options = dict(
@@ -113,9 +113,9 @@ def write_toy_dataset(
 
 
 def is_complete(folder: Path, options: dict[str, Any]) -> bool:
-    """Tell whether a folder holds the whole toy data of these options.
+    """Whether a folder contains the complete toy data of these options.
 
-    Every file must have its size, annotations their content.
+    Compares the sizes of videos and the content of annotations.
     """
     try:
         stamp = json.loads((folder / STAMP_NAME).read_text(encoding='utf-8'))
@@ -127,19 +127,19 @@ def is_complete(folder: Path, options: dict[str, Any]) -> bool:
 
 
 def write_video(path: Path, frames: NDArray[np.uint8]) -> None:
-    """Write RGB frames (N, H, W, 3) as an H.264 mp4 of key frames alone."""
+    """Write RGB frames (N, H, W, 3) as H.264 MP4 with intra frames only."""
     import av
 
     height, width = frames.shape[1:3]
     if height % 2 or width % 2:
         raise ValueError(
-            'H.264 with halved colour needs even sizes, but got frames of '
+            'H.264 with subsampled colour needs even sizes, but got frames of '
             f'{width}x{height} pixels. Crop or pad them by one pixel.'
         )
     with av.open(str(path), 'w') as container:
         try:
             stream = container.add_stream('libx264', rate=VIDEO_FPS)
-        except ValueError as err:  # of PyAV: the codec is unknown
+        except ValueError as err:  # from PyAV: unknown codec
             raise RuntimeError(
                 f"Writing '{path}' needs an FFmpeg with libx264, but this "
                 'PyAV has none. Install the published wheel: pip install av'
@@ -180,7 +180,7 @@ def _fill(folder: Path, options: dict[str, Any], workers: int) -> None:
 def _header(
     split: str, gallery: Sequence[ToyCombination], options: dict[str, Any]
 ) -> dict[str, Any]:
-    """Header of an annotation; galleries state what needs no skill."""
+    """Build an annotation header; galleries state trivial baselines."""
     header = dict(
         dataset='toy',
         split=split,
@@ -201,7 +201,7 @@ def _header(
 
 
 def _code_hash() -> str:
-    """Change when the generator does, even without a new version."""
+    """Hash the generator's code, in case its version was not raised."""
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob('*.py')):
         digest.update(path.read_bytes())
@@ -209,7 +209,7 @@ def _code_hash() -> str:
 
 
 def _random(seed: int, video_id: str, use: int) -> np.random.Generator:
-    """A stream of its own for every video, whoever draws it and when."""
+    """An independent random stream per video and use."""
     return np.random.default_rng(
         [seed, TOY_VERSION, zlib.crc32(video_id.encode()), use]
     )
@@ -242,21 +242,21 @@ def _list_files(folder: Path) -> dict[str, int | str]:
 
 
 def _refuse_foreign_folder(out: Path) -> None:
-    """Never take the place of something that is not toy data."""
+    """Refuse to replace anything but toy data."""
     ours = not out.exists() or (
         out.is_dir()
         and ((out / STAMP_NAME).is_file() or not any(out.iterdir()))
     )
     if not ours:
         raise FileExistsError(
-            f"Expected '{out}' to be absent, empty or an earlier toy data "
-            f"set, but it holds files and no '{STAMP_NAME}'. Name another "
-            'folder, or remove this one yourself.'
+            f"Expected '{out}' to be absent, empty or an earlier toy "
+            f"dataset, but it contains files and no '{STAMP_NAME}'. Name "
+            'another folder, or remove this one yourself.'
         )
 
 
 def _put_in_place(partial: Path, out: Path) -> None:
-    """Exchange two folders; the old one is removed last."""
+    """Swap in the new folder; the old one is removed last."""
     old = out.with_name(f'.{out.name}.old')
     shutil.rmtree(old, ignore_errors=True)
     if out.exists():

@@ -1,4 +1,4 @@
-"""Transforms from an annotated video to tensors, and the tokenizers."""
+"""Transforms from an annotated video to tensors, and tokenizers."""
 
 from eaglenet_mm.datasets.transforms.decode_frames import (
     DecodeFrames,

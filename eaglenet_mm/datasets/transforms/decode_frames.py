@@ -1,4 +1,4 @@
-"""Read the chosen frames."""
+"""Decoding of the sampled frames."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -19,24 +19,23 @@ from eaglenet_mm.registry import SCOPE, TRANSFORMS
 
 @TRANSFORMS.register_module()
 class DecodeFrames(BaseTransform):
-    """Read the chosen frames and close the video.
+    """Decode the sampled frames and close the video.
 
-    Takes ``video_reader``, ``frame_indices``, ``frame_sampler``; adds
+    Reads ``video_reader``, ``frame_indices``, ``frame_sampler``; adds
     ``frames`` (RGB, uint8, shape ``(n, h, w, 3)``), ``frame_times`` (seconds
-    from the start of the presentation), ``pixel_aspect`` (width of a pixel
-    over its height) and ``num_frames_found`` (int); removes the reader and
-    the sampler. A file that holds fewer frames than its header promises is
-    sampled again by what it holds, with a warning in the log.
+    from the start of the presentation), ``pixel_aspect`` (pixel width over
+    pixel height) and ``num_frames_found`` (int); removes the reader and the
+    sampler. A file with fewer frames than its header claims is sampled again
+    from its actual frames, with a warning.
 
-    With ``mode='release'`` of the sampler, frames are turned as the authors'
-    release does: by quarter turns alone, so mirrored videos are not mirrored
-    back.
+    With ``mode='release'`` of the sampler, frames are rotated as in the
+    authors' release: by quarter turns only, so mirroring is not undone.
 
     Args:
-        resize (dict, optional): Transform of ``frames`` that is applied to
-            each frame while the video is decoded, such as
-            ``dict(type='ResizeCenterCrop', size=224)``. Whole pictures are
-            then never all in memory. Default: None.
+        resize (dict, optional): Transform of ``frames`` applied to each frame
+            as it is decoded, such as ``dict(type='ResizeCenterCrop',
+            size=224)``, so that full-size frames are never all in memory.
+            Default: None.
 
     Example:
         >>> DecodeFrames(resize=dict(type='ResizeCenterCrop', size=224))
@@ -50,7 +49,7 @@ class DecodeFrames(BaseTransform):
         self._told: set[str] = set()
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Read the frames of an item; see :meth:`decode`."""
+        """Decode the frames of an item; see :meth:`decode`."""
         return self.decode(results)
 
     def decode(
@@ -58,15 +57,15 @@ class DecodeFrames(BaseTransform):
         results: dict[str, Any],
         on_frame: Callable[[int, np.ndarray], None] | None = None,
     ) -> dict[str, Any]:
-        """Read the frames of an item, and show each before it is resized.
+        """Decode the frames of an item.
 
         Args:
-            results (dict): Of :class:`SampleFrames`.
-            on_frame (Callable, optional): Called with number and picture of
-                each; one may come twice. Default: None.
+            results (dict): Output of :class:`SampleFrames`.
+            on_frame (Callable, optional): Called with the number and the image
+                of each frame before resizing, possibly twice. Default: None.
 
         Raises:
-            VideoReadError: If a frame cannot be decoded, or none can.
+            VideoReadError: If a frame, or all of them, cannot be decoded.
         """
         reader = results.pop('video_reader')
         sampler = results.pop('frame_sampler', None)
@@ -97,7 +96,7 @@ class DecodeFrames(BaseTransform):
         return results
 
     def finish(self, frame: np.ndarray, reader: VideoReader) -> np.ndarray:
-        """Resize a frame of a reader, shape ``(h, w, 3)``, if asked to."""
+        """Resize a frame of a reader, shape ``(h, w, 3)``, if configured."""
         if self.resize is None:
             return frame
         results = dict(frames=frame[None], pixel_aspect=reader.pixel_aspect)
@@ -110,7 +109,7 @@ class DecodeFrames(BaseTransform):
         results: dict[str, Any],
         read: Callable[[Sequence[int]], np.ndarray],
     ) -> np.ndarray:
-        """Read the frames, sampled anew if the file is not as it says."""
+        """Decode the frames, resampled if the header was wrong."""
         try:
             return read(results['frame_indices'])
         except (VideoEndError, VideoTimelineError) as err:
@@ -118,8 +117,8 @@ class DecodeFrames(BaseTransform):
                 raise
             if isinstance(err, VideoEndError):
                 print_log(
-                    f"Video '{results.get('video_id')}' is sampled by the "
-                    f'frames it holds: {err}',
+                    f"Video '{results.get('video_id')}' is sampled from its "
+                    f'actual frames: {err}',
                     logger='current',
                     level=logging.WARNING,
                 )
@@ -130,7 +129,7 @@ class DecodeFrames(BaseTransform):
     def _tell_odd_rate(
         self, reader: VideoReader, results: dict[str, Any]
     ) -> None:
-        """Log once a file where numbers of frames are not the clock."""
+        """Warn once per file where frame numbers do not match the clock."""
         if (
             not reader.follows_release
             or not reader.has_variable_rate
@@ -140,10 +139,10 @@ class DecodeFrames(BaseTransform):
         self._told.add(reader.path)
         print_log(
             f"Video '{results.get('video_id')}' ({reader.path}) has a "
-            "variable frame rate. SampleFrames(mode='release') counts its "
-            f'frames by the mean rate, {float(reader.fps):.4g} a second, so '
-            "its frames are not one second apart, and 'start' and 'end' are "
-            "not seconds of the clock. mode='clean' goes by the clock.",
+            "variable frame rate. SampleFrames(mode='release') assumes its "
+            f'mean rate, {float(reader.fps):.4g} frames per second, so the '
+            "sampled frames are not one second apart, and 'start' and 'end' "
+            "are not actual seconds. mode='clean' uses the actual times.",
             logger='current',
             level=logging.WARNING,
         )
@@ -154,10 +153,10 @@ class DecodeFrames(BaseTransform):
 
 
 def clock_times(reader: VideoReader, results: dict[str, Any]) -> list[float]:
-    """Return the seconds at which the ``frame_indices`` of an item are seen.
+    """Return the display time of each frame of an item, in seconds.
 
-    By the clock, a frame that was already on display when the part of the
-    video begins (``start``) is seen from its beginning on.
+    In clean mode, a frame already on display at ``start`` counts as shown from
+    ``start`` on.
     """
     times = reader.frame_times(results['frame_indices'])
     start = results.get('start')

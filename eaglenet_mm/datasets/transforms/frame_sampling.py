@@ -1,4 +1,4 @@
-"""Which frames of a video are read, and which of these are kept."""
+"""Choice of the frames of a video to read."""
 
 import math
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from mmcv.transforms import BaseTransform
 from eaglenet_mm.datasets.video_readers import Timeline, VideoSamplingError
 from eaglenet_mm.registry import TRANSFORMS
 
-#: How the frames to read are found.
+#: How candidate frames are found.
 MODES = ('release', 'clean')
 
-#: How the frames read are reduced to ``num_frames``.
+#: How candidates are reduced to ``num_frames``.
 SELECTIONS = ('uniform', 'head', 'tail')
 
 
@@ -28,35 +28,37 @@ def release_seeks(
 ) -> list[int]:
     """List the positions that the authors' release seeks to.
 
-    The frame rate is cut to an integer, so sampling runs ahead of the clock
-    for rates such as 29.97. The last second is included: ``0..31`` s are up
-    to 32 seconds.
+    The frame rate is truncated to an integer, so sampling runs ahead of the
+    clock for rates such as 29.97. The last second is included: ``0..31`` s are
+    up to 32 seconds.
 
     Args:
         video_fps (float | Fraction): Frame rate of the video.
-        frame_count (int): Frames that the header promises.
+        frame_count (int): Number of frames according to the header.
         start (float, optional): First second. Default: None, which is 0.
         end (float, optional): Last second. Default: None, the end.
-        fps (int): Frames a second; 0 means all of them. Default: 1.
+        fps (int): Frames per second to take; 0 for all. Default: 1.
 
     Returns:
-        list[int]: Positions, beyond the end of the video too.
+        list[int]: Positions, possibly past the end of the video.
 
     Raises:
-        ValueError: If the video has less than one frame a second, or less
-            than ``fps``; the release stops or gives an all-zero video there.
+        ValueError: If the video has less than one frame per second, or less
+            than ``fps``. The release crashes or returns zeros there.
     """
     rate = int(video_fps)
     if rate < 1:
         raise ValueError(
-            'Release sampling cuts the frame rate to an integer and needs at '
-            f'least 1 frame a second, but got {float(video_fps):g}. Use '
-            "SampleFrames(mode='clean'), or encode the video again."
+            'Release sampling truncates the frame rate to an integer and '
+            'needs at least 1 frame per second, but got '
+            f"{float(video_fps):g}. Use SampleFrames(mode='clean'), or encode "
+            'the video again.'
         )
     if fps > rate:
         raise ValueError(
-            f'Release sampling cannot take {fps} frames a second of a video '
-            f"with {rate}. Lower fps of SampleFrames, or use mode='clean'."
+            f'Release sampling cannot take {fps} frames per second from a '
+            f'video with {rate}. Lower fps of SampleFrames, or use '
+            "mode='clean'."
         )
     num_seconds = math.ceil(frame_count / rate)
     first = 0 if start is None else start
@@ -75,13 +77,13 @@ def release_frames(
     """Find the frames that the release reads at these positions.
 
     Args:
-        seeks (Sequence[int]): Of :func:`release_seeks`.
-        frame_count (int): Frames that the header promises; a position
-            beyond it is moved back to it.
-        decodable (int): Frames that can be read.
+        seeks (Sequence[int]): Output of :func:`release_seeks`.
+        frame_count (int): Number of frames according to the header; later
+            positions are clamped to it.
+        decodable (int): Number of frames that can be decoded.
 
     Returns:
-        list[int]: Frame numbers up to the first that cannot be read.
+        list[int]: Frame numbers, up to the first that cannot be decoded.
     """
     frames = []
     for seek in seeks:
@@ -101,16 +103,15 @@ def clean_frames(
 ) -> list[int]:
     """List the frames on display at ``start + k / fps`` seconds.
 
-    Points in time lie in ``[start, end)`` and before the end of the video.
-    Where nothing is on display yet, and the video begins before the next
-    point, its first frame is taken. A frame that is on display at several
-    points is listed once.
+    Sampling times lie in ``[start, end)`` and before the end of the video. If
+    the first frame appears only after a sampling time but before the next, it
+    is used for that time. A frame on display at several times is listed once.
 
     Args:
-        timeline (Timeline): When the frames are shown.
-        start (float, optional): Seconds. Default: 0.
-        end (float, optional): Seconds. Default: the end.
-        fps (float): Frames a second. Default: 1.
+        timeline (Timeline): Display times of the frames.
+        start (float, optional): Seconds. Default: None, which is 0.
+        end (float, optional): Seconds. Default: None, the end.
+        fps (float): Frames per second. Default: 1.
 
     Returns:
         list[int]: Frame numbers, increasing.
@@ -127,7 +128,7 @@ def clean_frames(
     if end is not None:
         limit = min(limit, _seconds(end))
     first = timeline.ticks[0] * timeline.time_base
-    # the point before the video begins: none before it shows anything
+    # skip to the last sampling time before the first frame
     skipped = max(0, math.ceil((first - begin) / step) - 1)
     frames: dict[int, None] = {}
     for k in range(skipped, math.ceil((limit - begin) / step)):
@@ -141,24 +142,24 @@ def clean_frames(
 
 
 def _seconds(value: float) -> Fraction:
-    """Turn seconds into the fraction that was meant: 0.1 is 1/10."""
+    """Convert seconds to the intended fraction: 0.1 is 1/10."""
     return Fraction(value).limit_denominator(1_000_000)
 
 
 def select_frames(
     frames: Sequence[int], num_frames: int, *, selection: str = 'uniform'
 ) -> list[int]:
-    """Keep at most ``num_frames``.
+    """Keep at most ``num_frames`` frames.
 
     Args:
         frames (Sequence[int]): Frame numbers.
-        num_frames (int): How many to keep.
-        selection (str): ``'uniform'`` keeps the places
+        num_frames (int): Maximum number to keep.
+        selection (str): ``'uniform'`` keeps the positions
             ``int(linspace(0, n - 1, num_frames))``, ``'head'`` the first,
-            ``'tail'`` the last. Default: 'uniform'.
+            ``'tail'`` the last frames. Default: 'uniform'.
 
     Returns:
-        list[int]: The frames kept, all of them if there are few enough.
+        list[int]: The kept frame numbers.
     """
     count = len(frames)
     if count <= num_frames:
@@ -173,31 +174,29 @@ def select_frames(
 
 @TRANSFORMS.register_module()
 class SampleFrames(BaseTransform):
-    """Choose frames at a rate, then at most ``num_frames`` of them.
+    """Sample frames at a fixed rate, then keep at most ``num_frames``.
 
-    Takes ``video_reader``, ``start``, ``end`` (seconds or None); adds
-    ``frame_indices`` (list[int]) and ``frame_sampler`` (this transform, for
-    :class:`DecodeFrames`, which samples again when a file turns out shorter
-    than its header).
+    Reads ``video_reader``, ``start``, ``end`` (seconds or None); adds
+    ``frame_indices`` (list[int]) and ``frame_sampler`` (this transform, with
+    which :class:`DecodeFrames` resamples files whose header was wrong).
 
-    ``mode='release'`` chooses what the authors' release does: frame rate cut
-    to an integer, last second included, reading stopped at the first frame
-    that cannot be read. **Differs from the release** where that crashes or
-    goes on with an all-zero video (frame rate below 1, ``fps`` above the
-    frame rate, no frame in the range): these raise. ``mode='clean'`` takes
-    the frame on display at each point in time, by the clock of the file, see
-    :func:`clean_frames`; right for variable frame rates too.
+    ``mode='release'`` reproduces the authors' release: frame rate truncated to
+    an integer, last second included, stop at the first undecodable frame.
+    **Differs from the release**, which crashes or continues with all-zero
+    frames, by raising if the frame rate is below 1 or below ``fps``, or if no
+    frame is in the range. ``mode='clean'`` takes the frame on display at each
+    sampling time, see :func:`clean_frames`; correct for variable frame rates.
 
     Args:
-        num_frames (int): Most frames an item may have.
-        fps (float): Frames a second; in release mode an integer, where 0
+        num_frames (int): Maximum number of frames of an item.
+        fps (float): Frames per second; in release mode an integer, where 0
             means every frame. Default: 1.
         mode (str): ``'release'`` or ``'clean'``. Default: 'release'.
         selection (str): ``'uniform'``, ``'head'`` or ``'tail'``; see
             :func:`select_frames`. Default: 'uniform'.
 
     Raises:
-        ValueError: If an argument is not allowed.
+        ValueError: If an argument is invalid.
 
     Example:
         >>> SampleFrames(num_frames=2).sample(25, 75, decodable=75)
@@ -231,7 +230,7 @@ class SampleFrames(BaseTransform):
         if mode == 'clean' and fps <= 0:
             raise ValueError(
                 f"fps must be positive in mode='clean', but got {fps}. Set "
-                'it to the frames wanted of each second.'
+                'it to the number of frames to take per second.'
             )
         self.num_frames = num_frames
         self.fps = fps
@@ -248,22 +247,22 @@ class SampleFrames(BaseTransform):
         end: float | None = None,
         timeline: Timeline | None = None,
     ) -> list[int]:
-        """Choose frames of a video with these properties.
+        """Sample frames of a video with the given properties.
 
         Args:
             video_fps (float | Fraction): Frame rate.
-            frame_count (int): Frames that the header promises.
-            decodable (int): Frames that can be read.
+            frame_count (int): Number of frames according to the header.
+            decodable (int): Number of frames that can be decoded.
             start (float, optional): First second. Default: None, which is 0.
             end (float, optional): End in seconds. Default: None, the end.
             timeline (Timeline, optional): Display times, for ``mode='clean'``.
-                Default: None, the constant ``video_fps``.
+                Default: None, constant ``video_fps``.
 
         Returns:
-            list[int]: At least 1, at most ``num_frames`` frame numbers.
+            list[int]: 1 to ``num_frames`` frame numbers.
 
         Raises:
-            ValueError: If the rate does not allow it, or no frame is in range.
+            ValueError: If the rate is too low, or no frame is in the range.
         """
         if self.mode == 'release':
             seeks = release_seeks(
@@ -278,7 +277,7 @@ class SampleFrames(BaseTransform):
             frames = clean_frames(timeline, start=start, end=end, fps=self.fps)
         if not frames:
             length = (
-                f'at {float(video_fps):g} a second'
+                f'at {float(video_fps):g} per second'
                 if timeline is None
                 else f'shown from {timeline.begin:g} to '
                 f'{timeline.duration:g} seconds'
@@ -296,10 +295,10 @@ class SampleFrames(BaseTransform):
         return select_frames(frames, self.num_frames, selection=self.selection)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        """Choose the frames of an item.
+        """Sample the frames of an item.
 
         Raises:
-            VideoSamplingError: As :meth:`sample`, with the id and the file.
+            VideoSamplingError: As :meth:`sample`, with the id and the path.
         """
         reader = results['video_reader']
         try:
@@ -319,8 +318,8 @@ class SampleFrames(BaseTransform):
         return results
 
     def __repr__(self) -> str:
-        # names frame caches: before frames went by the clock, mode='clean'
-        # chose others
+        # part of the key of frame caches: mode='clean' used to choose other
+        # frames, before it went by display times
         clock = ", by='clock'" if self.mode == 'clean' else ''
         return (
             f'{type(self).__name__}(num_frames={self.num_frames}, '

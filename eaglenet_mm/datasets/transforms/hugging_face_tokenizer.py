@@ -1,47 +1,50 @@
-"""From sentences to token ids by a tokenizer of Hugging Face."""
+"""Tokenizers of Hugging Face transformers."""
 
 from __future__ import annotations
 
 import os.path as osp
 from collections.abc import Callable, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from eaglenet_mm.registry import TOKENIZERS
+from eaglenet_mm.utils.downloads import DownloadError, fetch_from_hub
 
+_HUB = 'hf-hub:'
+_FILES = ('tokenizer_config.json', 'tokenizer.json')
 CLEANINGS = ('canonicalize', 'lower', 'whitespace')
 
 
 @TOKENIZERS.register_module()
 class HuggingFaceTokenizer:
-    """Encode by a tokenizer of the library transformers.
+    """Tokenizer of the transformers library.
 
-    Special tokens are those of the tokenizer; sentences are cut and padded
-    to the length asked for, padding comes after the sentence. For
-    ``HuggingFaceTextEncoder`` (give its ``pad_id`` the tokenizer's, if its
-    config has none), and for SigLIP's towers with ``clean='canonicalize'``.
+    It adds its own special tokens; sentences are truncated and right-padded
+    to the given length. Use it with ``HuggingFaceTextEncoder`` (set the
+    encoder's ``pad_id`` if its config has none), and with
+    ``clean='canonicalize'`` for SigLIP.
 
     Args:
-        path (str): A local folder with a tokenizer, or its
-            ``tokenizer.json``. Nothing is downloaded.
-        clean (str, optional): What open_clip does to sentences before:
+        path (str): Local tokenizer folder or ``tokenizer.json``, or
+            ``'hf-hub:OWNER/NAME'``, which is downloaded unless cached.
+        clean (str, optional): Cleaning of open_clip to apply first:
             ``'canonicalize'`` (SigLIP), ``'lower'`` or ``'whitespace'``.
-            Default: None, nothing.
-        pad_token (str, optional): Token that pads. Default: the
-            tokenizer's own, or else ``'[PAD]'``, ``'<pad>'`` or ``'</s>'``,
-            whichever its vocabulary has.
+            Default: None.
+        pad_token (str, optional): Padding token. Default: None, the
+            tokenizer's own, else the first of ``'[PAD]'``, ``'<pad>'`` and
+            ``'</s>'`` in its vocabulary.
 
     Attributes:
-        vocab_size (int): Number of ids, added tokens included.
-        pad_id (int): Id of padding.
+        vocab_size (int): Number of ids, including added tokens.
+        pad_id (int): Id of the padding token.
 
     Raises:
-        FileNotFoundError: If the path does not exist.
+        FileNotFoundError: If the path does not exist or cannot be
+            downloaded.
         ImportError: If transformers is not installed.
-        ValueError: If ``clean`` is unknown, or no token can pad.
+        ValueError: If ``clean`` is unknown, or there is no padding token.
     """
 
     def __init__(
@@ -87,7 +90,7 @@ class HuggingFaceTokenizer:
         ]
 
     def __call__(self, sentences: Sequence[str], max_words: int) -> Tensor:
-        """Encode ``C`` sentences; int64, shape ``(C, max_words)``."""
+        """Encode ``C`` sentences as int64 ids, shape ``(C, max_words)``."""
         encoded = self._tokenizer(
             [self._clean(sentence) for sentence in sentences],
             padding='max_length',
@@ -97,14 +100,14 @@ class HuggingFaceTokenizer:
         return torch.tensor(encoded['input_ids'], dtype=torch.int64)
 
     def _guess_pad_token(self) -> str:
-        """Find a token that pads in one of the usual vocabularies."""
+        """Find a usual padding token in the vocabulary."""
         vocabulary = self._tokenizer.get_vocab()
         for token in ('[PAD]', '<pad>', '</s>'):
             if token in vocabulary:
                 return token
         raise ValueError(
-            f"The tokenizer of '{self.path}' has no token that pads. Name "
-            'one of its vocabulary as pad_token, for example its end token.'
+            f"The tokenizer of '{self.path}' has no padding token. Name a "
+            'token of its vocabulary as pad_token, for example the end token.'
         )
 
     def __repr__(self) -> str:
@@ -112,17 +115,16 @@ class HuggingFaceTokenizer:
 
 
 def _load(path: str) -> Any:
-    """Load a tokenizer from a folder or a file."""
     try:
-        found = find_spec('transformers') is not None
-    except ValueError:  # a stand-in in sys.modules without a spec
-        found = True
-    if not found:
+        from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    except ImportError as err:
         raise ImportError(
             'HuggingFaceTokenizer needs the package transformers, which is '
             "not installed. Install it with: pip install 'eaglenet_mm"
             "[huggingface]'."
-        )
+        ) from err
+    if path.startswith(_HUB):
+        path = _fetch_folder(path)
     if not osp.exists(path):
         raise FileNotFoundError(
             f"HuggingFaceTokenizer expects path='{path}' to be a local "
@@ -130,10 +132,26 @@ def _load(path: str) -> Any:
             'none. Fetch it first, for example by `hf download NAME '
             '--local-dir FOLDER`.'
         )
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
     if osp.isdir(path):
         return AutoTokenizer.from_pretrained(
             path, local_files_only=True, trust_remote_code=False
         )
     return PreTrainedTokenizerFast(tokenizer_file=path)
+
+
+def _fetch_folder(path: str) -> str:
+    """Return the folder of a tokenizer of the Hub."""
+    name = path.removeprefix(_HUB)
+    try:
+        for file in _FILES:
+            found = fetch_from_hub(name, [file])
+    except (OSError, ValueError) as err:
+        raise DownloadError(
+            f"The tokenizer '{path}' is not in the Hugging Face cache and "
+            f'could not be downloaded: {err}. Run `hf download {name} '
+            f'{" ".join(_FILES)} --local-dir FOLDER` elsewhere and set path '
+            'of the tokenizer to the folder.',
+            setting=path,
+            instead='/path/to/folder',
+        ) from err
+    return osp.dirname(found)

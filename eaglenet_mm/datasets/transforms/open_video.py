@@ -1,4 +1,4 @@
-"""Open the video of an item."""
+"""Opening of the video of an item."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,26 +19,24 @@ from eaglenet_mm.registry import TRANSFORMS
 class OpenVideo(BaseTransform):
     """Open the video of an item in the process that will read it.
 
-    Takes ``video`` (path), adds ``video_reader``
+    Reads ``video`` (path), adds ``video_reader``
     (:class:`~eaglenet_mm.datasets.video_readers.VideoReader`), ``fps``
-    (Fraction, mean rate) and ``num_frames_reported`` (int, as the header
-    promises). :class:`DecodeFrames` closes the reader.
+    (Fraction, mean rate) and ``num_frames_reported`` (int, according to the
+    header). :class:`DecodeFrames` closes the reader.
 
     Args:
-        backend (str): ``'auto'`` takes the best reader that is installed and
-            right for the file, see
+        backend (str): ``'auto'`` takes the best installed reader that suits
+            the file, see
             :func:`~eaglenet_mm.datasets.video_readers.open_video`.
-            ``'decord'``, ``'pyav'``, ``'opencv'`` and ``'torchcodec'`` take
-            that one. Default: 'auto'.
-        num_threads (int): Threads of the decoder, 0 for all cores. Default:
-             1: loader workers already fill the processors.
-        time_limit (float): Seconds that opening or reading may stand still
-            before the video counts as unreadable; 0 for no limit. Default:
-             120.
-        backend_args (dict, optional): Where files come from, as for
-            MMEngine's ``fileio.get``: ``dict(backend='http')`` and so on.
-            The file is then fetched whole and read from memory. Default:
-            None, the file system.
+            ``'decord'``, ``'pyav'``, ``'opencv'`` and ``'torchcodec'`` force
+            one. Default: 'auto'.
+        num_threads (int): Decoder threads, 0 for all cores. Default: 1, since
+            loader workers already use the cores.
+        time_limit (float): Seconds without progress after which the video
+            counts as unreadable; 0 for no limit. Default: 120.
+        backend_args (dict, optional): Storage backend for MMEngine's
+            ``fileio.get``, such as ``dict(backend='http')``. The file is then
+            read into memory as a whole. Default: None, the file system.
 
     Raises:
         ValueError: If ``backend`` is unknown or a number is negative.
@@ -72,7 +70,7 @@ class OpenVideo(BaseTransform):
         """Open the video of an item.
 
         Raises:
-            FileNotFoundError: If there is no such file.
+            FileNotFoundError: If the file does not exist.
             VideoReadError: If it cannot be opened as a video.
         """
         path = results['video']
@@ -88,7 +86,7 @@ class OpenVideo(BaseTransform):
             )
         except (FileNotFoundError, VideoReadError) as err:
             raise type(err)(f"Video '{results['video_id']}': {err}") from err
-        except OSError as err:  # of where it is fetched from
+        except OSError as err:  # from the storage backend
             raise VideoReadError(
                 f"Video '{results['video_id']}': {path} could not be fetched "
                 f'({type(err).__name__}: {err}). Check its address and '
@@ -113,7 +111,7 @@ def closed_on_error(results: dict[str, Any]) -> Iterator[None]:
         yield
     except BaseException:
         if 'video_reader' in results:
-            # what has been raised says more
+            # the original error is more useful
             with suppress(VideoReadError):
                 results.pop('video_reader').close()
         raise

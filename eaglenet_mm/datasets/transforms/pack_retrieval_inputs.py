@@ -1,4 +1,4 @@
-"""Pack an item for the model."""
+"""Packing of an item for the model."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from mmcv.transforms import BaseTransform
 from eaglenet_mm.registry import TRANSFORMS
 from eaglenet_mm.structures import RetrievalDataSample
 
-#: What is packed beside the tensors.
+#: Keys packed into the data sample.
 META_KEYS = (
     'video_id',
     'video',
@@ -28,10 +28,10 @@ META_KEYS = (
 class PackRetrievalInputs(BaseTransform):
     """Pack an item for the model.
 
-    Takes ``frames`` (RGB, uint8, shape ``(n, H, W, 3)``) and ``token_ids``
-    (int64, shape ``(C, L)``), of which one may be absent. What a pipeline
-    leaves in the results beside these and the keys of
-    :class:`~eaglenet_mm.structures.RetrievalDataSample` is dropped.
+    Reads ``frames`` (RGB, uint8, shape ``(n, H, W, 3)``) and ``token_ids``
+    (int64, shape ``(C, L)``), either of which may be absent. Results other
+    than these and the keys of
+    :class:`~eaglenet_mm.structures.RetrievalDataSample` are dropped.
 
     Example:
         >>> item = dict(frames=np.zeros((4, 32, 32, 3), np.uint8))
@@ -48,7 +48,7 @@ class PackRetrievalInputs(BaseTransform):
             (:obj:`RetrievalDataSample`).
 
         Raises:
-            KeyError: If neither is there.
+            KeyError: If both are absent.
         """
         inputs: dict[str, torch.Tensor] = {}
         if 'frames' in results:

@@ -1,4 +1,4 @@
-"""Resize and crop as the release does, to the grey level."""
+"""Resize and centre crop, bit-identical to the release."""
 
 from fractions import Fraction
 from typing import Any
@@ -13,18 +13,17 @@ from eaglenet_mm.registry import TRANSFORMS
 def resize_center_crop(
     frame: np.ndarray, size: int, pixel_aspect: Fraction | int = 1
 ) -> np.ndarray:
-    """Bring the short side to ``size`` and cut out the middle.
+    """Resize the short side to ``size`` and crop the centre.
 
-    Pillow's bicubic filter widens with the reduction (antialiasing), which
-    OpenCV's and PyTorch's plain bicubic do not. The long side becomes
-    ``int(size * long / short)``, the crop begins at ``round(rest / 2)`` with
-    halves to even.
+    Pillow's bicubic filter is antialiased, unlike the plain bicubic of OpenCV
+    and PyTorch. The long side becomes ``int(size * long / short)``; the crop
+    starts at ``round(rest / 2)``, with halves rounded to even.
 
     Args:
         frame (np.ndarray): RGB, uint8, shape ``(h, w, 3)``.
         size (int): Side of the result in pixels.
-        pixel_aspect (Fraction | int): Width of a pixel over its height as
-            displayed; the result has square pixels. Default: 1.
+        pixel_aspect (Fraction | int): Pixel width over pixel height; the
+            result has square pixels. Default: 1.
 
     Returns:
         np.ndarray: RGB, uint8, shape ``(size, size, 3)``.
@@ -36,7 +35,7 @@ def resize_center_crop(
     high = size if height == short else int(size * height / short)
     top, left = round((high - size) / 2), round((wide - size) / 2)
     if pixel_aspect != 1:
-        # the middle alone, since pixels of any shape make sides of any length
+        # resize the crop alone: extreme pixel aspects give huge full images
         box = (
             left / wide * width,
             top / high * height,
@@ -58,18 +57,18 @@ def resize_center_crop(
 
 @TRANSFORMS.register_module()
 class ResizeCenterCrop(BaseTransform):
-    """Resize the short side by Pillow's bicubic filter and cut the middle.
+    """Resize the short side with Pillow's bicubic filter and crop the centre.
 
-    Takes and gives ``frames``, RGB, uint8: shape ``(n, h, w, 3)`` becomes
-    ``(n, size, size, 3)``. The release takes every pixel for a square one, so
-    that some videos (of MSR-VTT too) come out narrow or wide.
+    Reads and writes ``frames``, RGB, uint8: shape ``(n, h, w, 3)`` becomes
+    ``(n, size, size, 3)``. The release treats all pixels as square, which
+    distorts some videos, of MSR-VTT too.
 
     Args:
         size (int): Side of the result in pixels, the ``image_size`` of the
             video encoder.
-        square_pixels (bool): Whether to take ``pixel_aspect`` (Fraction, width
-            of a pixel over its height as displayed) too, and undo it.
-            Default: False, as the release.
+        square_pixels (bool): Whether to correct for ``pixel_aspect``
+            (Fraction, pixel width over pixel height) of the results. Default:
+            False, as in the release.
 
     Raises:
         ValueError: If ``size`` is not positive.
@@ -93,7 +92,7 @@ class ResizeCenterCrop(BaseTransform):
         """Resize and crop the frames of an item.
 
         Raises:
-            KeyError: If ``pixel_aspect`` is needed and missing.
+            KeyError: If ``pixel_aspect`` is required but missing.
             ValueError: If it is not positive.
         """
         aspect: Fraction | int = 1

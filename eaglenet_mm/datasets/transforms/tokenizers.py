@@ -1,4 +1,4 @@
-"""From captions to token ids."""
+"""Tokenizers, from captions to token ids."""
 
 import os
 import re
@@ -20,7 +20,7 @@ _SPECIAL_TOKENS = {
 
 
 def _check_max_words(max_words: int) -> None:
-    """Refuse a length that cannot hold the start and the end token."""
+    """Refuse a length that cannot hold the start and end tokens."""
     if max_words < 2:
         raise ValueError(
             'max_words counts the start and the end token and must be at '
@@ -31,15 +31,15 @@ def _check_max_words(max_words: int) -> None:
 
 @lru_cache(maxsize=1)
 def _clip_bpe() -> Any:
-    """Make CLIP's tokenizer, once a process."""
-    # imports torchvision and timm too, so not before it is needed
+    """Build CLIP's tokenizer, once per process."""
+    # slow to import (torchvision, timm), so imported late
     import regex
     from open_clip import SimpleTokenizer
 
     tokenizer = SimpleTokenizer()
     pattern = tokenizer.pat.pattern
-    # open_clip writes the special tokens otherwise than CLIP: a caption with
-    # a literal special token would get other ids than in the release
+    # open_clip renamed CLIP's special tokens: a caption that contains one
+    # literally would get other ids than in the release
     for theirs, clips in _SPECIAL_TOKENS.items():
         tokenizer.encoder[clips] = tokenizer.encoder.pop(theirs)
         tokenizer.cache[clips] = clips
@@ -50,14 +50,14 @@ def _clip_bpe() -> Any:
 
 @TOKENIZERS.register_module()
 class CLIPTokenizer:
-    """CLIP's byte pair encoding, by open_clip.
+    """CLIP's byte pair encoding, from open_clip.
 
-    Repairs broken Unicode, unescapes HTML, lowers the case, collapses white
-    space; start token, at most ``max_words - 2`` pieces of words, end token,
-    zeros. A longer sentence is cut and keeps its end token. The end token has
-    the largest id, so that the text tower finds it by argmax. As in the
-    release, 0 pads and is also the id of ``!``, and a special token that is
-    written out in a sentence, such as ``<|endoftext|>``, becomes one.
+    Repairs broken Unicode, unescapes HTML, lowercases and collapses white
+    space. The ids are a start token, at most ``max_words - 2`` subwords, an
+    end token, and zeros. The end token has the largest id, so the text tower
+    finds it by argmax. As in the release, 0 is both padding and the id of
+    ``!``, and a special token written out in a sentence, such as
+    ``<|endoftext|>``, is encoded as that token.
 
     Attributes:
         vocab_size (int): 49408.
@@ -74,16 +74,15 @@ class CLIPTokenizer:
     end_id = 49407
 
     def __init__(self) -> None:
-        _clip_bpe()  # before workers fork, so that none makes its own
+        _clip_bpe()  # before workers fork, so that they share it
 
     def __call__(self, sentences: Sequence[str], max_words: int) -> Tensor:
         """Encode sentences.
 
         Args:
-            sentences (Sequence[str]): ``C`` sentences; an empty one gives
-                start and end token alone.
-            max_words (int): Length ``L`` of the result, start and end token
-                included.
+            sentences (Sequence[str]): ``C`` sentences, possibly empty.
+            max_words (int): Length ``L`` of the result, including start and
+                end tokens.
 
         Returns:
             Tensor: Token ids, int64, shape ``(C, L)``.
@@ -100,19 +99,19 @@ class CLIPTokenizer:
 
 @TOKENIZERS.register_module()
 class WordTokenizer:
-    """Whole words of a short list, for tiny text towers.
+    """Tokenizer of whole words from a short list, for tiny text towers.
 
-    A text tower for CLIP's 49408 tokens is mostly embedding table; a toy set
-    needs some dozens. Words are runs of letters, digits and apostrophes in
-    lower case; punctuation is dropped. Ids: 0 pads, 1 is an unknown word,
-    then the words in the order of the list, then the start and the end token,
-    which must have the largest id (see :class:`CLIPTokenizer`).
+    With CLIP's 49408 tokens, a tiny text tower is mostly embeddings. Words are
+    lowercase runs of letters, digits and apostrophes; punctuation is
+    dropped. Id 0 is padding, 1 an unknown word, then come the words in list
+    order, the start token and the end token, which must have the largest id
+    (see :class:`CLIPTokenizer`).
 
     Args:
         vocabulary (Sequence[str] | str | PathLike): The words, or a UTF-8
-            text file with one a line.
-        unknown (str): What to do with other words: ``'error'`` raises,
-            ``'token'`` gives id 1. Default: 'token'.
+            text file with one word per line.
+        unknown (str): Treatment of other words: ``'error'`` raises,
+            ``'token'`` encodes them as id 1. Default: 'token'.
 
     Attributes:
         vocab_size (int): Number of words plus 4.
@@ -121,8 +120,8 @@ class WordTokenizer:
 
     Raises:
         FileNotFoundError: If the file is missing.
-        ValueError: If the list is empty, holds a word twice or something
-            that is not one word, or ``unknown`` is not allowed.
+        ValueError: If the list is empty or has duplicates or entries that are
+            not one lowercase word, or ``unknown`` is invalid.
 
     Example:
         >>> WordTokenizer(['red', 'square'])(['A red square.'], 6)
@@ -152,9 +151,9 @@ class WordTokenizer:
         ]
         if not words or bad or len(set(words)) < len(words):
             raise ValueError(
-                'WordTokenizer expects a list of different words in lower '
-                f'case, but got {len(words)}, of which {len(set(words))} '
-                f'differ and {bad[:5]} are no such words. Correct the list.'
+                'WordTokenizer expects a list of distinct lowercase words, '
+                f'but got {len(words)} entries, of which {len(set(words))} '
+                f'differ and {bad[:5]} are not words. Correct the list.'
             )
         self.unknown = unknown
         self._ids = {word: number + 2 for number, word in enumerate(words)}
@@ -182,13 +181,12 @@ class WordTokenizer:
         return token_ids
 
     def _encode(self, sentence: str) -> list[int]:
-        """Encode the words of one sentence."""
         words = self._WORD.findall(sentence.lower())
         if self.unknown == 'error':
             strange = [word for word in words if word not in self._ids]
             if strange:
                 raise KeyError(
-                    f'{strange[:5]} of {sentence[:80]!r} are not among the '
+                    f'{strange[:5]} in {sentence[:80]!r} are not among the '
                     f'{len(self._ids)} words of WordTokenizer. Add them to '
                     "its vocabulary, or set unknown='token'."
                 )
@@ -199,12 +197,12 @@ class WordTokenizer:
 
 
 def _read_words(path: Path) -> list[str]:
-    """Read a file with one word a line."""
+    """Read a file with one word per line."""
     if not path.is_file():
         raise FileNotFoundError(
             f"Vocabulary '{path}' does not exist. WordTokenizer needs a text "
-            'file with one word a line; check the path, which counts from '
-            'where the command is started.'
+            'file with one word per line; check the path, which is relative '
+            'to the working directory.'
         )
     return path.read_text(encoding='utf-8-sig').split()
 
@@ -213,15 +211,14 @@ def _read_words(path: Path) -> list[str]:
 class TokenizeCaptions(BaseTransform):
     """Encode the captions of an item.
 
-    Takes ``captions`` (list of ``C`` strings), adds ``token_ids`` (Tensor,
+    Reads ``captions`` (list of ``C`` strings), adds ``token_ids`` (Tensor,
     int64, shape ``(C, max_words)``).
 
     Args:
         tokenizer (dict | Callable): Tokenizer or its config. Default:
             ``dict(type='CLIPTokenizer')``.
-        max_words (int): Length of the token ids, start and end token
-            included, the ``context_length`` of the text encoder. Default:
-            32.
+        max_words (int): Length of the token ids, including start and end
+            tokens; the ``context_length`` of the text encoder. Default: 32.
 
     Raises:
         ValueError: If ``max_words`` is less than 2.
@@ -249,7 +246,7 @@ class TokenizeCaptions(BaseTransform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Encode the captions of an item."""
         captions = results['captions']
-        # not every tokenizer takes an empty list, and knows its shape then
+        # some tokenizers reject an empty list
         rows = self.tokenizer(captions or ['none'], self.max_words)
         results['token_ids'] = rows[: len(captions)]
         return results

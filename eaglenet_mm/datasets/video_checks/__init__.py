@@ -1,4 +1,4 @@
-"""Checking of all videos of an annotation file before training."""
+"""Check of all videos of a dataset before training."""
 
 from eaglenet_mm.datasets.video_checks.check_set import (
     CheckReport,

@@ -1,4 +1,4 @@
-"""Check all videos of a data set, and report."""
+"""Check of all videos of a dataset, with a report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from eaglenet_mm.datasets.video_readers import reading_progress
 from eaglenet_mm.utils.durable_file import write_text_durably
 from eaglenet_mm.utils.progress import Progress
 
-# Reading may stand still for one limit; for another, all is decoded.
+# Reading may pause for one limit; decoding the rest takes another.
 _LIMITS_OF_TRAINING = 2
 
 
@@ -34,25 +34,25 @@ def check_videos(
     num_workers: int = 2,
     time_limit: float = 120,
 ) -> dict[str, Any]:
-    """Read every video of a data set the way training will.
+    """Read every video of a dataset the way training will.
 
-    Each is read in a worker process by the frame part of the pipeline, then
-    decoded to its end. A worker that hangs or dies is replaced.
+    A worker process reads each video with the frame part of the pipeline,
+    then decodes it to its end. A worker that hangs or dies is replaced.
 
     Args:
         dataset (BaseDataset): The videos and the pipeline.
-        report_path (Path): JSON file of the report. An interrupted check is
-            taken up where it stopped.
-        num_workers (int): Processes. Default: 2.
-        time_limit (float): Seconds that opening a video or reading it may
-            stand still, as in training; decoding all of it ends after as
-            many. 0 for none. Default: 120.
+        report_path (Path): JSON file of the report. An interrupted check
+            continues where it stopped.
+        num_workers (int): Number of processes. Default: 2.
+        time_limit (float): Seconds without progress after which a video
+            counts as hanging, as in training; also the limit for decoding
+            the whole video. 0 for none. Default: 120.
 
     Returns:
         dict: See :meth:`CheckReport.finish`.
 
     Raises:
-        ValueError: If the pipeline reads no frames.
+        ValueError: If the pipeline does not read frames.
     """
     transforms = _frame_transforms(dataset)
     prefix = dataset.data_prefix or {}
@@ -60,7 +60,7 @@ def check_videos(
         report_path,
         dict(
             annotation=dataset.ann_file,
-            # to tell one report from another
+            # distinguishes reports of different video folders
             videos=prefix.get('video') or ' '.join(map(str, prefix.values())),
             pipeline=[repr(transform) for transform in transforms],
             time_limit=time_limit,
@@ -86,11 +86,7 @@ def check_videos(
         if outcome.kind != 'done':
             check = VideoCheck.of_item(waiting[outcome.index])
             check.status = outcome.kind
-            check.error = (
-                f'{check.video}: reading it {outcome.detail}.'
-                if outcome.kind == 'hang'
-                else f'{check.video}: {outcome.detail} while reading it.'
-            )
+            check.error = f'{check.video}: {outcome.detail} while reading.'
         report.add(check)
         progress.update(1)
     progress.close()
@@ -98,7 +94,7 @@ def check_videos(
 
 
 def _frame_transforms(dataset: BaseDataset) -> list[Callable]:
-    """Return the part of a pipeline that reads frames, without time limit."""
+    """Return the transforms that read frames, without time limit."""
     transforms: Sequence[Callable] = dataset.pipeline.transforms
     names = [type(transform).__name__ for transform in transforms]
     if 'DecodeFrames' not in names:
@@ -109,7 +105,7 @@ def _frame_transforms(dataset: BaseDataset) -> list[Callable]:
     chosen = []
     for transform in transforms[: names.index('DecodeFrames') + 1]:
         if hasattr(transform, 'time_limit'):
-            # the process has a limit of its own, and can be ended
+            # the worker process has a limit and can be killed
             transform = copy.copy(transform)
             transform.time_limit = 0
         chosen.append(transform)
@@ -117,18 +113,18 @@ def _frame_transforms(dataset: BaseDataset) -> list[Callable]:
 
 
 def clean_annotation(source: str | Path, report: dict[str, Any]) -> Path:
-    """Write the annotation file without the videos that training stops at.
+    """Write the annotation file without the videos that would stop training.
 
-    The header keeps the counts of the complete set as ``published_videos``
-    and ``published_captions``, so that an evaluation still says "found n of
-    m", and lists what was left out under ``missing_videos``.
+    The header keeps the original counts as ``published_videos`` and
+    ``published_captions``, so that evaluation reports "found n of m", and
+    lists what was left out as ``missing_videos``.
 
     Args:
         source (str | Path): The annotation file.
-        report (dict): Of :func:`check_videos`.
+        report (dict): Output of :func:`check_videos`.
 
     Returns:
-        Path: ``<name>_clean.json`` beside it.
+        Path: ``<name>_clean.json`` in the same folder.
 
     Raises:
         ValueError: If no video is left.
@@ -143,9 +139,9 @@ def clean_annotation(source: str | Path, report: dict[str, Any]) -> Path:
     kept = [x for x in records if x['video_id'] not in dropped]
     if not kept:
         raise ValueError(
-            f'{source}: training could read none of its {len(records)} '
-            "videos, so nothing is left to write. Check 'data_root' and "
-            "'data_prefix', and the first errors of the report."
+            f'{source}: none of its {len(records)} videos is readable, so '
+            "nothing is left to write. Check 'data_root' and 'data_prefix', "
+            'and the first errors of the report.'
         )
     header.setdefault('published_videos', header['num_videos'])
     header.setdefault('published_captions', header['num_captions'])
@@ -160,15 +156,15 @@ def clean_annotation(source: str | Path, report: dict[str, Any]) -> Path:
 
 
 class CheckReport:
-    """Results of a check, in a file that grows while it runs.
+    """Results of a check, saved as it runs.
 
-    Each result becomes a line of ``<path>.part`` at once; :meth:`finish`
-    makes the report of them. A check that is started again takes from both
-    what still holds: results made with the same settings, of files that have
-    not changed; from a finished report only those without an error.
+    Each result is appended to ``<path>.part`` at once; :meth:`finish` writes
+    the report. A restarted check reuses results from both files that were made
+    with the same settings from unchanged files, except errors in a finished
+    report.
 
     Args:
-        path (Path): The JSON file to write.
+        path (Path): JSON file of the report.
         settings (dict): What the results depend on; JSON values.
     """
 
@@ -179,7 +175,7 @@ class CheckReport:
         self._part = path.with_name(f'{path.name}.part')
 
     def load(self, items: Iterable[dict[str, Any]]) -> None:
-        """Take over earlier results that still hold for these items."""
+        """Load earlier results that are still valid for these items."""
         now = {item['video_id']: item for item in items}
         for line in self._lines():
             try:
@@ -187,13 +183,13 @@ class CheckReport:
                 size, changed = check.file
                 check.file = (int(size), int(changed))
             except (TypeError, ValueError):
-                continue  # of another version
+                continue  # written by another version
             item = now.get(check.video_id)
             if item is not None and check.is_of(item):
                 self.checks[check.video_id] = check
 
     def add(self, check: VideoCheck) -> None:
-        """Keep a result, on disk as well."""
+        """Record a result, on disk as well."""
         self.checks[check.video_id] = check
         if not self._part.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -201,12 +197,12 @@ class CheckReport:
         self._append(check.to_dict())
 
     def finish(self, ids: list[str]) -> dict[str, Any]:
-        """Write the report of these ids, all or nothing.
+        """Write the report for these video ids, atomically.
 
         Returns:
-            dict: The report: ``settings``, ``safe`` (bool), ``videos``
-            (their number), ``statuses`` and ``notes`` (numbers by name),
-            ``checks`` (one for each video).
+            dict: The report: ``settings``, ``safe`` (bool), ``videos`` (their
+            number), ``statuses`` and ``notes`` (counts by name), ``checks``
+            (one per video).
         """
         checks = [self.checks[video_id] for video_id in ids]
         statuses = Counter(check.status for check in checks)
@@ -224,18 +220,18 @@ class CheckReport:
         return report
 
     def _lines(self) -> list[dict[str, Any]]:
-        """Results of a finished report without error, then of a part."""
+        """Good results of a finished report, then all of a partial one."""
         found: list[dict[str, Any]] = []
         try:
             report = json.loads(self.path.read_text(encoding='utf-8'))
             if report['settings'] == self.settings:
                 found += [x for x in report['checks'] if x['status'] == 'ok']
         except (OSError, ValueError, KeyError, TypeError):
-            pass  # none, or of something else: all is checked again
+            pass  # missing or unrelated: everything is checked again
         try:
             lines = self._part.read_text(encoding='utf-8').split('\n')
             if json.loads(lines[0]) == dict(settings=self.settings):
-                # what stands behind the last line break was interrupted
+                # what follows the last line break is incomplete
                 found += [json.loads(line) for line in lines[1:-1]]
                 return found
         except (OSError, ValueError):
@@ -249,14 +245,14 @@ class CheckReport:
 
 
 def report_lines(report: dict[str, Any], num_named: int = 10) -> list[str]:
-    """Say in lines of text what a report holds.
+    """Summarise a report as lines of text.
 
     Args:
-        report (dict): Of :meth:`CheckReport.finish`.
-        num_named (int): Most videos named of each kind. Default: 10.
+        report (dict): Output of :meth:`CheckReport.finish`.
+        num_named (int): Most videos to name per category. Default: 10.
 
     Returns:
-        list[str]: Numbers by status and note, with the first videos of each.
+        list[str]: Counts by status and note, with the first videos of each.
     """
     lines = [f'  ok: {report["statuses"]["ok"]} of {report["videos"]}']
     for status, meaning in STATUSES.items():

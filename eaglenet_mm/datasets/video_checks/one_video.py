@@ -1,4 +1,4 @@
-"""Check one video: read it as training will, then look at all of it."""
+"""Check of one video: read it as in training, then decode all of it."""
 
 from __future__ import annotations
 
@@ -20,49 +20,43 @@ from eaglenet_mm.datasets.video_readers import (
 )
 from eaglenet_mm.datasets.video_readers.orientation import Orientation
 
-#: What training makes of a video: with all but ``'ok'`` it would stop.
+#: Outcomes of reading a video; all but ``'ok'`` would stop training.
 STATUSES = {
     'ok': 'read without an error',
-    'missing': 'there is no such file',
+    'missing': 'the file does not exist',
     'unreadable': 'it cannot be opened or decoded',
-    'no frames': 'it opens, but no frame comes out',
-    'not sampled': 'no frame can be chosen as the pipeline asks for',
+    'no frames': 'it opens, but has no decodable frame',
+    'not sampled': 'no frame can be sampled as the pipeline asks',
     'hang': 'reading it does not end',
-    'crash': 'reading it brings the process down',
+    'crash': 'reading it kills the process',
     'failure': 'a transform of the pipeline fails on it',
 }
-# Rounding of a duration makes an estimated number of frames wrong by one.
+# A frame count estimated from a rounded duration may be off by one.
 _ESTIMATE_SLACK = 1
 
 
 @dataclass
 class VideoCheck:
-    """What was found of one video.
+    """Result of checking one video.
 
     Args:
-        video_id (str): Its id.
-        video (str): Its path.
-        start (float, optional): First second of the item.
-        end (float, optional): Its end in seconds.
+        video_id, video, start, end: The item that was checked.
         status (str): One of :data:`STATUSES`.
-        error (str): What was raised, empty for ``'ok'``.
-        notes (list[str]): What does not stop training but should be known:
-            ``'truncated'`` (fewer frames than the header promises),
+        error (str): Error message, empty for ``'ok'``.
+        notes (list[str]): Anomalies that do not stop training:
+            ``'truncated'`` (fewer frames than the header says),
             ``'more frames than promised'``, ``'rotated'``, ``'mirrored'``,
-            ``'variable frame rate'``, ``'cut by an error'`` (decoding all of
-            it stops early), ``'not decoded to its end'`` (for want of time).
-        frames_read (int): Frames that the pipeline got.
-        frames_promised (int): Frames by the header, 0 if it does not say.
-        frames_decoded (int): Frames that come out when all are decoded.
-        fps (float): Mean frame rate; 0 if unknown.
-        duration (float): Seconds by the header; 0 if unknown.
-        width (int): Pixels, as stored.
-        height (int): Pixels, as stored.
-        rotation (int): Degrees, counter-clockwise, by whole quarters.
-        container (str): FFmpeg's name of the container.
-        codec (str): FFmpeg's name of the codec.
-        file (tuple[int, int]): Size in bytes and time of change in
-            nanoseconds, to know the file again.
+            ``'variable frame rate'``, ``'cut by an error'`` (full decoding
+            stops early), ``'not decoded to its end'`` (time limit).
+        frames_read, frames_promised, frames_decoded (int): Number of frames
+            from the pipeline, by the header (0 if unknown), and decodable.
+        fps, duration (float): Mean frame rate, and seconds by the header; 0 if
+            unknown.
+        width, height (int): Stored size in pixels.
+        rotation (int): Counterclockwise, in degrees, a multiple of 90.
+        container, codec (str): FFmpeg's names.
+        file (tuple[int, int]): Size in bytes and modification time in
+            nanoseconds, to recognise the file.
     """
 
     video_id: str
@@ -86,7 +80,7 @@ class VideoCheck:
 
     @classmethod
     def of_item(cls, item: dict[str, Any]) -> VideoCheck:
-        """Begin the check of an item of a data set."""
+        """Start the check of an item of a dataset."""
         return cls(
             item['video_id'],
             item['video'],
@@ -96,7 +90,7 @@ class VideoCheck:
         )
 
     def is_of(self, item: dict[str, Any]) -> bool:
-        """Whether this is a check of the same part of the same file."""
+        """Whether this check is of the same part of the same file."""
         now = VideoCheck.of_item(item)
         return all(
             getattr(self, name) == getattr(now, name)
@@ -114,17 +108,19 @@ def check_video(
     *,
     seconds: float = float('inf'),
 ) -> VideoCheck:
-    """Read a video as training will, then decode all of it.
+    """Read a video as in training, then decode all of it.
+
+    A decoder that hangs or crashes affects this process, see
+    :func:`check_videos`.
 
     Args:
-        item (dict): Of the data set, before the pipeline.
+        item (dict): Item of the dataset, before the pipeline.
         transforms (Sequence[Callable]): The pipeline up to its frames.
-        seconds (float): Time from the beginning, after which the rest of
-            decoding all of it is left out. Default: no limit.
+        seconds (float): Time limit from the start, after which full decoding
+            is cut short. Default: no limit.
 
     Returns:
-        VideoCheck: What was found. A decoder that hangs or dies takes this
-        process along, see :func:`check_videos`.
+        VideoCheck: The result.
     """
     deadline = time.monotonic() + seconds
     check = VideoCheck.of_item(item)
@@ -140,12 +136,12 @@ def check_video(
         check.status, check.error = 'not sampled', str(err)
     except VideoReadError as err:
         check.status, check.error = 'unreadable', str(err)
-    except Exception as err:  # noqa: BLE001 - it would end a training too
+    except Exception as err:  # noqa: BLE001 - would end training too
         check.status = 'failure'
         check.error = f'{check.video}: {type(err).__name__}: {err}'
     try:
         _look_at_all(check, deadline)
-    # one odd file must not end the check of all others
+    # an odd file must not end the check of the others
     except Exception as err:  # noqa: BLE001
         if check.status == 'ok':
             check.notes.append('cut by an error')
@@ -161,7 +157,7 @@ def check_video(
 
 
 def _look_at_all(check: VideoCheck, deadline: float) -> None:
-    """Decode every frame, and note what is odd."""
+    """Decode every frame and note anomalies."""
     if not os.path.isfile(check.video):
         return
     times: list[int] = []
@@ -189,7 +185,7 @@ def _look_at_all(check: VideoCheck, deadline: float) -> None:
                 check.notes.append('rotated')
             if orientation.mirrored:
                 check.notes.append('mirrored')
-            # containers without times of display give those of decoding
+            # containers without display times give decoding times
             base = Fraction(frame.time_base if times else 1)
             if Timeline(sorted(times), base, 0).is_variable:
                 check.notes.append('variable frame rate')

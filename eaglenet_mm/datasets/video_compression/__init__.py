@@ -1,4 +1,4 @@
-"""Small copies of videos: few frames a second, short side of few pixels."""
+"""Small copies of videos, with reduced frame rate and resolution."""
 
 from eaglenet_mm.datasets.video_compression.copies import (
     CompressionReport,

@@ -1,4 +1,4 @@
-"""Small copies of videos: few frames a second, short side of few pixels."""
+"""Small copies of single videos and of whole folders."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from typing import Any
 from mmengine.utils import ProgressBar
 
 from eaglenet_mm.datasets.isolated_workers import run_isolated
+from eaglenet_mm.datasets.shared_records import identify
 from eaglenet_mm.datasets.video_compression.encoding import (
     CopySettings,
     check_pyav,
@@ -29,11 +30,11 @@ from eaglenet_mm.utils.durable_file import (
     write_text_durably,
 )
 
-#: File in the folder of copies that tells which of them are complete.
+#: Record of the complete copies, in their folder.
 STAMP_NAME = '.compression.json'
-#: Size in bytes and time of change in ns of a source; None if it has none.
-SourceState = list[int] | None
-# A killed run makes the copies of this time again. Writing the stamp of
+#: Size in bytes and modification time in ns of a source; -1 if unreadable.
+SourceState = list[int]
+# A killed run repeats the copies since the last save. Saving a record of
 # 100 000 videos takes 0.3 s.
 _SECONDS_BETWEEN_SAVES = 5.0
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -41,14 +42,14 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @dataclass
 class CompressionReport:
-    """What became of the files of a folder; names are relative to it.
+    """Result of compressing a folder; names are relative to it.
 
     Args:
-        num_made (int): Copies that this run made.
-        num_kept (int): Copies of the same sources that were there already.
-        failures (dict[str, str]): Reason for each file without a copy, in
-            order of names.
-        hidden (list[str]): Hidden files and folders, which were not tried.
+        num_made (int): Number of copies made by this run.
+        num_kept (int): Number of up-to-date copies that already existed.
+        failures (dict[str, str]): Reason for each file without a copy, sorted
+            by name.
+        hidden (list[str]): Hidden files and folders, which were skipped.
     """
 
     num_made: int = 0
@@ -65,28 +66,26 @@ def compress_video(
     short_side: int = 224,
     crf: int = 23,
 ) -> int:
-    """Write a small copy of a video: H.264 in mp4, yuv420p, without sound.
+    """Write a small copy of a video: H.264 MP4, yuv420p, without sound.
 
-    At 0, 1 / fps, 2 / fps, ... seconds the copy shows what the source shows,
-    so that seconds of an annotation fit both. The rate is constant, also where
-    that of the source varies, and a source of fewer frames a second shows each
-    several times, for as long as before. A source that begins late has a copy
-    that begins late. There is one frame at least.
+    At 0, 1 / fps, 2 / fps, ... seconds the copy shows the same as the source,
+    so annotated times hold for both. The frame rate is constant even if that
+    of the source varies; a source with a lower rate has its frames repeated.
+    If the source starts late, so does the copy. There is at least one frame.
 
-    Pictures are turned and mirrored as the first frame of the file asks.
-    Pixels that are not square keep their shape, and colours their matrix,
-    range, primaries and transfer curve, that of HDR as well; samples have 8
-    bits. Pictures are never all in memory.
+    Rotation and mirroring of the source are applied. The pixel aspect ratio is
+    kept, and so are colour matrix, range, primaries and transfer function,
+    including HDR; samples have 8 bits. Memory use does not grow with length.
 
     Args:
         source (str or PathLike): Any video that FFmpeg reads.
-        target (str or PathLike): File to write, whatever its ending; complete
-            or not at all. Missing folders are made.
-        fps (float or Fraction): Frames a second, at most 240. Default: 3.
-        short_side (int): Pixels of the shorter side, even. A smaller video
-            keeps its size. Both sides are rounded down to even numbers.
-            Default: 224.
-        crf (int): Quality of libx264, from 0 (no loss) to 51. Default: 23.
+        target (str or PathLike): Output file with any suffix, written
+            atomically. Missing folders are created.
+        fps (float or Fraction): Frames per second, at most 240. Default: 3.
+        short_side (int): Shorter side in pixels, even; smaller videos keep
+            their size. Both sides are rounded down to even numbers. Default:
+            224.
+        crf (int): Quality of libx264, from 0 (lossless) to 51. Default: 23.
 
     Returns:
         int: Number of frames of the copy.
@@ -94,9 +93,8 @@ def compress_video(
     Raises:
         ImportError: If PyAV or its libx264 is missing.
         OSError: If the target cannot be written.
-        ValueError: If an option is out of its range.
-        VideoReadError: If the source is no video, or not all of it can be
-            decoded.
+        ValueError: If an option is out of range.
+        VideoReadError: If the source is not a video or not fully decodable.
     """
     settings = CopySettings(fps, short_side, crf)
     check_pyav()
@@ -115,30 +113,31 @@ def compress_folder(
 ) -> CompressionReport:
     """Make a small copy of every video of a folder, under the same name.
 
-    Every file in the folder and below is tried, whatever its ending, except
-    hidden ones (a dot starts their name or that of a folder), which the
-    report lists. Links are followed, except to a folder that they lie in.
+    Every file in the folder and its subfolders is tried, whatever its suffix,
+    except hidden ones (or in hidden folders), which the report lists. Links
+    are followed, except to folders that contain them.
 
-    After an interruption, the same call makes what is missing. A copy whose
-    source has another size or time of change than before is made again.
-    Copies are never removed. Only one run at a time may write to a folder.
+    After an interruption, the same call makes the missing copies. Copies whose
+    source has changed in size or modification time are made again. Copies are
+    never removed. Only one run at a time may write to a folder.
 
     Args:
         source (str or PathLike): Folder of videos.
-        target (str or PathLike): Folder of copies: absent, empty or of an
+        target (str or PathLike): Folder of copies: absent, empty or from an
             earlier call with the same options.
         fps (float or Fraction): See :func:`compress_video`. Default: 3.
         short_side (int): See :func:`compress_video`. Default: 224.
         crf (int): See :func:`compress_video`. Default: 23.
-        workers (int): Processes, each with one thread. Default: 2.
+        workers (int): Number of single-threaded processes. Default: 2.
 
     Returns:
-        CompressionReport: A file that fails does not end the run.
+        CompressionReport: The result; failing files do not end the run.
 
     Raises:
         ImportError: If PyAV or its libx264 is missing.
-        OSError: If the target cannot be written, such as on a full disk.
-        ValueError: If an option or a folder is not as described above.
+        OSError: If the target cannot be written, for example because the disk
+            is full.
+        ValueError: If an option or a folder is invalid.
     """
     settings = CopySettings(fps, short_side, crf)
     if workers < 1:
@@ -171,8 +170,8 @@ def compress_folder(
 def _check_folders(source: Path, target: Path) -> None:
     if not source.is_dir():
         raise ValueError(
-            f"Expected a folder of videos, but '{source}' is none. Correct "
-            'the path.'
+            f"Expected a folder of videos, but '{source}' is not a folder. "
+            'Correct the path.'
         )
     if target.exists() and not target.is_dir():
         raise ValueError(
@@ -190,33 +189,33 @@ def _check_folders(source: Path, target: Path) -> None:
 def _list_files(
     source: Path, target: Path, report: CompressionReport
 ) -> dict[str, SourceState]:
-    """List the files to try with their states; report what is no file."""
+    """List the files to try, with their states; report unlistable folders."""
     files: dict[str, SourceState] = {}
 
-    def identify(folder: Path) -> tuple[int, int]:
+    def inode_of(folder: Path) -> tuple[int, int]:
         status = folder.stat()
         return status.st_dev, status.st_ino
 
     def visit(folder: Path, prefix: str, above: frozenset[Any]) -> None:
         try:
-            identity = identify(folder)
+            inode = inode_of(folder)
             names = sorted(os.listdir(folder))
         except OSError as err:
             report.failures[prefix or '.'] = f'cannot be listed ({err}).'
             return
-        if identity in above:
+        if inode in above:
             return
         for name in names:
             path = folder / name
             if name.startswith('.'):
                 report.hidden.append(prefix + name)
             elif path.is_dir():
-                visit(path, f'{prefix}{name}/', above | {identity})
+                visit(path, f'{prefix}{name}/', above | {inode})
             else:
-                files[prefix + name] = _state_of(path)
+                files[prefix + name] = list(identify(str(path)))
 
-    # a link may also lead to the copies
-    visit(source, '', frozenset({identify(target)}))
+    # links may also lead to the copies
+    visit(source, '', frozenset({inode_of(target)}))
     return files
 
 
@@ -227,7 +226,7 @@ def _compress(
     report: CompressionReport,
     workers: int,
 ) -> None:
-    """Make copies, and note each in the stamp and in the report."""
+    """Make copies, and record each in the stamp and in the report."""
     names = list(todo)
     outcomes = run_isolated(
         partial(_try, source, stamp.folder, stamp.settings),
@@ -246,7 +245,7 @@ def _compress(
                     'it out.',
                     False,
                 )
-                if is_disk_full:  # all the others would fail as well
+                if is_disk_full:  # all others would fail as well
                     raise OSError(errno.ENOSPC, reason)
                 if reason:
                     report.failures[name] = reason
@@ -263,7 +262,7 @@ def _compress(
 def _try(
     source: Path, target: Path, settings: CopySettings, name: str
 ) -> tuple[str, bool]:
-    """Make a copy in a process of its own; say why not, and if for space."""
+    """Make a copy in a worker; return the error and if the disk is full."""
     path = source / name
     try:
         compress_video(path, target / name, **vars(settings))
@@ -276,24 +275,15 @@ def _try(
 
 
 def _remove_partial_files(folder: Path) -> None:
-    """Remove what killed processes left in a folder and below."""
+    """Remove what killed processes left in a folder and its subfolders."""
     for path, _, names in os.walk(folder):
         for name in names:
             if PARTIAL_NAME.fullmatch(name):
                 Path(path, name).unlink(missing_ok=True)
 
 
-def _state_of(source: Path) -> SourceState:
-    """Tell the state of a source, by which a change of it is noticed."""
-    try:
-        status = source.stat()
-    except OSError:  # a link to nowhere, or a file that is gone by now
-        return None
-    return [status.st_size, status.st_mtime_ns]
-
-
 class _Stamp:
-    """The record of the complete copies of a folder, in a file of it."""
+    """Record of the complete copies of a folder, saved in that folder."""
 
     def __init__(self, folder: Path, settings: CopySettings) -> None:
         self.folder, self.settings = folder, settings
@@ -313,19 +303,18 @@ class _Stamp:
     def holds(self, name: str, state: SourceState) -> bool:
         """Whether there is a copy of a source in this state."""
         return (
-            state is not None
+            state[0] >= 0
             and self._copies.get(name) == state
             and (self.folder / name).is_file()
         )
 
     def add(self, name: str, state: SourceState) -> None:
-        """Note a copy, and save every few seconds."""
+        """Record a copy, and save every few seconds."""
         self._copies[name] = state
         if time.monotonic() - self._saved >= _SECONDS_BETWEEN_SAVES:
             self.save()
 
     def save(self) -> None:
-        """Write the file, all or nothing."""
         settings = {**vars(self.settings), 'fps': str(self.settings.fps)}
         content = {'settings': settings, 'copies': self._copies}
         write_text_durably(
@@ -342,12 +331,13 @@ class _Stamp:
             self._copies = dict(content['copies'])
         except (ValueError, KeyError, TypeError, ZeroDivisionError) as err:
             raise ValueError(
-                f"{path}: expected the record of an earlier run, but '{err}' "
-                'stopped reading it. Name another folder, or remove this one.'
+                f'{path}: expected the record of an earlier run, but reading '
+                f"stopped with '{err}'. Name another folder, or remove this "
+                'one.'
             ) from err
         if earlier != self.settings:
             raise ValueError(
-                f"'{self.folder}' holds copies of {earlier}, but asked for "
-                f'are copies of {self.settings}. Give the same options, name '
+                f"'{self.folder}' contains copies of {earlier}, but asked for "
+                f'are copies of {self.settings}. Use the same options, name '
                 'another folder, or remove this one.'
             )

@@ -1,4 +1,4 @@
-"""Decode a video, keep few small frames of it, and encode these."""
+"""Encoding of small copies: decode, sample, scale and encode."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from eaglenet_mm.datasets.video_readers import PyAVReader, VideoReadError
 from eaglenet_mm.datasets.video_readers.orientation import Orientation
 from eaglenet_mm.datasets.video_readers.timeline import MOST_ROUNDING, Clock
 
-# Demuxers of pictures (with all whose names end with '_pipe'), of texts drawn
-# as pictures, and of lists that name other files.
+# Demuxers of images (besides those ending in '_pipe'), of text rendered as
+# images, and of playlists.
 _NO_VIDEOS = frozenset({'image2', 'tty', 'hls', 'dash', 'concat'})
 # FFmpeg's AVCOL_SPC_RGB and AVCOL_SPC_UNSPECIFIED
 _RGB, _UNSPECIFIED = 0, 2
@@ -23,7 +23,7 @@ _RGB, _UNSPECIFIED = 0, 2
 
 @dataclass(frozen=True)
 class CopySettings:
-    """What decides how a copy looks; see :func:`compress_video`."""
+    """Appearance of a copy; see :func:`compress_video`."""
 
     fps: float | Fraction
     short_side: int
@@ -41,7 +41,7 @@ class CopySettings:
             )
         if not 0 <= self.crf <= 51:
             raise ValueError(
-                f'crf must be from 0 (no loss) to 51, but got {self.crf}.'
+                f'crf must be from 0 (lossless) to 51, but got {self.crf}.'
             )
         exact = Fraction(self.fps).limit_denominator(100_000)
         object.__setattr__(self, 'fps', exact)
@@ -50,7 +50,7 @@ class CopySettings:
         return f'fps {self.fps}, short side {self.short_side}, crf {self.crf}'
 
     def size_of(self, width: int, height: int) -> tuple[int, int]:
-        """Return width and height of the copy, rounded down to even pixels."""
+        """Return width and height of the copy, even numbers."""
         short = min(width, height)
         wanted = min(self.short_side, short)
         return (
@@ -60,7 +60,7 @@ class CopySettings:
 
 
 def check_pyav() -> None:
-    """Check that PyAV is there and can encode."""
+    """Check that PyAV is installed and can encode H.264."""
     try:
         import av
     except ImportError as err:
@@ -77,23 +77,23 @@ def check_pyav() -> None:
 
 
 def encode_copy(source: str, target: str, settings: CopySettings) -> int:
-    """Write an mp4 of H.264, and count its frames; holds one at a time."""
+    """Write an H.264 MP4, and return its number of frames."""
     import av
 
-    if not os.path.isfile(source):  # opening a pipe would wait for ever
+    if not os.path.isfile(source):  # opening a pipe would block forever
         raise VideoReadError(
-            f'{source}: expected a file, but it is none: a link to nowhere, '
-            'a device, or removed meanwhile. Put the video there.'
+            f'{source}: expected a file, but it is a broken link, a device, '
+            'or was removed meanwhile. Put the video there.'
         )
     with (
         closing(PyAVReader(source)) as reader,
-        # 'file:' keeps names with a colon from being taken for a protocol
+        # 'file:' keeps a colon in the name from being read as a protocol
         av.open(f'file:{target}', 'w', format='mp4') as output,
     ):
         kind = reader.header.container
         if kind.endswith('_pipe') or kind in _NO_VIDEOS:
             raise VideoReadError(
-                f'{source}: expected a video, but it is a picture, a text or '
+                f'{source}: expected a video, but it is an image, a text or '
                 f"a list of files (FFmpeg's format '{kind}'). Move it "
                 'elsewhere.'
             )
@@ -118,8 +118,8 @@ def encode_copy(source: str, target: str, settings: CopySettings) -> int:
             num_written += len(numbers)
         if encoder is None:
             raise VideoReadError(
-                f'{source}: no frame of it can be decoded. Download or encode '
-                'the file again, or leave it out.'
+                f'{source}: none of its frames can be decoded. Download or '
+                'encode the file again, or leave it out.'
             )
         output.mux(encoder.encode())
     return num_written
@@ -128,11 +128,11 @@ def encode_copy(source: str, target: str, settings: CopySettings) -> int:
 def sample_by_time(
     frames: Iterable[Any], fps: Fraction, clock: Clock
 ) -> Iterator[tuple[Any, range]]:
-    """Choose the frames on display at 0, 1 / fps, 2 / fps, ... seconds.
+    """Sample the frames on display at 0, 1 / fps, 2 / fps, ... seconds.
 
-    Yields each with the numbers of the times at which it is on display. A
-    first frame between two of these times stands for the earlier one too.
-    There is one frame at least, of however short a video. Holds three at most.
+    Yields each frame with the range of sampling times at which it is on
+    display. A first frame between two of these times counts for the earlier
+    one. At least one frame is sampled. Buffers at most three.
     """
     held: Any = None
     ticks: list[int] = []
@@ -148,7 +148,7 @@ def sample_by_time(
         held = frame
         ticks = [*ticks[-1:], tick]
     if held is not None:
-        # releases of PyAV before 15 do not say how long a frame is shown
+        # PyAV before 15 does not give the duration of a frame
         duration = getattr(held, 'duration', None)
         end = clock.timeline(ticks, duration).end * clock.time_base
         # a duration is rounded as well
@@ -158,12 +158,12 @@ def sample_by_time(
 
 
 def _count_until(time: Fraction, fps: Fraction) -> int:
-    """Count the times 0, 1 / fps, ... before a time in seconds."""
+    """Count the sampling times 0, 1 / fps, ... before a time."""
     return math.ceil((time - MOST_ROUNDING) * fps)
 
 
 class _Scaler:
-    """Turn and scale frames with FFmpeg, all as the first of them."""
+    """Rotation and scaling with FFmpeg, as for the first frame."""
 
     def __init__(self, settings: CopySettings) -> None:
         self._settings = settings
@@ -179,13 +179,13 @@ class _Scaler:
         kind = (frame.width, frame.height, frame.format.name)
         if kind != self._made_for:
             self._graph, self._made_for = self._build(frame), kind
-        # The filters are to leave the meaning of colours as it is; they would
-        # convert it at a loss, some versions of them.
+        # hide the matrix: some versions of the filters would convert colours,
+        # at a loss
         colorspace, frame.colorspace = int(frame.colorspace), _UNSPECIFIED
         self._graph.push(frame)
         picture = self._graph.pull()
         picture.colorspace = colorspace if colorspace != _RGB else _UNSPECIFIED
-        # or the key frames of the source become those of the copy
+        # otherwise key frames of the source become key frames of the copy
         picture.pict_type = 0
         return picture
 
@@ -198,7 +198,7 @@ class _Scaler:
         self._size = self._size or self._settings.size_of(*size)
         graph: Any = av.filter.Graph()
         if hasattr(graph, 'threads'):
-            graph.threads = 1  # or it starts one for each core, to be idle
+            graph.threads = 1  # instead of an idle thread per core
         scaled = f'{self._size[0]}:{self._size[1]}:out_range=limited:threads=1'
         graph.link_nodes(
             graph.add_buffer(
@@ -216,11 +216,11 @@ class _Scaler:
 
 
 def _add_encoder(output: Any, picture: Any, settings: CopySettings) -> Any:
-    """Add the stream of the copy, with the colours of its first picture."""
+    """Add the video stream, with the colours of the first image."""
     stream = output.add_stream('libx264', rate=settings.fps)
     stream.width, stream.height = picture.width, picture.height
     stream.pix_fmt = 'yuv420p'
-    # libx264's macroblock tree makes other bytes of the same frames each time
+    # libx264's macroblock tree is not deterministic
     stream.options = {'crf': str(settings.crf), 'x264-params': 'mbtree=0'}
     context = stream.codec_context
     context.thread_count = 1

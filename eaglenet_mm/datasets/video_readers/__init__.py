@@ -1,4 +1,4 @@
-"""Readers of video files: frame numbers in, RGB frames out."""
+"""Video readers: frame numbers in, RGB frames out."""
 
 from eaglenet_mm.datasets.video_readers.base import (
     VideoEndError,

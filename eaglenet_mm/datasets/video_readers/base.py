@@ -1,4 +1,4 @@
-"""What every video reader offers, and its errors."""
+"""Interface and errors of video readers."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -8,10 +8,10 @@ import numpy as np
 
 from eaglenet_mm.datasets.video_readers.timeline import Timeline
 
-#: What becomes of a frame as it is read: number and picture in, picture out.
+#: Maps the number and image of a decoded frame to the image to keep.
 EachFrame = Callable[[int, np.ndarray], np.ndarray]
 
-# Frames that readers without a stream of their own read in one go.
+# Frames per batch, in readers without a stream of their own.
 _CHUNK = 8
 
 
@@ -20,17 +20,17 @@ class VideoReadError(RuntimeError):
 
 
 class VideoEndError(VideoReadError):
-    """A video ended before a frame that was asked for.
+    """A video ended before a requested frame.
 
-    The reader has lowered its ``num_frames`` to what the file delivers: the
-    caller can sample again.
+    The reader has lowered ``num_frames`` to the actual number, so the caller
+    can sample again.
     """
 
 
 class VideoTimelineError(VideoReadError):
-    """Frames of a video are shown at other times than its packets say.
+    """Frames of a video are shown at other times than its packets claim.
 
-    The reader has put its ``timeline`` right: the caller can sample again.
+    The reader has corrected its ``timeline``, so the caller can sample again.
     """
 
 
@@ -39,37 +39,36 @@ class VideoTimeoutError(VideoReadError):
 
 
 class VideoSamplingError(VideoReadError, ValueError):
-    """No frame of a video can be chosen as the pipeline asks for."""
+    """No frame of a video can be sampled as the pipeline asks."""
 
 
 class VideoReader(ABC):
-    """Random access to the frames of one file.
+    """Random access to the frames of a file.
 
-    A reader is made in the process that uses it, and for one item: decoders
-    do not survive a fork.
+    Create a reader in the process that uses it: decoders do not survive a
+    fork.
 
     Args:
-        source (str | bytes): Path of the file, or its content.
+        source (str | bytes): Path or content of the file.
         name (str): Name in messages. Default: the path, or the size of the
             content.
 
     Attributes:
-        source (str | bytes): As given.
+        source (str | bytes): Path or content of the file.
         path (str): Name in messages.
-        fps (Fraction): Mean frame rate in frames per second; 0 if the file
-            does not say.
-        num_frames (int): Frames that the file holds, as far as known before
-            decoding. Lowered when decoding finds fewer.
-        num_frames_reported (int): Frames that the header promises, which is
-            what the authors' release counts with. Not to be trusted.
-        pixel_aspect (Fraction): Width of a pixel over its height, in the
-            picture as it is delivered; known once a frame was read.
-        follows_release (bool): Turn pictures as the authors' release does,
-            by quarter turns alone, instead of by the whole display matrix.
-            Default: False.
-        time_note (str): What is odd about the length of the video, known once
-            its ``timeline`` is; empty for nothing.
-        progress (int): Packets and frames handled so far, for who waits.
+        fps (Fraction): Mean frame rate in frames per second; 0 if unknown.
+        num_frames (int): Number of frames, as far as known; lowered when
+            decoding finds fewer.
+        num_frames_reported (int): Number of frames according to the header,
+            as the authors' release counts. Unreliable.
+        pixel_aspect (Fraction): Pixel width over pixel height of the returned
+            images; known once a frame was read.
+        follows_release (bool): Whether to rotate images as in the authors'
+            release, by quarter turns only, instead of by the whole display
+            matrix. Default: False.
+        time_note (str): Anomaly in the length of the video, set with
+            ``timeline``; empty if there is none.
+        progress (int): Packets and frames handled so far, for watchdogs.
     """
 
     def __init__(self, source: str | bytes, *, name: str = '') -> None:
@@ -86,7 +85,7 @@ class VideoReader(ABC):
 
     @property
     def timeline(self) -> Timeline:
-        """Timeline: Display times, here by the mean rate alone."""
+        """Timeline: Display times of the frames, here at the mean rate."""
         return Timeline.at_rate(self.fps, self.num_frames)
 
     @abstractmethod
@@ -96,35 +95,35 @@ class VideoReader(ABC):
         """Decode frames.
 
         Args:
-            indices (Sequence[int]): Numbers of frames in order of display,
-                from 0, in any order, repeats allowed.
-            each (Callable, optional): Called with number and picture of each
-                frame that is read, gives the one to keep, so that whole
-                pictures are never all in memory. Where a reader has doubts
-                and begins anew, a frame may come twice. Default: None.
+            indices (Sequence[int]): Frame numbers in display order, counted
+                from 0; they may be unsorted and repeated.
+            each (Callable, optional): Maps the number and image of each frame
+                to the image to keep, so that full-size images are never all
+                in memory. If a reader has to start again, it sees a frame
+                twice. Default: None.
 
         Returns:
-            np.ndarray: RGB, turned as the file asks, uint8, shape
+            np.ndarray: RGB, rotated for display, uint8, shape
             ``(n, h, w, 3)``.
 
         Raises:
-            VideoEndError: If the file holds fewer frames.
-            VideoTimelineError: If :attr:`timeline` was asked for and did not
-                hold.
+            VideoEndError: If the file has fewer frames.
+            VideoTimelineError: If :attr:`timeline` was used and turned out
+                wrong.
             VideoReadError: If a frame cannot be decoded.
         """
 
     def stream(
         self, indices: Sequence[int]
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Decode frames of :attr:`timeline`, in one pass.
+        """Decode frames of :attr:`timeline` in one pass.
 
         Yields:
-            tuple[int, np.ndarray]: Number and picture, ``(h, w, 3)``, of each
-            of them once, ascending.
+            tuple[int, np.ndarray]: Number and image, ``(h, w, 3)``, of each
+            distinct frame, ascending.
 
         Raises:
-            VideoReadError: As :meth:`get_batch`, before or between frames.
+            VideoReadError: As in :meth:`get_batch`, possibly between frames.
         """
         ordered = sorted(set(indices))
         for first in range(0, len(ordered), _CHUNK):
@@ -133,21 +132,24 @@ class VideoReader(ABC):
             yield from zip(chunk, self.get_batch(chunk), strict=True)
 
     def frame_times(self, indices: Sequence[int]) -> list[float]:
-        """Return the seconds at which frames are shown.
+        """Return the display times of frames in seconds.
 
-        By the clock of :attr:`timeline`; by the mean rate where the reader
-        does not know better, and 0 where there is none.
+        They are estimated from the mean rate where :attr:`timeline` does not
+        know them, and 0 without a rate.
         """
-        timeline = self.timeline if self.fps else None
+        timeline = self._known_timeline()
         if timeline is not None and max(indices) < len(timeline):
             return [timeline.seconds(index) for index in indices]
         return [
             float(index / self.fps) if self.fps else 0.0 for index in indices
         ]
 
+    def _known_timeline(self) -> Timeline | None:
+        return self.timeline if self.fps else None
+
     @property
     def has_variable_rate(self) -> bool:
-        """bool: Whether the steps between frames differ, as far as known."""
+        """bool: Whether frame intervals differ, as far as known."""
         return bool(self.fps) and self.timeline.is_variable
 
     @abstractmethod
@@ -155,7 +157,7 @@ class VideoReader(ABC):
         """Release the file; the reader cannot be used afterwards."""
 
     def cancel(self) -> None:
-        """Ask a read that goes on in another thread to stop soon."""
+        """Ask a read in another thread to stop soon."""
         self._cancelled = True
 
     def __enter__(self) -> 'VideoReader':
@@ -165,31 +167,31 @@ class VideoReader(ABC):
         self.close()
 
     def _check_indices(self, indices: Sequence[int]) -> None:
-        """Refuse numbers that cannot be frames of this file."""
+        """Refuse numbers that no file can have."""
         if len(indices) == 0 or min(indices) < 0:
             raise ValueError(
-                f'{self.path}: expected at least one frame number, none of '
-                f'them negative, but got {list(indices)[:8]}.'
+                f'{self.path}: expected at least one frame number, none '
+                f'of them negative, but got {list(indices)[:8]}.'
             )
 
     def _step(self) -> None:
-        """Count a packet or frame; stop if :meth:`cancel` was called."""
+        """Count a packet or frame; raise if :meth:`cancel` was called."""
         self.progress += 1
         if self._cancelled:
             raise VideoTimeoutError(f'{self.path}: reading was given up.')
 
     def _ended(self, delivered: int, wanted: int) -> VideoEndError:
-        """Lower ``num_frames`` and make the error that says so."""
+        """Lower ``num_frames`` and return the error to raise."""
         promised, self.num_frames = self.num_frames, delivered
         return VideoEndError(
             f'{self.path}: frame {wanted} was asked for and {promised} frames '
-            f'were expected, but only {delivered} can be decoded. Copy or '
+            f'were expected, but only {delivered} can be decoded. Download or '
             'encode the file again, or leave it out.'
         )
 
 
 def name_of(source: str | bytes) -> str:
-    """Name a video in messages."""
+    """Return the name of a video for messages."""
     if isinstance(source, str):
         return source
     return f'<video of {len(source)} bytes in memory>'

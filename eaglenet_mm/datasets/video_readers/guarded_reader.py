@@ -1,4 +1,4 @@
-"""What stands between a reader and everybody who reads with it."""
+"""Time limit and uniform errors around any video reader."""
 
 import queue
 import threading
@@ -19,12 +19,12 @@ from eaglenet_mm.datasets.video_readers.timeline import Timeline
 
 Result = TypeVar('Result')
 
-# How often a call is looked at before it is given up.
+# Number of progress checks per time limit.
 _LOOKS = 8
 
 
 def _of_reader(name: str) -> Any:
-    """Make an attribute that is the reader's."""
+    """Make a property that forwards to the reader."""
     return property(
         lambda guard: getattr(guard.reader, name),
         lambda guard, value: setattr(guard.reader, name, value),
@@ -32,17 +32,17 @@ def _of_reader(name: str) -> Any:
 
 
 class GuardedReader(VideoReader):
-    """Another reader, whose errors all name the file, and which cannot hang.
+    """Wrapper that adds a time limit and uniform errors to a reader.
 
-    Whatever it raises, opening included, becomes :class:`VideoReadError` with
-    the file, the backend and the reason: one odd file is one video lost. A
-    read is given up when the reader's ``progress`` stands still for
-    ``time_limit`` seconds (0 for no limit); one that takes long and gets on is
-    waited for. Made by :func:`~eaglenet_mm.datasets.video_readers.open_video`.
+    Any error, also on opening, becomes a :class:`VideoReadError` with the
+    file, the backend and the reason, so one broken file costs one video. A
+    call is abandoned when ``progress`` has not changed for ``time_limit``
+    seconds (0 for no limit); slow but progressing calls continue. Created by
+    :func:`~eaglenet_mm.datasets.video_readers.open_video`.
 
     Attributes:
-        reader (VideoReader): The reader.
-        backend (str): Its name in messages.
+        reader (VideoReader): The wrapped reader.
+        backend (str): Name of the backend, for messages.
 
     Raises:
         ImportError: If the package of the backend is missing.
@@ -70,7 +70,7 @@ class GuardedReader(VideoReader):
         **options: Any,
     ) -> None:
         self.backend = backend
-        # there before it is open: its progress is looked at meanwhile
+        # exists before it is opened, so that opening can be watched
         reader = self.reader = reader_class.__new__(reader_class)
         self._name = name
         self._calls = _LimitedCalls(
@@ -106,7 +106,7 @@ class GuardedReader(VideoReader):
     ) -> np.ndarray:
         """Decode frames; see :meth:`VideoReader.get_batch`.
 
-        What ``each`` raises comes as it is: that is no fault of the file.
+        Errors of ``each`` pass through: they are not the file's fault.
         """
         self._check_indices(indices)
         if each is None:
@@ -143,11 +143,11 @@ class GuardedReader(VideoReader):
                 self._call(frames.close)
 
     def frame_times(self, indices: Sequence[int]) -> list[float]:
-        """Say when frames are shown; see :meth:`VideoReader.frame_times`."""
+        """Return display times; see :meth:`VideoReader.frame_times`."""
         return self._call(lambda: self.reader.frame_times(indices))
 
     def close(self) -> None:
-        """Release the file, unless a decoder is still busy with it."""
+        """Release the file, unless a stuck decoder still uses it."""
         try:
             if not self._calls.gave_up:
                 self._call(self.reader.close)
@@ -155,11 +155,11 @@ class GuardedReader(VideoReader):
             self._calls.end()
 
     def cancel(self) -> None:
-        """Ask a read that goes on in another thread to stop soon."""
+        """Ask a read in another thread to stop soon."""
         self.reader.cancel()
 
     def _call(self, function: Callable[[], Result]) -> Result:
-        """Call the reader, within the limit, and name what it raises."""
+        """Call the reader within the time limit and unify its errors."""
         try:
             return self._calls(function)
         except (VideoReadError, ImportError):
@@ -168,7 +168,7 @@ class GuardedReader(VideoReader):
             raise VideoReadError(
                 f"{self._name}: reading it with backend '{self.backend}' "
                 f'failed ({type(err).__name__}: {str(err).strip()[:200]}). '
-                'Copy or encode the file again, or leave the video out.'
+                'Download or encode the file again, or leave the video out.'
             ) from err
 
 
@@ -176,21 +176,21 @@ _opened_last: weakref.ref[VideoReader] | None = None
 
 
 def reading_progress() -> tuple[int, int]:
-    """Return which reader this process opened last, and its ``progress``.
+    """Return the id and ``progress`` of the reader opened last here.
 
-    They change while decoding gets on.
+    Either changes while decoding makes progress.
     """
     reader = _opened_last and _opened_last()
     return id(reader), getattr(reader, 'progress', 0)
 
 
 class _LimitedCalls:
-    """Calls in a thread of its own, waited for while they get on.
+    """Calls in a dedicated thread, abandoned when progress stops.
 
-    A decoder that hangs cannot be interrupted: its thread is left behind, and
-    ends with the process at the latest. One thread serves all calls, since
-    starting one takes longer than decoding a small frame. ``gave_up`` says
-    that it may still be busy; no other call is made then.
+    A decoder that hangs cannot be interrupted: its thread is left behind until
+    the process ends. One thread serves all calls, since starting one takes
+    longer than decoding a small frame. After ``gave_up``, the thread may still
+    be busy and no further call is made.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class _LimitedCalls:
         self._thread: threading.Thread | None = None
 
     def __call__(self, function: Callable[[], Result]) -> Result:
-        """Make a call; VideoTimeoutError if ``progress`` stands still."""
+        """Make a call; VideoTimeoutError if ``progress`` stops changing."""
         if self.gave_up:
             raise VideoTimeoutError(f'{self.path}: reading was given up.')
         if not self.seconds or threading.current_thread() is self._thread:
@@ -228,14 +228,14 @@ class _LimitedCalls:
         return result
 
     def end(self) -> None:
-        """End the thread, until the next call."""
+        """End the thread; a later call would start a new one."""
         if self._thread is not None:
             self._end()
             self._thread = None
 
     def _begin_thread(self) -> None:
         self._calls: queue.SimpleQueue = queue.SimpleQueue()
-        # also ends the thread of a reader that nobody closes
+        # also ends the thread of a reader that is never closed
         self._end = weakref.finalize(self, self._calls.put, None)
         self._thread = threading.Thread(
             target=_serve,
@@ -246,7 +246,7 @@ class _LimitedCalls:
         self._thread.start()
 
     def _wait(self, answer: queue.SimpleQueue) -> tuple[Any, Any]:
-        """Wait for the answer while ``progress`` moves."""
+        """Wait for the answer as long as ``progress`` changes."""
         seen, moved = self.progress(), time.monotonic()
         while True:
             try:
@@ -259,19 +259,19 @@ class _LimitedCalls:
             elif time.monotonic() - moved >= self.seconds:
                 raise VideoTimeoutError(
                     f'{self.path}: the decoder stood still for '
-                    f'{self.seconds:g} seconds. Copy or encode the file '
+                    f'{self.seconds:g} seconds. Download or encode the file '
                     "again, leave the video out, or raise 'time_limit' of "
                     'OpenVideo.'
                 )
 
 
 def _serve(calls: queue.SimpleQueue) -> None:
-    """Answer calls until there is None."""
+    """Answer calls until None arrives."""
     while (call := calls.get()) is not None:
         function, answer = call
         try:
             answer.put((function(), None))
-        except BaseException as err:  # noqa: BLE001 - raised where it waits
+        except BaseException as err:  # noqa: BLE001 - raised by the caller
             answer.put((None, err))
-        # what is kept here would never be freed
+        # references kept here would live until the next call
         del call, function, answer

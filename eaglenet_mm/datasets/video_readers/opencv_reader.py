@@ -1,4 +1,4 @@
-"""Reader on OpenCV, for machines with neither decord nor PyAV."""
+"""Video reader based on OpenCV, for machines without decord and PyAV."""
 
 import math
 import os
@@ -25,24 +25,24 @@ from eaglenet_mm.datasets.video_readers.pyav_reader import (
 )
 from eaglenet_mm.datasets.video_readers.timeline import Clock, Timeline
 
-# Mean difference of grey levels; other roundings of colour give up to 2.
+# Mean absolute pixel difference; other colour rounding gives up to 2.
 _SAME_PICTURE = 6
 
 
 class OpenCVReader(VideoReader):
-    """Grab from the first frame on and convert what is asked for.
+    """Sequential reader that converts only the requested frames.
 
-    Reading in order is exact, seeking with OpenCV is not. It turns pictures
-    by quarter turns alone, as the authors' release does. Where OpenCV cannot
-    convert a frame (interlaced video, in some versions) it delivers a black
-    one or rubbish, without an error. Where PyAV is installed, interlaced
-    videos are refused, and those of whose batch the first frame is another
-    than PyAV's. Without PyAV, seconds count from the first frame, since OpenCV
-    does not say when that is shown.
+    Sequential reading is exact, seeking with OpenCV is not. Images are rotated
+    by quarter turns only, as in the authors' release. For frames that OpenCV
+    cannot convert (interlaced video, in some versions), it silently returns
+    black or garbage. Where PyAV is installed, interlaced videos are therefore
+    refused, and the first frame of each batch is compared with PyAV's. Without
+    PyAV, times count from the first frame, whose display time OpenCV does not
+    report.
 
     Args:
-        source (str | bytes): Path of the file, or its content, which goes
-            through a temporary file.
+        source (str | bytes): Path or content of the file; content is written
+            to a temporary file.
         name (str): Name in messages. Default: the path.
 
     Raises:
@@ -58,7 +58,7 @@ class OpenCVReader(VideoReader):
                 file.write(source)
         self._file = self._temporary or str(source)
         self._timeline: Timeline | None = None
-        self._seconds: list[float] = []  # behind the first frame, as read
+        self._seconds: list[float] = []  # since the first frame, as read
         self._begin = 0.0
         try:
             with self._open() as capture:
@@ -72,7 +72,7 @@ class OpenCVReader(VideoReader):
         if np.isfinite(rate) and rate > 0:
             self.fps = Fraction(rate).limit_denominator(1_000_000)
         reported = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        if reported <= 0:  # a header without a length gives rubbish
+        if reported <= 0:  # no length in the header
             reported = 0
             while capture.grab():
                 self._step()
@@ -88,7 +88,7 @@ class OpenCVReader(VideoReader):
 
     @property
     def timeline(self) -> Timeline:
-        """Timeline: When frames are shown: by PyAV if installed."""
+        """Timeline: Display times of the frames, from PyAV if installed."""
         if self._timeline is None:
             if find_spec('av') is not None:
                 with closing(self._pyav()) as reader:
@@ -102,7 +102,7 @@ class OpenCVReader(VideoReader):
 
     @property
     def has_variable_rate(self) -> bool:
-        """bool: Whether the steps between frames differ, as far as read."""
+        """bool: Whether frame intervals differ, as far as read."""
         if self._timeline is not None:
             return self._timeline.is_variable
         ticks = [round(1_000_000 * second) for second in self._seconds]
@@ -114,29 +114,18 @@ class OpenCVReader(VideoReader):
         """Decode frames; see :meth:`VideoReader.get_batch`."""
         self._check_indices(indices)
         kept: dict[int, np.ndarray] = {}
-        for number, image in self._read(indices):
+        for number, image in self.stream(indices):
             kept[number] = image if each is None else each(number, image)
         return np.stack([kept[index] for index in indices])
 
     def stream(
         self, indices: Sequence[int]
     ) -> Iterator[tuple[int, np.ndarray]]:
-        """Decode frames in one pass; see :meth:`VideoReader.stream`."""
+        """Decode frames in one pass; see :meth:`VideoReader.stream`.
+
+        All are resized to the size of the first.
+        """
         self._check_indices(indices)
-        yield from self._read(indices)
-
-    def frame_times(self, indices: Sequence[int]) -> list[float]:
-        """Say when frames are shown; by the rate before they are read."""
-        if self._timeline is not None:
-            return [self._timeline.seconds(index) for index in indices]
-        if max(indices) < len(self._seconds):
-            return [self._begin + self._seconds[index] for index in indices]
-        return super().frame_times(indices)
-
-    def _read(
-        self, indices: Sequence[int]
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """Decode in order, all to the size of the first that is wanted."""
         wanted, last = set(indices), max(indices)
         size: tuple[int, int] | None = None
         self._seconds = seconds = []
@@ -163,8 +152,16 @@ class OpenCVReader(VideoReader):
                     image = cv2.resize(image, size)
                 yield number, image
 
+    def frame_times(self, indices: Sequence[int]) -> list[float]:
+        """Return display times; before reading, from the mean rate."""
+        if self._timeline is not None:
+            return [self._timeline.seconds(index) for index in indices]
+        if max(indices) < len(self._seconds):
+            return [self._begin + self._seconds[index] for index in indices]
+        return super().frame_times(indices)
+
     def _measure(self) -> Timeline:
-        """Read the times of all frames, which count from the first one."""
+        """Read the times of all frames, counted from the first."""
         stamps: list[int | None] = []
         with self._open() as capture:
             while capture.grab():
@@ -175,15 +172,15 @@ class OpenCVReader(VideoReader):
         return clock.timeline(list(clock.ticks(stamps)), None)
 
     def close(self) -> None:
-        """Remove the temporary file: others are open only while read."""
+        """Remove the temporary file; captures are closed after each read."""
         if self._temporary:
             os.unlink(self._temporary)
             self._temporary = ''
 
     @contextmanager
     def _open(self) -> Iterator[cv2.VideoCapture]:
-        """Open the file by FFmpeg alone, for a while."""
-        # 'file:' keeps names with a colon from being taken for a protocol
+        """Open the file temporarily, with FFmpeg only."""
+        # 'file:' keeps a colon in the name from being read as a protocol
         capture = cv2.VideoCapture(f'file:{self._file}', cv2.CAP_FFMPEG)
         if not capture.isOpened():
             raise VideoReadError(
@@ -196,11 +193,11 @@ class OpenCVReader(VideoReader):
             capture.release()
 
     def _pyav(self) -> PyAVReader:
-        """Open the same file with PyAV; its progress counts as this one's."""
+        """Open the same file with PyAV; its progress counts as ours."""
         return PyAVReader(self.source, name=self.path, on_step=self._step)
 
     def _compare(self, number: int, image: np.ndarray) -> None:
-        """Refuse a frame that is nothing like the one PyAV delivers."""
+        """Refuse the video if a frame differs from PyAV's."""
         if find_spec('av') is None:
             return
         with closing(self._pyav()) as reader:
@@ -222,26 +219,26 @@ class OpenCVReader(VideoReader):
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> float:
-    """Mean difference of grey levels; infinite if the shapes differ."""
+    """Mean absolute pixel difference; infinite if the shapes differ."""
     if one.shape != other.shape:
         return math.inf
     return float(np.abs(one.astype(np.int16) - other).mean())
 
 
 def _why_other(frame: Any, image: np.ndarray, number: int) -> str:
-    """Say why OpenCV's picture is not that of PyAV's frame."""
+    """Explain why OpenCV's image is not that of PyAV's frame."""
     plain = frame.to_ndarray(format='rgb24')
     for mirrored in (False, True):
         for turns in range(4):
             turned = Orientation(turns, mirrored).apply(plain)
             if _difference(turned, image) <= _SAME_PICTURE:
                 return (
-                    'OpenCV turns or mirrors its frames otherwise than the '
-                    'file asks'
+                    'OpenCV does not rotate or mirror its frames as the file '
+                    'specifies'
                 )
     return (
-        f'OpenCV delivers another frame {number} than PyAV, as it does where '
-        'it cannot convert the colours, or takes them for others (shape '
+        f'OpenCV returns another frame {number} than PyAV, as it does when it '
+        'cannot convert the colours or misinterprets them (shape '
         f'{image.shape}, PyAV {plain.shape}; the stream states '
         f'{describe_colours(frame)})'
     )

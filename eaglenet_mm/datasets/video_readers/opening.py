@@ -1,4 +1,4 @@
-"""Choose the reader that is right for a file."""
+"""Choice of the reader for a file."""
 
 import os
 import stat
@@ -37,31 +37,32 @@ def open_video(
     time_limit: float = 0,
     name: str = '',
 ) -> GuardedReader:
-    """Open a video with the reader that is right for it.
+    """Open a video with a suitable reader.
 
-    ``'auto'`` takes PyAV, which delivers the right frames of every container
-    and was the fastest in measurements (see ``docs/data.md``), and OpenCV
-    where PyAV is not installed.
+    ``'auto'`` is PyAV, which is exact for every container and was the fastest
+    in measurements (see ``docs/data.md``), or OpenCV where PyAV is not
+    installed.
 
     Args:
-        source (str | bytes): Path of the file, or its content.
+        source (str | bytes): Path or content of the file.
         backend (str): ``'auto'``, ``'decord'``, ``'pyav'``, ``'opencv'`` or
             ``'torchcodec'``. Default: 'auto'.
-        num_threads (int): Threads of the decoder (not for OpenCV), 0 for all
-            cores. Default: 1.
-        time_limit (float): Seconds that opening or reading may stand still.
-            Default: 0, no limit.
-        name (str): What messages call a video that is given by its content.
+        num_threads (int): Decoder threads, 0 for all cores; ignored by
+            OpenCV. Default: 1.
+        time_limit (float): Seconds without progress after which opening or
+            reading fails. Default: 0, no limit.
+        name (str): Name in messages, for a video given by its content.
 
     Returns:
         GuardedReader: The open reader.
 
     Raises:
+        FileNotFoundError: If the file does not exist.
         FileNotFoundError: If there is no such file.
         ValueError: If the backend is unknown.
         ImportError: If the package of the backend is missing.
         VideoReadError: If the file cannot be opened as a video.
-        VideoTimeoutError: If opening it stands still.
+        VideoTimeoutError: If opening makes no progress.
     """
     check_backend(backend)
     if isinstance(source, str):
@@ -81,7 +82,7 @@ def open_video(
 
 
 def check_backend(backend: str) -> None:
-    """Refuse a backend that is none of :data:`BACKENDS`."""
+    """Refuse a backend that is not in :data:`BACKENDS`."""
     if backend not in BACKENDS:
         raise ValueError(
             f'Video backend must be one of {list(BACKENDS)}, but got '
@@ -90,14 +91,14 @@ def check_backend(backend: str) -> None:
 
 
 def _check_file(path: str) -> None:
-    """Say what is wrong with a path before a decoder sees it."""
+    """Check a path before a decoder sees it, with better errors."""
     try:
         mode = os.stat(path).st_mode
     except (FileNotFoundError, NotADirectoryError) as err:
         if os.path.islink(path):
             raise FileNotFoundError(
                 f"Video file '{path}' is a link to '{os.readlink(path)}', "
-                'which does not exist. Mend the link, or put the file there.'
+                'which does not exist. Fix the link, or put the file there.'
             ) from err
         raise FileNotFoundError(
             f"Video file '{path}' does not exist."
@@ -106,20 +107,20 @@ def _check_file(path: str) -> None:
                 or ' Correct the path, or put the file there.'
             )
         ) from err
-    # ValueError: a NUL character in the name; OSError: a loop of links
+    # ValueError: NUL character in the name; OSError: a loop of links
     except (OSError, ValueError) as err:
         raise VideoReadError(
-            f'{path!r}: the file cannot be reached ({err}). Correct the path, '
-            'or the rights and links of the folders.'
+            f'{path!r}: the file cannot be reached ({err}). Correct the '
+            'path, or the permissions and links of the folders.'
         ) from err
     if not stat.S_ISREG(mode):
-        kind = 'a folder' if stat.S_ISDIR(mode) else 'no ordinary file'
+        kind = 'a folder' if stat.S_ISDIR(mode) else 'not a regular file'
         raise VideoReadError(
             f'{path}: expected a video file, but it is {kind}. Correct the '
             'path, or leave it out.'
         )
     if not os.access(path, os.R_OK):
         raise VideoReadError(
-            f'{path}: the file may not be read. Give yourself the right to '
-            'read it (chmod u+r), or leave it out.'
+            f'{path}: no permission to read the file. Make it readable '
+            '(chmod u+r), or leave it out.'
         )

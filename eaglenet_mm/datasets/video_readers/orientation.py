@@ -1,4 +1,4 @@
-"""Which way up a video is shown."""
+"""Rotation and mirroring of videos for display."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-# FFmpeg's filters for quarter turns against the clock
+# FFmpeg's filters for counterclockwise quarter turns
 _TURNS: tuple[tuple[tuple[str, ...], ...], ...] = (
     (),
     (('transpose', 'cclock'),),
@@ -20,11 +20,10 @@ _TURNS: tuple[tuple[tuple[str, ...], ...], ...] = (
 
 @dataclass(frozen=True)
 class Orientation:
-    """Quarter turns and mirrors, of which all eight can be composed.
+    """Rotation by quarter turns after optional horizontal mirroring.
 
-    Mirrored left to right first, then turned against the clock. One holds for
-    a whole file, that of its first frame: an H.264 stream states it for some
-    frames only.
+    Turns are counterclockwise. The orientation of a file is that of its first
+    frame: an H.264 stream states it for some frames only.
     """
 
     quarter_turns: int = 0
@@ -32,10 +31,11 @@ class Orientation:
 
     @classmethod
     def of_frame(cls, frame: Any) -> Orientation:
-        """Read the whole display matrix of the first frame of a file.
+        """Read the display matrix of the first frame of a file.
 
-        The one nearest to it: a turn by 10 degrees is none, scale and shift do
-        not count. None without a matrix, or with one that leaves no picture.
+        The result is the nearest orientation: 10 degrees count as no turn, and
+        scale and shift are ignored. Without a matrix, or with a singular one,
+        nothing is turned.
         """
         a, b, c, d = _matrix(frame)
         determinant = a * d - b * c
@@ -48,12 +48,12 @@ class Orientation:
 
     @classmethod
     def of_release(cls, *frames: Any) -> Orientation:
-        """Read how OpenCV, with which the release reads, turns a file.
+        """Read the rotation that OpenCV, used by the release, applies.
 
-        It knows the angle alone, so that a mirror left-right is a half turn
-        and one of top and bottom is none; it turns by whole quarters only,
-        and heeds the container's matrix, not one within an H.264 stream: that
-        of the container is on both of the first two frames.
+        OpenCV knows the angle only, so a horizontal mirror is a half turn and
+        a vertical one nothing. It applies whole quarter turns only, and only
+        those of the container, not of an H.264 stream. The container's matrix
+        is the one found on both of the first two frames.
         """
         angles = {_opencv_angle(*_matrix(frame)) for frame in frames}
         if len(angles) != 1:
@@ -63,24 +63,24 @@ class Orientation:
 
     @property
     def swaps_sides(self) -> bool:
-        """Whether height and width change places."""
+        """Whether height and width are swapped."""
         return self.quarter_turns % 2 == 1
 
     @property
     def filters(self) -> tuple[tuple[str, ...], ...]:
-        """Names and arguments of FFmpeg's filters."""
+        """Names and arguments of FFmpeg filters."""
         mirror = (('hflip',),) if self.mirrored else ()
         return mirror + _TURNS[self.quarter_turns]
 
     def apply(self, image: np.ndarray) -> np.ndarray:
-        """Turn a picture, shape ``(h, w, 3)``, as it is shown; a view."""
+        """Orient an image, shape ``(h, w, 3)``, for display; a view."""
         if self.mirrored:
             image = image[:, ::-1]
         return np.rot90(image, self.quarter_turns)
 
 
 def _matrix(frame: Any) -> tuple[int, int, int, int]:
-    """Return where a step to the right goes (x, y), and one down."""
+    """Return the images (x, y) of a step to the right and a step down."""
     data = frame.side_data.get('DISPLAYMATRIX')
     if data is None:
         return 1, 0, 0, 1
@@ -89,7 +89,7 @@ def _matrix(frame: Any) -> tuple[int, int, int, int]:
 
 
 def _opencv_angle(a: int, b: int, c: int, d: int) -> int:
-    """Return whole degrees against the clock; FFmpeg scales columns apart."""
+    """Whole degrees counterclockwise; FFmpeg normalises columns first."""
     widths = math.hypot(a, c), math.hypot(b, d)
     if not all(widths):
         return 0

@@ -1,4 +1,4 @@
-"""From frame numbers to time stamps, without decoding."""
+"""Map from frame numbers to time stamps, without decoding."""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
@@ -13,26 +13,26 @@ from eaglenet_mm.datasets.video_readers.video_header import (
     video_stream,
 )
 
-# Codecs of which one packet is one frame. HEVC decoders leave out frames that
-# follow a joint or a damaged place, VP8 hides reference frames in packets.
+# Codecs with one frame per packet. HEVC decoders drop frames after a splice or
+# damage, VP8 hides reference frames in packets.
 _ONE_FRAME_A_PACKET = frozenset({'h264', 'vp9'})
 # FFmpeg's AVFMT_TS_DISCONT
 _CLOCK_MAY_JUMP = 0x0200
-# The bit of the first byte of VP8 that says whether a frame is shown.
+# Bit of the first byte of a VP8 packet: the frame is shown.
 _SHOWN_IN_VP8 = 0x10
-_IDR = 5  # type of a slice of a picture of H.264 that ends all references
+_IDR = 5  # slice type of an H.264 picture that ends all references
 
 
 @dataclass(frozen=True)
 class PacketIndex:
-    """When each frame of a video is shown, and where decoding may begin.
+    """Display times of all frames, and places where decoding can start.
 
-    ``times`` are the time stamps of the frames and ``keys`` those of the key
-    frames, ascending. If ``is_trusted`` is False, only decoding in order tells
-    which frame is which, and ``timeline`` is what the packets should give.
-    ``can_skip`` says that the decoder may leave out frames that no other
-    needs, ``has_decoding_times`` that the times are those of decoding,
-    although the decoder puts frames into another order.
+    ``times`` are the time stamps of all frames and ``keys`` those of the key
+    frames, ascending. If ``is_trusted`` is False, only sequential decoding
+    identifies frames, and ``timeline`` is an estimate from the packets.
+    ``can_skip``: the decoder may skip non-reference frames.
+    ``has_decoding_times``: the time stamps are decoding times although frames
+    are reordered.
     """
 
     num_packets: int
@@ -50,7 +50,7 @@ class PacketIndex:
         return frozenset(self.keys)
 
     def group_by_key(self, times: Sequence[int]) -> dict[int, list[int]]:
-        """Group wanted times by the key frame to decode from, ascending."""
+        """Group times by the key frame to decode from, ascending."""
         groups: dict[int, list[int]] = {}
         for time in sorted(set(times)):
             key = self.keys[bisect_right(self.keys, time) - 1]
@@ -63,12 +63,13 @@ def index_packets(
     header: VideoHeader,
     on_packet: Callable[[], None] = lambda: None,
 ) -> PacketIndex:
-    """Go through all packets of the first video stream of a fresh container.
+    """Read all packets of the first video stream of a fresh container.
 
-    The index is trusted if the container states times, every packet has one of
-    its own in an order that fits the codec, the first is a key frame, key
-    frames are those that nothing behind them looks beyond, nothing is to be
-    cut off, and the header counts as many. ``on_packet`` may raise to stop.
+    The index is trusted if the container states times, every packet has a
+    distinct one in an order that fits the codec, the first is a key frame, no
+    frame refers across a key frame, nothing is to be discarded, and the
+    header's frame count agrees.
+    ``on_packet`` may raise to stop.
     """
     stream = video_stream(container)
     in_h264 = _IDRFinder(stream) if header.codec == 'h264' else None
@@ -78,7 +79,7 @@ def index_packets(
     durations: dict[int | None, int | None] = {}
     whole = closed = True
     others: list[int] = []
-    # where clocks may jump, sound tells a jump from a pause
+    # if clocks may jump, other streams tell a jump from a pause
     every = () if clock_of(container, header).may_jump else (stream,)
     for packet in container.demux(*every):
         on_packet()
@@ -135,7 +136,7 @@ def index_packets(
                 bool(stream.codec_context.has_b_frames)
                 and times == known
                 and len(known) > 2
-                # FFmpeg makes up the times of decoding of Matroska
+                # FFmpeg makes up decoding times for Matroska
                 and (
                     'matroska' in header.container
                     or all(dts in (None, pts) for pts, dts in shown)
@@ -148,10 +149,10 @@ def index_packets(
 def clock_of(
     container: Any, header: VideoHeader, other_times: Sequence[int] = ()
 ) -> Clock:
-    """Make the clock of the first video stream of an open container."""
+    """Return the clock of the first video stream of an open container."""
     time_base = Fraction(video_stream(container).time_base)
     zero = 0
-    # others count from the beginning of their earliest stream
+    # other formats count from the start of their earliest stream
     if not header.is_mov_or_matroska and container.start_time is not None:
         zero = round(Fraction(container.start_time, 1_000_000) / time_base)
     return Clock(
@@ -164,41 +165,41 @@ def clock_of(
 
 
 def _is_shown(packet: Any, codec: str) -> bool:
-    """Whether a frame comes out of a packet; VP8 has some to refer to."""
+    """Whether a packet gives a visible frame; VP8 has hidden ones."""
     return codec != 'vp8' or bool(bytes(packet)[0] & _SHOWN_IN_VP8)
 
 
 def _order_fits(
     times: list[int | None], known: list[int], is_reordered: bool
 ) -> bool:
-    """Whether times are out of order where the frames are, and only there.
+    """Whether times are unsorted exactly if frames are reordered.
 
-    Some containers give the times of decoding for those of display.
+    Some containers give decoding times instead of display times.
     """
-    if is_reordered and len(known) > 2:  # two frames have one order
+    if is_reordered and len(known) > 2:  # two frames are never reordered
         return times != known
     return times == known
 
 
 class _IDRFinder:
-    """Tell key frames of H.264 that nothing behind them looks beyond.
+    """Finds H.264 key frames that no later frame refers across.
 
-    Other key frames (recovery points of open groups of pictures and of intra
-    refresh) are followed by frames that need earlier ones, and decoders leave
-    out or spoil frames there when they begin at one.
+    After other key frames (recovery points of open GOPs and of intra refresh)
+    come frames that need earlier ones; decoders that start there drop or spoil
+    them.
     """
 
     def __init__(self, stream: Any) -> None:
         extra = bytes(stream.codec_context.extradata or b'')
-        # 'avcC': units follow their length; else start codes lie between
+        # 'avcC' prefixes units with their length; others use start codes
         self._length_size = (extra[4] & 3) + 1 if extra[:1] == b'\1' else 0
 
     def holds_idr(self, packet: bytes) -> bool:
-        """Whether a packet holds a slice of an IDR picture."""
+        """Whether a packet contains a slice of an IDR picture."""
         return any(packet[place] & 31 == _IDR for place in self._units(packet))
 
     def _units(self, packet: bytes) -> Iterator[int]:
-        """Find the first byte of each unit."""
+        """Yield the position of the first byte of each unit."""
         place = 0
         if self._length_size:
             while place + self._length_size < len(packet):

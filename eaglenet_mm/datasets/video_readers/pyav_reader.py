@@ -1,4 +1,4 @@
-"""Exact reader on PyAV, for every container FFmpeg knows."""
+"""Exact video reader based on PyAV, for every container of FFmpeg."""
 
 import heapq
 from collections import Counter
@@ -27,7 +27,7 @@ from eaglenet_mm.datasets.video_readers.video_header import (
     video_stream,
 )
 
-# Frames that a decoder may hold back, to put them in order: 16 in H.264.
+# Most frames a decoder may hold back for reordering: 16 in H.264.
 _MOST_HELD_BACK = 16
 # Colour matrices of ISO/IEC 23091-2 by number, and the number of full range.
 _MATRICES = (
@@ -35,37 +35,36 @@ _MATRICES = (
     *('SMPTE 240M', 'YCgCo', 'BT.2020', 'BT.2020 of constant luminance'),
 )
 _FULL_RANGE = 2
-# Seconds that a video may be shorter than its header says: other streams, and
-# rounding.
+# Seconds by which a video may be shorter than its header claims, due to other
+# streams and rounding.
 _DURATION_SLACK = 1.0
 
 
 class PyAVReader(VideoReader):
-    """Decode from the key frame before each wanted frame, and check.
+    """Exact reader that decodes from the key frame before each wanted frame.
 
-    Which time stamp frame i has is read off the packets, without decoding.
-    Where they do not tell for certain (AVI, MPEG-TS, cut streams), or the
-    decoder delivers another time than the one asked for, decoding in order
-    from the first frame decides, which is exact for every file. Frames that
-    no other frame refers to are not decoded unless wanted, and frames are
-    converted to RGB only when they are kept.
+    The time stamp of each frame is read from the packets, without decoding.
+    Where these are unreliable (AVI, MPEG-TS, cut streams), or the decoder
+    returns an unexpected time, the reader falls back to decoding from the
+    first frame, which is exact for every file. Non-reference frames are
+    decoded only if wanted; only returned frames are converted to RGB.
 
     Args:
-        source (str | bytes): Path of the file, or its content.
+        source (str | bytes): Path or content of the file.
         name (str): Name in messages. Default: the path.
-        num_threads (int): Threads of the decoder, 0 for all cores. Default:
-            1, since loader workers already fill the processors.
+        num_threads (int): Decoder threads, 0 for all cores. Default: 1, since
+            loader workers already use the cores.
         on_step (Callable, optional): Called for each packet and frame; may
             raise to stop. Default: None.
 
     Attributes:
-        header (VideoHeader): What the container says.
+        header (VideoHeader): The header of the file.
         decoder (av.VideoCodecContext): Codec context of the last
             :meth:`decode`; None before.
 
     Raises:
         ImportError: If PyAV is missing.
-        VideoReadError: If the file is no video.
+        VideoReadError: If the file is not a video.
     """
 
     def __init__(
@@ -82,12 +81,12 @@ class PyAVReader(VideoReader):
         self._container: Any = self._open()
         self._index: PacketIndex | None = None
         self._timeline: Timeline | None = None
-        self._decoded: list[int] = []  # ticks, as far as read in order
+        self._decoded: list[int] = []  # ticks of frames decoded in order
         self._begins_right: bool | None = None
         self._orientation: Orientation | None = None
         self.decoder: Any = None
         stream = video_stream(self._container)
-        # decoding may change what the stream says
+        # decoding may change the stream's size
         self._size = dict(width=stream.width, height=stream.height)
         try:
             self.header = header_of(self._container)
@@ -105,14 +104,14 @@ class PyAVReader(VideoReader):
 
     @property
     def timeline(self) -> Timeline:
-        """Timeline: When frames are shown, by the packets until decoded."""
+        """Timeline: Display times, from the packets until decoded."""
         if self._timeline is None:
             self._set_timeline(self.packets().timeline)
         assert self._timeline is not None
         return self._timeline
 
     def measure(self) -> None:
-        """Make the timeline certain; decodes all where packets do not tell."""
+        """Make the timeline exact; decodes all frames if packets do not do."""
         if not self.packets().is_trusted:
             self._decoded = []
             self._measure(
@@ -136,7 +135,7 @@ class PyAVReader(VideoReader):
         self._check_indices(indices)
         left = set(indices)
         convert = _Converter(self._size, self.path)
-        # asking for the timeline makes reading in order compare with it
+        # once the timeline was used, sequential decoding is checked against it
         if len(self.timeline) > max(left):
             for number, frame in self._seek(indices):
                 left.remove(number)
@@ -146,38 +145,36 @@ class PyAVReader(VideoReader):
                 yield number, convert(frame, self.orientation())
 
     def frame_times(self, indices: Sequence[int]) -> list[float]:
-        """Say when frames are shown, by their own time stamps if known."""
+        """Return display times, from decoded frames where possible."""
         if max(indices) < len(self._decoded):
             base = self._clock().time_base
             return [float(self._decoded[index] * base) for index in indices]
-        packets = self._index
-        timeline = self._timeline
-        if timeline is None and packets is not None and packets.is_trusted:
-            timeline = packets.timeline
-        if timeline is None or max(indices) >= len(timeline):
-            return [float(i / self.fps) if self.fps else 0.0 for i in indices]
-        return [timeline.seconds(index) for index in indices]
+        return super().frame_times(indices)
+
+    def _known_timeline(self) -> Timeline | None:
+        if self._timeline is None and self._index and self._index.is_trusted:
+            return self._index.timeline
+        return self._timeline
 
     @property
     def has_variable_rate(self) -> bool:
-        """bool: Whether the steps between frames differ, as far as known."""
+        """bool: Whether frame intervals differ, as far as known."""
         if self._index is not None:
             return self._index.timeline.is_variable
         base = self._clock().time_base
         return Timeline(self._decoded, base, 0).is_variable
 
     def others_are_exact(self) -> bool:
-        """Whether readers that seek on their own deliver the right frames.
+        """Whether readers with their own seeking return the right frames.
 
-        decord and torchcodec deliver other frames than those asked for,
-        without an error, in AVI, MPEG-TS and MPEG-PS, behind open groups of
-        pictures, in fragments, interlaced video and more. They are right
-        where this reader can read frame numbers off the packets of a single
-        progressive 8-bit stream that is in one piece and that the container
-        turns, if at all, by whole quarters.
+        decord and torchcodec silently return wrong frames in AVI, MPEG-TS and
+        MPEG-PS, after open GOPs, in fragmented or interlaced files and more.
+        They are right if the packets identify all frames of a single
+        progressive 8-bit stream in an unfragmented file that is rotated by
+        quarter turns only.
         """
         header = self.header
-        # formats with more bits a sample end in their byte order
+        # formats with more bits per sample end in their byte order
         eight_bit = not header.pixel_format.endswith(('le', 'be'))
         in_one_piece = header.num_frames > 0 or 'mp4' not in header.container
         return (
@@ -191,7 +188,7 @@ class PyAVReader(VideoReader):
         )
 
     def _is_plain(self) -> bool:
-        """Whether other readers turn and convert the frames like this one."""
+        """Whether other readers orient and convert frames like this one."""
         first = list(islice(self.decode(), 2))
         if first:
             self._look_at(first[0])
@@ -201,7 +198,7 @@ class PyAVReader(VideoReader):
         )
 
     def _keys_are_listed(self) -> bool:
-        """Whether an MP4 file lists the key frames that it has."""
+        """Whether the index of an MP4 file lists all its key frames."""
         if 'mp4' not in self.header.container:
             return True
         entries = video_stream(self._container).index_entries
@@ -209,7 +206,7 @@ class PyAVReader(VideoReader):
         return listed == len(self.packets().keys)
 
     def is_interlaced(self) -> bool:
-        """Whether the first frame is made of two fields."""
+        """Whether the first frame is interlaced."""
         return any(
             bool(frame.interlaced_frame) for frame in islice(self.decode(), 1)
         )
@@ -231,27 +228,27 @@ class PyAVReader(VideoReader):
                 )
             except av.FFmpegError as err:
                 raise VideoReadError(
-                    f'{self.path}: counting its frames failed ({err}). Copy '
-                    'or encode the file again.'
+                    f'{self.path}: counting its frames failed ({err}). '
+                    'Download or encode the file again.'
                 ) from err
         return self._index
 
     def _clock(self) -> Clock:
-        """What its time stamps mean, as far as known."""
+        """The best known interpretation of time stamps."""
         return self._first_clock if self._index is None else self._index.clock
 
     def _step(self) -> None:
-        """Count for who waits for this reader, or for one that uses it."""
+        """Count a packet or frame, for the enclosing reader too."""
         super()._step()
         if self._on_step is not None:
             self._on_step()
 
     def _set_timeline(self, timeline: Timeline) -> None:
-        """Take a timeline, and note where the header promises more."""
+        """Set the timeline; note if the video is shorter than the header."""
         self._timeline = timeline
         self.time_note = ''
         promised, found = self.header.video_duration, timeline.duration
-        # FLV does not say how long the last frame is shown
+        # FLV does not state the duration of the last frame
         slack = max(_DURATION_SLACK, timeline.longest_step)
         if (
             not timeline
@@ -265,7 +262,7 @@ class PyAVReader(VideoReader):
         )
 
     def _others_go_on(self, promised: float) -> bool:
-        """Whether sound or the like lasts as long as the header says."""
+        """Whether another stream, such as audio, lasts as stated."""
         with open_container(self.source, self.path) as container:
             video = video_stream(container)
             ends = [0.0]
@@ -279,7 +276,7 @@ class PyAVReader(VideoReader):
     def _collect(
         self, frames: Iterator[tuple[int, Any]], each: EachFrame | None
     ) -> dict[int, np.ndarray]:
-        """Convert frames, and keep them or what is made of them."""
+        """Convert frames, and keep them or the results of ``each``."""
         convert = _Converter(self._size, self.path)
         kept: dict[int, np.ndarray] = {}
         for number, frame in frames:
@@ -288,7 +285,7 @@ class PyAVReader(VideoReader):
         return kept
 
     def _seek(self, indices: Sequence[int]) -> Iterator[tuple[int, Any]]:
-        """Decode from key frames on; ends where that is not sure."""
+        """Decode from key frames; stop early where that is unreliable."""
         import av
 
         if not self.header.is_mov_or_matroska:
@@ -300,7 +297,7 @@ class PyAVReader(VideoReader):
         groups = packets.group_by_key(list(times))
         try:
             if self._begins_right is None and packets.keys[0] not in groups:
-                # a decoder that leaves out the first frame shifts all others
+                # a decoder that drops the first frame shifts all others
                 first = self._decode_until(packets, packets.keys[0], set())
                 self._begins_right = bool([self._look_at(x) for _, x in first])
             if self._begins_right is False:
@@ -316,17 +313,17 @@ class PyAVReader(VideoReader):
                 if missing:
                     return
         except (av.FFmpegError, ValueError):
-            return  # decoding in order tells how far the file goes
+            return  # sequential decoding finds out how far the file goes
 
     def _look_at(self, frame: Any) -> Any:
-        """Learn from the first frame of the file how all are turned.
+        """Take the orientation of the file from its first frame.
 
-        A stream may say it at some of its frames only.
+        A stream may state it for some frames only.
         """
         if self._orientation is None:
             self._orientation = Orientation.of_frame(frame)
             if self.follows_release and self._orientation != Orientation():
-                # a second frame tells whether the container says it
+                # the second frame tells whether the container states it
                 two = islice(self.decode(), 2)
                 self._orientation = Orientation.of_release(*two)
             aspect = self.header.pixel_aspect
@@ -337,9 +334,9 @@ class PyAVReader(VideoReader):
     def _decode_until(
         self, packets: PacketIndex, key: int, wanted: set[int]
     ) -> Iterator[tuple[int, Any]]:
-        """Yield the key frame and the wanted ones behind it, with times.
+        """Yield the key frame and the wanted frames after it, with times.
 
-        Ends before that where the decoder delivers something else.
+        Stops early if the decoder returns something unexpected.
         """
         stream = video_stream(self._container)
         self._container.seek(key, stream=stream, backward=True)
@@ -355,11 +352,11 @@ class PyAVReader(VideoReader):
                 )
             for frame in packet.decode():
                 if frame.interlaced_frame or frame.is_corrupt:
-                    return  # two fields may lie in packets of their own
-                # seeking may land at an earlier key frame
+                    return  # the two fields may be in separate packets
+                # seeking may land on an earlier key frame
                 is_key = frame.pts in packets.key_set
                 if is_first and not is_key:
-                    return  # the decoder left out the frame it began at
+                    return  # the decoder dropped the frame it started at
                 is_first = False
                 if frame.pts in wanted:
                     wanted.remove(frame.pts)
@@ -368,14 +365,14 @@ class PyAVReader(VideoReader):
                     return
 
     def orientation(self) -> Orientation:
-        """How all frames are turned; known since the first was decoded."""
+        """The orientation of all frames, known once one was decoded."""
         assert self._orientation is not None
         return self._orientation
 
     def _read_in_order(
         self, indices: Sequence[int]
     ) -> Iterator[tuple[int, Any]]:
-        """Decode from the first frame on, and compare with the timeline."""
+        """Decode from the first frame, checking against the timeline."""
         wanted, last = set(indices), max(indices)
         planned = self._timeline
         frames = self._clock().pair(self.decode())
@@ -390,7 +387,7 @@ class PyAVReader(VideoReader):
                 self._measure(ticks, frame, frames)
                 raise VideoTimelineError(
                     f'{self.path}: frame {number} is shown at another time '
-                    'than the packets of the file say.'
+                    'than its packets claim.'
                 )
             if number in wanted:
                 yield number, frame
@@ -403,12 +400,12 @@ class PyAVReader(VideoReader):
     def _measure(
         self, ticks: list[int], last: Any, frames: Iterator[tuple[int, Any]]
     ) -> None:
-        """Complete the timeline by decoding the rest."""
+        """Complete the timeline by decoding the remaining frames."""
         for tick, frame in frames:
             ticks.append(tick)
             last = frame
         plan = self.packets().timeline
-        # releases of PyAV before 15 do not say how long a frame is shown
+        # PyAV before 15 does not give the duration of a frame
         duration = getattr(last, 'duration', None)
         if plan.ticks[-1:] == ticks[-1:]:
             duration = plan.end - plan.ticks[-1] if ticks else None
@@ -416,7 +413,7 @@ class PyAVReader(VideoReader):
         self.num_frames = len(ticks)
 
     def decode(self) -> Iterator[Any]:
-        """Yield all frames in order of display, as PyAV's objects.
+        """Yield all frames in display order, as PyAV objects.
 
         Raises:
             VideoReadError: If decoding fails before the end.
@@ -437,12 +434,12 @@ class PyAVReader(VideoReader):
                     yield frame
             except (av.FFmpegError, ValueError) as err:
                 raise VideoReadError(
-                    f'{self.path}: decoding failed ({err}). Copy or encode '
-                    'the file again, or leave it out.'
+                    f'{self.path}: decoding failed ({err}). Download or '
+                    'encode the file again, or leave it out.'
                 ) from err
 
     def _open(self) -> Any:
-        """Open the file and set the threads of its decoder."""
+        """Open the file with the given number of decoder threads."""
         container = open_container(self.source, self.path)
         stream = video_stream(container)
         if stream.codec_context is None:
@@ -459,11 +456,11 @@ class PyAVReader(VideoReader):
 def decode_in_order(
     container: Any, stream: Any, *, has_decoding_times: bool
 ) -> Iterator[Any]:
-    """Decode a stream, and put the times of its frames in order.
+    """Decode a stream, and sort the times of its frames.
 
-    AVI, and what was made of it, has times of packets alone, which the decoder
-    hands on with the frames. Where these have another order than the packets
-    (B-frames), each frame gets the earliest time left.
+    AVI, and files converted from it, have decoding times only, which the
+    decoder passes on. If frames are reordered (B-frames), each frame gets the
+    earliest remaining time.
     """
     times: list[int] = []
     for packet in container.demux(stream):
@@ -473,12 +470,12 @@ def decode_in_order(
             if times:
                 frame.pts = heapq.heappop(times)
             yield frame
-        if len(times) > _MOST_HELD_BACK:  # a packet gave no frame
+        if len(times) > _MOST_HELD_BACK:  # some packet gave no frame
             heapq.heappop(times)
 
 
 def describe_colours(frame: Any) -> str:
-    """Name matrix and range of a decoded frame: ``'BT.709, full range'``."""
+    """Describe the colours of a frame, as in ``'BT.709, full range'``."""
     number = int(frame.colorspace)
     known = number < len(_MATRICES)
     matrix = _MATRICES[number] if known else f'number {number}'
@@ -487,9 +484,9 @@ def describe_colours(frame: Any) -> str:
 
 
 class _Converter:
-    """Convert frames to RGB, all to the size that the header states.
+    """Conversion of frames to RGB at the size stated in the header.
 
-    A stream may change its size; batches need one, whatever is asked for.
+    A stream may change its size, but a batch needs one size.
     """
 
     def __init__(self, size: dict[str, int], path: str) -> None:
@@ -500,7 +497,7 @@ class _Converter:
         import av
 
         size = self._size
-        if not all(size.values()):  # a header without it
+        if not all(size.values()):  # no size in the header
             size = dict(width=frame.width, height=frame.height)
         try:
             image = _to_rgb(frame, size)
@@ -514,7 +511,7 @@ class _Converter:
 
 
 def _stack(kept: dict[int, np.ndarray], indices: Sequence[int]) -> np.ndarray:
-    """Put frames into one array, and let go of each."""
+    """Stack frames, freeing each as soon as it is copied."""
     uses = Counter(indices)
     first = kept[indices[0]]
     stacked = np.empty((len(indices), *first.shape), first.dtype)
@@ -527,11 +524,11 @@ def _stack(kept: dict[int, np.ndarray], indices: Sequence[int]) -> np.ndarray:
 
 
 def _to_rgb(frame: Any, size: dict[str, int]) -> np.ndarray:
-    """Convert a frame, without starting a thread for each core.
+    """Convert a frame without starting a thread per core.
 
-    Starting FFmpeg's threads costs more than converting a small picture does
-    (8.4 against 2.7 ms for 11 frames of 64 x 64). Older releases of PyAV have
-    no choice of threads.
+    For small images, starting FFmpeg's threads costs more than the conversion
+    (8.4 against 2.7 ms for 11 frames of 64 x 64). Older releases of PyAV do
+    not have the option.
     """
     try:
         return frame.to_ndarray(format='rgb24', threads=1, **size)

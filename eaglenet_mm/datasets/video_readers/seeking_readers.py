@@ -1,4 +1,4 @@
-"""Readers on decord and torchcodec, for the files they read rightly."""
+"""Readers based on decord and torchcodec, for files they read correctly."""
 
 import io
 import os
@@ -20,7 +20,7 @@ from eaglenet_mm.datasets.video_readers.timeline import Timeline
 
 
 class _SeekingReader(VideoReader):
-    """A library that seeks on its own, after PyAV has looked at the file."""
+    """Reader with its own seeking, for files that PyAV finds suitable."""
 
     def __init__(
         self, source: str | bytes, *, name: str = '', num_threads: int = 1
@@ -33,7 +33,7 @@ class _SeekingReader(VideoReader):
             self._reader = self._open(decoder, num_threads)
             self.num_frames = len(self._reader)
         except self._failures as err:
-            if 'libtorchcodec' in str(err):  # its last releases load it here
+            if 'libtorchcodec' in str(err):  # newer releases load it here
                 raise _lacks_torchcodec(err) from err
             raise VideoReadError(
                 f'{self.path}: expected a video, but {self._library} cannot '
@@ -43,20 +43,20 @@ class _SeekingReader(VideoReader):
         self.num_frames_reported = self.num_frames_reported or self.num_frames
 
     def _learn_from_pyav(self) -> None:
-        """Take the times from PyAV; refuse what may give wrong frames."""
+        """Take times from PyAV; refuse files that may give wrong frames."""
         with closing(
             PyAVReader(self.source, name=self.path, on_step=self._step)
         ) as pyav:
             header = pyav.header
             if not pyav.others_are_exact():
                 raise VideoReadError(
-                    f'{self.path}: {self._library} may deliver other frames '
-                    f'of it than those asked for (it is {header.container}, '
+                    f'{self.path}: {self._library} may return wrong frames '
+                    f'for this file ({header.container}, '
                     f'{header.codec} {header.pixel_format}, '
                     f'{header.num_video_streams} video stream(s)); it is '
-                    'right on progressive 8-bit H.264 and VP9 with closed '
-                    'groups of pictures, and not mirrored, in MP4, MOV and '
-                    "Matroska. Set backend='auto' or 'pyav' in OpenVideo."
+                    'exact for progressive 8-bit H.264 and VP9 with closed '
+                    'GOPs and without mirroring, in MP4, MOV and Matroska. '
+                    "Set backend='auto' or 'pyav' in OpenVideo."
                 )
             self._timeline = pyav.timeline
             self.fps = pyav.fps
@@ -74,24 +74,23 @@ class _SeekingReader(VideoReader):
 
     @abstractmethod
     def _decode(self, reader: Any, ascending: list[int]) -> np.ndarray:
-        """Decode frames, each once."""
+        """Decode distinct frames, in ascending order."""
 
     @property
     def timeline(self) -> Timeline:
-        """Timeline: Display times of the frames, by PyAV."""
+        """Timeline: Display times of the frames, from PyAV."""
         return self._timeline
 
     def get_batch(
         self, indices: Sequence[int], each: EachFrame | None = None
     ) -> np.ndarray:
-        """Decode frames; see :meth:`VideoReader.get_batch`."""
         self._check_indices(indices)
         if each is not None:
             kept = {i: each(i, frame) for i, frame in self.stream(indices)}
             return np.stack([kept[index] for index in indices])
         if max(indices) >= self.num_frames:
             raise self._ended(self.num_frames, max(indices))
-        # unsorted access is where decord is least exact
+        # decord is least exact for unsorted access
         ordered, inverse = np.unique(np.asarray(indices), return_inverse=True)
         try:
             return self._decode(self._reader, ordered.tolist())[inverse]
@@ -103,17 +102,15 @@ class _SeekingReader(VideoReader):
             ) from err
 
     def close(self) -> None:
-        """Release the file."""
-        self.__dict__.pop('_reader', None)  # twice does no harm
+        self.__dict__.pop('_reader', None)  # may be called twice
 
 
 class DecordReader(_SeekingReader):
-    """Seek to key frames with decord.
+    """Reader based on decord, which seeks to key frames.
 
-    Only for what decord reads rightly, see
-    :meth:`PyAVReader.others_are_exact`; other files (every MSVD clip is one)
-    are refused, since decord would deliver other frames than those asked for,
-    without an error. Arguments and errors are those of
+    Files for which decord would silently return wrong frames (such as every
+    MSVD clip) are refused, see :meth:`PyAVReader.others_are_exact`. For
+    arguments and errors see
     :func:`~eaglenet_mm.datasets.video_readers.open_video`.
     """
 
@@ -131,7 +128,7 @@ class DecordReader(_SeekingReader):
         return 'decord', decord.VideoReader, failures
 
     def _open(self, decoder: Any, num_threads: int) -> Any:
-        # a name with a colon would be taken for an address
+        # a colon in the name would be read as a protocol
         opened = (
             os.path.abspath(self.source)
             if isinstance(self.source, str)
@@ -147,18 +144,18 @@ class DecordReader(_SeekingReader):
 
 
 class TorchCodecReader(_SeekingReader):
-    """Read with torchcodec, which scans the file before it seeks.
+    """Reader based on torchcodec, which scans the file before it seeks.
 
-    Only for what it reads rightly, see :meth:`PyAVReader.others_are_exact`: in
-    AVI with B-frames torchcodec was found to deliver other frames than those
-    asked for, and from MPEG-TS and MPEG-PS none. Arguments and errors are
-    those of :func:`~eaglenet_mm.datasets.video_readers.open_video`.
+    Files that it does not read correctly are refused, see
+    :meth:`PyAVReader.others_are_exact`: torchcodec returned wrong frames in
+    AVI with B-frames, and none from MPEG-TS and MPEG-PS. For arguments and
+    errors see :func:`~eaglenet_mm.datasets.video_readers.open_video`.
     """
 
     def _load(self) -> tuple[str, Any, tuple[type[Exception], ...]]:
         try:
             from torchcodec.decoders import VideoDecoder
-        # without FFmpeg's libraries it raises RuntimeError
+        # RuntimeError: FFmpeg's libraries are missing
         except (ImportError, RuntimeError, OSError) as err:
             raise _lacks_torchcodec(err) from err
         return (
@@ -188,6 +185,6 @@ def _lacks_torchcodec(err: Exception) -> ImportError:
 
 
 def _first_line(error: BaseException) -> str:
-    """Shorten messages that carry a stack trace."""
+    """Return the first line of a message that may carry a stack trace."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[0][-200:] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""When the frames of a video are on display."""
+"""Display times of the frames of a video."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import Any
 
-#: Seconds. A longer step is an error of the time stamps, in formats whose
-#: clock may start anew (MPEG-TS, MPEG-PS) and in all others.
+#: Seconds; longer steps are errors in the time stamps. The first is for
+#: formats whose clock may restart (MPEG-TS, MPEG-PS).
 _LONGEST_STEP_OF_BROADCASTS = 10
 _LONGEST_STEP = 3600
-#: Seconds by which a stored time may lie behind the true one: Matroska and FLV
-# round to milliseconds.
+#: Largest rounding error of a stored time in seconds: Matroska and FLV round
+#: to milliseconds.
 MOST_ROUNDING = Fraction(1, 2000)
-# A rate is variable if steps differ by more than that rounding explains.
+# The rate is variable if steps differ by more than rounding can explain.
 _STEP_SLACK = 0.0025
 
 
 class Timeline:
-    """Display times of all frames of a video, in order of display.
+    """Display times of all frames of a video, in display order.
 
-    Seconds count from the start of the presentation as players show it: from
-    the zero of the file in MP4, MOV and Matroska (edit lists applied), from
-    the beginning of the earliest stream elsewhere. A frame is on display until
-    the next one is.
+    Seconds count from the start of the presentation as in players: from time
+    zero of the file in MP4, MOV and Matroska (after edit lists), from the
+    start of the earliest stream elsewhere. A frame is on display until the
+    next one.
 
     Args:
         ticks (Sequence[int]): Display times in units of ``time_base``,
-            ascending; equal ones are allowed.
-        time_base (Fraction): Seconds of a tick.
-        end (int): Tick at which the last frame goes off display.
+            non-decreasing.
+        time_base (Fraction): Seconds per tick.
+        end (int): Tick at which the display of the last frame ends.
 
     Example:
         >>> timeline = Timeline([0, 40, 1000], Fraction(1, 1000), 1040)
@@ -49,7 +49,7 @@ class Timeline:
 
     @classmethod
     def at_rate(cls, fps: Fraction | float, num_frames: int) -> Timeline:
-        """Make the timeline of a constant rate; its first frame is at 0.
+        """Make the timeline of a constant rate, starting at 0.
 
         Raises:
             ValueError: If the rate is not positive.
@@ -73,14 +73,14 @@ class Timeline:
     __hash__ = None  # type: ignore[assignment]
 
     def seconds(self, index: int) -> float:
-        """Return the second at which a frame is shown."""
+        """Return the display time of a frame in seconds."""
         return float(self.ticks[index] * self.time_base)
 
     def shown_at(self, seconds: Fraction | float) -> int | None:
         """Return the number of the frame on display; None before the first.
 
-        Half a tick, at most half a millisecond, is granted to the rounding of
-        stored times. Behind the end it is the last frame.
+        After the end, this is the last frame. Half a tick, at most half a
+        millisecond, is allowed for rounding of stored times.
         """
         slack = min(self.time_base / 2, MOST_ROUNDING)
         tick = (Fraction(seconds) + slack) / self.time_base
@@ -89,23 +89,23 @@ class Timeline:
 
     @property
     def begin(self) -> float:
-        """float: Second at which the first frame is shown."""
+        """float: Display time of the first frame, in seconds."""
         return self.seconds(0) if self.ticks else 0.0
 
     @property
     def duration(self) -> float:
-        """float: Second at which the last frame goes off display."""
+        """float: End of the display of the last frame, in seconds."""
         return float(self.end * self.time_base)
 
     @property
     def longest_step(self) -> float:
-        """float: Seconds from a frame to the next, at most."""
+        """float: Longest time between two frames, in seconds."""
         steps = (later - earlier for earlier, later in pairwise(self.ticks))
         return float(max(steps, default=0) * self.time_base)
 
     @property
     def is_variable(self) -> bool:
-        """bool: Whether the steps between frames differ."""
+        """bool: Whether frame intervals differ."""
         steps = {later - earlier for earlier, later in pairwise(self.ticks)}
         if not steps:
             return False
@@ -113,15 +113,14 @@ class Timeline:
 
 
 class Clock:
-    """Turns time stamps of a stream into ticks from the presentation's start.
+    """Conversion of time stamps to ticks since the start of presentation.
 
-    A time that is missing, goes back or jumps too far counts as the nominal
-    step (that of ``fps``, or of 25 a second) behind the one before. A single
-    wrong one does not move those behind it. The presentation starts at the
-    stamp ``zero``. If clocks of the format may start anew (``may_jump``), a
-    step of over 10 seconds is too far; else one of over an hour is. Where
-    other streams, such as sound, go on (``other_times``, ascending), a long
-    step is a pause.
+    A missing, decreasing or too large time stamp is replaced by the previous
+    one plus a nominal step (of ``fps``, or 25 frames per second). A single
+    wrong stamp does not shift later ones. The presentation starts at stamp
+    ``zero``. Steps are too large above 10 seconds if the clock of the format
+    may restart (``may_jump``), otherwise above an hour, unless other streams
+    such as audio (``other_times``, ascending) continue meanwhile.
     """
 
     def __init__(
@@ -143,7 +142,7 @@ class Clock:
         self._other_times = other_times
 
     def ticks(self, stamps: Iterable[int | None]) -> Iterator[int]:
-        """Turn the stamps of frames in order of display into ticks."""
+        """Convert the stamps of frames, in display order, to ticks."""
         tick = 0
         offset, earlier = -self.zero, None
         is_first, was_missing = True, False
@@ -156,10 +155,10 @@ class Clock:
                 if earlier is not None and self._is_sound(
                     stamp + earlier - tick
                 ):
-                    offset, earlier = earlier, None  # it was one wrong stamp
+                    offset, earlier = earlier, None  # a single wrong stamp
                 step = stamp + offset - tick
                 if was_missing and -self.nominal_step <= step < 0:
-                    step = 0  # steps differ from the nominal one
+                    step = 0  # the actual step is below the nominal one
                 if self._is_sound(step) or self._is_pause(stamp, step):
                     tick += step
                 else:
@@ -169,7 +168,7 @@ class Clock:
             yield tick
 
     def pair(self, frames: Iterable[Any]) -> Iterator[tuple[int, Any]]:
-        """Pair frames of PyAV with their ticks; holds two at most."""
+        """Pair PyAV frames with their ticks; buffers at most two."""
         waiting: deque[Any] = deque()
 
         def stamps() -> Iterator[int | None]:
@@ -183,7 +182,7 @@ class Clock:
     def _without_outliers(
         self, stamps: Iterable[int | None]
     ) -> Iterator[int | None]:
-        """Drop a stamp that lies ahead of the next, which is in order."""
+        """Replace by None each stamp that exceeds a valid next one."""
         before: int | None = None
         ahead: int | None = None
         for stamp in stamps:
@@ -198,7 +197,7 @@ class Clock:
                 and stamp is not None
                 and stamp - before > 2 * self.nominal_step
             ):
-                ahead = stamp  # the next frame tells
+                ahead = stamp  # the next frame decides
                 continue
             yield stamp
             before = before if stamp is None else stamp
@@ -209,7 +208,7 @@ class Clock:
         return 0 <= step <= self.longest_step
 
     def _is_pause(self, stamp: int, step: int) -> bool:
-        """Whether other streams go on during a long step."""
+        """Whether other streams continue during a long step."""
         if step < 0 or not self._other_times:
             return False
         begin, end = (
@@ -227,12 +226,12 @@ class Clock:
         other_durations: Sequence[int] = (),
         stated_end: float = 0.0,
     ) -> Timeline:
-        """Complete a timeline by the end of its last frame.
+        """Build a timeline, deriving the end of the last frame.
 
-        MP4 stores steps of decoding times. Where frames are reordered
-        (``other_durations`` of packets are given), these are not how long each
-        is shown, but their sum, the end in seconds that the header states, is
-        right as a rule; not if it makes the last frame longer than all others.
+        MP4 stores steps between decoding times. If frames are reordered
+        (``other_durations`` are the packets' durations), these are not display
+        durations. Their sum, the ``stated_end`` in seconds, is usually right,
+        unless it makes the last frame longer than all others.
         """
         if not ticks:
             return Timeline([], self.time_base, 0)
@@ -248,9 +247,9 @@ class Clock:
     def in_display_order(
         self, stamps: Sequence[tuple[int | None, int | None]]
     ) -> list[int | None]:
-        """Sort the times of packets, given as times of display and decoding.
+        """Sort (display, decoding) times of packets by display time.
 
-        Those behind a jump of the clock come behind those before it.
+        Packets after a jump of the clock stay after those before it.
         """
         ordered: list[int | None] = []
         piece: list[int] = []

@@ -1,4 +1,4 @@
-"""What a container says of its video, without decoding."""
+"""Video headers, read without decoding."""
 
 import io
 from dataclasses import dataclass
@@ -8,31 +8,26 @@ from typing import Any
 from eaglenet_mm.datasets.video_readers.base import VideoReadError, name_of
 
 _WITH_TIMES = frozenset({'mov', 'mp4', 'matroska', 'webm'})
-_HIGHEST_RATE = 10_000  # frames a second; above, it is no rate of frames
+_HIGHEST_RATE = 10_000  # frames per second; anything above is not a rate
 _STATES_DURATION = _WITH_TIMES | {'avi', 'flv', 'asf'}
 _COVER = 0x400  # FFmpeg's AV_DISPOSITION_ATTACHED_PIC
 
 
 @dataclass(frozen=True)
 class VideoHeader:
-    """What a container says of its first video stream, covers apart.
+    """Header of the first video stream of a file, cover pictures aside.
 
     Args:
-        container (str): FFmpeg's name of the container, such as ``'avi'``.
-        codec (str): FFmpeg's name of the codec, such as ``'h264'``.
-        pixel_format (str): FFmpeg's name, such as ``'yuv420p'``.
-        fps (Fraction): Mean rate, or the nominal one if that is missing; 0
-            if both are.
-        num_frames (int): Number of frames in the header, 0 if it has none.
-        num_frames_estimated (int): The same, or else the duration times the
-            rate, rounded; 0 if the duration is missing too.
-        duration (float): Seconds, 0 if the header does not say.
-        num_video_streams (int): Video streams of the file, of which the
-            first is read.
-        video_duration (float): Second at which the video ends, 0 if the
-            header does not say or the container has none.
-        pixel_aspect (Fraction): Width of a pixel over its height, 1 if the
-            header does not say.
+        container, codec, pixel_format (str): FFmpeg's names, such as
+            ``'avi'``, ``'h264'`` and ``'yuv420p'``.
+        fps (Fraction): Mean rate, else the nominal one, else 0.
+        num_frames (int): Number of frames, 0 if not stated.
+        num_frames_estimated (int): The same, else duration times rate,
+            rounded; 0 without a duration.
+        duration (float): Seconds, 0 if not stated.
+        num_video_streams (int): Number of video streams; the first is read.
+        video_duration (float): End of the video in seconds, 0 if not stated.
+        pixel_aspect (Fraction): Pixel width over pixel height. Default: 1.
     """
 
     container: str
@@ -48,7 +43,7 @@ class VideoHeader:
 
     @property
     def is_mov_or_matroska(self) -> bool:
-        """bool: Whether the container states when each frame is shown."""
+        """bool: Whether the container states the time of each frame."""
         return bool(set(self.container.split(',')) & _WITH_TIMES)
 
 
@@ -56,15 +51,12 @@ def read_header(source: str | bytes, *, name: str = '') -> VideoHeader:
     """Read the header of a video, without decoding.
 
     Args:
-        source (str | bytes): Path of the file, or its content.
+        source (str | bytes): Path or content of the file.
         name (str): Name in messages. Default: the path.
-
-    Returns:
-        VideoHeader: What the container says.
 
     Raises:
         ImportError: If PyAV is missing.
-        VideoReadError: If the file is no video.
+        VideoReadError: If the file is not a video.
     """
     with open_container(source, name or name_of(source)) as container:
         return header_of(container)
@@ -75,13 +67,13 @@ def header_of(container: Any) -> VideoHeader:
     stream = video_stream(container)
     decoder = stream.codec_context  # None where there is no decoder
     fps = Fraction(stream.average_rate or stream.guessed_rate or 0)
-    if fps > _HIGHEST_RATE:  # of DV, FFmpeg states the ticks of the clock
+    if fps > _HIGHEST_RATE:  # for DV, FFmpeg gives the clock's ticks
         fps = Fraction(stream.guessed_rate or 0)
     seconds = Fraction(max(container.duration or 0, 0), 1_000_000)
     estimated = stream.frames
     if not estimated:
-        # half up and by the container's duration in microseconds, as OpenCV
-        # counts, with which the release reads
+        # rounded as by OpenCV, which the release uses: half up, from the
+        # duration of the container in microseconds
         estimated = int(seconds * fps + Fraction(1, 2))
     return VideoHeader(
         container=container.format.name,
@@ -98,13 +90,13 @@ def header_of(container: Any) -> VideoHeader:
 
 
 def _video_duration(container: Any, stream: Any) -> float:
-    """Read at which second the video ends; others than these guess it."""
+    """Read when the video ends; other formats only guess it."""
     if not set(container.format.name.split(',')) & _STATES_DURATION:
         return 0.0
     whole = max(container.duration or 0, 0) / 1_000_000
     if not stream.duration:
         return whole
-    # of fragments and some edit lists, the start is in both
+    # with fragments and some edit lists, both contain the start
     begin = stream.start_time or 0
     end = float((begin + stream.duration) * stream.time_base)
     return min(end, whole) if whole else end
@@ -120,8 +112,8 @@ def open_container(source: str | bytes, name: str) -> Any:
             "with: pip install 'eaglenet_mm[video]'."
         ) from err
     try:
-        # metadata is not needed, and need not be UTF-8; 'file:' keeps names
-        # with a colon from being taken for a protocol
+        # metadata need not be UTF-8; 'file:' keeps a colon in the name from
+        # being read as a protocol
         container = av.open(
             f'file:{source}'
             if isinstance(source, str)
@@ -142,10 +134,9 @@ def open_container(source: str | bytes, name: str) -> Any:
 
 
 def video_stream(container: Any) -> Any:
-    """Return the first video stream that is no cover picture, or None.
+    """Return the first video stream that is not a cover picture, or None.
 
-    Of AVIF, whose first stream is a still picture even if there are moving
-    ones, the first of those.
+    In AVIF files the first stream may be a still; moving ones take precedence.
     """
     streams = [
         stream

@@ -1,4 +1,4 @@
-"""Hooks of the Runner."""
+"""Hooks for MMEngine's runners."""
 
 from eaglenet_mm.engine.hooks.contrastive_batch_hook import (
     ContrastiveBatchHook,

@@ -1,4 +1,4 @@
-"""State the contrastive batch, which is part of the method."""
+"""Report of the contrastive batch size, which is part of the method."""
 
 from __future__ import annotations
 
@@ -17,19 +17,18 @@ from eaglenet_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class ContrastiveBatchHook(Hook):
-    """Log how many pairs compete in one loss, and warn when it is unusual.
+    """Log the contrastive batch size and warn if it is not the recipe's.
 
-    Negatives come from the batch, so the number of pairs in one loss, the
-    batch of a process times the number of processes, changes the method and
-    not only its speed. Gradient accumulation does not enlarge it. With
-    ``encoder_micro_batch`` of the model a larger one fits into memory. The log
-    says which of the two are in use. A training that would make no step is
-    refused.
+    Negatives come from the batch, so the number of pairs in one loss (batch
+    size of a process times the number of processes) changes the method, not
+    just its speed. Gradient accumulation does not enlarge it; to fit a larger
+    batch into memory, set the model's ``encoder_micro_batch``. The log says
+    which of the two are in use. A training without a single step is refused.
 
     Args:
         expected_batch_size (int, optional): Pairs in one loss that the recipe
-            needs. Default: ``auto_scale_lr.base_batch_size`` of the config;
-            without either there is no warning.
+            was made for. Default: ``auto_scale_lr.base_batch_size`` of the
+            config; without either, no warning is given.
 
     Example:
         >>> custom_hooks = [
@@ -40,13 +39,11 @@ class ContrastiveBatchHook(Hook):
         self.expected_batch_size = expected_batch_size
 
     def before_train(self, runner: Runner) -> None:
-        """Log the batch and compare it with the expected one.
+        """Log the batch size and compare it with the expected one.
 
         Raises:
-            ValueError: If the training dataloader does not tell its batch
-                size; if processes differ in their number of batches, where
-                one would wait for the others for ever; or see
-                :func:`check_training_steps`.
+            ValueError: If the batch size of the training dataloader is
+                unknown, or as in :func:`check_training_steps`.
         """
         loader = runner.train_dataloader
         check_training_steps(loader, getattr(runner, 'train_loop', None))
@@ -89,10 +86,10 @@ class ContrastiveBatchHook(Hook):
 
 
 def check_training_steps(loader: Any, loop: Any = None) -> None:
-    """Refuse a training that would make no step; every process calls this.
+    """Refuse a training without steps; to be called on every process.
 
-    There is no complete batch, processes differ in their number of batches,
-    or the loop ends before it begins.
+    No batch is complete, processes differ in their number of batches (one
+    would wait for the others forever), or the loop has no iterations.
     """
     try:
         own = len(loader)
@@ -118,14 +115,14 @@ def check_training_steps(loader: Any, loop: Any = None) -> None:
 
 
 def _batch_size(loader: Any) -> int | None:
-    """Items in a batch of this process, if the loader tells."""
+    """Batch size of this process, or None if it is unknown."""
     return loader.batch_size or getattr(
         loader.batch_sampler, 'batch_size', None
     )
 
 
 def _no_batch(loader: Any) -> str:
-    """Say how many items there are and how many a batch needs."""
+    """Compare the number of items with the size of a batch."""
     total = len(loader.dataset)
     sampler = getattr(loader, 'sampler', None)
     own = total if sampler is None else len(sampler)
@@ -146,7 +143,7 @@ def _no_batch(loader: Any) -> str:
 
 
 def _encoding(runner: Runner, batch_size: int) -> str:
-    """Tell how the model encodes the batch of a process."""
+    """Describe how the model encodes the batch of a process."""
     model = runner.model
     while is_model_wrapper(model):
         model = model.module

@@ -1,4 +1,4 @@
-"""Tell datasets which epoch begins, and which draw they are asked for."""
+"""Epoch and draw numbers for datasets."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from eaglenet_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class DatasetEpochHook(Hook):
-    """Let the training dataset give something else at each draw of an item.
+    """Tell the training dataset the epoch and number the draws of its items.
 
-    MMEngine tells the sampler the epoch, and the dataset nothing. Wrappers
-    that draw another caption each time, such as
+    MMEngine tells only the sampler which epoch it is. Wrappers that return
+    something else each time, such as
     :class:`~eaglenet_mm.datasets.RandomCaption`, need to know how often an
-    item was drawn: the hook numbers the draws of the loader, by epochs or by
-    passes over the data, see :func:`~eaglenet_mm.datasets.number_draws`. They
-    are the same after a resume.
+    item was drawn. The hook numbers the draws by epochs or by passes over the
+    data, see :func:`~eaglenet_mm.datasets.number_draws`; a resumed run
+    continues the count.
 
-    Besides, ``set_epoch`` of the training dataset is called before each
-    epoch. The outermost dataset with a ``set_epoch`` is told and passes it
-    on; through wrappers without one the hook goes by their ``dataset`` or
-    ``datasets``.
+    Before each epoch it also calls ``set_epoch`` of the outermost dataset that
+    has one, which is expected to pass it on. Wrappers without ``set_epoch``
+    are searched through their ``dataset`` or ``datasets``.
 
     Note:
-        An iteration-based loop calls ``before_train_epoch`` once only: own
-        datasets with a ``set_epoch`` hear of epoch 0 alone. They can ask
-        :func:`~eaglenet_mm.datasets.current_draw` instead, and say so by an
+        An iteration-based loop calls ``before_train_epoch`` only once, so your
+        own ``set_epoch`` gets only epoch 0. Ask
+        :func:`~eaglenet_mm.datasets.current_draw` instead, and set the
         attribute ``reads_draws = True``.
 
     Example:
@@ -38,26 +37,26 @@ class DatasetEpochHook(Hook):
     """
 
     def before_train_epoch(self, runner: Runner) -> None:
-        """Pass on the number of the epoch, counted from 0.
+        """Pass on the epoch, counted from 0.
 
         Raises:
-            TypeError: If the draws of a dataset that needs it cannot be
-                numbered under an iteration-based loop.
+            TypeError: If a dataset needs numbered draws and an iteration-based
+                loop cannot provide them.
         """
         dataset = runner.train_dataloader.dataset
         loop = getattr(runner, 'train_loop', None)
         if not isinstance(loop, IterBasedTrainLoop):
             batches = getattr(runner.train_dataloader, 'batch_sampler', None)
-            if hasattr(batches, 'sampler'):  # else the epoch must do
+            if hasattr(batches, 'sampler'):  # else only the epoch is known
                 numbering = number_draws(runner.train_dataloader)
                 if numbering is not None:
                     numbering.begin_at(runner.epoch)
             tell_epoch(dataset, runner.epoch)
             return
-        # the loop replays, after a resume, what was drawn before
+        # after a resume the loop replays earlier draws
         number_draws(runner.train_dataloader)
         for part in all_datasets(dataset):
-            # ours would take the epoch for the pass
+            # our wrappers would mistake the epoch for a pass
             if not isinstance(part, RetrievalDatasetWrapper) and hasattr(
                 type(part), 'set_epoch'
             ):

@@ -1,4 +1,4 @@
-"""What hooks share that show the results of an evaluation."""
+"""Base of the hooks that show evaluation results."""
 
 from __future__ import annotations
 
@@ -7,38 +7,47 @@ from typing import Any
 from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 
+from eaglenet_mm.engine import loops
 from eaglenet_mm.evaluation import KeptScores
+from eaglenet_mm.visualization.set_catalogue import check_dataset
 
 
 class KeptResultsHook(Hook):
-    """Keeps features, scores and metrics of an evaluation.
+    """Hook that keeps features, scores and metrics of an evaluation.
 
-    An heir calls :meth:`keep` before the evaluation and :meth:`take` after.
+    Subclasses call :meth:`keep` before the evaluation and :meth:`take` after.
     """
 
-    # after hooks in which processes wait for each other
+    # after the hooks that synchronise processes
     priority = 'LOWEST'
 
     def __init__(self) -> None:
         self._kept: KeptScores | None = None
         self._found: tuple[Any, dict[str, float]] = (None, {})
 
+    def check(self, loop: Any, needed: str) -> None:
+        """Refuse a loop or a dataset whose results cannot be shown."""
+        if not isinstance(loop, getattr(loops, needed)):
+            raise TypeError(
+                f"{type(self).__name__} needs a loop of type='{needed}', but "
+                f'it is {type(loop).__name__}. Set it in val_cfg or test_cfg.'
+            )
+        check_dataset(loop.dataloader.dataset)
+
     def keep(self, evaluator: Evaluator) -> None:
-        """Keep what the next evaluation of an evaluator makes."""
+        """Keep the results of the next evaluation of an evaluator."""
         self._kept = KeptScores()
         evaluator.metrics.append(self._kept)
 
     def take(self) -> tuple[KeptScores | None, Any, dict[str, float]]:
-        """Scores, RetrievalEvaluation and metrics; lets go of them.
+        """Return scores, RetrievalEvaluation and metrics, and forget them.
 
-        The scores are None if nothing was kept, or in another process than
-        the main one.
+        The first is None or has no ``scores`` if nothing was kept, or on
+        another process than the main one.
         """
-        kept, found = self._kept, self._found
+        results = self._kept, *self._found
         self._kept, self._found = None, (None, {})
-        if kept is None or kept.scores is None:
-            return None, None, {}
-        return kept, *found
+        return results
 
     def after_scoring(
         self,
@@ -47,7 +56,7 @@ class KeptResultsHook(Hook):
         evaluator: Evaluator,
         metrics: dict[str, float],
     ) -> None:
-        """Keep the features; called by our loops."""
+        """Keep features and metrics; called by this package's loops."""
         if self._kept is not None and self._kept in evaluator.metrics:
             evaluator.metrics.remove(self._kept)
             self._found = evaluation, dict(metrics)

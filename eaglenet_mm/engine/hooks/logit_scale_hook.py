@@ -1,4 +1,4 @@
-"""Keep learnable temperatures in their range."""
+"""Limits of learnable temperatures."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from eaglenet_mm.registry import HOOKS
 
 @HOOKS.register_module()
 class LogitScaleClampHook(Hook):
-    """Clamp the logit scale of every loss that has a limit, each iteration.
+    """Clamp the logit scales that have a limit after each iteration.
 
-    Acts on modules with a ``max_log_scale`` and a ``clamp_()``, such as
-    :class:`~eaglenet_mm.models.losses.InfoNCELoss`, which CLIP and the release
-    keep at or below ``ln 100``. Runs before hooks of normal priority, so that
-    an average of the weights (EMA) sees the clamped value.
+    Applies to modules with a ``max_log_scale`` and a ``clamp_()``, such as
+    :class:`~eaglenet_mm.models.losses.InfoNCELoss`; CLIP and the release keep
+    the log scale at or below ``ln 100``. Runs before hooks of normal priority,
+    so that an average of the weights (EMA) sees the clamped value.
 
     Example:
         >>> custom_hooks = [dict(type='LogitScaleClampHook')]
@@ -31,7 +31,7 @@ class LogitScaleClampHook(Hook):
         self._modules: list[Any] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Find the modules to clamp and log them."""
+        """Find the modules to clamp and log their names."""
         model: Any = runner.model
         if is_model_wrapper(model):
             model = model.module
@@ -48,6 +48,6 @@ class LogitScaleClampHook(Hook):
         )
 
     def after_train_iter(self, *args: Any, **kwargs: Any) -> None:
-        """Clamp."""
+        """Clamp the logit scales."""
         for module in self._modules:
             module.clamp_()

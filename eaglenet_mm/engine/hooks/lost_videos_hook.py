@@ -1,4 +1,4 @@
-"""Report the videos that a run went without."""
+"""Report of skipped videos."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from eaglenet_mm.utils.durable_file import write_text_durably
 
 @HOOKS.register_module()
 class LostVideosHook(Hook):
-    """Sum up the videos skipped under ``on_missing='skip'``.
+    """Report the videos skipped under ``on_missing='skip'``.
 
-    Those of which the pipeline of another data set inside our wrappers made
-    nothing count as well.
+    Items for which the pipeline of a foreign dataset inside our wrappers
+    returned None are counted too.
 
-    After training, and after each evaluation, one line says how many of how
-    many videos could not be read by any process, and names the first of them;
-    ``lost_videos_train.json`` (``_val``, ``_test``) in the log folder of the
-    run names all. Without a lost video nothing is said.
+    After training and after each evaluation, one line gives the number of
+    videos that any process failed to read and names the first few;
+    ``lost_videos_train.json`` (``_val``, ``_test``) in the log folder lists
+    all of them. Nothing is logged if no video was lost.
 
     Args:
-        num_named (int): Most videos named in the line. Default: 10.
+        num_named (int): Maximum number of videos named in the line.
+            Default: 10.
 
     Example:
         >>> custom_hooks = [dict(type='LostVideosHook', num_named=3)]
@@ -50,7 +51,7 @@ class LostVideosHook(Hook):
         self._report(runner, 'test', runner.test_dataloader)
 
     def _report(self, runner: Runner, stage: str, loader: Any) -> None:
-        """Join what the processes lost, log it and write it."""
+        """Collect the lost videos of all processes, log and write them."""
         total, lost = 0, {}
         for dataset in recording_datasets(loader.dataset):
             total += len(dataset)

@@ -1,4 +1,4 @@
-"""Which way is up, asked of the metrics instead of written in configs."""
+"""Directions of metrics (higher or lower is better), asked of the metrics."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ _UP = {'greater': 'higher', 'less': 'lower'}
 
 
 def stated_rule(loop: Any, key: str, given: str | None) -> str | None:
-    """Find the rule of a key in the metrics of a validation loop.
+    """Look up the rule of a key in the metrics of a validation loop.
 
-    A metric states its keys by two methods: ``better_when(key)``, which gives
-    ``'greater'``, ``'less'`` or, for a key that is not its own, None; and
-    ``known_keys()``. :class:`~eaglenet_mm.evaluation.RetrievalRankMetric` has
-    them, and any other metric may. None where the key may belong to a metric
-    that states nothing.
+    Metrics with ``better_when(key)`` (``'greater'``, ``'less'``, or None for
+    a key that is not their own) and ``known_keys()`` state it. Returns None if
+    the key may belong to another metric.
     """
     metrics = [
         metric
@@ -66,7 +64,7 @@ def stated_rule(loop: Any, key: str, given: str | None) -> str | None:
 
 
 def require_key(metrics: dict[str, float], key: str) -> None:
-    """Refuse a key that an evaluation did not report."""
+    """Refuse a key that the validation did not report."""
     if key not in metrics:
         raise KeyError(
             f'{key!r} is watched by a hook, but the validation reported '
@@ -75,12 +73,11 @@ def require_key(metrics: dict[str, float], key: str) -> None:
 
 
 def check_other_rules(runner: Runner, settled: tuple[type, ...]) -> None:
-    """Refuse wrong rules of whatever else watches a metric.
+    """Refuse wrong rules of any other hook or scheduler that watches a metric.
 
-    Hooks and parameter schedulers of MMEngine and others name what they
-    watch ``monitor`` (a list: ``key_indicators``) and the direction ``rule``
-    (``rules``), often with a default that fits a loss. Classes of hooks in
-    ``settled`` ask by themselves.
+    They call the key ``monitor`` (several: ``key_indicators``) and the rule
+    ``rule`` (``rules``), often with a default meant for a loss. Hooks of the
+    classes in ``settled`` check their own rules.
     """
     schedulers: Any = runner.param_schedulers or []
     if isinstance(schedulers, dict):

@@ -1,4 +1,4 @@
-"""Write a page of what a test found."""
+"""Web page of test results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.runner import Runner
 
 from eaglenet_mm.engine.hooks.kept_results_hook import KeptResultsHook
-from eaglenet_mm.engine.loops import RetrievalTestLoop
 from eaglenet_mm.registry import HOOKS
 from eaglenet_mm.visualization.collecting import collect_results
 from eaglenet_mm.visualization.results_file import (
@@ -23,7 +22,6 @@ from eaglenet_mm.visualization.results_file import (
     write_text,
 )
 from eaglenet_mm.visualization.results_page import results_page
-from eaglenet_mm.visualization.set_catalogue import check_dataset
 from eaglenet_mm.visualization.training_curves import read_curves
 
 
@@ -31,20 +29,20 @@ from eaglenet_mm.visualization.training_curves import read_curves
 class ResultsPageHook(KeptResultsHook):
     """Write ``results.html`` and ``results.json`` after a test.
 
-    ``tools/test.py --show-dir`` adds it. The page needs nothing beside
-    itself; the JSON file holds the same, for ``tools/show_compare.py``. The
-    metrics stay as they are. With several processes the first one writes.
+    ``tools/test.py --show-dir`` adds this hook. The page is self-contained;
+    the JSON file holds the same data for ``tools/show_compare.py``. Metrics
+    are not affected. Only the main process writes.
 
     Args:
-        out_dir (str): Folder of the two files; made, and tried before the
-            test begins.
-        num_queries (int): Most queries on the page. Default: 200.
-        deferred (bool): Whether :meth:`write` is called by somebody else
-            after the test, so that a disk that is full cannot cost the
-            metrics. Default: False: after the test.
+        out_dir (str): Folder of the two files. It is created, and checked to
+            be writable, before the test begins.
+        num_queries (int): Maximum number of queries on the page. Default: 200.
+        deferred (bool): Do not write after the test, but when the caller calls
+            :meth:`write`, so that a full disk cannot lose the metrics.
+            Default: False.
 
     Raises:
-        ValueError: If there is to be no query.
+        ValueError: If ``num_queries`` is below 1.
 
     Example:
         >>> custom_hooks = [dict(type='ResultsPageHook', out_dir='pages')]
@@ -64,34 +62,28 @@ class ResultsPageHook(KeptResultsHook):
         super().__init__()
 
     def before_test(self, runner: Runner) -> None:
-        """Try what would otherwise fail after hours; keep the scores.
+        """Check early what would otherwise fail after hours; keep the scores.
 
         Raises:
-            TypeError: If the loop or the data set cannot be shown.
+            TypeError: If results of this loop or dataset cannot be shown.
             OSError: If the folder cannot be written to.
         """
-        if not isinstance(runner.test_loop, RetrievalTestLoop):
-            raise TypeError(
-                'A page of results needs test_cfg=dict('
-                "type='RetrievalTestLoop'), but the loop is "
-                f'{type(runner.test_loop).__name__}.'
-            )
-        check_dataset(runner.test_dataloader.dataset)
+        self.check(runner.test_loop, 'RetrievalTestLoop')
         if is_main_process():
             prepare_folder(self.out_dir)
         self.keep(runner.test_evaluator)
 
     def after_test(self, runner: Runner) -> None:
-        """Write, unless that is deferred."""
+        """Write the page unless ``deferred``."""
         if not self.deferred:
             self.write(runner)
 
     @torch.no_grad()
     def write(self, runner: Runner) -> None:
-        """Collect what the page shows and write it, in the main process.
+        """Collect the results and write them, on the main process.
 
         Raises:
-            OSError: If it cannot be written.
+            OSError: If a file cannot be written.
         """
         kept, evaluation, metrics = self.take()
         if kept is None or kept.scores is None or kept.right is None:
@@ -120,9 +112,9 @@ class ResultsPageHook(KeptResultsHook):
 
 
 def _facts(runner: Runner, evaluation: Any) -> dict[str, str]:
-    """State what was tested, in the order of the page."""
+    """Describe the test in the order of the page."""
     head = evaluation.model.head
-    # of the loop: that of a joined set would be of its first part
+    # from the loop: a joined dataset has the meta of its first part
     meta = runner.test_evaluator.dataset_meta or {}
     said = evaluation.announcement(head)
     stages = 'all pairs by the head'
@@ -161,7 +153,7 @@ def add_page_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_results_page(cfg: Config, args: argparse.Namespace) -> None:
-    """Let a test write its page when :func:`write_results_pages` asks."""
+    """Add the hook of ``--show-dir``, written by write_results_pages."""
     if args.show_dir is None:
         return
     hook = dict(
@@ -174,7 +166,7 @@ def add_results_page(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def write_results_pages(runner: Runner) -> None:
-    """Write the pages that wait for the end of a test."""
+    """Write the deferred pages at the end of a test."""
     for hook in runner.hooks:
         if isinstance(hook, ResultsPageHook) and hook.deferred:
             hook.write(runner)

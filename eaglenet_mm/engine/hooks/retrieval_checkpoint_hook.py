@@ -1,4 +1,4 @@
-"""Checkpoints whose best is the best, of a run's own folder."""
+"""Checkpoint hook that knows which metrics are better when higher."""
 
 from __future__ import annotations
 
@@ -20,29 +20,27 @@ from eaglenet_mm.registry import HOOKS
 
 @HOOKS.register_module(name=['CheckpointHook', 'RetrievalCheckpointHook'])
 class RetrievalCheckpointHook(CheckpointHook):
-    """MMEngine's ``CheckpointHook`` that asks the metric which way is up.
+    """MMEngine's ``CheckpointHook`` with the rule taken from the metric.
 
-    In configs with ``default_scope = 'eaglenet_mm'`` it answers to
+    Configs with ``default_scope = 'eaglenet_mm'`` get it under the name
     ``CheckpointHook``. Differs from MMEngine's:
 
     - ``save_best`` needs no ``rule``: the metric states it for each key. A
-      rule that contradicts the metric is refused, an unknown key as well,
-      both before the first step.
-    - Nothing is called best before the optimiser has made a step, nor in a
-      validation outside of a training.
-    - Resumed in another folder, it removes outdated best checkpoints of that
-      folder alone; MMEngine's goes by the path stored in the checkpoint and
-      deletes from the folder it was copied from.
-    - Resumed with another ``save_best``, it starts anew instead of comparing
-      values of different metrics.
-    - With an ``EarlyStoppingHook``, each validation brings the checkpoint of
-      its step up to date, so that a resumed run stops where one without a
-      break does.
-    - With ``FlexibleRunner``, a checkpoint that is written again after a
-      validation keeps its epoch; MMEngine's counts it one further.
+      contradicting rule and an unknown key are refused before the first step.
+    - No checkpoint is called best before the optimiser has made a step, or by
+      a validation outside of training.
+    - When resumed in another folder, it removes outdated best checkpoints of
+      that folder only. MMEngine's follows the path stored in the checkpoint
+      and deletes from the original folder.
+    - When resumed with another ``save_best``, it restarts the comparison
+      instead of comparing different metrics.
+    - With an ``EarlyStoppingHook``, each validation updates the checkpoint of
+      its step, so that a resumed run stops where an uninterrupted one does.
+    - With ``FlexibleRunner``, a checkpoint rewritten after a validation keeps
+      its epoch; MMEngine's counts one too many.
 
-    Best checkpoints hold no optimiser, as MMEngine's: its moments are twice
-    as large as the weights, and the file is one to test and to publish.
+    As in MMEngine, best checkpoints hold no optimiser state: it is twice the
+    size of the weights, and these files are for testing and publishing.
 
     Args:
         *args (Any): See :class:`mmengine.hooks.CheckpointHook`.
@@ -56,13 +54,13 @@ class RetrievalCheckpointHook(CheckpointHook):
     rules: list[str | None]
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._val_loop: Any = None  # within a training alone
+        self._val_loop: Any = None  # set only during training
         self._position: dict[str, int] | None = None
         self._written = False
         super().__init__(*args, **kwargs)
 
     def before_train(self, runner: Runner) -> None:
-        """Settle the rules, and what a resumed run goes on from.
+        """Settle the rules and the state of a resumed run.
 
         Raises:
             KeyError: If ``save_best`` names a key that no metric reports.
@@ -73,7 +71,7 @@ class RetrievalCheckpointHook(CheckpointHook):
         if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
             print_log(
                 'CheckpointHook counts epochs, but an IterBasedTrainLoop has '
-                'none: it will save at the end alone. Set '
+                'none: it will save only at the end. Set '
                 'default_hooks.checkpoint.by_epoch=False and an interval in '
                 'iterations.',
                 logger='current',
@@ -88,21 +86,21 @@ class RetrievalCheckpointHook(CheckpointHook):
             self._own_best(runner)
 
     def after_train(self, runner: Runner) -> None:
-        """End the training."""
+        """Finish the training."""
         super().after_train(runner)
         self._val_loop = None
 
     def after_val_epoch(
         self, runner: Runner, metrics: dict[str, float] | None = None
     ) -> None:
-        """Keep the best checkpoint, of a model that was trained.
+        """Save the best checkpoint, once the model has been trained.
 
         Raises:
-            KeyError: If the validation did not report what is watched.
+            KeyError: If the validation did not report the key.
         """
-        if self._val_loop is None:  # not within a training
+        if self._val_loop is None:  # not during training
             return
-        # MMEngine counts iterations; with accumulation not each is a step
+        # runner.iter counts iterations, not steps, under accumulation
         every = getattr(runner.optim_wrapper, '_accumulative_counts', 1)
         if runner.iter < min(every, runner.max_iters) or runner.iter == 0:
             print_log(
@@ -126,36 +124,36 @@ class RetrievalCheckpointHook(CheckpointHook):
                 isinstance(hook, RetrievalEarlyStoppingHook)
                 for hook in runner.hooks
             )
-        ):  # the checkpoint of this step knows what its validation decided
+        ):  # its checkpoint also holds what its validation decided
             super()._save_checkpoint_with_step(
                 runner, step, dict(self._position)
             )
         self._position = None
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Correct the position that ``FlexibleRunner`` counts."""
+        """Correct the position counted by ``FlexibleRunner``."""
         if self._position is not None:
             checkpoint['meta'].update(self._position)
 
     def _save_checkpoint_with_step(
         self, runner: Runner, step: int, meta: dict
     ) -> None:
-        """Write a checkpoint, and remember that it was."""
+        """Write a checkpoint and note that it was written."""
         super()._save_checkpoint_with_step(runner, step, meta)
         self._written = True
 
     def _publish_model(self, runner: Runner, ckpt_path: str | None) -> None:
-        """Publish a checkpoint, if there is one."""
+        """Publish a checkpoint if there is one."""
         if ckpt_path is not None:
             super()._publish_model(runner, ckpt_path)
 
     def _init_rule(
         self, rules: Sequence[str | None], key_indicators: Sequence[str]
     ) -> None:
-        """Take rules as given, and settle them once metrics are there.
+        """Keep the rules as given, and settle them once metrics are known.
 
-        MMEngine calls this in the constructor, and when ``'auto'`` finds its
-        key.
+        MMEngine calls this in the constructor, and when ``'auto'`` has found
+        its key.
         """
         if len(rules) == 1:
             rules = list(rules) * len(key_indicators)
@@ -164,7 +162,7 @@ class RetrievalCheckpointHook(CheckpointHook):
             rule = given
             if key != 'auto' and self._val_loop is not None:
                 rule = stated_rule(self._val_loop, key, given)
-                if rule is None:  # of a metric that states nothing
+                if rule is None:  # a metric without better_when
                     super()._init_rule([given], [key])
                     rule = self.rules[0]
             elif given is not None and given not in self.rule_map:
@@ -191,7 +189,7 @@ class RetrievalCheckpointHook(CheckpointHook):
             if key != 'auto' and not name.startswith(start):
                 print_log(
                     f'The resumed run kept {name}; this one keeps the best '
-                    f'of {key!r} and starts to compare anew.',
+                    f'of {key!r} and restarts the comparison.',
                     logger='current',
                     level=logging.WARNING,
                 )
@@ -209,7 +207,7 @@ class RetrievalCheckpointHook(CheckpointHook):
 
 
 def _check_validation(loop: Any) -> None:
-    """Refuse a training loop that has a validation and never comes to it."""
+    """Refuse a training loop whose validation would never run."""
     unit = 'iters' if isinstance(loop, IterBasedTrainLoop) else 'epochs'
     length = getattr(loop, f'max_{unit}')
     if getattr(loop, 'val_interval', 1) < 1:

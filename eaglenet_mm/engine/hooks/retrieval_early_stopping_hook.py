@@ -1,4 +1,4 @@
-"""Early stopping that asks the metric which way is up."""
+"""Early stopping with the rule taken from the metric."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from eaglenet_mm.registry import HOOKS
     name=['EarlyStoppingHook', 'RetrievalEarlyStoppingHook']
 )
 class RetrievalEarlyStoppingHook(EarlyStoppingHook):
-    """MMEngine's ``EarlyStoppingHook`` that needs no ``rule``.
+    """MMEngine's ``EarlyStoppingHook`` with the rule taken from the metric.
 
-    In configs with ``default_scope = 'eaglenet_mm'`` it answers to
+    Configs with ``default_scope = 'eaglenet_mm'`` get it under the name
     ``EarlyStoppingHook``. Differs from MMEngine's: the metric states the rule
-    for each key; a contradicting one and an unknown key are refused before
+    for each key; a contradicting rule and an unknown key are refused before
     the first step, where MMEngine's warns and never stops; and a resumed run
-    goes on from the best value and the patience that were reached.
+    continues with the best value and the patience already used.
 
     Args:
         monitor (str): Key of the metrics.
-        rule (str, optional): Only for metrics that do not state it.
+        rule (str, optional): Needed only for metrics that do not state it.
         **kwargs (Any): See :class:`mmengine.hooks.EarlyStoppingHook`.
 
     Example:
@@ -35,7 +35,7 @@ class RetrievalEarlyStoppingHook(EarlyStoppingHook):
         ...     dict(type='EarlyStoppingHook', monitor='t2v/R1', patience=3)]
     """
 
-    # before CheckpointHook, so that what it writes holds this one's state
+    # before CheckpointHook, whose files are to hold the state of this hook
     priority = 'LOW'
 
     min_delta: float
@@ -49,12 +49,12 @@ class RetrievalEarlyStoppingHook(EarlyStoppingHook):
         self._margin = abs(self.min_delta)
 
     def before_train(self, runner: Runner) -> None:
-        """Settle the rule, and go on from the state of a resumed run.
+        """Settle the rule, and restore the state of a resumed run.
 
         Raises:
             KeyError: If no metric reports the key.
-            ValueError: If the rule contradicts the metric, or is missing for
-                one that states none.
+            ValueError: If the rule contradicts the metric, or is missing for a
+                metric that does not state it.
         """
         if runner.val_loop is None:
             return
@@ -71,7 +71,7 @@ class RetrievalEarlyStoppingHook(EarlyStoppingHook):
             print_log(
                 'The resumed run had been stopped early: the last '
                 f'{self.wait_count} values of {self.monitor!r} did not '
-                'improve. Give a larger patience to go on.',
+                'improve. Set a larger patience to continue.',
                 logger='current',
             )
 

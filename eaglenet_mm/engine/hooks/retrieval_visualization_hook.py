@@ -1,4 +1,4 @@
-"""Show a few queries while a model is trained."""
+"""Pictures of a few queries during training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
 from eaglenet_mm.engine.hooks.kept_results_hook import KeptResultsHook
-from eaglenet_mm.engine.loops import RetrievalValLoop
 from eaglenet_mm.evaluation.functional import text_to_video_ranks
 from eaglenet_mm.registry import HOOKS
 from eaglenet_mm.visualization.frame_strips import shown_frames
@@ -22,35 +21,31 @@ from eaglenet_mm.visualization.rankings import (
     ranks_of_all,
     spread_evenly,
 )
-from eaglenet_mm.visualization.set_catalogue import (
-    SetCatalogue,
-    check_dataset,
-)
+from eaglenet_mm.visualization.set_catalogue import SetCatalogue
 
 
 @HOOKS.register_module()
 class RetrievalVisualizationHook(KeptResultsHook):
     """Add two pictures to the visualizer after validations.
 
-    ``retrieval_queries``: some captions, always the same and spread evenly
-    over the set, with frames of their first videos, the right one in green,
-    those above it in red. ``retrieval_ranks``: the histogram of text-to-video
-    ranks. They go through ``runner.visualizer``, so every backend of MMEngine
-    shows them: TensorBoard, WandB, or files in ``vis_data/vis_image``.
-    Metrics stay as they are.
+    ``retrieval_queries``: captions spread evenly over the set, always the
+    same, with frames of their top videos; the right one in green, those above
+    it in red. ``retrieval_ranks``: the histogram of text-to-video ranks. They
+    go through ``runner.visualizer``, so every backend of MMEngine shows them:
+    TensorBoard, WandB, or files in ``vis_data/vis_image``. Metrics are not
+    affected.
 
     Args:
-        interval (int): Validations between pictures. Default: 1, after
-            each.
-        num_queries (int): Captions shown. Default: 6.
-        num_videos (int): Videos shown of each. Default: 5.
+        interval (int): Draw after every this many validations. Default: 1.
+        num_queries (int): Number of captions. Default: 6.
+        num_videos (int): Number of videos for each caption. Default: 5.
 
     Raises:
         ValueError: If an option is not positive.
 
     Note:
-        The main process reads ``num_queries * num_videos`` videos at most,
-        while the others wait at their next exchange.
+        The main process reads at most ``num_queries * num_videos`` videos
+        while the other processes wait at their next synchronisation.
 
     Example:
         >>> custom_hooks = [
@@ -75,24 +70,18 @@ class RetrievalVisualizationHook(KeptResultsHook):
         super().__init__()
 
     def before_val(self, runner: Runner) -> None:
-        """Keep the scores of a validation that is to be shown.
+        """Keep the scores of a validation that will be shown.
 
         Raises:
-            TypeError: If the loop or the data set cannot be shown.
+            TypeError: If results of this loop or dataset cannot be shown.
         """
-        if not isinstance(runner.val_loop, RetrievalValLoop):
-            raise TypeError(
-                'RetrievalVisualizationHook needs val_cfg=dict('
-                "type='RetrievalValLoop'), but the loop is "
-                f'{type(runner.val_loop).__name__}.'
-            )
-        check_dataset(runner.val_dataloader.dataset)
+        self.check(runner.val_loop, 'RetrievalValLoop')
         self._validations += 1
         if self._validations % self.interval == 0:
             self.keep(runner.val_evaluator)
 
     def after_val(self, runner: Runner) -> None:
-        """Draw the pictures, in the main process."""
+        """Draw the pictures on the main process."""
         kept, evaluation, _ = self.take()
         if kept is None or kept.scores is None or kept.right is None:
             return  # not due, or not the main process
@@ -120,7 +109,7 @@ class RetrievalVisualizationHook(KeptResultsHook):
         ranks: Any,
         catalogue: SetCatalogue,
     ) -> list[Answers]:
-        """List the captions and their first videos, with frames."""
+        """List the captions and their top videos, with frames."""
         rows = spread_evenly(len(ranks), self.num_queries)
         columns, scores = first_videos(
             kept.scores, kept.right, ranks, self.num_videos

@@ -1,4 +1,4 @@
-"""Refuse to resume from a file that does not hold the whole training."""
+"""Checks that a resumed checkpoint holds the whole training state."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from eaglenet_mm.engine.hooks.retrieval_early_stopping_hook import (
 from eaglenet_mm.registry import HOOKS
 from eaglenet_mm.utils.safe_checkpoint import find_latest_checkpoint
 
-#: What every checkpoint of a training holds, whoever wrote it.
+#: Keys of every training checkpoint.
 _ALWAYS = ('meta', 'state_dict', 'message_hub')
-#: Settings of an optimiser that a checkpoint brings with it. Others may be
-#: state that an optimiser keeps in its groups.
+#: Optimiser settings that a checkpoint would overrule. Other entries of a
+#: parameter group may be state.
 _SETTINGS = (
     *('lr', 'weight_decay', 'betas', 'momentum', 'eps', 'max_grad_norm'),
     *('nesterov', 'amsgrad', 'decoupled_weight_decay'),
 )
-#: State of a schedule that moves with the steps.
+#: State of a schedule that changes with every step.
 _MOVING = {
     *('last_step', '_global_step', '_last_value', 'base_values', 'verbose'),
 }
@@ -40,46 +40,45 @@ _MOVING = {
 
 @HOOKS.register_module()
 class StrictResumeHook(Hook):
-    """Check that a resumed checkpoint holds the state of a whole training.
+    """Refuse to resume from a checkpoint without the whole training state.
 
-    MMEngine takes what it finds and starts the rest anew without a word: of a
-    ``best_*.pth`` the optimiser and the schedule, so that the warm-up begins
-    again in the middle of the training. This hook compares, before anything
-    is loaded, the checkpoint with what the run at hand would save: optimiser
-    and its settings, loss scale, schedules, and what hooks store, such as the
-    averages of ``EMAHook``. It sees what ``Runner`` and ``FlexibleRunner``
-    resume; weights are checked when they are loaded.
+    MMEngine loads what it finds and silently restarts the rest: with a
+    ``best_*.pth``, the optimiser and the schedule, so that warm-up begins
+    again in the middle of the training. Before anything is loaded, this hook
+    compares the checkpoint with what the run would save: optimiser and its
+    settings, loss scale, schedules, and what hooks store, such as the averages
+    of ``EMAHook``. It covers ``Runner`` and ``FlexibleRunner``; weights are
+    checked when they are loaded.
 
-    A schedule is saved with its length. If the config's is another, as with a
-    larger ``max_epochs``, a warning says so, and the saved one goes on.
+    The length of a schedule is saved with it. If the config has another, as
+    with a larger ``max_epochs``, the saved schedule continues, with a warning.
 
     Args:
-        stretch_schedule (bool): Take the schedule of the config instead, at
-            the step where the checkpoint stands: the learning rates are
-            those of a training that had the config's length from its start.
-            Default: False.
+        stretch_schedule (bool): Use the schedule of the config instead, at the
+            step of the checkpoint: learning rates are then those of a training
+            that had the config's length from its start. Default: False.
 
     Example:
         >>> default_hooks = dict(strict_resume=dict(type='StrictResumeHook'))
     """
 
-    priority = 'HIGHEST'  # before EMAHook exchanges the weights
+    priority = 'HIGHEST'  # before EMAHook swaps the weights
 
     def __init__(self, stretch_schedule: bool = False) -> None:
         self.stretch_schedule = stretch_schedule
         self._resumed = ''  # path
 
     def before_train(self, runner: Runner) -> None:
-        """Refuse wrong rules, and say if a resumed training is at its end.
+        """Refuse wrong rules, and warn if nothing is left to train.
 
         Raises:
-            ValueError: If what watches a metric takes the worst for the best,
-                or moments that were resumed do not fit the parameters.
+            ValueError: If a hook or scheduler watches a metric in the wrong
+                direction, or resumed moments do not fit the parameters.
         """
-        if self._resumed:  # weights that do not fit were refused before
+        if self._resumed:  # mismatching weights were refused earlier
             _check_shapes(self._resumed, runner.optim_wrapper)
         if runner.val_loop is not None:
-            # here, since every training of the tools has this hook
+            # here because every training of the tools has this hook
             check_other_rules(
                 runner,
                 settled=(RetrievalCheckpointHook, RetrievalEarlyStoppingHook),
@@ -97,15 +96,15 @@ class StrictResumeHook(Hook):
             )
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Compare a checkpoint that is resumed with the run.
+        """Compare a resumed checkpoint with the run.
 
-        With ``stretch_schedule``, its schedules and rates are replaced.
+        With ``stretch_schedule``, replace its schedules and learning rates.
 
         Raises:
-            ValueError: If something is missing or of another kind; names it.
+            ValueError: If something is missing or differs; names it.
         """
         _begin_averages(runner)
-        # MMEngine's own mark, as EMAHook reads it
+        # the same test as in EMAHook
         built = not isinstance(runner.optim_wrapper, dict | None)
         if not runner._resume or not built:
             return
@@ -122,32 +121,30 @@ class StrictResumeHook(Hook):
             _stretch(runner, checkpoint)
         elif changed:
             print_log(
-                f'The learning-rate schedule of {path} was made for another '
-                f'length than the config has: {"; ".join(changed)}. It goes '
-                'on as it was made; past its end the rate stays where it '
-                'ended. To stretch it to the length of the config, resume '
-                'with --cfg-options '
+                f'The learning-rate schedule of {path} differs from that of '
+                f'the config: {"; ".join(changed)}. The saved one continues; '
+                'past its end the rate stays where it ended. To stretch it '
+                'to the length of the config, resume with --cfg-options '
                 'default_hooks.strict_resume.stretch_schedule=True.',
                 logger='current',
                 level=logging.WARNING,
             )
 
 
-def _refusal(path: str, why: str, mend: str) -> ValueError:
-    """What is raised: why a checkpoint cannot be resumed, and what to do."""
+def _refusal(path: str, why: str, remedy: str) -> ValueError:
+    """Error of a checkpoint that cannot be resumed."""
     return ValueError(
-        f'{path} cannot be resumed: {why}. {mend}, or begin a new training '
+        f'{path} cannot be resumed: {why}. {remedy}, or start a new training '
         'from its weights: leave --resume out and give --cfg-options '
         f'load_from={path}'
     )
 
 
 def _begin_averages(runner: Any) -> None:
-    """Let EMAHook have its averages before a checkpoint brings others.
+    """Let EMAHook create its averages before a checkpoint is loaded.
 
-    FlexibleRunner of MMEngine 0.10 reads checkpoints before it calls
-    ``before_run``, which makes them; called then, it would forget what was
-    loaded.
+    FlexibleRunner of MMEngine 0.10 calls ``before_run`` only afterwards, which
+    would overwrite the loaded averages.
     """
     for hook in runner.hooks:
         if isinstance(hook, EMAHook) and not hasattr(hook, 'ema_model'):
@@ -156,20 +153,20 @@ def _begin_averages(runner: Any) -> None:
 
 
 def _resumed_path(runner: Any) -> str:
-    """Find what is resumed, which hooks are not told."""
+    """Path of the resumed checkpoint, which hooks are not given."""
     if isinstance(runner._resume, str):
         return runner._resume
     return runner._load_from or str(find_latest_checkpoint(runner.work_dir))
 
 
 def _wrappers(wrapper: Any) -> list[tuple[str, Any]]:
-    """Name the wrappers of one optimiser (nameless) or of several."""
+    """List optimiser wrappers by name; a single one has the name ``""``."""
     is_dict = isinstance(wrapper, OptimWrapperDict)
     return list(wrapper.items()) if is_dict else [('', wrapper)]
 
 
 def _check_presence(runner: Any, checkpoint: dict, path: str) -> None:
-    """Name what the run would save and the checkpoint has not."""
+    """Refuse a checkpoint without everything the run would save."""
     missing = [key for key in _ALWAYS if key not in checkpoint]
     position = checkpoint.get('meta', {})
     missing += [f'meta.{k}' for k in ('epoch', 'iter') if k not in position]
@@ -193,7 +190,7 @@ def _check_presence(runner: Any, checkpoint: dict, path: str) -> None:
             path,
             f'it lacks {", ".join(missing)}, which would start anew in the '
             'middle of the training. Checkpoints called best, published ones '
-            'and those of save_optimizer=False hold weights alone',
+            'and those of save_optimizer=False hold only weights',
             'Resume from another file of the run (epoch_*.pth, iter_*.pth)',
         )
     if 'ema_state_dict' in checkpoint.keys() - {key for _, key, _ in kept}:
@@ -209,8 +206,8 @@ def _check_presence(runner: Any, checkpoint: dict, path: str) -> None:
 def _check_optimizer(
     path: str, name: str, saved: Mapping, wrapper: Any, stepped: bool
 ) -> None:
-    """Compare one optimiser: kind, groups, settings and loss scale."""
-    # not of its state_dict, which sharded optimisers gather
+    """Compare one optimiser: type, groups, settings and loss scale."""
+    # not from its state_dict, which sharded optimisers gather
     own = wrapper.optimizer.param_groups
     kind = type(wrapper.optimizer).__name__
     groups = saved['param_groups']
@@ -240,10 +237,10 @@ def _check_optimizer(
 
 
 def _check_shapes(path: str, wrapper: Any) -> None:
-    """Compare moments with parameters that have grown since, as positions."""
+    """Refuse moments whose parameters have grown, as resized positions do."""
     for _, inner in _wrappers(wrapper):
         for parameter, state in inner.optimizer.state.items():
-            # of torch's optimisers; others may keep them factored or packed
+            # as torch's optimisers name them; others may factor or pack them
             moment = state.get('exp_avg', state.get('momentum_buffer'))
             if moment is not None and moment.shape != parameter.shape:
                 raise _refusal(
@@ -258,28 +255,28 @@ def _check_shapes(path: str, wrapper: Any) -> None:
 def _different_settings(
     saved: list[dict], own: list[dict], kind: str
 ) -> list[str]:
-    """Name settings that the checkpoint would silently overrule."""
+    """List settings that the checkpoint would silently overrule."""
     found: dict[str, str] = {}
     for theirs, ours in zip(saved, own, strict=True):
         only_there, only_here = (
             sorted(key for key in keys if not key.startswith('initial_'))
             for keys in (theirs.keys() - ours, ours.keys() - theirs)
         )
-        # another version of one optimiser adds settings, and loses none
+        # a newer version of the same optimiser adds settings, and drops none
         if only_there and only_here:
             return [
                 f'it has the settings {only_there}, where {kind} of the '
                 f'config has {only_here}'
             ]
         for name in _SETTINGS:
-            # a setting that is scheduled is compared by where it begins
+            # scheduled settings are compared by their initial value
             begin = f'initial_{name}'
             scheduled = (begin in theirs) + (begin in ours)
             key = begin if scheduled == 2 else name
             if scheduled == 1 or key not in theirs or key not in ours:
                 continue
             if name == 'betas' and 'initial_momentum' in theirs:
-                continue  # a schedule of the momentum moves them
+                continue  # changed by a momentum schedule
             before, now = (
                 list(value) if isinstance(value, tuple | list) else value
                 for value in (theirs[key], ours[key])
@@ -293,7 +290,7 @@ def _different_settings(
 
 
 def _kept_by_hooks(runner: Any) -> list[tuple[str, str, Any]]:
-    """List what hooks add to a checkpoint: their name, the key, the value."""
+    """List what hooks add to a checkpoint: hook name, key, value."""
     model = runner.model
     while is_model_wrapper(model):
         model = model.module
@@ -330,7 +327,7 @@ def _named_schedules(
 
 
 def _changed_schedules(runner: Any, checkpoint: dict, path: str) -> list[str]:
-    """Name settings of schedules that differ; refuse schedules that do."""
+    """List changed settings of schedules; refuse other schedules."""
     own = _named_schedules(runner.param_schedulers)
     saved = dict(_named_schedules(checkpoint.get('param_schedulers')))
     changed = []
@@ -349,8 +346,7 @@ def _changed_schedules(runner: Any, checkpoint: dict, path: str) -> list[str]:
         kinds = [type(schedule).__name__ for _, schedule in own]
         raise _refusal(
             path,
-            'its param_schedulers are others than those of the config, '
-            f'{kinds}',
+            f'its param_schedulers differ from those of the config, {kinds}',
             'Resume with the schedule that the run was started with',
         )
     info = checkpoint['message_hub'].get('runtime_info', {})
@@ -362,7 +358,7 @@ def _changed_schedules(runner: Any, checkpoint: dict, path: str) -> list[str]:
 
 
 def _stretch(runner: Any, checkpoint: dict) -> None:
-    """Put the schedules of the config where the checkpoint stands."""
+    """Advance the config's schedules to the step of the checkpoint."""
     schedules = runner.param_schedulers
     if not schedules:
         return
@@ -377,7 +373,7 @@ def _stretch(runner: Any, checkpoint: dict) -> None:
         )
     epochs, steps = checkpoint['meta']['epoch'], checkpoint['meta']['iter']
     with warnings.catch_warnings():
-        # no optimiser has stepped yet in this process: right
+        # rightly: no optimiser has stepped yet in this process
         warnings.filterwarnings('ignore', message='Detected call of')
         done = 0
         for epoch in range(epochs + 1):

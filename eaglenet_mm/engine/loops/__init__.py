@@ -1,6 +1,6 @@
-"""The evaluation loops."""
+"""Evaluation loops."""
 
-from eaglenet_mm.engine.loops.retrieval_loop import (
+from eaglenet_mm.engine.loops.retrieval_evaluation import (
     RetrievalTestLoop,
     RetrievalValLoop,
 )

@@ -1,4 +1,4 @@
-"""The optimiser of the recipe, its wrapper and its parameter groups."""
+"""Optimiser, optimiser wrapper and parameter groups."""
 
 from eaglenet_mm.engine.optimizers.autocast_optim_wrapper import (
     AutocastOptimWrapper,

@@ -1,4 +1,4 @@
-"""Mixed precision in bfloat16, on CPU as well."""
+"""Mixed precision in bfloat16, also on CPU."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from eaglenet_mm.registry import OPTIM_WRAPPERS
 
 @OPTIM_WRAPPERS.register_module()
 class AutocastOptimWrapper(OptimWrapper):
-    """Run the forward pass under bfloat16 autocast, without a loss scaler.
+    """Optimiser wrapper with bfloat16 autocast and without loss scaler.
 
-    MMEngine's ``AmpOptimWrapper`` refuses to work without a GPU. bfloat16 has
-    the exponents of float32, so no scaler is needed.
+    Works on CPU, unlike MMEngine's ``AmpOptimWrapper``. bfloat16 has the
+    exponent range of float32, so no loss scaling is needed.
 
     Args:
-        dtype (str or torch.dtype): ``'bfloat16'``, the only type that needs
-            no loss scaler. Default: ``'bfloat16'``.
-        **kwargs (Any): Arguments of :class:`mmengine.optim.OptimWrapper`.
+        dtype (str or torch.dtype): Only ``'bfloat16'`` is supported. Default:
+            ``'bfloat16'``.
+        **kwargs (Any): See :class:`mmengine.optim.OptimWrapper`.
 
     Raises:
-        ValueError: If ``dtype`` is another type.
+        ValueError: If ``dtype`` is not bfloat16.
 
     Example:
         >>> optim_wrapper = dict(type='AutocastOptimWrapper',
@@ -48,6 +48,6 @@ class AutocastOptimWrapper(OptimWrapper):
 
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
-        """Enable autocast, and MMEngine's context for accumulation."""
+        """Enable autocast within MMEngine's accumulation context."""
         with super().optim_context(model), autocast(dtype=self.cast_dtype):
             yield

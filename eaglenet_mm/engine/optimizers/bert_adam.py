@@ -1,4 +1,4 @@
-"""Adam as BERT's first PyTorch port had it, and this field since."""
+"""Adam variant of BERT's first PyTorch port, standard in this field."""
 
 from __future__ import annotations
 
@@ -17,34 +17,33 @@ from eaglenet_mm.registry import OPTIMIZERS
 class BertAdam(Optimizer):
     """Adam without bias correction, with decoupled decay and own clipping.
 
-    For every parameter tensor on its own::
+    For each parameter tensor separately::
 
         g <- g * min(1, max_grad_norm / (|g| + 1e-6))
         m <- b1 m + (1 - b1) g
         v <- b2 v + (1 - b2) g^2
         p <- p - lr (m / (sqrt(v) + eps) + weight_decay p)
 
-    The learning rate is read from the parameter group, so the schedule is a
-    parameter scheduler's business
-    (:class:`~eaglenet_mm.engine.schedulers.WarmupCosineLR`). Differs from the
-    release in that alone: there the schedule lives in the optimiser and
-    counts the steps of each parameter, here it counts the optimiser's steps,
-    which is the same wherever every parameter has a gradient in every step.
+    The learning rate is read from the parameter group and left to a parameter
+    scheduler (:class:`~eaglenet_mm.engine.schedulers.WarmupCosineLR`). This is
+    the only difference from the release, whose optimiser contains the schedule
+    and counts the steps of each parameter; here the optimiser's steps count,
+    which is the same if every parameter has a gradient in every step.
 
-    Moments have the type of their parameter. For half-precision parameters
-    this repeats the release, where small second moments vanish.
+    Moments have the dtype of their parameter. For half-precision parameters
+    this repeats the release, where small second moments underflow.
 
     Args:
         params (Iterable): Parameters, or dicts that define groups.
         lr (float): Learning rate.
-        betas (tuple[float, float]): Decay of the two moments. Default:
+        betas (tuple[float, float]): Decay rates of the two moments. Default:
             ``(0.9, 0.98)``.
         eps (float): Added to the root of the second moment. Default: 1e-6.
-        weight_decay (float): Decoupled, multiplied by the learning rate.
+        weight_decay (float): Decoupled decay, multiplied by the learning rate.
             Default: 0.01.
-        max_grad_norm (float, optional): Largest norm of one parameter's
-            gradient; the gradient is scaled in place. None or a value of 0 or
-            less switches it off. Default: 1.
+        max_grad_norm (float, optional): Maximum gradient norm of a single
+            parameter; the gradient is scaled in place. None or a value <= 0
+            disables clipping. Default: 1.
 
     Raises:
         ValueError: If a hyper-parameter is out of range.
@@ -87,10 +86,10 @@ class BertAdam(Optimizer):
         """Update every parameter that has a gradient.
 
         Args:
-            closure (Callable, optional): Computes the loss again.
+            closure (Callable, optional): Recomputes the loss.
 
         Returns:
-            Any: What the closure returned, or None.
+            Any: Result of the closure, or None.
 
         Raises:
             RuntimeError: If a gradient is sparse.
@@ -116,7 +115,7 @@ class BertAdam(Optimizer):
         return loss
 
     def _update(self, params: list[Tensor], group: dict) -> None:
-        """Update parameters of one device and type together."""
+        """Update parameters of one device and dtype together."""
         beta1, beta2 = group['betas']
         grads = [param.grad for param in params if param.grad is not None]
         if group['max_grad_norm'] is not None and group['max_grad_norm'] > 0:
@@ -142,7 +141,7 @@ class BertAdam(Optimizer):
 
 
 def _clip_each(grads: list[Tensor], max_norm: float) -> None:
-    """Scale each gradient to at most ``max_norm``, in place."""
+    """Clip the norm of each gradient separately, in place."""
     factors = torch._foreach_norm(grads)
     torch._foreach_add_(factors, 1e-6)
     factors = torch._foreach_reciprocal(factors)

@@ -1,4 +1,4 @@
-"""Parameter groups chosen by patterns on parameter names."""
+"""Parameter groups by name patterns."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ _RULE_KEYS = {'pattern', 'lr_mult', 'decay_mult'}
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class PatternOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    r"""Give each parameter the product of all rules that match its name.
+    r"""Optimiser constructor with name patterns whose multipliers combine.
 
-    Differs from MMEngine's constructor: every matching rule counts instead of
-    the longest key alone, rules are regular expressions, parameters with
-    equal settings share one group (MMEngine makes one for each parameter),
-    and a rule that matches nothing is an error. Parameters that need no
-    gradient are left out.
+    A parameter gets the product of all rules that match its name. Differs
+    from MMEngine's constructor: every matching rule counts, not only the
+    longest key; rules are regular expressions; parameters with equal settings
+    share one group instead of having one each; and a rule without a match is
+    an error. Frozen parameters are left out.
 
     Args:
         optim_wrapper_cfg (dict): Config of the wrapper with its
             ``optimizer``.
         paramwise_cfg (dict, optional): ``dict(rules=[...])``. A rule is a
             dict of ``pattern`` (searched anywhere in the name, so anchor it
-            where needed), ``lr_mult`` (default: 1) and ``decay_mult``
+            if needed), ``lr_mult`` (default: 1) and ``decay_mult``
             (default: 1).
 
     Raises:
-        ValueError: If a key is unknown, a pattern is missing, no regular
-            expression or matches no parameter, or a multiplier has nothing to
-            multiply.
+        ValueError: If a key is unknown, a pattern is missing, invalid or
+            without a match, or there is no base value to multiply.
 
     Example:
         >>> paramwise_cfg = dict(rules=[
@@ -47,11 +46,8 @@ class PatternOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     def __init__(
         self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None
     ) -> None:
-        # never empty: MMEngine takes every parameter, frozen ones as well,
-        # when there is no paramwise_cfg
-        if paramwise_cfg is None:
-            paramwise_cfg = {'rules': []}
-        super().__init__(optim_wrapper_cfg, paramwise_cfg)
+        # not None: without paramwise_cfg MMEngine adds frozen parameters too
+        super().__init__(optim_wrapper_cfg, paramwise_cfg or {'rules': []})
 
     def _validate_cfg(self) -> None:
         super()._validate_cfg()
@@ -92,9 +88,9 @@ class PatternOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         prefix: str = '',
         is_dcn_module: int | float | None = None,
     ) -> None:
-        """Collect the parameters of a module in groups of equal settings.
+        """Add a module's parameters to ``params``, grouped by their settings.
 
-        Called by MMEngine; ``params`` are the groups, filled in place.
+        Called by MMEngine.
 
         Raises:
             ValueError: If a pattern matches no parameter.
@@ -137,14 +133,14 @@ class PatternOptimWrapperConstructor(DefaultOptimWrapperConstructor):
 
 
 def _no_match(pattern: str, names: list[str]) -> str:
-    """Say that a pattern matches nothing, with the nearest names."""
+    """Describe a pattern without a match, with the nearest names."""
     plain = re.sub(r'[\\^$]', '', pattern)
     near = get_close_matches(plain, names, n=3, cutoff=0.3)
-    if not near:  # compare parts: a pattern is often a piece of a name
+    if not near:  # a pattern is often only a part of a name
         parts = sorted({part for name in names for part in name.split('.')})
         near = get_close_matches(plain, parts, n=3, cutoff=0.3)
     return (
         f"The pattern '{pattern}' matches none of the model's {len(names)} "
-        f'parameters. Nearest names: {near or names[:3]}. Mend or remove the '
+        f'parameters. Nearest names: {near or names[:3]}. Fix or remove the '
         'rule in paramwise_cfg.'
     )

@@ -1,4 +1,4 @@
-"""Schedules of the learning rate."""
+"""Learning-rate schedules."""
 
 from eaglenet_mm.engine.schedulers.warmup_cosine import (
     WarmupCosineLR,

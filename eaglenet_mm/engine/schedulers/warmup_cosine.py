@@ -1,4 +1,4 @@
-"""Warm-up and decay over the overall progress, as BertAdam's schedules."""
+"""Warm-up and decay over the overall progress, as in BertAdam's schedules."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eaglenet_mm.registry import PARAM_SCHEDULERS
 
 
 def schedule_factor(x: float, warmup_ratio: float, decay: str) -> float:
-    """Give the factor of the learning rate at a progress.
+    """Compute the factor of the learning rate at some progress.
 
     Args:
         x (float): Progress, 0 at the first step and 1 at the end.
@@ -23,8 +23,9 @@ def schedule_factor(x: float, warmup_ratio: float, decay: str) -> float:
             ``max((x - 1) / (warmup_ratio - 1), 0)``; ``'constant'``, 1.
 
     Returns:
-        float: Factor in [0, 1]. The cosine is one of the overall progress: it
-        does not start again after the warm-up, so the factor jumps there.
+        float: Factor in [0, 1]. The cosine is a function of the overall
+        progress and does not restart after the warm-up, so the factor jumps
+        there.
     """
     if x < warmup_ratio:
         return x / warmup_ratio
@@ -37,34 +38,33 @@ def schedule_factor(x: float, warmup_ratio: float, decay: str) -> float:
 
 @PARAM_SCHEDULERS.register_module()
 class WarmupCosineLR(_ParamScheduler):
-    """Linear warm-up, then a cosine (or line, or constant) to the end.
+    """Linear warm-up, then cosine, linear or no decay until the end.
 
-    The factor of update ``n`` is ``schedule_factor(n / total)``, with updates
-    counted from 0, so the very first update has rate 0, as in the release.
-    With gradient accumulation MMEngine steps schedulers once an iteration;
-    this one reads the wrapper's accumulation and counts updates. Its total is
-    then the release's, ``(iterations of an epoch + a - 1) / a * epochs`` with
-    true division. The state is a step count, so that resuming is exact.
+    The factor of update ``n``, counted from 0, is ``schedule_factor(n /
+    total)``, so the first update has rate 0, as in the release. MMEngine steps
+    schedulers once per iteration even under gradient accumulation; this one
+    reads the wrapper's accumulation count and counts updates. The total is
+    then that of the release, ``(iterations per epoch + a - 1) / a * epochs``
+    with true division. The state is a step count, so resuming is exact.
 
     Args:
-        optimizer (OptimWrapper or Optimizer): What is scheduled; its groups'
-            ``lr`` is the peak rate.
-        warmup_ratio (float): Share of all updates spent warming up, in
+        optimizer (OptimWrapper or Optimizer): Optimiser to schedule; the
+            ``lr`` of a group is its peak rate.
+        warmup_ratio (float): Share of all updates spent in warm-up, in
             [0, 1). Default: 0.1.
         decay (str): ``'cosine'``, ``'linear'`` or ``'constant'``. Default:
             ``'cosine'``.
-        total_steps (float, optional): Number of updates that makes up the
-            whole schedule. Default: what ``begin``, ``end`` and the
-            accumulation give.
-        epoch_length (int, optional): Iterations of an epoch. Given by MMEngine
-            with ``convert_to_iter_based=True``; only the total under
-            accumulation depends on it.
-        begin (int): First iteration scheduled. Default: 0.
-        end (int): Iteration after the last. The Runner sets it to the end of
-            training. Needed unless ``total_steps`` is given.
-        last_step (int): Index of the last step, -1 for a new run.
-        by_epoch (bool): Must end up False: give ``by_epoch=False``, or
-            ``convert_to_iter_based=True`` beside values in epochs.
+        total_steps (float, optional): Updates in the whole schedule. Default:
+            derived from ``begin``, ``end`` and the accumulation count.
+        epoch_length (int, optional): Iterations per epoch, which affect only
+            the total under accumulation. MMEngine passes it with
+            ``convert_to_iter_based=True``.
+        begin (int): First iteration of the schedule. Default: 0.
+        end (int): Iteration after the last; the Runner sets it to the end of
+            training. Required unless ``total_steps`` is given.
+        last_step (int): Index of the last step. Default: -1, a new run.
+        by_epoch (bool): Must end up False: set ``by_epoch=False``, or
+            ``convert_to_iter_based=True`` with values in epochs.
         verbose (bool): Log every change. Default: False.
 
     Raises:
@@ -141,7 +141,7 @@ class WarmupCosineLR(_ParamScheduler):
         epoch_length: int | None = None,
         **kwargs: Any,
     ) -> WarmupCosineLR:
-        """Build a schedule by iteration from values in epochs.
+        """Build an iteration-based schedule from values in epochs.
 
         MMEngine calls this for ``convert_to_iter_based=True``.
 
@@ -168,14 +168,14 @@ class WarmupCosineLR(_ParamScheduler):
         """Set the rate of the next iteration."""
         with warnings.catch_warnings():
             if self.accumulative_counts > 1:
-                # the optimiser has not stepped yet after one iteration: right
+                # rightly: under accumulation the optimiser steps later
                 warnings.filterwarnings(
                     'ignore', message='Detected call of `scheduler.step'
                 )
             super().step()
 
     def _get_value(self) -> list[float]:
-        """Rates of all groups for the current iteration."""
+        """Compute the rates of all groups for the current iteration."""
         updates_done = self.last_step // self.accumulative_counts
         factor = schedule_factor(
             updates_done / self.total_steps, self.warmup_ratio, self.decay

@@ -1,10 +1,14 @@
-"""Pure functions on score matrices; they import torch alone."""
+"""Functions on score matrices, which import only torch."""
 
 from eaglenet_mm.evaluation.functional.bootstrap import bootstrap_recall
 from eaglenet_mm.evaluation.functional.ranking import (
     RankResult,
+    RightPairs,
     check_finite,
+    off_shortlist_scores,
+    on_shortlist,
     rank_targets,
+    shortlist_recall,
     summarize_positions,
     summarize_ranks,
     text_to_video_ranks,
@@ -14,12 +18,6 @@ from eaglenet_mm.evaluation.functional.ranking import (
 from eaglenet_mm.evaluation.functional.rescoring import (
     dual_softmax,
     query_bank_normalisation,
-)
-from eaglenet_mm.evaluation.functional.right_pairs import RightPairs
-from eaglenet_mm.evaluation.functional.two_stage import (
-    off_shortlist_scores,
-    on_shortlist,
-    shortlist_recall,
 )
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Interval of a recall by resampling."""
+"""Bootstrap interval of a recall."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ def bootstrap_recall(
     level: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Give the percentile bootstrap interval of ``R@k``.
+    """Compute the percentile bootstrap interval of ``R@k``.
 
     Queries are resampled with replacement. Captions of one video are not
     independent, so with ``groups`` whole groups are resampled.
 
     Args:
         ranks (Tensor): Ranks counted from 1, shape ``(Q,)``.
-        groups (Tensor, optional): Group of each query, for example its
-            video; integers, shape ``(Q,)``. Without it every query is a group.
+        groups (Tensor, optional): Group of each query, such as its video;
+            integers, shape ``(Q,)``. Default: every query is a group.
         k (int): Cut-off of the recall. Default: 1.
         num_samples (int): Number of resampled sets. Default: 2000.
         level (float): Coverage in (0, 1). Default: 0.95.
-        seed (int): Seed of a generator of its own. Default: 0.
+        seed (int): Seed of the resampling. Default: 0.
 
     Returns:
         tuple[float, float]: Lower and upper end in percent.
 
     Raises:
-        ValueError: If there is no rank, or an argument is out of range.
+        ValueError: If there are no ranks, or an argument is out of range.
     """
     if ranks.numel() == 0 or num_samples < 1 or not 0 < level < 1:
         raise ValueError(

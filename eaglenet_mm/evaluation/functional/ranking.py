@@ -1,44 +1,129 @@
 """Ranks of the right answers in a score matrix, and their summary.
 
 Rows are texts, columns videos. ``video_of_caption[i]`` is the column of the
-video that caption ``i`` describes; where a caption has several right videos or
-none, :class:`RightPairs` stands in its place.
+video that caption ``i`` describes. If some caption has several right videos or
+none, :class:`RightPairs` takes its place.
+
+In a two-stage matrix the shortlisted pairs have the head's scores. All others
+have the cheap score of the first stage, mapped below every score of a head
+element by element, so any process can compute any row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from eaglenet_mm.evaluation.functional.right_pairs import RightPairs
-
 RECALL_AT = (1, 5, 10, 50)
 #: The k of ``mAP@k`` and ``nDCG@k``.
 PRECISION_AT = (5, 10, 50)
-# entries compared at once: bounds the boolean temporaries of large matrices
+# entries compared at once, to limit the size of boolean temporaries
 _ENTRIES_PER_CHUNK = 1 << 24
-_SORTED_PER_CHUNK = 1 << 22  # sorting makes larger temporaries
+_SORTED_PER_CHUNK = 1 << 22  # sorting has larger temporaries
+#: Pairs with this score or less are not shortlisted.
+OFF_SHORTLIST = -(2.0**60)
+
+_STEP = 2.0**-28  # resolution of cheap scores
+_BITS_OF_LIMIT = (60 + 127) << 23  # of the float32 number 2**60
+
+
+@dataclass(frozen=True)
+class RightPairs:
+    """Right pairs of a score matrix of ``Bt`` texts and ``Bv`` videos.
+
+    A text may have several right videos, or none: then it is not a query of
+    text-to-video, and a wrong candidate in video-to-text. The same holds for
+    videos.
+
+    Args:
+        columns (Tensor): Column of each text's own video, or of its first
+            right video if its own is wrong, or -1 without a right video;
+            int64, shape ``(Bt,)``. Texts with the same column are one
+            candidate of video-to-text, and one group of a bootstrap.
+        texts (Tensor): Text of each right pair, ascending, int64, shape
+            ``(N,)``.
+        videos (Tensor): Video of each right pair, ascending within a text,
+            int64, shape ``(N,)``. Pairs are distinct.
+
+    Example:
+        >>> texts, videos = torch.tensor([[0, 0], [0, 2]])
+        >>> RightPairs(torch.tensor([0, -1]), texts, videos).is_simple()
+        False
+    """
+
+    columns: Tensor
+    texts: Tensor
+    videos: Tensor
+
+    def __len__(self) -> int:
+        return len(self.columns)
+
+    def simplify(self) -> RightPairs | Tensor:
+        """Return :attr:`columns` if every text has exactly one right video."""
+        return self.columns if self.is_simple() else self
+
+    def is_simple(self) -> bool:
+        """Whether every text has exactly one right video."""
+        places = torch.arange(len(self), device=self.texts.device)
+        return torch.equal(self.texts, places)
+
+    def select(self, rows: slice, columns: Tensor) -> RightPairs:
+        """Select a range of texts and ascending videos, and renumber them."""
+        highest = max(
+            int(part.max()) if len(part) else -1
+            for part in (columns, self.columns, self.videos)
+        )
+        place = columns.new_full((highest + 2,), -1)  # the last is for -1
+        place[columns] = torch.arange(len(columns), device=columns.device)
+        videos = place[self.videos]
+        here = (self.texts >= rows.start) & (self.texts < rows.stop)
+        kept = here & (videos >= 0)
+        return RightPairs(
+            place[self.columns[rows]],
+            self.texts[kept] - rows.start,
+            videos[kept],
+        )
+
+    def of_texts(self, start: int, stop: int, num_videos: int) -> Tensor:
+        """Mark the right videos of some texts, bool ``(stop - start, Bv)``."""
+        shape, device = (stop - start, num_videos), self.texts.device
+        mask = torch.zeros(shape, dtype=torch.bool, device=device)
+        here = (self.texts >= start) & (self.texts < stop)
+        mask[self.texts[here] - start, self.videos[here]] = True
+        return mask
+
+    def groups(self) -> Tensor:
+        """Number the candidates of video-to-text, int64, shape ``(Bt,)``.
+
+        Texts of one video share a group, a text without any has its own.
+        """
+        own = -1 - torch.arange(len(self), device=self.columns.device)
+        numbers = torch.where(self.columns < 0, own, self.columns)
+        return numbers.unique(return_inverse=True)[1]
 
 
 class RankResult(NamedTuple):
     """Ranks of all queries of one direction.
 
+    The last three fields are set only for :class:`RightPairs`.
+
     Args:
-        ranks (Tensor): Rank of each query's right answer, of several the
-            first, counted from 1, int64, shape ``(Q,)``.
-        ties (Tensor): Number of wrong candidates with the score of this right
-            answer, which all count as ranked before it, int64, shape ``(Q,)``.
-        queries (Tensor, optional): Of :class:`RightPairs` alone: the text or
-            video that each query is, ascending, int64, shape ``(Q,)``; those
-            without a right answer are left out.
-        positions (Tensor, optional): Of :class:`RightPairs` alone: rank among
-            all candidates of each right answer, 50 of them at most, ascending
-            and filled up with 0, int64, shape ``(Q, n)``.
-        num_right (Tensor, optional): Of :class:`RightPairs` alone: number of
-            right answers, int64, shape ``(Q,)``.
+        ranks (Tensor): Rank of each query's right answer (the first of
+            several), counted from 1, int64, shape ``(Q,)``.
+        ties (Tensor): Number of wrong candidates with the same score as this
+            answer, all of which count as ranked before it; int64, shape
+            ``(Q,)``.
+        queries (Tensor, optional): Text or video of each query, ascending,
+            int64, shape ``(Q,)``; those without a right answer are left out.
+        positions (Tensor, optional): Ranks of the right answers among all
+            candidates, at most 50 per query, ascending and padded with 0,
+            int64, shape ``(Q, n)``.
+        num_right (Tensor, optional): Number of right answers, int64, shape
+            ``(Q,)``.
 
     Example:
         >>> scores = torch.tensor([[0.9, 0.1], [0.5, 0.5]])
@@ -54,7 +139,7 @@ class RankResult(NamedTuple):
 
     @property
     def num_tied_queries(self) -> int:
-        """Number of queries whose right answer shares its score."""
+        """Number of queries whose right answer ties with a wrong one."""
         return int((self.ties > 0).sum())
 
 
@@ -62,11 +147,11 @@ def check_finite(scores: Tensor) -> None:
     """Refuse a score matrix with a NaN or an infinity.
 
     Args:
-        scores (Tensor): Any scores, shape ``(Q, C)``.
+        scores (Tensor): Shape ``(Q, C)``.
 
     Raises:
         ValueError: If the matrix is not two-dimensional, or a score is not
-            finite; the message names how many and the first place.
+            finite; the message gives their number and the first position.
     """
     if scores.ndim != 2:
         raise ValueError(
@@ -89,9 +174,9 @@ def check_finite(scores: Tensor) -> None:
 def rank_targets(scores: Tensor, targets: Tensor) -> RankResult:
     """Rank one right candidate for each query; ties count against it.
 
-    The rank is the number of candidates that score at least as high as the
-    right one, itself included: 1 is best, and a matrix of equal scores gives
-    the last place to every query.
+    The rank is the number of candidates, including the right one, that score
+    at least as high: 1 is best, and with equal scores every query gets the
+    last rank.
 
     Args:
         scores (Tensor): Floating point, shape ``(Q, C)``; rows are queries.
@@ -103,7 +188,7 @@ def rank_targets(scores: Tensor, targets: Tensor) -> RankResult:
 
     Raises:
         ValueError: If a score is not finite, the sizes differ, or a target
-            lies outside the columns.
+            is out of range.
 
     Example:
         >>> scores = torch.tensor([[0.9, 0.1], [0.5, 0.5]])
@@ -139,11 +224,11 @@ def rank_targets(scores: Tensor, targets: Tensor) -> RankResult:
 def text_to_video_ranks(
     scores: Tensor, video_of_caption: Tensor | RightPairs
 ) -> RankResult:
-    """Rank the right video for every caption that has one.
+    """Rank the right video of every caption that has one.
 
     Of several right videos the first counts: its rank is one more than the
-    wrong videos that score at least as high, so right ones do not push each
-    other back.
+    number of wrong videos that score at least as high, so right videos do not
+    push each other back.
 
     Args:
         scores (Tensor): Shape ``(Bt, Bv)``, rows texts.
@@ -151,11 +236,11 @@ def text_to_video_ranks(
             video, shape ``(Bt,)``, or the right pairs.
 
     Returns:
-        RankResult: One entry for each caption, shape ``(Bt,)``; of right
-        pairs one for each caption that has a right video.
+        RankResult: One entry for each caption, shape ``(Bt,)``; with right
+        pairs, one for each caption that has a right video.
 
     Raises:
-        ValueError: If a score is not finite, or the pairs are of another
+        ValueError: If a score is not finite, or the pairs do not match the
             matrix.
     """
     if isinstance(video_of_caption, Tensor):
@@ -180,8 +265,8 @@ def video_caption_scores(
 ) -> tuple[Tensor, Tensor]:
     """Score every video against every video's group of captions.
 
-    A group's score is the highest among its captions, which is how the
-    field evaluates video-to-text retrieval on multi-caption sets.
+    The score of a group is the highest of its captions, as the field
+    evaluates video-to-text retrieval on multi-caption sets.
 
     Args:
         scores (Tensor): Shape ``(Bt, Bv)``, rows texts.
@@ -190,16 +275,16 @@ def video_caption_scores(
 
     Returns:
         tuple[Tensor, Tensor]: Scores, shape ``(G, G)``, rows videos, columns
-        groups of captions, and the columns of ``scores`` that these G videos
-        have, ascending, shape ``(G,)``. Videos without any caption take part
-        in neither axis.
+        groups of captions; and the columns of these G videos in ``scores``,
+        ascending, shape ``(G,)``. Videos without captions are on neither
+        axis.
     """
     video_of_caption = video_of_caption.to(scores.device, torch.long)
     videos, counts = video_of_caption.unique(return_counts=True)
-    if len(videos) == len(video_of_caption):  # one caption each: no maximum
+    if len(videos) == len(video_of_caption):  # one caption each
         groups = scores[video_of_caption.argsort()]  # (G, Bv)
     else:
-        # loops hand captions over by video: spare a copy of the whole
+        # loops sort captions by video, which saves a copy of the matrix
         if bool((video_of_caption.diff() < 0).any()):
             scores = scores[video_of_caption.argsort(stable=True)]
         parts = scores.split(counts.tolist())
@@ -210,12 +295,11 @@ def video_caption_scores(
 def video_to_text_ranks(
     scores: Tensor, video_of_caption: Tensor | RightPairs
 ) -> RankResult:
-    """Rank the right captions for every video that has some.
+    """Rank the right captions of every video that has some.
 
-    Candidates are groups of captions, see :func:`video_caption_scores`. Of
-    right pairs, a group may hold captions that are right for a video and
-    others that are not: it then counts as two candidates, each with its own
-    highest score.
+    Candidates are groups of captions, see :func:`video_caption_scores`. With
+    right pairs, a group may hold right and wrong captions of a video: it then
+    counts as two candidates, each with its own highest score.
 
     Args:
         scores (Tensor): Shape ``(Bt, Bv)``, rows texts.
@@ -227,11 +311,11 @@ def video_to_text_ranks(
         the columns, shape ``(G,)``.
 
     Raises:
-        ValueError: If a score is not finite, or the pairs are of another
+        ValueError: If a score is not finite, or the pairs do not match the
             matrix.
     """
     if isinstance(video_of_caption, Tensor):
-        check_finite(scores)  # before the maximum hides its place
+        check_finite(scores)  # before the maximum hides the position
         by_video, videos = video_caption_scores(scores, video_of_caption)
         targets = torch.arange(len(videos), device=scores.device)
         return rank_targets(by_video, targets)
@@ -240,7 +324,7 @@ def video_to_text_ranks(
     num_texts, num_videos = scores.shape
     groups = right.groups().to(scores.device)
     num_groups = int(groups.max()) + 1 if num_texts else 0
-    # each right group of a video once, however many of its captions are right
+    # count each right group of a video once
     videos = right.videos.to(scores.device)
     distinct = videos * num_groups + groups[right.texts.to(scores.device)]
     num_right = torch.bincount(
@@ -279,15 +363,15 @@ def _check_matrix(scores: Tensor, right: RightPairs) -> None:
 
 
 def _depth(num_right: Tensor) -> int:
-    """How many right answers of a query are looked at."""
+    """Number of right answers per query whose positions are kept."""
     most = int(num_right.max()) if len(num_right) else 0
     return min(max(PRECISION_AT), most)
 
 
 def _place(right: Tensor, wrong: Tensor, depth: int) -> tuple[Tensor, Tensor]:
-    """Positions ``(n, depth)`` of right among wrong ones, ties of the first.
+    """Positions ``(n, depth)`` of right among wrong ones; ties of the first.
 
-    Both are scores ``(n, C)`` with minus infinity where there is none.
+    Both inputs are scores ``(n, C)``, minus infinity where there is none.
     """
     best = right.topk(depth, dim=1).values.contiguous()  # (n, depth)
     ordered = wrong.sort(dim=1).values.contiguous()  # (n, C)
@@ -301,7 +385,7 @@ def _place(right: Tensor, wrong: Tensor, depth: int) -> tuple[Tensor, Tensor]:
 def _join(
     parts: Sequence[tuple[Tensor, Tensor]], num_right: Tensor
 ) -> RankResult:
-    """Join chunks and leave out who has no right answer."""
+    """Join chunks and drop queries without a right answer."""
     positions, ties = (torch.cat(side) for side in zip(*parts, strict=True))
     queries = torch.where(num_right > 0)[0]
     positions, num_right = positions[queries], num_right[queries]
@@ -314,7 +398,7 @@ def _join(
 def summarize_ranks(
     ranks: Tensor, recall_at: Sequence[int] = RECALL_AT
 ) -> dict[str, float]:
-    """Turn ranks into recall, median rank and mean rank.
+    """Summarise ranks as recall, median rank and mean rank.
 
     Args:
         ranks (Tensor): Ranks counted from 1, shape ``(Q,)``.
@@ -323,10 +407,10 @@ def summarize_ranks(
 
     Returns:
         dict[str, float]: ``R1`` ... in percent, ``MdR`` (the mean of the two
-        middle ranks when Q is even) and ``MnR``.
+        middle ranks if Q is even) and ``MnR``.
 
     Raises:
-        ValueError: If there is no rank.
+        ValueError: If there are no ranks.
     """
     if ranks.numel() == 0:
         raise ValueError(
@@ -346,21 +430,21 @@ def summarize_ranks(
 def summarize_positions(
     result: RankResult, at: Sequence[int] = PRECISION_AT
 ) -> dict[str, float]:
-    """Turn the positions of several right answers into mAP and nDCG.
+    """Summarise the positions of several right answers as mAP and nDCG.
 
     Args:
-        result (RankResult): Of :class:`RightPairs`, with ``Q`` queries.
-        at (Sequence[int]): The k, 50 at most. Default: ``(5, 10, 50)``.
+        result (RankResult): From :class:`RightPairs`, with ``Q`` queries.
+        at (Sequence[int]): Cut-offs k, at most 50. Default: ``(5, 10, 50)``.
 
     Returns:
-        dict[str, float]: In percent, means over the queries. ``mAP5`` ...:
-        precision at each right answer among the first k, summed and divided
-        by the smaller of k and the number of right answers. ``nDCG5`` ...:
-        the sum of ``1 / log2(position + 1)`` of the right answers among the
-        first k, divided by the largest that is possible.
+        dict[str, float]: Means over the queries in percent. ``mAP5`` ...: sum
+        of the precision at each right answer among the first k, divided by
+        the smaller of k and the number of right answers. ``nDCG5`` ...: sum
+        of ``1 / log2(position + 1)`` over the right answers among the first
+        k, divided by its largest possible value.
 
     Raises:
-        ValueError: If there is no query, or the result is of single answers.
+        ValueError: If there are no queries, or the result has no positions.
     """
     positions, num_right = result.positions, result.num_right
     if positions is None or num_right is None or not len(positions):
@@ -377,7 +461,7 @@ def summarize_positions(
         counted = (positions > 0) & (positions <= k)  # (Q, n)
         possible = num_right.clamp(max=k)  # (Q,)
         precision = (ordinal / positions).where(counted, 0.0).sum(dim=1)
-        # added up in the order of the ideal: a perfect list is exactly 100
+        # summed in the order of the ideal, so a perfect list gives exactly 100
         gains = (1 / (positions + 1).log2()).where(counted, 0.0)
         gain = gains.cumsum(dim=1)[:, -1]
         places = torch.arange(1, k + 1, device=positions.device).double()
@@ -385,3 +469,67 @@ def summarize_positions(
         summary[f'mAP{k}'] = 100.0 * (precision / possible).mean().item()
         summary[f'nDCG{k}'] = 100.0 * (gain / ideal).mean().item()
     return summary
+
+
+def off_shortlist_scores(cheap: Tensor) -> Tensor:
+    """Map cheap scores below every score of a head, keeping their order.
+
+    Subtracting a constant would not do: next to a large number, the 24 bits of
+    float32 lose the differences of cosines. Instead, the cheap score is
+    rounded to a multiple of ``2**-28``, which is exact for float32 of
+    magnitude 1/32 and above, and counted down through the float32 numbers from
+    ``-2**60`` (cheap score 1) to ``-2**124`` (cheap score -1). The order holds
+    across rows and columns; the values have no other meaning.
+
+    Args:
+        cheap (Tensor): Scores in [-1, 1], float32, any shape. Values outside,
+            due to rounding, are clamped.
+
+    Returns:
+        Tensor: Float32, the same shape, all at or below
+        :data:`OFF_SHORTLIST`.
+    """
+    steps = (cheap.clamp(-1, 1) / _STEP).round().to(torch.int32)
+    bits = _BITS_OF_LIMIT + (int(1 / _STEP) - steps)
+    return -bits.view(torch.float32)
+
+
+def on_shortlist(scores: Tensor) -> Tensor:
+    """Mark the pairs scored by the head; all pairs of a one-stage matrix.
+
+    Args:
+        scores (Tensor): Any shape.
+
+    Returns:
+        Tensor: Bool, the same shape.
+    """
+    return scores.float() > OFF_SHORTLIST
+
+
+def shortlist_recall(
+    scores: Tensor, video_of_caption: Tensor | RightPairs
+) -> tuple[float, float]:
+    """Measure how often the first stage keeps a right answer.
+
+    Args:
+        scores (Tensor): A two-stage matrix, shape ``(Bt, Bv)``, rows texts.
+        video_of_caption (Tensor or RightPairs): Column of each caption's
+            video, shape ``(Bt,)``, or the right pairs.
+
+    Returns:
+        tuple[float, float]: Percentage of captions with a right video on
+        their shortlist, and percentage of videos on the shortlist of one of
+        their right captions, out of those with a right answer.
+    """
+    if isinstance(video_of_caption, Tensor):
+        columns = video_of_caption.to(scores.device, torch.long)
+        rows = torch.arange(len(columns), device=scores.device)
+    else:
+        columns = video_of_caption.videos.to(scores.device)
+        rows = video_of_caption.texts.to(scores.device)
+    found = on_shortlist(scores[rows, columns])  # (N,)
+    texts, videos = (
+        100.0 * len(side[found].unique()) / len(side.unique())
+        for side in (rows, columns)
+    )
+    return texts, videos

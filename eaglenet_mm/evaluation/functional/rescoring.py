@@ -1,9 +1,9 @@
-"""Post-processing of a score matrix that uses other queries.
+"""Post-processing that rescores a query with the help of other queries.
 
-Both methods look at more than one query at a time, so their numbers belong
-beside the raw ones, never in their place. Of a two-stage matrix they rescore
-what the head has scored: pairs off the shortlist take no part in any sum, and
-stay below all others in the order of the first stage.
+Such results belong beside the raw ones, never in their place. In a two-stage
+matrix only the head's scores are changed: pairs that are not shortlisted are
+left out of all sums and stay below all others, in the order of the first
+stage.
 """
 
 from __future__ import annotations
@@ -11,25 +11,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eaglenet_mm.evaluation.functional.ranking import check_finite
-from eaglenet_mm.evaluation.functional.two_stage import on_shortlist
+from eaglenet_mm.evaluation.functional.ranking import (
+    check_finite,
+    on_shortlist,
+)
 
 
 def dual_softmax(scores: Tensor, *, temperature: float = 100.0) -> Tensor:
-    """Damp candidates that many queries like (dual softmax, DSL).
+    """Rescore by dual softmax (DSL), which damps candidates of many queries.
 
-    ``scores * softmax(temperature * scores, over the queries)``, of `CAMoE
-    <https://arxiv.org/abs/2109.04290>`_. Works on any ``(Q, C)``; for the
-    other direction hand over the transposed matrix.
+    ``scores * softmax(temperature * scores, over the queries)``, from `CAMoE
+    <https://arxiv.org/abs/2109.04290>`_. Transpose the matrix for the other
+    direction.
 
     Args:
         scores (Tensor): Shape ``(Q, C)``, rows queries.
-        temperature (float): Factor inside the softmax. Default: 100, the
-            usual choice for cosines.
+        temperature (float): Factor inside the softmax. Default: 100, usual
+            for cosines.
 
     Returns:
         Tensor: Float64, shape ``(Q, C)``. Double precision keeps small
-        probabilities from becoming equal, which would be ties.
+        probabilities from becoming equal, which would create ties.
 
     Raises:
         ValueError: If a score is not finite or ``temperature`` is not
@@ -41,7 +43,7 @@ def dual_softmax(scores: Tensor, *, temperature: float = 100.0) -> Tensor:
             f"'temperature' must be above 0, but got {temperature}."
         )
     scores = scores.double()
-    # off the shortlist scores are so low that they add nothing to the sums
+    # scores off the shortlist are too low to contribute to the sums
     rescored = scores * (temperature * scores).softmax(dim=0)
     return torch.where(on_shortlist(scores), rescored, scores)
 
@@ -53,14 +55,15 @@ def query_bank_normalisation(
     beta: float = 20.0,
     dynamic: bool = True,
 ) -> Tensor:
-    """Divide by what a bank of queries gives each candidate (QB-Norm).
+    """Normalise by the scores that a bank of queries gives each candidate.
 
-    ``exp(beta * s_qc) / sum_b exp(beta * bank_bc)`` of `Cross Modal Retrieval
-    with Querybank Normalisation <https://arxiv.org/abs/2112.12777>`_, returned
-    as its logarithm, which has the same order and cannot overflow. With
-    ``dynamic`` only queries whose best candidate is the best one of some bank
-    query are normalised; the other rows stay as they are. Rows are therefore
-    comparable within themselves only, which is all that ranking needs.
+    QB-Norm, ``exp(beta * s_qc) / sum_b exp(beta * bank_bc)``, from `Cross
+    Modal Retrieval with Querybank Normalisation
+    <https://arxiv.org/abs/2112.12777>`_. The result is its logarithm, which
+    has the same order and cannot overflow. With ``dynamic``, only queries
+    whose best candidate is also the best of some bank query are normalised;
+    the other rows stay as they are. Compare scores only within a row,
+    which is enough for ranking.
 
     Args:
         scores (Tensor): Shape ``(Q, C)``, rows queries.
@@ -88,14 +91,13 @@ def query_bank_normalisation(
         )
     scores = scores.double()
     bank = bank.to(scores.device).double()
-    # a candidate on no shortlist of the bank's queries is not normalised
+    # candidates that no bank query shortlists are not normalised
     known = on_shortlist(bank).any(dim=0)
     weight = torch.logsumexp(beta * bank, dim=0).where(known, 0.0)
-    # off the shortlist scores add nothing to the sums, and stay
+    # scores off the shortlist do not contribute and stay unchanged
     normalised = beta * scores - weight
     normalised = torch.where(on_shortlist(scores), normalised, scores)
     if not dynamic:
         return normalised
-    # only where the best candidate is the best one of a bank query, too
-    use = torch.isin(scores.argmax(dim=1), bank.argmax(dim=1))  # (Q,)
-    return torch.where(use[:, None], normalised, scores)
+    used = torch.isin(scores.argmax(dim=1), bank.argmax(dim=1))  # (Q,)
+    return torch.where(used[:, None], normalised, scores)

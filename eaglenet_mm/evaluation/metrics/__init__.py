@@ -1,7 +1,7 @@
 """Metrics for MMEngine's evaluator."""
 
-from eaglenet_mm.evaluation.metrics.kept_scores import KeptScores
 from eaglenet_mm.evaluation.metrics.retrieval_rank_metric import (
+    KeptScores,
     RetrievalRankMetric,
 )
 

@@ -1,4 +1,4 @@
-"""The metric's options for rescoring, built from a config."""
+"""Rescoring options of the metric."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
 
 
 class PostProcessing:
-    """One kind of rescoring; see ``post_process`` of RetrievalRankMetric."""
+    """Rescoring method; see ``post_process`` of RetrievalRankMetric."""
 
     def __init__(self, type: str, **options: Any) -> None:  # noqa: A002
         if type not in _DEFAULTS:
@@ -50,7 +50,7 @@ class PostProcessing:
     ) -> tuple[Tensor, Tensor | None]:
         """Rescore ``(Bt, Bv)`` for text-to-video and for video-to-text.
 
-        ``columns`` are those of a part, of the whole that a bank is of.
+        ``columns`` selects the videos of a part from a bank of all videos.
         """
         if self.name == 'dsl':
             temperature = self.options['temperature']
@@ -72,7 +72,7 @@ class PostProcessing:
 
 
 def _load_bank(path: str) -> Tensor:
-    """Read the scores of a query bank."""
+    """Load the scores of a query bank."""
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"post_process 'querybank': bank_file '{path}' does not exist. "

@@ -1,19 +1,23 @@
-"""Retrieval metrics of a complete evaluation, with its protocol stated."""
+"""Metrics on the score matrix of a complete evaluation."""
 
 from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
+from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
 from eaglenet_mm.evaluation.functional import (
     RightPairs,
     bootstrap_recall,
+    check_finite,
     on_shortlist,
     shortlist_recall,
     summarize_positions,
@@ -23,61 +27,112 @@ from eaglenet_mm.evaluation.functional import (
 )
 from eaglenet_mm.evaluation.functional.ranking import PRECISION_AT, RECALL_AT
 from eaglenet_mm.evaluation.metrics.post_processing import PostProcessing
-from eaglenet_mm.evaluation.metrics.score_matrix import ScoreMatrixMetric
 from eaglenet_mm.registry import METRICS
 
+_ROW_KEYS = ('caption_index', 'video_index', 'scores')
 _KEY = re.compile(
     r'(?:parts/.+/)?(?P<own>[tv]2[tv]\w*/\w+?|Rsum\w*?)(?P<noise>_mean|_std)?'
 )
 _LOWER_IS_BETTER = ('MdR', 'MnR', 'ties')
-# the first of two stages alone, the others of several right answers
+# reported with a shortlist, or with several right answers
 _OCCASIONAL = (
     'shortlist_recall',
     *(f'{name}{k}' for k in PRECISION_AT for name in ('mAP', 'nDCG')),
 )
 
 
+class ScoreMatrixMetric(BaseMetric):
+    """Base of metrics on the whole score matrix."""
+
+    # '' rather than None, for which MMEngine warns of a missing prefix
+    default_prefix: str | None = ''
+
+    def __init__(self, collect_device: str = 'gpu', **kwargs: Any) -> None:
+        super().__init__(collect_device=collect_device, **kwargs)
+        self._announced: dict[str, Any] = {}
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        """Keep rows of the score matrix.
+
+        Args:
+            data_batch (dict, optional): Facts on the whole evaluation:
+                ``num_captions``, ``num_videos``, ``num_frames``; if two-stage,
+                ``shortlist`` (int) and ``first_stage`` (str); if
+                joined, ``parts``, a dict for each with ``name``, ``metainfo``,
+                ``rows`` (first, and one past the last) and ``columns``, and
+                ``num_repeated``, the number of videos in more than one part.
+            data_samples (Sequence[dict]): Rows: ``caption_index`` (int),
+                ``video_index`` (int) of its video, ``scores`` against all
+                videos in canonical order, shape ``(Bv,)``; optionally
+                ``column`` (int), the column of its video if that is not
+                ``video_index``, and ``positives`` (list[int]), the columns of
+                all right videos if there is not exactly one. Without a right
+                video, ``video_index`` and ``column`` are -1.
+
+        Raises:
+            KeyError: If a row lacks a key.
+        """
+        if isinstance(data_batch, Mapping):
+            self._announced.update(data_batch)
+        self.results.extend(pack_rows(data_samples))
+
+    def evaluate(self, size: int) -> dict:
+        """Compute the metrics from the rows of all processes.
+
+        ``size`` is ignored: rows are unique by id, so none is padding.
+        """
+        return super().evaluate(sys.maxsize)
+
+    def _assemble(
+        self, results: Sequence[Mapping[str, Tensor]]
+    ) -> tuple[Tensor, Tensor | RightPairs, dict[str, Any]]:
+        """Return the matrix, the right answers and the announced facts."""
+        announced, self._announced = self._announced, {}
+        return *assemble_rows(results, announced), announced
+
+
 @METRICS.register_module()
 class RetrievalRankMetric(ScoreMatrixMetric):
-    """Text-to-video and video-to-text ranks of one evaluation.
+    """Text-to-video and video-to-text retrieval metrics.
 
     Takes one row of scores for each caption, in any order and from any number
-    of processes; rows are put in order by ``caption_index`` and duplicates are
-    dropped by it, so the result depends on neither. Ties count against the
-    right answer and are reported. Differs from the release, and from
-    mmaction2's ``RetrievalMetric``, which count every tie as one more query.
+    of processes. Rows are sorted and deduplicated by ``caption_index``, so the
+    result depends on neither. Ties count against the right answer and are
+    reported. Differs from the release, and from mmaction2's
+    ``RetrievalMetric``, which count every tie as another query.
 
     Keys: ``t2v/R1 t2v/R5 t2v/R10 t2v/R50`` (percent), ``t2v/MdR t2v/MnR``
-    (ranks from 1), ``t2v/ties`` (queries whose right answer shares its score),
-    the same with ``v2t/``, and ``Rsum``, the sum of R1, R5 and R10 of both
-    directions. On multi-caption sets text-to-video ranks every caption, and
-    video-to-text scores a video against another video's captions by their
+    (ranks from 1), ``t2v/ties`` (queries whose right answer ties with a wrong
+    one), the same with ``v2t/``, and ``Rsum``, the sum of R1, R5 and R10 of
+    both directions. On multi-caption sets text-to-video ranks every caption,
+    and video-to-text scores a video against another video's captions by their
     maximum.
 
-    A set of which videos are missing adds ``videos_found``,
-    ``videos_expected``, ``texts_found`` and ``texts_expected``; the line of
-    the protocol always says ``found n of m``. Expected are the published
-    counts, where the header of the annotation file has them.
+    If videos or texts of the set are missing, ``videos_found``,
+    ``videos_expected``, ``texts_found`` and ``texts_expected`` are added; the
+    logged protocol always says ``found n of m``. Expected are the published
+    counts if the annotation file has them in its header.
 
-    Where a caption has several right videos or none, every right one counts:
-    recalls and ranks are of the first right answer, which other right ones do
-    not push back, and ``mAP5 nDCG5`` and so on (for 5, 10 and 50, percent, see
-    :func:`~eaglenet_mm.evaluation.functional.summarize_positions`) come
-    beside them. Texts without a right video are no queries of text-to-video,
-    but candidates of video-to-text; videos without a caption likewise. They
-    are counted in the line of the protocol and as ``t2v/unanswerable`` and
-    ``v2t/unanswerable``, where there are any.
+    If a caption has several right videos or none, every right one counts:
+    recalls and ranks are those of the first right answer, which other right
+    ones do not push back, and ``mAP5 nDCG5`` and so on (for 5, 10 and 50,
+    percent, see
+    :func:`~eaglenet_mm.evaluation.functional.summarize_positions`) are added.
+    Texts without a right video are candidates of video-to-text, but not
+    queries of text-to-video; videos without a caption likewise. Their numbers,
+    if any, are logged and reported as ``t2v/unanswerable`` and
+    ``v2t/unanswerable``.
 
-    The parts of a joined set are measured one by one as well, as
-    ``parts/<name>/t2v/R1`` and so on: captions of a part among its videos.
+    Each part of a joined dataset is also measured separately, with its
+    captions among its videos, as ``parts/<name>/t2v/R1`` and so on.
 
-    Two-stage scores are ranked as they are: shortlisted pairs by the head,
+    In a two-stage evaluation, shortlisted pairs rank by the head's scores and
     all others behind them by the first stage, see
-    :func:`~eaglenet_mm.evaluation.functional.off_shortlist_scores`. Further
-    keys are then ``t2v/shortlist_recall``, the percent of captions whose
-    video is on their shortlist, and ``v2t/shortlist_recall``, the percent of
-    videos with captions that are on the shortlist of at least one of these.
-    Post-processing rescores the shortlisted pairs only.
+    :func:`~eaglenet_mm.evaluation.functional.off_shortlist_scores`. Additional
+    keys are ``t2v/shortlist_recall``, the percentage of captions whose video
+    is on their shortlist, and ``v2t/shortlist_recall``, the percentage of
+    videos with captions that at least one of these shortlists.
+    Post-processing rescores only shortlisted pairs.
 
     Args:
         post_process (dict or list[dict], optional): Post-processing whose
@@ -86,17 +141,17 @@ class RetrievalRankMetric(ScoreMatrixMetric):
             ``dict(type='querybank', beta=20., dynamic=True,
             bank_file=None)``. The bank is a ``.npy`` file of float scores of
             bank texts (rows, usually training captions) against the evaluated
-            videos (columns, canonical order). Without one, the evaluated
-            queries are their own bank, in both directions; with one, only
-            text-to-video is rescored.
+            videos (columns, canonical order); it rescores only text-to-video.
+            Without one, the evaluated queries are their own bank in both
+            directions.
         bootstrap (dict, optional): Report a bootstrap interval of R1 as
             ``t2v/R1_low`` and ``t2v/R1_high``; keys ``num_samples``
             (default: 2000), ``level`` (0.95) and ``seed`` (0). Captions of one
             video are resampled together.
         collect_device (str): ``'gpu'`` collects rows through the process
             group, whatever its backend; ``'cpu'`` through files, for which
-            all nodes must share a folder. Default: ``'gpu'``, which works on
-            CPUs as well.
+            all nodes must share a folder. Default: ``'gpu'``, which also works
+            on CPUs.
         **kwargs (Any): ``prefix`` and ``collect_dir`` of
             :class:`mmengine.evaluator.BaseMetric`.
 
@@ -126,7 +181,7 @@ class RetrievalRankMetric(ScoreMatrixMetric):
         names = [item.name for item in self.post_processing]
         if len(set(names)) != len(names):
             raise ValueError(
-                'Each kind of post-processing can be asked for once, but '
+                'Each kind of post-processing can be used once, but '
                 f"'post_process' holds {names}."
             )
         unknown = set(bootstrap or {}) - {'num_samples', 'level', 'seed'}
@@ -164,7 +219,7 @@ class RetrievalRankMetric(ScoreMatrixMetric):
         part: Mapping[str, Any] | None = None,
         columns: Tensor | None = None,
     ) -> dict[str, float]:
-        """Compute all metrics of a matrix: the whole, or a part of it."""
+        """Compute all metrics of the matrix, or of a part of it."""
         name = f' of {part["name"]}' if part else ''
         meta = (part['metainfo'] if part else self.dataset_meta) or {}
         unanswerable, incomplete, counts = _count(
@@ -186,7 +241,7 @@ class RetrievalRankMetric(ScoreMatrixMetric):
             raise ValueError(
                 f'None of the {scores.shape[0]} texts has a right video '
                 f'among the {scores.shape[1]} of the gallery, so there is '
-                "no query. Look at 'captions', 'positives' and 'queries' "
+                "no query. Check 'captions', 'positives' and 'queries' "
                 'of the annotation file.'
             )
         applied = ', '.join(str(item) for item in self.post_processing)
@@ -236,20 +291,19 @@ class RetrievalRankMetric(ScoreMatrixMetric):
         return {**metrics, **incomplete}
 
     def better_when(self, key: str) -> str | None:
-        """Tell which way is up, for hooks that keep the best checkpoint.
+        """Tell whether a metric is better when higher, for checkpoint hooks.
 
-        The name of the measure decides, whatever stands before it (part of a
-        joined set, direction, post-processing) or behind it (bound of an
-        interval, mean over noise seeds). A spread, ``_std``, is better when
-        smaller.
+        The measure decides, whatever precedes it (part of a joined dataset,
+        direction, post-processing) or follows it (bound of an interval, mean
+        over noise seeds). A spread, ``_std``, is better when smaller.
 
         Args:
-            key (str): A key of the metrics that the loop returns.
+            key (str): Key of the metrics returned by the loop.
 
         Returns:
-            str or None: ``'greater'`` or ``'less'``; None for a key that
-            this metric, with its options, does not report, or that is a
-            count of the set and no measure of quality.
+            str or None: ``'greater'`` or ``'less'``; None for a key that this
+            metric does not report with its options, or that is a count rather
+            than a measure of quality.
         """
         prefix = f'{self.prefix}/' if self.prefix else ''
         match = _KEY.fullmatch(key.removeprefix(prefix))
@@ -262,12 +316,12 @@ class RetrievalRankMetric(ScoreMatrixMetric):
         return 'less' if lower else 'greater'
 
     def known_keys(self) -> list[str]:
-        """Name the keys that :meth:`better_when` knows, for messages.
+        """List the keys that :meth:`better_when` knows, for messages.
 
         Returns:
-            list[str]: Those of every evaluation with these options. Sets of
-            several parts and loops with noise seeds add to their beginning
-            (``parts/<name>/``) and end (``_mean``, ``_std``).
+            list[str]: Keys reported in every evaluation with these options.
+            Joined datasets add a prefix (``parts/<name>/``), noise seeds a
+            suffix (``_mean``, ``_std``).
         """
         prefix = f'{self.prefix}/' if self.prefix else ''
         return [
@@ -277,7 +331,7 @@ class RetrievalRankMetric(ScoreMatrixMetric):
         ]
 
     def _keys(self) -> list[str]:
-        """All keys of a measure with these options, the occasional too."""
+        """All possible keys with these options."""
         names = [*(f'R{k}' for k in RECALL_AT), *_LOWER_IS_BETTER]
         if self.bootstrap is not None:
             names += ['R1_low', 'R1_high']
@@ -297,6 +351,161 @@ class RetrievalRankMetric(ScoreMatrixMetric):
         return keys
 
 
+class KeptScores(ScoreMatrixMetric):
+    """Metric without keys that keeps the score matrix in the main process.
+
+    Add it to an evaluator beside :class:`RetrievalRankMetric`; it takes the
+    same rows.
+
+    Attributes:
+        scores (Tensor, optional): After an evaluation, in the main process,
+            shape ``(Bt, Bv)``, both in canonical order.
+        right (Tensor or RightPairs, optional): Likewise the column of each
+            caption's video, shape ``(Bt,)``, or the right pairs if some
+            caption does not have exactly one right video.
+        columns (Tensor, optional): Likewise the column of each caption's own
+            video, -1 for none, shape ``(Bt,)``.
+
+    Example:
+        >>> kept = KeptScores()
+        >>> kept.process({}, [dict(caption_index=0, video_index=1, scores=s)
+        ...                   for s in [[0.1, 0.9]]])
+        >>> kept.evaluate(1), kept.columns
+        ({}, tensor([1]))
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scores: Tensor | None = None
+        self.right: Tensor | RightPairs | None = None
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        """Keep the matrix; return no metrics."""
+        self.scores, self.right, _ = self._assemble(results)
+        return {}
+
+    def right_videos(self, rows: Sequence[int]) -> list[list[int]]:
+        """List the columns of the right videos of some captions."""
+        right = self.right
+        if isinstance(right, RightPairs):
+            return [right.videos[right.texts == row].tolist() for row in rows]
+        return [[] if right is None else [int(right[row])] for row in rows]
+
+    @property
+    def columns(self) -> Tensor | None:
+        """Tensor: See the class."""
+        right = self.right
+        return right.columns if isinstance(right, RightPairs) else right
+
+
+def pack_rows(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Tensor]]:
+    """Pack rows into blocks of a few tensors, since each is sent separately.
+
+    A block has ``caption_index`` and ``column``, shape ``(n,)``, and
+    ``scores``, shape ``(n, Bv)``; if rows have ``positives``, also these,
+    concatenated, and ``num_positives``, shape ``(n,)``.
+    """
+    blocks = []
+    for (_, several), group in groupby(
+        map(_check_row, rows), key=lambda row: (row[2].shape, bool(row[3]))
+    ):
+        captions, columns, scores, positives = zip(*group, strict=True)
+        block = {
+            'caption_index': torch.tensor(captions),
+            'column': torch.tensor(columns),
+            'scores': torch.stack(scores),
+        }
+        if several:
+            joined = [column for (own,) in positives for column in own]
+            block['positives'] = torch.tensor(joined, dtype=torch.long)
+            counts = [len(own) for (own,) in positives]
+            block['num_positives'] = torch.tensor(counts)
+        blocks.append(block)
+    return blocks
+
+
+def _check_row(
+    row: Mapping[str, Any],
+) -> tuple[int, int, Tensor, tuple[list[int], ...]]:
+    """Return caption, column, scores ``(Bv,)``, and positives if any."""
+    for key in _ROW_KEYS:
+        if key not in row:
+            raise KeyError(
+                'RetrievalRankMetric takes rows with '
+                f"{', '.join(_ROW_KEYS)}, but got one without '{key}' (it has "
+                f'{sorted(row)}). Use RetrievalValLoop and RetrievalTestLoop.'
+            )
+    return (
+        int(row['caption_index']),
+        int(row.get('column', row['video_index'])),
+        torch.as_tensor(row['scores']),
+        # in a tuple, to tell an empty list from none
+        (sorted({int(column) for column in row['positives']}),)
+        if 'positives' in row
+        else (),
+    )
+
+
+def assemble_rows(
+    blocks: Sequence[Mapping[str, Tensor]], announced: Mapping[str, Any]
+) -> tuple[Tensor, Tensor | RightPairs]:
+    """Sort rows by caption, drop duplicates and check completeness."""
+    captions = torch.cat(
+        [block['caption_index'] for block in blocks] or [torch.empty(0)]
+    )
+    distinct, rows = captions.unique(return_inverse=True)
+    num_captions = announced.get('num_captions', len(distinct))
+    if len(distinct) != num_captions or not blocks:
+        raise ValueError(
+            f'Expected score rows of {num_captions} captions, but got '
+            f'{len(distinct)}. Every process must hand its rows to the '
+            'evaluator; use RetrievalValLoop and RetrievalTestLoop.'
+        )
+    widths = sorted({block['scores'].shape[1] for block in blocks})
+    num_videos = announced.get('num_videos', widths[0])
+    if widths != [num_videos]:
+        raise ValueError(
+            f'Every score row must cover the {num_videos} videos, but rows '
+            f'have lengths {widths[:5]}.'
+        )
+    order = torch.arange(len(rows))
+    first = order.new_full((num_captions,), len(rows))
+    first.scatter_reduce_(0, rows, order, 'amin')
+    fresh = first[rows] == order  # False for duplicates
+    widest = max((b['scores'].dtype for b in blocks), key=lambda d: d.itemsize)
+    # block by block, without a second copy of the matrix
+    scores = torch.empty(num_captions, num_videos, dtype=widest)  # (Bt, Bv)
+    columns = torch.empty(num_captions, dtype=torch.long)
+    pairs = []  # (text, video) from rows with positives
+    plain = torch.ones(num_captions, dtype=torch.bool)
+    sizes = [len(block['column']) for block in blocks]
+    for block, place, keep in zip(
+        blocks, rows.split(sizes), fresh.split(sizes), strict=True
+    ):
+        scores[place[keep]] = block['scores'][keep].to(widest)
+        columns[place[keep]] = block['column'][keep]
+        if 'positives' in block:
+            counts = block['num_positives']
+            plain[place[keep]] = False
+            texts = place.repeat_interleave(counts)
+            kept = keep.repeat_interleave(counts)
+            pairs.append(torch.stack([texts, block['positives']])[:, kept])
+    check_finite(scores)
+    if not pairs:
+        return scores, columns
+    texts = torch.where(plain)[0]
+    pairs.append(torch.stack([texts, columns[texts]]))
+    texts, videos = torch.cat(pairs, dim=1)
+    outside = (videos < 0) | (videos >= num_videos)
+    if bool(outside.any()):
+        raise ValueError(
+            f"'positives' are columns from 0 to {num_videos - 1}, but a row "
+            f'has {int(videos[outside][0])}.'
+        )
+    order = (texts * num_videos + videos).argsort()
+    return scores, RightPairs(columns, texts[order], videos[order]).simplify()
+
+
 def _log_row(name: str, summary: Mapping[str, float]) -> None:
     whole = ('ties', 'unanswerable')
     values = '  '.join(
@@ -312,14 +521,14 @@ def _count(
     meta: Mapping[str, Any],
     num_repeated: int,
 ) -> tuple[dict[str, int], dict[str, float], str]:
-    """Queries without an answer, metrics of an incomplete set, and words."""
+    """Count unanswerable queries and missing items; describe the counts."""
     said: list[str] = []
     incomplete: dict[str, float] = {}
     for name, key, found in (
         ('texts', 'captions', scores.shape[0]),
         ('videos', 'videos', scores.shape[1] + num_repeated),
     ):
-        # published counts of the set, or else those of its file
+        # the published count, or else that of the file
         expected = meta.get(f'published_{key}', meta.get(f'num_{key}'))
         if expected not in (None, found):
             incomplete[f'{name}_found'] = found
@@ -328,7 +537,7 @@ def _count(
         said.append(f'{name}: found {found} of {expected}')
     if num_repeated:
         said.append(
-            f'{num_repeated} videos stand in several parts and are one '
+            f'{num_repeated} videos are in several parts and are one '
             'candidate each'
         )
     pairs = _as_pairs(right)
@@ -348,14 +557,14 @@ def _count(
 
 
 def _as_pairs(right: Tensor | RightPairs) -> RightPairs:
-    """Write the one vector as right pairs."""
+    """Convert a plain vector to right pairs."""
     if isinstance(right, RightPairs):
         return right
     return RightPairs(right, torch.arange(len(right)), right)
 
 
 def _groups(right: Tensor | RightPairs) -> Tensor:
-    """Group of each query, for a bootstrap: captions of one video."""
+    """Bootstrap group of each caption query: captions of one video."""
     if isinstance(right, RightPairs):
         return right.groups()[right.texts.unique()]
     return right

@@ -1,4 +1,4 @@
-"""Checkpoints of others, turned into ours."""
+"""Conversion of released checkpoints."""
 
 from eaglenet_mm.models.converters.conversion import (
     ConversionReport,

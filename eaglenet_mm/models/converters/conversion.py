@@ -1,4 +1,4 @@
-"""Released checkpoints turned into ours: checked, renamed, fitted."""
+"""Conversion of released checkpoints: checking, renaming, fitting."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ RADIUS = 'stochastic.std_branch.linear_proj.weight'
 REPLAY = 'head.loss_energy.sampler.replay_'
 LOSSES = ('sig', 'clip')
 MMACTION2_MEAN = (
-    'mmaction2 averages frames as they leave CLIP, MeanPoolingHead frames of '
-    'unit length, as CLIP4Clip does: scores differ a little from those of '
-    'mmaction2 where the frames of a video differ in length'
+    'mmaction2 averages frames without normalisation, MeanPoolingHead '
+    'L2-normalised frames, as CLIP4Clip does: scores differ slightly from '
+    'those of mmaction2 if the norms of frames differ'
 )
 
 
@@ -59,13 +59,13 @@ class ConversionReport:
 
     Args:
         method (str): ``'eaglenet'`` or a key of ``METHODS``.
-        options (ReleaseOptions, optional): Settings of the model that a
-            checkpoint of EagleNet tells. Default: None.
-        converted (dict[str, str]): Our name of each name in the file.
+        options (ReleaseOptions, optional): Model options inferred from an
+            EagleNet checkpoint. Default: None.
+        converted (dict[str, str]): Our name for each converted name.
         dropped (dict[str, str]): Reason for each name left out.
-        filled (dict[str, str]): Source of each of our parameters that the
-            file does not have.
-        kept (list[str]): Buffers that the model makes itself.
+        filled (dict[str, str]): Source of each parameter that the file does
+            not have.
+        kept (list[str]): Buffers that keep the model's values.
         notes (list[str]): Remarks for the user.
 
     Example:
@@ -82,12 +82,12 @@ class ConversionReport:
     notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """Say what was done, a line for each parameter and note."""
+        """Format the report, one line per parameter and note."""
         return [
             *(f'converted {k} -> {v}' for k, v in self.converted.items()),
             *(f'dropped {k}: {v}' for k, v in self.dropped.items()),
             *(f'added {k}: {v}' for k, v in self.filled.items()),
-            *(f'left as the model makes it: {k}' for k in self.kept),
+            *(f'kept from the model: {k}' for k in self.kept),
             *(f'note: {text}' for text in self.notes),
         ]
 
@@ -99,32 +99,31 @@ def convert_baseline_release(
     model: nn.Module | None = None,
     initialise_from_clip: bool = False,
 ) -> tuple[dict[str, Tensor], ConversionReport]:
-    """Rename the parameters of a released checkpoint.
+    """Convert a released checkpoint of a baseline.
 
-    Takes X-Pool and T-MASS (Hugging Face's names of CLIP, or OpenAI's),
-    CLIP4Clip and its descendants TS2-Net and DRL (OpenAI's names, partly in
-    half precision), and mmaction2's CLIP4Clip with the mean of frames as
-    ``'clip4clip_mean'``. Weights in half precision become float32.
+    Supports X-Pool and T-MASS (CLIP named as by Hugging Face or OpenAI),
+    CLIP4Clip, TS2-Net and DRL (OpenAI's names, partly in half precision), and
+    mmaction2's mean-pooling CLIP4Clip as ``'clip4clip_mean'``. Half precision
+    becomes float32.
 
     Args:
         checkpoint (dict): State dict, plain or under ``'state_dict'``.
-        method (str): Method of the head, a key of ``METHODS``.
-        model (nn.Module, optional): Retriever that the result must fill; it
-            is not changed. Tables of positions are cut to its rows. Without
-            one, they keep theirs and shapes are not checked. Default: None.
-        initialise_from_clip (bool): Start positions and blocks that the
-            checkpoint does not have from CLIP's text tower, as the releases
-            do before training, and other parts of the head, if it has none,
-            as the model does. Default: False.
+        method (str): A key of ``METHODS``.
+        model (nn.Module, optional): Retriever to check names and shapes
+            against, and to cut position embeddings for; it is not changed.
+            Default: None, no check.
+        initialise_from_clip (bool): Initialise missing position embeddings
+            and blocks from CLIP's text tower, as the releases do before
+            training, and a missing head from the model. Default: False.
 
     Returns:
-        tuple[dict[str, Tensor], ConversionReport]: Our state dict, contiguous
-        copies in float32 on the CPU, and what was done.
+        tuple[dict[str, Tensor], ConversionReport]: State dict of contiguous
+        float32 copies on the CPU, and a report.
 
     Raises:
-        TypeError: If it is no dict, or an entry is no tensor.
-        ValueError: If it is of another method, a name is unknown, a parameter
-            missing, or the model of another shape or kind.
+        TypeError: If ``checkpoint`` is not a dict of tensors.
+        ValueError: If the checkpoint is of another method, names are unknown
+            or missing, or it does not fit the model.
 
     Example:
         >>> release = read_release_file('pytorch_model.bin')
@@ -167,40 +166,35 @@ def convert_eaglenet_release(
     max_words: int | None = None,
     model: nn.Module | None = None,
 ) -> tuple[dict[str, Tensor], ConversionReport]:
-    """Rename the parameters of a checkpoint of the EagleNet release.
+    """Convert a checkpoint of the EagleNet release.
 
-    Leaves out what the release stores and never uses, and says why. Weights
-    in half precision become float32. The fill count of the replay buffer,
-    which the release does not store, is the number of its entries that are
-    not zero.
+    Drops parameters that the release stores but never uses; the report says
+    why. Half precision becomes float32. The fill count of the replay buffer,
+    which the release does not store, is the number of nonzero entries.
 
     Args:
-        state_dict (dict): The release's parameters and buffers, plain or
-            under ``'state_dict'``, with or without ``'module.'`` before
-            every name.
+        state_dict (dict): Parameters and buffers of the release, plain or
+            under ``'state_dict'``, with or without the prefix ``'module.'``.
         num_graph_layers (int, optional): Layers of the graph. The release
-            builds two layers for 1, so a checkpoint with two layers can be
-            either. Default: the model's, else the number of layers stored.
-        loss (str, optional): ``'sig'`` or ``'clip'``. Without the
-            parameters of the sigmoid loss a checkpoint can come from
-            ``'clip'`` or from ``'sig'`` with fixed parameters. Default: the
-            model's, else ``'sig'`` with these parameters and ``'clip'``
-            without.
-        max_words (int, optional): Rows kept of the text tower's positional
-            table. Default: the model's, else all.
-        model (nn.Module, optional): Retriever that the result must fill; it
-            is not changed. Without one, shapes are not checked. Default:
-            None.
+            stores two layers for both 1 and 2. Default: that of the model,
+            else the number of layers stored.
+        loss (str, optional): ``'sig'`` or ``'clip'``. A checkpoint without
+            parameters of the sigmoid loss comes from ``'clip'``, or from
+            ``'sig'`` with fixed parameters. Default: that of the model, else
+            ``'sig'`` if it has these parameters.
+        max_words (int, optional): Text position embeddings to keep. Default:
+            those of the model, else all.
+        model (nn.Module, optional): Retriever to check names and shapes
+            against; it is not changed. Default: None, no check.
 
     Returns:
-        tuple[dict[str, Tensor], ConversionReport]: Our state dict, contiguous
-        copies in float32 on the CPU, and what was done.
+        tuple[dict[str, Tensor], ConversionReport]: State dict of contiguous
+        float32 copies on the CPU, and a report.
 
     Raises:
-        TypeError: If it is no dict, or an entry is no tensor.
-        ValueError: If a name is unknown, a part of the model is missing, an
-            argument contradicts the checkpoint, or the model is of another
-            shape or kind.
+        TypeError: If ``state_dict`` is not a dict of tensors.
+        ValueError: If names are unknown or missing, an argument contradicts
+            the checkpoint, or it does not fit the model.
 
     Example:
         >>> ours, report = convert_eaglenet_release(release)
@@ -236,7 +230,7 @@ def convert_eaglenet_release(
 def _check_method(
     source: ReleaseSource, method: str, model: nn.Module | None, is_fresh: bool
 ) -> None:
-    """Refuse checkpoints and models of another method."""
+    """Raise an error if checkpoint or model is of another method."""
     wanted = METHODS.get(method, EAGLENET)
     head = getattr(model, 'head', None)
     if model is not None and wanted.head not in {
@@ -244,19 +238,19 @@ def _check_method(
     }:
         raise ValueError(
             f'{method} gives the weights of {wanted.head}, but the head of '
-            f'the config is {type(head).__name__}. Choose a config of '
+            f'the config is {type(head).__name__}. Use a config of '
             f'{wanted.head}, or the method of the config.'
         )
     names = source.tensors
     kind = recognise(names)
     if kind is None:
         raise ValueError(
-            f'This is no checkpoint of {wanted.title}, nor of another method '
-            f'known here; its names are '
-            f'{name_some(sorted([*names, *source.unknown]))}. Give '
-            'the file of the weights that the release wrote.'
+            f'This is not a checkpoint of {wanted.title} or of any other '
+            'supported method; its names are '
+            f'{name_some(sorted([*names, *source.unknown]))}. Use the weight '
+            'file that the release saved.'
         )
-    # DRL's heads without weights have the names of CLIP4Clip
+    # DRL without token weights has the names of CLIP4Clip
     is_plain_drl = (
         method == 'wti'
         and kind.startswith('clip4clip_')
@@ -280,9 +274,9 @@ def _check_method(
         and method not in ('clip4clip_mean', 'clip4clip_transformer')
     ):
         raise ValueError(
-            f'The checkpoint is of CLIP alone, and the head of {wanted.title} '
-            'has parameters that CLIP has no start for. Give --config, whose '
-            'model starts them.'
+            f'The checkpoint is of CLIP only, and the head of {wanted.title} '
+            'has parameters that cannot be initialised from it. Give '
+            '--config, to initialise them from its model.'
         )
 
 
@@ -292,7 +286,7 @@ def _infer_options(
     loss: str | None,
     max_words: int | None,
 ) -> ReleaseOptions:
-    """Read the options of EagleNet's model off its names and shapes."""
+    """Infer EagleNet's options from names and shapes."""
     pattern = r'gnn\.layers\.(\d+)\.'
     places = [int(m[1]) for name in source if (m := re.match(pattern, name))]
     stored = max(places, default=1) + 1
@@ -302,7 +296,7 @@ def _infer_options(
     elif num_graph_layers not in allowed:
         raise ValueError(
             f'num_graph_layers={num_graph_layers} contradicts the checkpoint, '
-            f'which stores {stored} layers. Leave it out, or give one of '
+            f'which stores {stored} layers. Omit it, or use one of '
             f'{sorted(allowed)}.'
         )
     has_sigmoid = 'loss_fct.temp_prior' in source
@@ -314,12 +308,12 @@ def _infer_options(
             f'parameters of the sigmoid loss, but got {loss!r} for a '
             f'checkpoint with{"" if has_sigmoid else "out"} them.'
         )
-    # what is not there is said by the check of names
+    # missing names are reported later
     context = len(source.get('clip.positional_embedding', ()))
     if context and max_words is not None and not 0 < max_words <= context:
         raise ValueError(
-            f'max_words must lie in [1, {context}], the rows of the '
-            f'positional table, but got {max_words}.'
+            f'max_words must be in [1, {context}], the number of position '
+            f'embeddings, but got {max_words}.'
         )
     radius = source.get(RADIUS, torch.empty(0, 0))
     replay = source.get('ebm.replay_buffer_vid')
@@ -349,10 +343,10 @@ def _rename(
     *,
     may_lack_head: bool = False,
 ) -> dict[str, Tensor]:
-    """Give all parameters our names; refuse unknown and missing ones.
+    """Rename all parameters; raise an error if any is unknown or missing.
 
-    ``head`` has our names below ``head.``, ``unused`` reasons for what is
-    left out.
+    ``head`` holds our names, without ``head.``; ``unused`` the reasons for
+    dropping parameters.
     """
     in_clip = clip_table(source.tensors)
     table = {**in_clip, **{k: f'head.{v}' for k, v in head.items()}}
@@ -371,7 +365,7 @@ def _rename(
     needed = in_clip if may_lack_head else table
     missing = [k for k in needed if k not in given and k not in reasons]
     if unknown or missing:
-        _refuse_names(report.method, unknown, missing)
+        _raise_name_error(report.method, unknown, missing)
     ours = {}
     for name, value in given.items():
         value = value.detach().cpu()
@@ -383,25 +377,27 @@ def _rename(
     return ours
 
 
-def _refuse_names(method: str, unknown: list[str], missing: list[str]) -> None:
-    """Name what is unknown and missing, and what helps."""
+def _raise_name_error(
+    method: str, unknown: list[str], missing: list[str]
+) -> None:
+    """Raise an error that lists unknown and missing names."""
     lines = [
         f'{len(names)} names {kind}: {name_some(names)}'
         for kind, names in (('unknown', unknown), ('missing', missing))
         if names
     ]
-    mend = 'Is the file complete, and of the method it should be?'
+    mend = 'Is the file complete and of this method?'
     if any(name.startswith('clip.visual.conv2.') for name in unknown):
         mend = (
-            "CLIP4Clip's 3-d patches (--linear_patch 3d) have no counterpart "
-            'here; only checkpoints with 2-d patches can be converted.'
+            "CLIP4Clip's 3-d patches (--linear_patch 3d) are not supported; "
+            'only checkpoints with 2-d patches can be converted.'
         )
     elif method in METHODS and any(
         'position_embeddings' in n or 'resblocks' in n for n in missing
     ):
         mend = (
-            'Positions and blocks that are missing as a whole can start from '
-            "CLIP's text tower, as the releases do: add "
+            'Position embeddings and blocks that are missing entirely can be '
+            "initialised from CLIP's text tower, as in the releases: add "
             '--initialise-from-clip.'
         )
     raise ValueError(
@@ -410,25 +406,24 @@ def _refuse_names(method: str, unknown: list[str], missing: list[str]) -> None:
     )
 
 
-# -- what the file does not have --------------------------------------------
+# -- missing parameters -----------------------------------------------------
 
 
 def _fill_from_clip(
     source: ReleaseSource, method: str, model: nn.Module | None
 ) -> dict[str, str]:
-    """Copy CLIP's text positions and first text blocks to the head's.
+    """Initialise missing positions and blocks from CLIP's text tower.
 
-    The releases' loaders copy from OpenAI's weights; here it is the text
-    tower of the same checkpoint, which is the same for a checkpoint of CLIP.
-    Only a part that is missing as a whole is filled. Returns the name that
-    each was copied from.
+    The releases copy from OpenAI's weights; this copies from the text tower
+    of the checkpoint, which for CLIP's own checkpoint is the same. Parts that
+    are only partly missing are left alone. Returns the source of each copy.
     """
     tensors = source.tensors
     blocks, places = TEMPORAL, POSITIONS
     if method == 'clip4clip_tight':
         blocks, places = CROSS, CROSS_POSITIONS
-    # an LSTM stands where the transformer would
-    count = 0 if has_lstm(tensors) else _number_of_blocks(method, model)
+    # an LSTM replaces the transformer
+    count = 0 if has_lstm(tensors) else _num_clip_blocks(method, model)
     copies = {}
     if count and places not in tensors:
         copies[places] = 'clip.positional_embedding'
@@ -436,8 +431,8 @@ def _fill_from_clip(
         stored = count_blocks('clip.transformer', tensors)
         if stored < count:
             raise ValueError(
-                f"{count} blocks should start from CLIP's text tower, which "
-                f'has {stored}. Choose fewer layers in the config.'
+                f"{count} blocks cannot be initialised from CLIP's text "
+                f'tower, which has {stored}. Use fewer layers in the config.'
             )
         copies |= {
             f'{blocks}.resblocks.{place}.{part}': (
@@ -454,16 +449,15 @@ def _fill_from_clip(
             raise ValueError(
                 f"CLIP's text tower is {width} wide and its features "
                 f'{features}, so its positions and blocks do not fit a head '
-                'on the features. Train the head from random weights '
-                'instead.'
+                'on the features. Train the head from random weights instead.'
             )
     for name, origin in copies.items():
         source.add(name, tensors[origin], name)
     return copies
 
 
-def _number_of_blocks(method: str, model: nn.Module | None) -> int:
-    """Blocks of the head that CLIP has a start for."""
+def _num_clip_blocks(method: str, model: nn.Module | None) -> int:
+    """Number of blocks of the head that can be initialised from CLIP."""
     prefix = 'head.temporal.blocks.'
     if method == 'clip4clip_tight':
         prefix = 'head.blocks.'
@@ -476,7 +470,7 @@ def _number_of_blocks(method: str, model: nn.Module | None) -> int:
 
 
 def _count_replay_fill(ours: Mapping[str, Tensor]) -> Tensor:
-    """Count the replay entries that were ever written, from the front."""
+    """Count the filled entries at the front of the replay buffer."""
     filled = torch.stack(
         [
             ours[f'{REPLAY}{side}'].flatten(1).ne(0).any(dim=1)
@@ -494,7 +488,7 @@ def _fit(
     report: ConversionReport,
     fill_head: bool = False,
 ) -> None:
-    """Cut tables to a model, take from it what only it has, and check."""
+    """Resize tables to a model, add what only it has, and check the fit."""
     expected = model.state_dict()
     report.notes += fit_tables(ours, model)
     if LOG_SCALE in ours and LOG_SCALE not in expected:
@@ -512,7 +506,7 @@ def _fit(
         for name, value in model.named_parameters():
             if name.startswith('head.') and name not in ours:
                 ours[name] = value.detach().clone()
-                report.filled[name] = 'as the model of the config starts'
+                report.filled[name] = 'initialised by the config'
     for name in check_model_fit(ours, model):
         if name.startswith('head.loss_match.'):
             ours[name] = expected[name].detach().clone()

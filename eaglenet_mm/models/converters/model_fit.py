@@ -1,4 +1,4 @@
-"""Whether a converted checkpoint fills a model and means the same in it."""
+"""Checks that a converted checkpoint fits a model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from eaglenet_mm.models.encoders.clip_weights import (
 )
 
 SIDES = ('text_encoder', 'video_encoder')
-#: Tables whose last rows a model for shorter inputs does not have.
+#: Position embeddings that are cut for models with shorter inputs.
 TABLES = (
     f'text_encoder.tower.{TABLE}',
     'head.temporal.positions.weight',
@@ -28,27 +28,26 @@ TABLES = (
 def check_model_fit(
     state_dict: Mapping[str, Tensor], model: nn.Module
 ) -> list[str]:
-    """Check that a state dict gives every parameter of a model its value.
+    """Check that a state dict provides every parameter of a model.
 
     Args:
-        state_dict (dict[str, Tensor]): By the model's names.
+        state_dict (dict[str, Tensor]): State dict with the model's names.
         model (nn.Module): The model; it is not changed.
 
     Returns:
-        list[str]: Buffers and fixed loss parameters of the model that the
-        state dict leaves as they are, such as a table of evaluation noise.
+        list[str]: Buffers and fixed loss parameters that the state dict lacks
+        and may lack, such as the evaluation noise.
 
     Raises:
-        ValueError: If a parameter is missing, a name unknown to the model or
-            a shape another.
+        ValueError: If a parameter is missing, a name is unknown or a shape
+            differs.
 
     Example:
         >>> kept = check_model_fit(ours, model)
         >>> model.load_state_dict(ours, strict=False)
     """
     expected = model.state_dict()
-    # Fixed loss parameters are constants of the config; the release stores
-    # none of them.
+    # fixed loss parameters come from the config; the release has none
     parameters = {
         name
         for name, parameter in model.named_parameters()
@@ -59,20 +58,20 @@ def check_model_fit(
     if misfits:
         raise ValueError(
             f'The checkpoint does not fit the model of the config; {misfits}. '
-            'Choose the config of the data set and CLIP size the checkpoint '
+            'Use the config of the dataset and CLIP size that the checkpoint '
             'was trained with.'
         )
     return [k for k in expected if k in optional and k not in state_dict]
 
 
 def read_model_options(model: nn.Module) -> dict[str, Any]:
-    """Read off a model what a checkpoint of the release leaves open.
+    """Read the options that a release checkpoint does not determine.
 
     Args:
         model (nn.Module): A text-video retriever with an EagleNet head.
 
     Returns:
-        dict: ``num_graph_layers``, ``loss`` and ``max_words`` of
+        dict: ``num_graph_layers``, ``loss`` and ``max_words`` for
         :func:`~.conversion.convert_eaglenet_release`.
 
     Example:
@@ -94,11 +93,10 @@ def read_model_options(model: nn.Module) -> dict[str, Any]:
 def check_encoders(
     model: nn.Module, shifted: Collection[int] | None
 ) -> list[str]:
-    """Check what decides features and is not seen in names and shapes.
+    """Check encoder settings that names and shapes do not show.
 
-    ``shifted`` are the blocks of the image tower that shift tokens in the
-    release, None if that is open, as for CLIP alone. Returns what may be a
-    mistake.
+    ``shifted`` are the blocks of the image tower with token shift in the
+    release, None if unknown, as for CLIP only. Returns possible mistakes.
     """
     notes = []
     for side in SIDES:
@@ -106,21 +104,21 @@ def check_encoders(
         if not isinstance(encoder, CLIPEncoder):
             raise ValueError(
                 f'The checkpoint holds the towers of CLIP, but the {side} of '
-                f'the config is a {type(encoder).__name__}. Take a config '
+                f'the config is a {type(encoder).__name__}. Use a config '
                 'with CLIPTextEncoder and CLIPVideoEncoder.'
             )
         blocks = list(encoder.tower.transformer.resblocks)
         if not isinstance(blocks[0].mlp.gelu, QuickGELU):
             raise ValueError(
-                "The release stands on OpenAI's CLIP, which has QuickGELU, "
-                f'but the {side} of the config has not. Take an arch that '
-                "ends in '-quickgelu', or set quick_gelu=True in the dict."
+                "The release uses OpenAI's CLIP, which has QuickGELU, but the "
+                f'{side} of the config does not. Use an arch that ends in '
+                "'-quickgelu', or set quick_gelu=True in the dict."
             )
         width = blocks[0].attn.head_dim
         if width != OPENAI_HEAD_WIDTH:
             notes.append(
                 f'the heads of the {side} are {width} wide, those of '
-                f"OpenAI's CLIP {OPENAI_HEAD_WIDTH}; shapes do not tell"
+                f"OpenAI's CLIP {OPENAI_HEAD_WIDTH}; shapes do not show this"
             )
         if side == 'text_encoder' or shifted is None:
             continue
@@ -128,7 +126,7 @@ def check_encoders(
         there = sorted(shifted)
         if here != there:
             raise ValueError(
-                'The checkpoint was made with a token shift in the blocks '
+                'The checkpoint was trained with token shift in the blocks '
                 f'{there or "()"}, but the video encoder of the config '
                 f'shifts in {here or "()"}. Set shift_layers={tuple(there)}.'
             )
@@ -136,9 +134,9 @@ def check_encoders(
 
 
 def fit_tables(ours: dict[str, Tensor], model: nn.Module) -> list[str]:
-    """Bring tables of positions to a model's rows; say what was done.
+    """Fit position embeddings to a model; return a note for each change.
 
-    They are cut; those of encoders with ``resize_positions`` are resized.
+    They are cut, or resized for encoders with ``resize_positions``.
     """
     notes = []
     expected = model.state_dict()
@@ -147,8 +145,8 @@ def fit_tables(ours: dict[str, Tensor], model: nn.Module) -> list[str]:
         if 0 < needed < rows:
             ours[name] = ours[name][:needed].clone()
             notes.append(
-                f'{name}: the first {needed} of {rows} rows, as many as the '
-                'config has'
+                f'{name}: cut to the first {needed} of {rows} rows, as in the '
+                'config'
             )
     for side in SIDES:
         encoder = getattr(model, side)

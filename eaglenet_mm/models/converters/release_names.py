@@ -1,4 +1,4 @@
-"""The released methods, and the names of their parameters beside ours."""
+"""Released methods, and the mapping of their parameter names to ours."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 TOOLS = 'tools/model_converters'
 CLIP_SCALE = 'clip.logit_scale'
 LOG_SCALE = 'head.loss_match.log_scale'
-#: Blocks of the published temporal and cross transformers.
+#: Number of blocks of the published temporal and cross transformers.
 NUM_BLOCKS = 4
 
 
@@ -18,11 +18,11 @@ class Method:
     """A method whose released checkpoints can be converted."""
 
     title: str
-    #: Our head.
+    #: Class name of the head.
     head: str
 
 
-#: By the name that the tool takes.
+#: Methods by the name that the conversion script takes.
 METHODS = {
     'x_pool': Method('X-Pool', 'XPoolHead'),
     't_mass': Method('T-MASS', 'TMASSHead'),
@@ -34,8 +34,8 @@ METHODS = {
     'wti': Method('DRL (WTI)', 'WTIHead'),
 }
 EAGLENET = Method('EagleNet', 'EagleNetHead')
-#: What the names of each kind of checkpoint have; the first match counts, as
-#: methods that stand on others have their names too.
+#: Patterns that identify each kind of checkpoint. The first match counts,
+#: since derived methods contain the names of others.
 MARKS = {
     'ours': r'(text|video)_encoder\.|head\.',
     'eaglenet': r'gnn\.|ebm\.|loss_fct\.temp_prior',
@@ -50,37 +50,36 @@ MARKS = {
     'clip4clip_transformer': r'transformerClip\.|frame_position_embeddings',
     'clip4clip_mean': r'clip\.(visual|vision_model)\.',
 }
-#: Files that are converted by other means or not at all.
+#: Checkpoints that are converted elsewhere or not at all.
 ELSEWHERE = {
     'ours': (
-        'a checkpoint of eaglenet_mm already; give it to tools/test.py as it '
-        'is, with the config it was trained with'
+        'already a checkpoint of eaglenet_mm; use it with tools/test.py and '
+        'the config it was trained with'
     ),
     'eaglenet': (
         f'a checkpoint of the EagleNet release; run {TOOLS}/'
         'eaglenet_release.py on it instead'
     ),
     'tv_proxynet': (
-        'a checkpoint of TV-ProxyNet, which stands on the encoder of '
-        'CLIP-ViP, and no encoder of ours has its video tokens; train a '
-        'config of TextProxyHead instead'
+        'a checkpoint of TV-ProxyNet, which uses the video tokens of '
+        "CLIP-ViP's encoder, which is not available here; train a config of "
+        'TextProxyHead instead'
     ),
-    # eps, mask and mean decide the scores; names and shapes hide that
+    # epsilon, mask and mean change the scores, but not names or shapes
     'mmaction2_transformer': (
-        "a checkpoint of mmaction2's CLIP4Clip with TransformerAdapter, whose "
-        'norms have an epsilon of 1e-5 (1e-12 in seqTransf), which has no '
-        'frame mask, and whose mean is over frames of any length (of unit '
-        'length in seqTransf), so no head of ours gives its scores; test it '
-        'with mmaction2, or train a config of MeanPoolingHead with '
-        'TemporalTransformer'
+        "a checkpoint of mmaction2's CLIP4Clip with TransformerAdapter, which "
+        'differs from seqTransf: norms have an epsilon of 1e-5 instead of '
+        '1e-12, frames are not masked, and not normalised before the mean. No '
+        'head here gives its scores; test it with mmaction2, or train a '
+        'config of MeanPoolingHead with TemporalTransformer'
     ),
 }
 
 
 def recognise(names: Collection[str]) -> str | None:
-    """Find the kind of a checkpoint, a key of MARKS, by its names.
+    """Identify the kind of a checkpoint, a key of MARKS, by its names.
 
-    CLIP alone is ``'clip4clip_mean'``, which has the same names.
+    CLIP itself is ``'clip4clip_mean'``, which has the same names.
     """
     for kind, mark in MARKS.items():
         if any(re.match(mark, name) for name in names):
@@ -89,13 +88,13 @@ def recognise(names: Collection[str]) -> str | None:
 
 
 def describe(kind: str) -> str:
-    """Say in words what a kind of checkpoint is and what to run for it."""
+    """Describe a kind of checkpoint and how to convert it."""
     if kind in ELSEWHERE:
         return ELSEWHERE[kind]
     method = METHODS[kind]
     title = method.title
     if kind == 'clip4clip_mean':
-        title = f'{title}, or of CLIP alone'
+        title = f'{title}, or of CLIP itself'
     elif kind == 'clip4clip_transformer':
         title = f'{title}, or of DRL without token weights (ti, dp)'
     return (
@@ -104,11 +103,11 @@ def describe(kind: str) -> str:
     )
 
 
-# -- tables: a released name and ours ---------------------------------------
+# -- tables of released names and ours --------------------------------------
 
 
 def layers(table: str) -> dict[str, str]:
-    """Weight and bias of some layers; a line has a released name and ours."""
+    """Weights and biases of layers, given as lines of their name and ours."""
     return {
         f'{theirs}.{kind}': f'{ours}.{kind}'
         for theirs, ours in map(str.split, table.strip().splitlines())
@@ -116,7 +115,7 @@ def layers(table: str) -> dict[str, str]:
     }
 
 
-#: Parameters of a residual block of OpenAI's form, below its number.
+#: Parameters of a residual block as named by OpenAI.
 BLOCK = {
     'attn.in_proj_weight': 'qkv.weight',
     'attn.in_proj_bias': 'qkv.bias',
@@ -128,7 +127,7 @@ BLOCK = {
         mlp.c_proj     shrink
     """),
 }
-#: Parameters of CLIP's towers outside of the blocks.
+#: Parameters of CLIP's towers outside the blocks.
 TEXT_TOWER = (
     *('positional_embedding', 'text_projection', 'token_embedding.weight'),
     *('ln_final.weight', 'ln_final.bias'),
@@ -178,7 +177,7 @@ _ENERGY = {
     """),
     'bilinear': layers('ebm.energy_net loss_energy.energy.transform'),
 }
-#: Parts of EagleNet that a release may have or not.
+#: Optional parameters of EagleNet.
 _OPTIONAL = {
     'frame_pe': 'frame_embedding',
     'loss_fct.temp_prior': 'loss_match.log_scale',
@@ -189,14 +188,14 @@ _OPTIONAL = {
 
 
 def count_blocks(prefix: str, names: Collection[str]) -> int:
-    """Number of residual blocks that names below a prefix speak of."""
+    """Number of residual blocks below a prefix."""
     pattern = re.compile(re.escape(prefix) + r'\.resblocks\.(\d+)\.')
     places = [int(m[1]) for name in names if (m := pattern.match(name))]
     return max(places, default=-1) + 1
 
 
 def clip_table(names: Collection[str]) -> dict[str, str]:
-    """Our names of a complete CLIP with as many blocks as the names have."""
+    """Our names of a complete CLIP, with the checkpoint's number of blocks."""
     table = {CLIP_SCALE: LOG_SCALE}
     for theirs, ours, parts in (
         ('clip.', 'text_encoder', TEXT_TOWER),
@@ -214,10 +213,9 @@ def clip_table(names: Collection[str]) -> dict[str, str]:
 
 
 def head_table(method: str, names: Collection[str]) -> dict[str, str]:
-    """Our names, below ``head.``, of a complete head of a method.
+    """Our names, without ``head.``, of the complete head of a method.
 
-    The names of the checkpoint tell how many blocks there are, and which
-    optional parts.
+    The number of blocks and optional parts depend on the checkpoint's names.
     """
 
     def temporal() -> dict[str, str]:
@@ -254,17 +252,17 @@ def _blocks(theirs: str, ours: str, names: Collection[str]) -> dict[str, str]:
 
 
 def has_lstm(names: Collection[str]) -> bool:
-    """Whether a checkpoint has an LSTM over frames."""
+    """Whether a checkpoint has an LSTM over the frames."""
     return any(name.startswith('lstm_visual.') for name in names)
 
 
 def _word_weights(names: Collection[str]) -> dict[str, str]:
-    """Layers that weigh words and frames: none, 1, 2 or 3."""
+    """Names of the 0 to 3 layers that weight words and frames."""
     pattern = r'(?:text|video)_weight_fc\.(?:(\d)\.)?(?:weight|bias)'
     found = [m[1] for name in names if (m := re.fullmatch(pattern, name))]
     last = max((int(place) for place in found if place), default=-1)
     places = {f'.{place}': place for place in range(0, last + 1, 2)}
-    if None in found:  # a single layer has no number there
+    if None in found:  # a single layer has no number
         places[''] = 0
     return layers(
         '\n'.join(
@@ -277,20 +275,19 @@ def _word_weights(names: Collection[str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class ReleaseOptions:
-    """Settings of an EagleNet model that its release checkpoint tells.
+    """EagleNet options inferred from a release checkpoint.
 
     Args:
-        embed_dim (int): Width of the features.
-        num_frames (int): Frames of a video.
-        max_words (int): Rows kept of the text tower's positional table.
-        graph_type (str): ``'rgat'`` or ``'gat'``; its two versions have the
-            same names.
+        embed_dim (int): Feature width.
+        num_frames (int): Frames per video.
+        max_words (int): Number of text position embeddings to keep.
+        graph_type (str): ``'rgat'`` or ``'gat'``, of either version.
         num_graph_layers (int): Layers of the graph.
         frame_embedding (bool): Whether there is a frame embedding.
         loss (str): ``'sig'`` or ``'clip'``.
         energy (str, optional): ``'mlp'``, ``'bilinear'`` or ``'cossim'``;
             None without energy loss.
-        replay_size (int, optional): Entries of the replay buffer; None
+        replay_size (int, optional): Capacity of the replay buffer; None
             without energy loss.
 
     Example:
@@ -314,9 +311,9 @@ class ReleaseOptions:
 def eaglenet_table(
     options: ReleaseOptions, names: Collection[str]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Our names of EagleNet's head, below ``head.``, and what it never uses.
+    """Our names of EagleNet's head, without ``head.``, and unused names.
 
-    The second dict has the reasons for what is left out.
+    The second dict holds the reason why each name is unused.
     """
     used = _POOLING | _RADIUS | _ENERGY.get(options.energy or '', {})
     used |= {theirs: n for theirs, n in _OPTIONAL.items() if theirs in names}
@@ -331,7 +328,7 @@ def eaglenet_table(
     if options.graph_type == 'gat':
         relations, stem = {'': ''}, ''
         parts['lin1'] = parts.pop('lin')
-    stored = max(options.num_graph_layers, 2)  # the release makes 2 for 1
+    stored = max(options.num_graph_layers, 2)  # the release stores 2 for 1
     for layer in range(stored):
         theirs = f'gnn.layers.{layer}.'
         is_last = layer == stored - 1
@@ -361,14 +358,14 @@ def eaglenet_table(
     return used, unused
 
 
-#: Reasons for what is left out, by patterns that fit the whole name.
+#: Reasons for dropping parameters, by a pattern of the whole name.
 _UNUSED = {
     r'clip\.(input_resolution|context_length|vocab_size)': (
         'a size, which the config states'
     ),
     r'clip\..*\battn_mask': 'the causal mask, which is computed',
     r'clip\.(text|vision)_model\.embeddings\.position_ids': (
-        'the numbers 0, 1, 2 and so on, not learnt'
+        'the numbers 0, 1, 2, ..., which are not learnt'
     ),
     r'stochastic\.std_branch\.learnable_scalar': (
         'never read by the release, holds uninitialised memory'
@@ -382,11 +379,11 @@ _UNUSED = {
 def reason_unused(
     method: str, name: str, names: Collection[str]
 ) -> str | None:
-    """Why a parameter is left out; None if it is used, or unknown."""
+    """Why a parameter is dropped; None if it is used or unknown."""
     if method == 'eaglenet' and re.match(f'{TEMPORAL}\\.|{POSITIONS}$', name):
         return 'of a temporal transformer that the release never runs'
     if name == POSITIONS and has_lstm(names):
-        return 'position table that seqLSTM makes and never reads'
+        return 'position embeddings that seqLSTM creates but never uses'
     if name == CLIP_SCALE and method == 'clip4clip_tight':
         return "CLIP's temperature, which tightTransf does not use"
     matching = (k for k in _UNUSED if re.fullmatch(k, name))

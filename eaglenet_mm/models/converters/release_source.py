@@ -1,4 +1,4 @@
-"""Files of releases, read without executing them, and ours, written whole."""
+"""Safe reading of release files, and writing of converted checkpoints."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from eaglenet_mm.utils.durable_file import replace_durably
 from eaglenet_mm.utils.name_lists import name_some
 from eaglenet_mm.utils.safe_checkpoint import load_checkpoint_file
 
-#: What the releases wrap the attention of a block in, to shift its tokens.
+#: Attention of a block with token shift, which the releases wrap.
 SHIFTED = re.compile(
     r'(clip\.visual\.transformer\.resblocks\.(\d+)\.attn)\.net\.'
 )
 BARE_CLIP = ('visual.conv1.weight', 'vision_model.embeddings.class_embedding')
-#: Hugging Face's names of a ``CLIPModel``, and OpenAI's.
+#: Names of Hugging Face's ``CLIPModel`` and OpenAI's.
 HUGGING_FACE = {
     'logit_scale': 'logit_scale',
     'text_projection.weight': 'text_projection',
@@ -37,7 +37,7 @@ HUGGING_FACE = {
     'vision_model.embeddings.position_embedding.weight': (
         'visual.positional_embedding'
     ),
-    # the second is spelt so there
+    # 'pre_layrnorm' is Hugging Face's spelling
     **layers("""
         text_model.final_layer_norm  ln_final
         vision_model.pre_layrnorm    visual.ln_pre
@@ -51,25 +51,25 @@ HUGGING_FACE_BLOCK = layers("""
     mlp.fc1             mlp.c_fc
     mlp.fc2             mlp.c_proj
 """)
-#: A Linear there, a matrix from the right with OpenAI.
+#: Hugging Face's linear layers, which are plain matrices in OpenAI's CLIP.
 TRANSPOSED = ('text_projection', 'visual.proj')
 
 
 def read_release_file(path: str, trusted: bool = False) -> Any:
-    """Read a checkpoint of a release, or OpenAI's archive of CLIP.
+    """Read a release checkpoint, or OpenAI's TorchScript archive of CLIP.
 
     Args:
-        path (str): The file.
-        trusted (bool): Read it as a plain pickle, which executes what the
-            file says. Default: False.
+        path (str): Path of the file.
+        trusted (bool): Read it as an ordinary pickle, which can execute code.
+            Default: False.
 
     Returns:
-        Any: What was saved; tensors by name for an archive.
+        Any: The saved object; tensors by name for an archive.
 
     Raises:
-        FileNotFoundError: If there is no such file.
-        UnsafeCheckpointError: If the file holds more than the allowed kinds.
-        ValueError: If the file is truncated or no checkpoint.
+        FileNotFoundError: If the file does not exist.
+        UnsafeCheckpointError: If the file holds objects that are not allowed.
+        ValueError: If the file is truncated or not a checkpoint.
     """
     expanded = osp.expanduser(path)
     if osp.isfile(expanded) and is_torchscript_archive(expanded):
@@ -80,12 +80,12 @@ def read_release_file(path: str, trusted: bool = False) -> Any:
 def write_converted(
     path: str, state_dict: Mapping[str, Tensor], meta: Mapping[str, Any]
 ) -> None:
-    """Write a checkpoint at once, so that no part of one is left behind.
+    """Write a converted checkpoint atomically.
 
     Args:
-        path (str): The file; its folder is made.
-        state_dict (dict[str, Tensor]): By our names.
-        meta (dict): Plain values that tell where it is from.
+        path (str): Path of the file; its folder is created.
+        state_dict (dict[str, Tensor]): Converted state dict.
+        meta (dict): Plain values that document its origin.
     """
     with replace_durably(path) as part:
         torch.save(dict(state_dict=dict(state_dict), meta=dict(meta)), part)
@@ -93,35 +93,35 @@ def write_converted(
 
 @dataclass
 class ReleaseSource:
-    """Tensors of a release, their names brought to one form."""
+    """Tensors of a release under canonical names."""
 
-    #: Those of CLIP by OpenAI's names below ``clip.``.
+    #: By name; CLIP as named by OpenAI, with the prefix ``clip.``.
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    #: Names in the file that each is made of.
+    #: Original names of each tensor.
     origins: dict[str, list[str]] = field(default_factory=dict)
-    #: Names in the file that Hugging Face's CLIP does not have.
+    #: Original names that Hugging Face's CLIP does not have.
     unknown: list[str] = field(default_factory=list)
-    #: Blocks of the image tower that shift tokens.
+    #: Blocks of the image tower with token shift.
     shifted: set[int] = field(default_factory=set)
 
     def add(self, name: str, value: Tensor, *origins: str) -> None:
-        """Take a tensor; refuse a second one of the same name."""
+        """Add a tensor; raise an error if the name exists."""
         if name in self.tensors:
             raise ValueError(
                 f'{self.origins[name][0]} and {origins[0]} are the same '
-                'parameter, so it is unclear which of them counts. Is the '
-                'file made of two checkpoints?'
+                'parameter, so it is unclear which one to use. Does the file '
+                'combine two checkpoints?'
             )
         self.tensors[name] = value
         self.origins[name] = list(origins)
 
 
 def read_source(checkpoint: Any) -> ReleaseSource:
-    """Take the tensors out of a checkpoint of any form.
+    """Read the tensors of a checkpoint of any supported layout.
 
-    The state dict may be plain or under ``'state_dict'``, with ``'module.'``
-    before every name or without; CLIP may be alone, without ``'clip.'``, and
-    have OpenAI's or Hugging Face's names.
+    The state dict may be nested under ``'state_dict'``, and its names may
+    have the prefix ``'module.'``. CLIP may stand alone, without ``'clip.'``,
+    and be named as by OpenAI or Hugging Face.
     """
     state_dict = _state_dict_of(checkpoint)
     source = ReleaseSource()
@@ -161,7 +161,7 @@ def read_source(checkpoint: Any) -> ReleaseSource:
 
 
 def _state_dict_of(checkpoint: Any) -> dict[str, Tensor]:
-    """Take the state dict out of its wrappings."""
+    """Extract the state dict and normalise its prefixes."""
     content = checkpoint
     if isinstance(content, Mapping) and isinstance(
         content.get('state_dict'), Mapping
@@ -170,18 +170,18 @@ def _state_dict_of(checkpoint: Any) -> dict[str, Tensor]:
     if not isinstance(content, Mapping):
         raise TypeError(
             'Expected a checkpoint with a state dict of tensors, but got a '
-            f'{type(content).__name__}. Give the file of the weights.'
+            f'{type(content).__name__}. Use the file with the weights.'
         )
     if not content:
         raise ValueError(
-            'The state dict of the checkpoint is empty. Give the file of the '
+            'The state dict of the checkpoint is empty. Use the file with the '
             'weights, not that of the optimizer.'
         )
     wrong = [k for k, v in content.items() if not isinstance(v, Tensor)]
     if wrong:
         raise TypeError(
-            'Expected a state dict of tensors, but these entries are none: '
-            f'{name_some(wrong)}. Give the file of the weights, not that of '
+            'Expected a state dict of tensors, but these entries are not: '
+            f'{name_some(wrong)}. Use the file with the weights, not that of '
             'the optimizer.'
         )
     if all(name.startswith('module.') for name in content):
@@ -192,7 +192,7 @@ def _state_dict_of(checkpoint: Any) -> dict[str, Tensor]:
 
 
 def _openai_name(name: str) -> tuple[str | None, str]:
-    """OpenAI's name of Hugging Face's; q, k or v if it is that third of it."""
+    """OpenAI's name for Hugging Face's, and q, k or v if only that part."""
     block = re.fullmatch(
         r'(text|vision)_model\.encoder\.layers\.(\d+)\.(.+)', name
     )

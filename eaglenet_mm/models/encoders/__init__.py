@@ -1,4 +1,4 @@
-"""Encoders: pixels and token ids to features."""
+"""Encoders of pixels and token ids."""
 
 from eaglenet_mm.models.encoders.clip_encoder import (
     CLIPEncoder,

@@ -1,4 +1,4 @@
-"""Sentences and frames to features by the two towers of CLIP."""
+"""Text and video encoders based on CLIP's towers."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 
 PRECISIONS = {'fp32': None, 'fp16': torch.float16}
-#: Parts of a tower that ``frozen='release'`` freezes.
+#: Parameters that ``frozen='release'`` freezes.
 FROZEN_PARTS = {
     'text': ('token_embedding', 'positional_embedding'),
     'vision': ('conv1', 'class_embedding', 'positional_embedding', 'ln_pre'),
 }
-#: Linear maps that LoRA updates unless the config says otherwise: all of the
-#: blocks. That of queries, keys and values is a parameter, not a module.
+#: Default LoRA targets: all linear maps of the blocks. The projection of
+#: queries, keys and values is a parameter, not a module.
 LORA_TARGETS: dict[str, list[str]] = {
     'target_modules': ['out_proj', 'c_fc', 'c_proj'],
     'target_parameters': ['attn.in_proj_weight'],
@@ -47,47 +47,43 @@ LORA_TARGETS: dict[str, list[str]] = {
 
 
 class CLIPEncoder(BaseModule):
-    """Base of :class:`CLIPTextEncoder` and :class:`CLIPVideoEncoder`.
+    """Base class of :class:`CLIPTextEncoder` and :class:`CLIPVideoEncoder`.
 
-    Holds one tower of open_clip, ``self.tower``, under open_clip's parameter
-    names. A subclass builds it and computes features.
+    Holds an open_clip tower, ``self.tower``, with open_clip's parameter
+    names.
 
     Args:
-        arch (str or dict): Name of an open_clip model; a model folder as
-            open_clip writes it, ``'local-dir:PATH'`` or
-            ``'hf-hub:OWNER/NAME'``; or a dict with ``embed_dim``,
-            ``vision_cfg`` / ``text_cfg`` and ``quick_gelu``.
-        pretrained (str or bool, optional): A tag of open_clip, for example
+        arch (str or dict): Name of an open_clip model; an open_clip model
+            folder, ``'local-dir:PATH'`` or ``'hf-hub:OWNER/NAME'``; or a dict
+            with ``embed_dim``, ``vision_cfg`` / ``text_cfg`` and
+            ``quick_gelu``.
+        pretrained (str or bool, optional): An open_clip tag, for example
             ``'openai'``; a local file (OpenAI's TorchScript archive, a state
-            dict, safetensors); None for the weights of a model folder and
-            for random ones otherwise, which is logged as a warning; or False
-            for random weights in any case, without a word. Default: None.
+            dict or safetensors); None for the weights of a model folder, or
+            else random weights with a warning; False for random weights
+            without a warning. Default: None.
         frozen (str, optional): ``'release'`` freezes what EagleNet's release
-            freezes: the embeddings of tokens, patches, class and positions,
-            and the norm before the blocks. Default: None; freezing belongs
-            to the training recipe, not to the encoder.
-        num_frozen_layers (int): Blocks frozen as well, from the first one
-            (the release's ``freeze_layer_num``). Needs
-            ``frozen='release'``. Default: 0.
-        gradient_checkpointing (bool): Compute blocks again in backward
+            freezes: token, patch, class and position embeddings, and the norm
+            before the blocks. Default: None, nothing.
+        num_frozen_layers (int): Number of leading blocks to freeze too (the
+            release's ``freeze_layer_num``). Requires ``frozen='release'``.
+            Default: 0.
+        gradient_checkpointing (bool): Recompute blocks in the backward pass
             instead of keeping their activations. Default: False.
-        precision (str): ``'fp32'``, or ``'fp16'`` for the half-precision
-            matrices of the release: convolution, attention, linear layers
-            and projections; norms and embeddings stay in float32. Default:
-            ``'fp32'``.
-        resize_positions (bool): Bring position embeddings of another size to
-            that of the tower when weights are loaded, those to start from
-            and later a checkpoint: a square grid of patches is interpolated,
-            a text table is cut, or stretched as in `Long-CLIP
+        precision (str): ``'fp32'``, or ``'fp16'`` for the release's
+            half-precision weights: convolution, attention, linear layers and
+            projections, but not norms and embeddings. Default: ``'fp32'``.
+        resize_positions (bool): Resize position embeddings when loading
+            pretrained weights or a checkpoint: a square grid of patches is
+            interpolated, a text table cut, or stretched as in `Long-CLIP
             <https://arxiv.org/abs/2403.15378>`_, section 3.1. Default:
-            False, another size is an error.
-        lora (dict, optional): Train low-rank updates (`LoRA
-            <https://arxiv.org/abs/2106.09685>`_, by peft) instead of the
-            tower, which is frozen: fields of peft's ``LoraConfig`` such as
-            ``r`` and ``lora_alpha``. Without ``target_modules`` and
-            ``target_parameters`` all linear maps of the blocks are updated.
-            Default: None.
-        init_cfg (dict, optional): As in MMEngine. Default: None.
+            False, a different size is an error.
+        lora (dict, optional): Fields of peft's ``LoraConfig`` such as ``r``
+            and ``lora_alpha``, to freeze the tower and train low-rank updates
+            (`LoRA <https://arxiv.org/abs/2106.09685>`_). By default of all
+            linear maps of the blocks; set ``target_modules`` or
+            ``target_parameters`` to change that. Default: None.
+        init_cfg (dict, optional): See MMEngine's ``BaseModule``.
 
     Raises:
         ImportError: If ``lora`` is given and peft is not installed.
@@ -137,13 +133,13 @@ class CLIPEncoder(BaseModule):
         num_layers = len(self.tower.transformer.resblocks)
         if not 0 <= num_frozen_layers <= num_layers:
             raise ValueError(
-                f'num_frozen_layers must lie in [0, {num_layers}], the layers '
+                f'num_frozen_layers must be in [0, {num_layers}], the layers '
                 f'of the tower, but got {num_frozen_layers}.'
             )
         if num_frozen_layers and frozen is None:
             raise ValueError(
                 f'num_frozen_layers={num_frozen_layers} has no effect '
-                "without frozen='release'. Set both or none."
+                "without frozen='release'. Set both or neither."
             )
         loaded = load_start_weights(
             self.tower, self.side, arch, pretrained, resize_positions
@@ -153,17 +149,17 @@ class CLIPEncoder(BaseModule):
             print_log(f'{name}: {loaded}.', logger='current')
         elif pretrained is None:
             print_log(
-                f'{name}: random weights (pretrained=None). Give pretrained, '
+                f'{name}: random weights (pretrained=None). Set pretrained, '
                 'or load a checkpoint before using its features.',
                 logger='current',
                 level=logging.WARNING,
             )
         if precision == 'fp16':
             convert_weights_to_lp(self.tower, torch.float16)
-        #: Names of the tower's tensors before LoRA, and those since.
+        #: Names of the tower's tensors before and after adding LoRA.
         self._renamed: dict[str, str] = {}
         if lora is not None:
-            self._renamed = _add_low_rank(self.tower, lora)
+            self._renamed = _add_lora(self.tower, lora)
         self._freeze()
 
     @abstractmethod
@@ -181,7 +177,7 @@ class CLIPEncoder(BaseModule):
     def _load_from_state_dict(
         self, state_dict: dict[str, Any], prefix: str, *args: Any
     ) -> None:
-        """Fit what a checkpoint has to this tower; torch loads it then."""
+        """Adapt a checkpoint to this tower before loading it."""
         tower = f'{prefix}tower.'
         for plain, name in self._renamed.items():
             # a checkpoint made without LoRA
@@ -199,7 +195,7 @@ class CLIPEncoder(BaseModule):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _freeze(self) -> None:
-        """Stop the gradients of the frozen parameters."""
+        """Disable the gradient of frozen parameters."""
         if self.frozen is None:
             return
         for part in FROZEN_PARTS[self.side]:
@@ -209,7 +205,7 @@ class CLIPEncoder(BaseModule):
             block.requires_grad_(False)
 
     def _run_blocks(self, tokens: Tensor, num_frames: int = 1) -> Tensor:
-        """Run the transformer blocks, shape ``(N, L, C)``."""
+        """Run the transformer blocks on tokens ``(N, L, C)``."""
         recompute = self.gradient_checkpointing and torch.is_grad_enabled()
         for block in self.tower.transformer.resblocks:
             if recompute:
@@ -223,27 +219,23 @@ class CLIPEncoder(BaseModule):
 
 @MODELS.register_module()
 class CLIPTextEncoder(CLIPEncoder):
-    """Encode token ids by CLIP's text tower.
+    """Text encoder of `CLIP <https://arxiv.org/abs/2103.00020>`_.
 
-    The tower is that of `CLIP <https://arxiv.org/abs/2103.00020>`_.
-    A sentence's feature is the projected output at its end token, not
-    normalised. The end token is found as CLIP does: the largest id of the
-    sentence, at its first place. The tower is causal, so padding after it
-    has no influence, and shorter inputs give the same features.
+    The sentence embedding is the projected output at the end token, not
+    normalised. As in CLIP, the end token is the first occurrence of the
+    largest id. Attention is causal, so padding has no influence.
 
     Args:
         arch (str or dict): See :class:`CLIPEncoder`; a dict needs
             ``text_cfg``.
         pretrained (str or bool, optional): See :class:`CLIPEncoder`.
-        max_words (int, optional): Rows of the positional table, the most
-            tokens a sentence may have; the first rows of a longer
-            pretrained table are taken, a shorter one needs
-            ``resize_positions=True``. Default: the architecture's
-            ``context_length``.
-        output_tokens (bool): Return features of all tokens as well,
-            projected as the sentence's. Default: False.
-        **kwargs: Freezing, checkpointing, precision, resizing of positions
-            and LoRA, see :class:`CLIPEncoder`.
+        max_words (int, optional): Maximum number of tokens, which is the
+            number of position embeddings. A longer pretrained table is cut; a
+            shorter one needs ``resize_positions=True``. Default: the
+            architecture's ``context_length``.
+        output_tokens (bool): Return projected token embeddings too.
+            Default: False.
+        **kwargs: Options of :class:`CLIPEncoder`.
 
     Raises:
         ValueError: See :class:`CLIPEncoder`.
@@ -279,19 +271,18 @@ class CLIPTextEncoder(CLIPEncoder):
         """Encode sentences.
 
         Args:
-            token_ids (Tensor): Token ids, integers, padded with 0 after the
-                end token, shape ``(Bt, L)`` with any ``L`` up to
-                ``context_length``.
+            token_ids (Tensor): Integer ids, padded with 0 after the end
+                token, shape ``(Bt, L)``, ``L`` at most ``context_length``.
 
         Returns:
-            TextFeatures: ``embeds`` of shape ``(Bt, D)``, not normalised, in
-            float32 (float64 if the encoder is); with ``output_tokens`` also
-            ``tokens``, shape ``(Bt, L, D)``, and ``token_mask``, True up to
-            the end token, shape ``(Bt, L)``.
+            TextFeatures: ``embeds``, shape ``(Bt, D)``, not normalised, in
+            float32 (float64 for a float64 encoder); with ``output_tokens``
+            also ``tokens``, shape ``(Bt, L, D)``, and ``token_mask``, True up
+            to the end token, shape ``(Bt, L)``.
 
         Raises:
-            TypeError: If the ids are no integers.
-            ValueError: If the ids have another shape or, on the CPU, lie
+            TypeError: If the ids are not integers.
+            ValueError: If the shape is wrong or, on the CPU only, an id is
                 outside the vocabulary.
         """
         tower = self.tower
@@ -315,44 +306,42 @@ class CLIPTextEncoder(CLIPEncoder):
         )
 
     def _project(self, tokens: Tensor) -> Tensor:
-        """Normalise and project tokens to the shared space."""
+        """Project tokens to the joint embedding space."""
         projected = self.tower.ln_final(tokens) @ self.tower.text_projection
         return at_least_float32(projected)
 
 
 @MODELS.register_module()
 class CLIPVideoEncoder(CLIPEncoder):
-    """Encode every frame by CLIP's image tower, with patch shift.
+    """Frame-wise image encoder of CLIP, with patch shift.
 
-    The tower is that of `CLIP <https://arxiv.org/abs/2103.00020>`_, the
-    shift that of `TS2-Net <https://arxiv.org/abs/2207.07852>`_.
-    A frame's feature is the projected class token after the last norm, not
-    normalised. In the blocks named by ``shift_layers`` the attention input
-    of a frame holds some patch tokens of its neighbours, see
-    :class:`~.clip_tower.PatchShift`; the residual branch does not.
+    Implements the image tower of `CLIP <https://arxiv.org/abs/2103.00020>`_
+    and the patch shift of `TS2-Net <https://arxiv.org/abs/2207.07852>`_. The
+    frame embedding is the projected class token after the last norm, not
+    normalised. In ``shift_layers``, the attention input of a frame contains
+    patch tokens of its neighbours, see :class:`~.clip_tower.PatchShift`; the
+    residual branch does not.
 
-    Padded frames are encoded like any other: as in the release, their zero
-    pixels go through the tower, and the patch shift mixes them into the last
-    real frame.
+    As in the release, padded frames (zero pixels) are encoded like others,
+    and the patch shift mixes them into the last real frame.
 
     Args:
         arch (str or dict): See :class:`CLIPEncoder`; a dict needs
             ``vision_cfg``.
         pretrained (str or bool, optional): See :class:`CLIPEncoder`.
-        image_size (int or tuple, optional): Height and width of the frames,
-            pixels, multiples of the patch size. Weights of another size need
+        image_size (int or tuple, optional): Height and width in pixels,
+            multiples of the patch size. Weights of another size need
             ``resize_positions=True``. Default: the architecture's.
-        shift_layers (Sequence[int]): Blocks with the patch shift, counted
-            from 0, or from the end if negative; ``()`` for none. Default:
-            ``(10, 11)``, the last two of ViT-B.
-        output_patches (bool): Return features of all patches as well,
-            normalised and projected as the class token. Default: False.
-        **kwargs: Freezing, checkpointing, precision, resizing of positions
-            and LoRA, see :class:`CLIPEncoder`.
+        shift_layers (Sequence[int]): Indices of blocks with patch shift,
+            negative ones from the end. Default: ``(10, 11)``, the last two of
+            ViT-B.
+        output_patches (bool): Return projected patch embeddings too.
+            Default: False.
+        **kwargs: Options of :class:`CLIPEncoder`.
 
     Raises:
         ValueError: See :class:`CLIPEncoder`; also if a shift layer does not
-            exist or there are fewer than 7 tokens to shift.
+            exist or a frame has fewer than 7 tokens to shift.
 
     Example:
         >>> encoder = CLIPVideoEncoder('ViT-B-32-quickgelu', pretrained=False)
@@ -373,10 +362,10 @@ class CLIPVideoEncoder(CLIPEncoder):
         self._shift_layers = tuple(shift_layers)
         self._image_size = image_size
         super().__init__(arch, pretrained, **kwargs)
-        #: Height and width of the frames, pixels.
+        #: Height and width of the frames in pixels.
         self.image_size: tuple[int, int] = tuple(self.tower.image_size)
         self.output_patches = output_patches
-        if is_model_folder(arch):  # which states what it was trained on
+        if is_model_folder(arch):  # states its pixel statistics
             self.mean, self.std = pixel_statistics(arch, pretrained)
 
     def _build_tower(
@@ -395,21 +384,18 @@ class CLIPVideoEncoder(CLIPEncoder):
         """Encode videos.
 
         Args:
-            pixels (Tensor): Normalised frames, shape ``(Bv, F, 3, H, W)``
-                with any ``F``.
+            pixels (Tensor): Normalised frames, shape ``(Bv, F, 3, H, W)``.
             frame_mask (Tensor, optional): True for real frames, shape
-                ``(Bv, F)``; it is passed on and changes no feature.
-                Default: all True.
+                ``(Bv, F)``; passed through without affecting the features.
+                Default: None, all True.
 
         Returns:
-            VideoFeatures: ``frames`` of shape ``(Bv, F, D)``, not
-            normalised, in float32 (float64 if the encoder is), and the mask;
-            with ``output_patches`` also ``patches``, shape
-            ``(Bv, F, L - 1, D)``.
+            VideoFeatures: ``frames``, shape ``(Bv, F, D)``, not normalised,
+            in float32 (float64 for a float64 encoder), and ``frame_mask``;
+            with ``output_patches`` also ``patches``, ``(Bv, F, L - 1, D)``.
 
         Raises:
-            ValueError: If the frames have another shape or size, or the mask
-                does not fit them.
+            ValueError: If the frames or the mask have the wrong shape.
         """
         frame_mask = check_frames(pixels, frame_mask, self.image_size)
         num_frames = pixels.shape[1]
@@ -427,10 +413,10 @@ class CLIPVideoEncoder(CLIPEncoder):
         )
 
     def _embed(self, images: Tensor) -> Tensor:
-        """Cut images into patches and embed them with the class token."""
+        """Embed images as a class token and patches, ``(N, L, C)``."""
         tower = self.tower
-        # Under autocast the convolution gives half precision; the residual
-        # stream stays in the precision of the weights.
+        # undo autocast's half precision: the residual stream keeps the
+        # precision of the weights
         dtype = tower.proj.dtype
         patches = tower.conv1(images.to(dtype)).to(dtype)  # (N, C, h, w)
         patches = patches.flatten(2).transpose(1, 2)  # (N, L - 1, C)
@@ -443,13 +429,13 @@ class CLIPVideoEncoder(CLIPEncoder):
 def check_frames(
     pixels: Tensor, frame_mask: Tensor | None, image_size: tuple[int, int]
 ) -> Tensor:
-    """Refuse frames that an encoder cannot take; return their mask."""
+    """Check the shape of frames and mask; return the mask."""
     height, width = image_size
     if pixels.ndim != 5 or pixels.shape[2:] != (3, height, width):
         raise ValueError(
             f'pixels must have the shape (videos, frames, 3, {height}, '
             f'{width}), but got {tuple(pixels.shape)}. Set size of '
-            'ResizeCenterCrop to the image_size of the encoder.'
+            "ResizeCenterCrop to the encoder's image_size."
         )
     if frame_mask is None:
         return pixels.new_ones(pixels.shape[:2], dtype=torch.bool)
@@ -464,7 +450,7 @@ def check_frames(
 def check_token_ids(
     token_ids: Tensor, context_length: int | None, vocab_size: int
 ) -> None:
-    """Refuse token ids ``(Bt, L)`` that a text encoder cannot look up."""
+    """Check dtype, shape and, on the CPU, range of token ids ``(Bt, L)``."""
     if token_ids.is_floating_point() or token_ids.dtype == torch.bool:
         raise TypeError(
             f'token_ids must be integers, but got {token_ids.dtype}. '
@@ -476,10 +462,10 @@ def check_token_ids(
         raise ValueError(
             f'token_ids must have the shape (texts, tokens) with {limit} '
             f'tokens, but got {tuple(token_ids.shape)}. Set max_words of '
-            'TokenizeCaptions to what the text encoder takes.'
+            'TokenizeCaptions to that of the text encoder.'
         )
-    # Elsewhere than on the CPU the look at the values would wait for the
-    # device, and an export cannot hold it; the embedding raises by itself.
+    # on a GPU this would synchronize, and it cannot be exported; there the
+    # embedding raises an error itself
     if (
         not torch.compiler.is_exporting()
         and token_ids.device.type == 'cpu'
@@ -488,26 +474,23 @@ def check_token_ids(
         low, high = token_ids.aminmax()
         if low < 0 or high >= vocab_size:
             raise ValueError(
-                f'token_ids must lie in [0, {vocab_size - 1}], but got ids '
-                f'from {int(low)} to {int(high)}. Use the tokenizer this '
-                'encoder was built for.'
+                f'token_ids must be in [0, {vocab_size - 1}], but got ids '
+                f'from {int(low)} to {int(high)}. Use the tokenizer of this '
+                'encoder.'
             )
 
 
-def _add_low_rank(
-    tower: nn.Module, settings: Mapping[str, Any]
-) -> dict[str, str]:
-    """Let only low-rank updates of a tower learn; they start at zero.
+def _add_lora(tower: nn.Module, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Freeze a tower and add trainable low-rank updates, initially zero.
 
-    Returns the names that tensors of the tower had and have, where they
-    differ.
+    Returns the old and new names of tensors that were renamed.
     """
     try:
         from peft import LoraConfig, inject_adapter_in_model
         from peft.tuners.lora.layer import MultiheadAttention, ParamWrapper
     except ImportError as err:
         raise ImportError(
-            f'lora needs the package peft, but: {err}. Install it with: '
+            f'lora needs the package peft, but got: {err}. Install it with: '
             "pip install 'eaglenet_mm[lora]'."
         ) from err
     chosen = dict(settings)
@@ -520,21 +503,21 @@ def _add_low_rank(
     except (TypeError, ValueError) as err:
         raise ValueError(
             f"lora={dict(settings)} must be fields of peft's LoraConfig that "
-            f'fit the tower, but: {err}. Mend the setting.'
+            f'fit the tower, but got: {err}. Correct the setting.'
         ) from err
     if any(isinstance(part, MultiheadAttention) for part in tower.modules()):
-        # it adds and takes away the update around every call, which changes
-        # the frozen weights by roundings
+        # it merges and unmerges the update in each call, which changes the
+        # frozen weights by rounding errors
         raise ValueError(
-            "lora targets whole attentions ('attn'), whose frozen weights "
-            "peft would change a little with every call. Target 'out_proj' "
-            "in target_modules and 'attn.in_proj_weight' in "
-            'target_parameters instead.'
+            "lora targets attention modules ('attn'), whose frozen weights "
+            "peft would change slightly in each call. Target 'out_proj' in "
+            "target_modules and 'attn.in_proj_weight' in target_parameters "
+            'instead.'
         )
     for part in tower.modules():
         if isinstance(part, ParamWrapper):
-            # peft registers it anew, as the last, in every call; a copy that
-            # was never called, as EMA keeps one, must have the same order
+            # peft moves it to the end in each call; a copy that is never
+            # called, such as EMA's, needs the same order
             own = part.get_base_layer()._parameters
             own[part.parameter_name] = own.pop(part.parameter_name)
     return {

@@ -1,4 +1,4 @@
-"""CLIP's towers: the architecture, and open_clip's towers with our blocks."""
+"""CLIP's towers: architectures, and open_clip's towers with own blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from open_clip.constants import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from open_clip.factory import parse_model_name
 from open_clip.model import _build_text_tower, _build_vision_tower
 from open_clip.pretrained import (
-    download_pretrained_from_hf,
     get_pretrained_cfg,
     list_pretrained_tags_by_model,
 )
@@ -26,10 +25,11 @@ from open_clip.transformer import (
 )
 from torch import Tensor, nn
 
+from eaglenet_mm.utils.downloads import DownloadError, fetch_from_hub
 from eaglenet_mm.utils.type_name import type_name
 
 ARCH_KEYS = ('embed_dim', 'vision_cfg', 'text_cfg', 'quick_gelu')
-#: Every ``len / 7``-th token is shifted; fewer tokens leave no step to take.
+#: Every ``L // 7``-th token is shifted, so 7 tokens are the minimum.
 NUM_FOLDS = 7
 FROM_PREVIOUS_START, FROM_NEXT_START = 1, 4
 
@@ -37,26 +37,25 @@ FROM_PREVIOUS_START, FROM_NEXT_START = 1, 4
 
 
 def check_num_tokens(num_tokens: int) -> None:
-    """Raise unless a frame has enough tokens, class token included."""
+    """Raise unless a frame has enough tokens, including the class token."""
     if num_tokens < NUM_FOLDS:
         raise ValueError(
-            f'The patch shift needs at least {NUM_FOLDS} tokens a frame '
+            f'The patch shift needs at least {NUM_FOLDS} tokens per frame '
             f'(class token and patches), but got {num_tokens}. Use larger '
-            'images or smaller patches, or switch it off with '
-            'shift_layers=().'
+            'images or smaller patches, or disable it with shift_layers=().'
         )
 
 
 class PatchShift(nn.Module):
-    """Replace some patch tokens by those of the frames before and after.
+    """Exchange of patch tokens between neighbouring frames.
 
-    The patch shift of `TS2-Net <https://arxiv.org/abs/2207.07852>`_ as
-    EagleNet's release applies it. With ``fold = L // 7``, tokens ``1,
-    1 + fold, 1 + 2 * fold, ...`` come from the previous frame (the first
-    frame keeps its own) and tokens ``4, 4 + fold, ...`` from the next one
-    (the last frame keeps its own). Where both patterns meet, on grids of
-    fewer than 28 tokens, the next frame wins, except on the last frame. The
-    class token, position 0, never moves. There are no parameters.
+    The patch shift of `TS2-Net <https://arxiv.org/abs/2207.07852>`_ as in
+    EagleNet's release. With ``fold = L // 7``, tokens ``1, 1 + fold,
+    1 + 2 * fold, ...`` come from the previous frame (the first frame keeps
+    its own) and tokens ``4, 4 + fold, ...`` from the next one (the last frame
+    keeps its own). If both patterns overlap, with fewer than 28 tokens, the
+    next frame wins, except on the last frame. The class token, position 0,
+    stays. No parameters.
 
     Example:
         >>> PatchShift()(torch.zeros(12, 50, 768), num_frames=12).shape
@@ -64,19 +63,18 @@ class PatchShift(nn.Module):
     """
 
     def forward(self, tokens: Tensor, num_frames: int) -> Tensor:
-        """Shift the tokens of every video.
+        """Shift the tokens of each video.
 
         Args:
-            tokens (Tensor): Tokens of the frames, the frames of a video
-                side by side, shape ``(B * F, L, C)``.
-            num_frames (int): Frames of one video, ``F``.
+            tokens (Tensor): Tokens of consecutive frames, shape
+                ``(B * F, L, C)``.
+            num_frames (int): Frames ``F`` per video.
 
         Returns:
-            Tensor: The shifted tokens, shape ``(B * F, L, C)``; the input is
-            left as it is.
+            Tensor: New tensor of shifted tokens, shape ``(B * F, L, C)``.
 
         Raises:
-            ValueError: If ``L`` is below 7, or the first axis is no
+            ValueError: If ``L`` is below 7, or the first axis is not a
                 multiple of ``F``.
         """
         num_images, num_tokens, width = tokens.shape
@@ -89,8 +87,7 @@ class PatchShift(nn.Module):
         fold = num_tokens // NUM_FOLDS
         frames = torch.arange(num_frames, device=tokens.device).unsqueeze(1)
         places = torch.arange(num_tokens, device=tokens.device)  # (L,)
-        # conditions rather than slices, which an export could not follow to
-        # other numbers of frames
+        # unlike slices, masks can be exported for any number of frames
         from_previous, from_next = (
             (places % fold == start % fold) & (places >= start)
             for start in (FROM_PREVIOUS_START, FROM_NEXT_START)
@@ -107,15 +104,14 @@ class PatchShift(nn.Module):
 class CLIPAttention(nn.MultiheadAttention):
     """Multi-head self-attention on the parameters of torch's module.
 
-    Names, numbers and the call are those of ``nn.MultiheadAttention``, so
-    whatever takes that module (peft's LoRA, a quantiser) takes this one. Two
-    things differ. Training and evaluation go one path, instead of the
-    module's own fast path in evaluation, and the output projection is
-    called, so that a wrapped or replaced one has its effect.
+    A drop-in replacement for ``nn.MultiheadAttention``, for peft's LoRA and
+    quantizers, with two differences: training and evaluation use the same
+    code path, and the output projection is called as a module, so it can be
+    wrapped or replaced.
     """
 
     def __init__(self, attention: nn.MultiheadAttention) -> None:
-        # on this device nothing is drawn, and nothing needs memory
+        # the meta device skips initialisation and allocation
         super().__init__(
             attention.embed_dim,
             attention.num_heads,
@@ -136,10 +132,10 @@ class CLIPAttention(nn.MultiheadAttention):
         attn_mask: Tensor | None = None,
         is_causal: bool = False,
     ) -> tuple[Tensor, None]:
-        """Let the tokens ``(N, L, C)`` of an item attend to one another.
+        """Compute self-attention of tokens ``(N, L, C)``.
 
-        ``key`` and ``value`` must be the query, ``need_weights`` False;
-        ``attn_mask`` is not read with ``is_causal``.
+        ``key`` and ``value`` must be ``query`` itself and ``need_weights``
+        False. ``is_causal`` overrides ``attn_mask``.
         """
         if key is not query or value is not query or need_weights:
             raise ValueError(
@@ -168,12 +164,11 @@ class CLIPAttention(nn.MultiheadAttention):
 
 
 class CLIPBlock(nn.Module):
-    """A residual attention block that takes over the parts of open_clip's.
+    """Residual attention block made of the modules of an open_clip block.
 
-    Parameter names and numbers are those of ``ResidualAttentionBlock``, and
-    every part is called, never read, so each may be wrapped or replaced. The
-    number of frames is an argument of the call, so the patch shift keeps no
-    state between calls and survives recomputation, copies and wrappers.
+    Parameter names and results are those of ``ResidualAttentionBlock``.
+    Modules are only called, so each can be wrapped or replaced. The number of
+    frames is an argument, so the patch shift is stateless.
     """
 
     def __init__(
@@ -194,7 +189,7 @@ class CLIPBlock(nn.Module):
         self.shift = PatchShift() if shift else None
 
     def forward(self, tokens: Tensor, num_frames: int = 1) -> Tensor:
-        """Attend and transform tokens ``(N, L, C)``, with two residuals."""
+        """Transform tokens ``(N, L, C)``."""
         normed = self.ln_1(tokens)
         if self.shift is not None:
             normed = self.shift(normed, num_frames)
@@ -202,7 +197,7 @@ class CLIPBlock(nn.Module):
         if self.is_causal:
             options['is_causal'] = True
             if not isinstance(self.attn, CLIPAttention):
-                # a wrapper may hand it to torch's module, which wants it
+                # a wrapper may call torch's module, which needs the mask
                 length = tokens.shape[1]
                 mask = normed.new_full((length, length), float('-inf'))
                 options['attn_mask'] = mask.triu_(1)
@@ -215,18 +210,17 @@ class CLIPBlock(nn.Module):
 
 
 def resolve_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
-    """Config of the ``arch`` of an encoder, with ``quick_gelu`` in any case.
+    """Config of an ``arch``, always with ``quick_gelu``.
 
-    Either the name of an open_clip model, for example
-    ``'ViT-B-32-quickgelu'``; or a model folder as open_clip writes it,
-    ``'local-dir:PATH'``, or one of the Hugging Face Hub,
-    ``'hf-hub:OWNER/NAME'``; or a dict with some of :data:`ARCH_KEYS`.
+    ``arch`` is the name of an open_clip model such as
+    ``'ViT-B-32-quickgelu'``; an open_clip model folder, ``'local-dir:PATH'``
+    or ``'hf-hub:OWNER/NAME'``; or a dict with some of :data:`ARCH_KEYS`.
     """
     if is_model_folder(arch):
         config = dict(_read_folder(arch)['model_cfg'])
         origin = f"The open_clip_config.json of arch='{arch}'"
         if 'timm_model_name' in config.get('vision_cfg', {}):
-            # else timm would fetch weights that the folder's overwrite
+            # timm would download weights, only to be overwritten
             config['vision_cfg'] = {
                 **config['vision_cfg'],
                 'timm_model_pretrained': False,
@@ -239,7 +233,7 @@ def resolve_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
             near = difflib.get_close_matches(name, open_clip.list_models(), 3)
             raise ValueError(
                 f"open_clip has no model '{arch}'. Close names: "
-                f'{near or "none"}; open_clip.list_models() has all.'
+                f'{near or "none"}; see open_clip.list_models().'
             )
     else:
         config, origin = dict(arch), 'arch'
@@ -247,12 +241,12 @@ def resolve_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
         if unknown:
             raise ValueError(
                 f'arch takes the keys {ARCH_KEYS}, but got {unknown} too. '
-                'Remove them or mend their spelling.'
+                'Remove them or correct their spelling.'
             )
     if 'embed_dim' not in config:
         raise KeyError(
             f"{origin} has no 'embed_dim', the width of the features. Add it "
-            'beside vision_cfg and text_cfg.'
+            'next to vision_cfg and text_cfg.'
         )
     return {
         'quick_gelu': False,
@@ -261,52 +255,57 @@ def resolve_arch(arch: str | Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_model_folder(arch: str | Mapping[str, Any]) -> TypeGuard[str]:
-    """Whether ``arch`` means a model folder, here or on the Hub."""
+    """Whether ``arch`` is a model folder, local or on the Hub."""
     return isinstance(arch, str) and parse_model_name(arch)[0] is not None
 
 
 def _read_folder(arch: str) -> dict[str, Any]:
-    """Content of ``open_clip_config.json`` of a model folder."""
+    """Read ``open_clip_config.json`` of a model folder."""
     schema, place = parse_model_name(arch)
     if schema == 'local-dir':
         path = osp.join(osp.expanduser(place), 'open_clip_config.json')
         if not osp.isfile(path):
             raise FileNotFoundError(
-                f"arch='{arch}' needs a model folder as open_clip writes it, "
-                f'with open_clip_config.json, but there is no {path}. Mend '
-                'the path.'
+                f"arch='{arch}' must be a model folder as open_clip writes "
+                f'it, with open_clip_config.json, but there is no {path}. '
+                'Correct the path.'
             )
     else:
-        try:
-            path = download_pretrained_from_hf(
-                place, filename='open_clip_config.json'
-            )
-        except FileNotFoundError as err:
-            raise FileNotFoundError(
-                f"arch='{arch}': open_clip_config.json is neither in the "
-                f'cache of Hugging Face nor could it be fetched: {err}. '
-                f'Fetch the model by `hf download {place}`, or give a copy '
-                "of it as 'local-dir:PATH'."
-            ) from err
+        path = fetch_for_arch(arch, place, ['open_clip_config.json'])
     try:
         with open(path, encoding='utf-8') as file:
             content = json.load(file)
     except ValueError as err:
         raise ValueError(
-            f"arch='{arch}': {path} is no JSON: {err}. Fetch it again."
+            f"arch='{arch}': {path} is not valid JSON: {err}. Download it "
+            'again.'
         ) from err
-    if 'model_cfg' not in content:  # a config of open_clip's own list
+    if 'model_cfg' not in content:  # as in open_clip's built-in configs
         content = {'model_cfg': content}
     return content
+
+
+def fetch_for_arch(arch: str, place: str, names: Sequence[str]) -> str:
+    """Return a file of a model folder on the Hub."""
+    try:
+        return fetch_from_hub(place, names)
+    except (OSError, RuntimeError, ValueError) as err:
+        raise DownloadError(
+            f"arch='{arch}': {names[0]} is not in the Hugging Face cache and "
+            f'could not be downloaded: {err}. Run `hf download {place}`, or '
+            "use a copy as 'local-dir:PATH'.",
+            setting=arch,
+            instead='local-dir:/path/to/folder',
+        ) from err
 
 
 def pixel_statistics(
     arch: str | Mapping[str, Any], pretrained: str | bool | None
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of the pixels a tower was trained on.
+    """Mean and standard deviation of the pixels a tower was trained on.
 
-    Of the tag, or of the model folder; of a file or of random weights those
-    of the model's first tag; CLIP's where there is none.
+    Those of the tag or the model folder; for a file or random weights those
+    of the model's first tag; CLIP's if there is none.
     """
     config: Mapping[str, Any] = {}
     if is_model_folder(arch):
@@ -322,10 +321,10 @@ def pixel_statistics(
 
 
 def keep_pixel_statistics(encoder: dict[str, Any]) -> None:
-    """State the statistics that follow from a tag, before the tag is removed.
+    """Make the pixel statistics implied by an open_clip tag explicit.
 
-    Settings of a ``RegisteredEncoder`` whose ``backbone`` is one of open_clip
-    with a tag get ``mean`` and ``std`` where they have none.
+    Call this before removing the tag: sets ``mean`` and ``std``, if missing,
+    in the config of a ``RegisteredEncoder`` with an open_clip backbone.
     """
     backbone = encoder.get('backbone')
     is_video = type_name(encoder) == 'RegisteredEncoder'
@@ -351,16 +350,16 @@ def build_tower(
     cast_dtype: torch.dtype | None = None,
     **changes: Any,
 ) -> Any:
-    """Build open_clip's ``'vision'`` or ``'text'`` tower of any kind.
+    """Build any ``'vision'`` or ``'text'`` tower of open_clip.
 
-    ``config`` is of :func:`resolve_arch`; ``changes`` are entries of its
-    ``vision_cfg`` or ``text_cfg``, None for those that stay.
+    ``config`` comes from :func:`resolve_arch`; ``changes`` override entries
+    of its ``vision_cfg`` or ``text_cfg`` unless None.
     """
     key = f'{side}_cfg'
     if key not in config:
         raise KeyError(
-            f"arch has no '{key}', which the {side} tower is built from; it "
-            f'has {sorted(config)}. Add it.'
+            f"arch needs '{key}' to build the {side} tower, but has only "
+            f'{sorted(config)}. Add it.'
         )
     part = dict(config[key])
     part |= {name: v for name, v in changes.items() if v is not None}
@@ -370,7 +369,7 @@ def build_tower(
             f'{part["hf_model_name"]!r}, which open_clip would download. Use '
             'HuggingFaceTextEncoder with a local folder of it.'
         )
-    # CoCa's towers would give their tokens beside the pooled output
+    # CoCa's towers would return tokens besides the pooled output
     part.pop('output_tokens', None)
     build = _build_vision_tower if side == 'vision' else _build_text_tower
     try:
@@ -379,8 +378,8 @@ def build_tower(
         )
     except TypeError as err:
         raise ValueError(
-            f'open_clip takes no such {key}: {err}. Remove the key or mend '
-            'its spelling.'
+            f'open_clip takes no such {key}: {err}. Remove the key or '
+            'correct its spelling.'
         ) from err
 
 
@@ -391,32 +390,31 @@ def build_vision_tower(
     shift_layers: Collection[int] = (),
     cast_dtype: torch.dtype | None = None,
 ) -> VisionTransformer:
-    """Build CLIP's image tower with our blocks.
-
-    Blocks with the patch shift count from 0, or from the end if negative.
-    """
+    """Build CLIP's image tower with our blocks, and shift in some of them."""
     if image_size is not None:
         image_size = _checked_size(image_size, config.get('vision_cfg', {}))
     tower = build_tower(
         config, 'vision', cast_dtype=cast_dtype, image_size=image_size
     )
     if not isinstance(tower, VisionTransformer):
-        raise _refuse('vision', f'a {type(tower).__name__}')
+        raise _unsupported('vision', f'a {type(tower).__name__}')
     if tower.attn_pool is not None or tower.pool_type != 'tok':
-        raise _refuse('vision', 'another pooling than the class token')
+        raise _unsupported('vision', 'a pooling other than the class token')
     num_layers = len(tower.transformer.resblocks)
     wrong = [i for i in shift_layers if not -num_layers <= i < num_layers]
     if wrong:
         raise ValueError(
-            f'shift_layers must lie in [{-num_layers}, {num_layers - 1}] for '
+            f'shift_layers must be in [{-num_layers}, {num_layers - 1}] for '
             f'a tower of {num_layers} layers, but got {wrong}.'
         )
     layers = {index % num_layers for index in shift_layers}
     if layers:
         check_num_tokens(tower.positional_embedding.shape[0])
         if not isinstance(tower.patch_dropout, nn.Identity):
-            raise _refuse('vision', 'patch_dropout, which breaks the grid')
-    _adopt_blocks(tower, 'vision', is_causal=False, shift_layers=layers)
+            raise _unsupported(
+                'vision', 'patch_dropout, which breaks the grid'
+            )
+    _replace_blocks(tower, 'vision', is_causal=False, shift_layers=layers)
     return tower
 
 
@@ -433,19 +431,19 @@ def build_text_tower(
         config, 'text', cast_dtype=cast_dtype, context_length=max_words
     )
     if tower.attn_mask is None:
-        raise _refuse('text', 'attention in both directions')
+        raise _unsupported('text', 'bidirectional attention')
     if tower.cls_emb is not None or tower.pool_type != 'argmax':
-        raise _refuse('text', 'another pooling than the end token')
+        raise _unsupported('text', 'a pooling other than the end token')
     if not isinstance(tower.text_projection, nn.Parameter):
-        raise _refuse('text', 'no plain projection matrix')
-    _adopt_blocks(tower, 'text', is_causal=True)
+        raise _unsupported('text', 'no plain projection matrix')
+    _replace_blocks(tower, 'text', is_causal=True)
     return tower
 
 
 def _checked_size(
     size: int | Sequence[int], vision_cfg: Mapping[str, Any]
 ) -> tuple[int, int]:
-    """Height and width that hold whole patches."""
+    """Height and width, checked to be multiples of the patch size."""
     pair = (size, size) if isinstance(size, int) else tuple(size)
     patch = vision_cfg.get('patch_size', 16)
     patches = (patch, patch) if isinstance(patch, int) else tuple(patch)
@@ -455,12 +453,12 @@ def _checked_size(
     ):
         raise ValueError(
             'image_size must be one or two multiples of the patch size '
-            f'{patch}, pixels, but got {size!r}.'
+            f'{patch}, in pixels, but got {size!r}.'
         )
     return pair
 
 
-def _refuse(side: str, reason: str) -> ValueError:
+def _unsupported(side: str, reason: str) -> ValueError:
     return ValueError(
         f"The {side} tower must be CLIP's plain transformer, but this arch "
         f'has {reason}. Choose a ViT model of open_clip, for example '
@@ -468,18 +466,18 @@ def _refuse(side: str, reason: str) -> ValueError:
     )
 
 
-def _adopt_blocks(
+def _replace_blocks(
     tower: VisionTransformer | TextTransformer,
     side: str,
     *,
     is_causal: bool,
     shift_layers: Collection[int] = (),
 ) -> None:
-    """Replace open_clip's blocks by ours around the same parameters."""
+    """Replace open_clip's blocks by ours, with the same parameters."""
     blocks = tower.transformer.resblocks
     for index, block in enumerate(blocks):
         if type(block) is not ResidualAttentionBlock:
-            raise _refuse(side, f'blocks of type {type(block).__name__}')
+            raise _unsupported(side, f'blocks of type {type(block).__name__}')
         blocks[index] = CLIPBlock(
             block, is_causal=is_causal, shift=index in shift_layers
         )

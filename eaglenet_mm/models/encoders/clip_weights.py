@@ -1,4 +1,4 @@
-"""Weights of CLIP: found, read without running anything, fitted to a tower."""
+"""CLIP weights: finding, safe loading, and fitting to a tower."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.factory import _find_checkpoint_in_dir, parse_model_name
 from open_clip.pretrained import (
-    download_pretrained,
-    download_pretrained_from_hf,
     get_pretrained_cfg,
     list_pretrained_tags_by_model,
 )
@@ -27,28 +26,30 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from eaglenet_mm.models.encoders.clip_tower import (
+    fetch_for_arch,
     is_model_folder,
     resolve_arch,
 )
+from eaglenet_mm.utils.downloads import DownloadError, fetch_from_hub
 from eaglenet_mm.utils.name_lists import name_some
 from eaglenet_mm.utils.safe_checkpoint import load_checkpoint_file
 
-#: Name of the table of position embeddings in a tower of either side.
+#: Name of the position embeddings in both towers.
 TABLE = 'positional_embedding'
-#: Rows of the text table that captions train well, kept as they are, and the
-#: rows of the table they were counted in (`Long-CLIP
-#: <https://arxiv.org/abs/2403.15378>`_, section 3.1).
+#: Number of well-trained text positions, which are kept unchanged, out of
+#: CLIP's total (`Long-CLIP <https://arxiv.org/abs/2403.15378>`_, section 3.1).
 WELL_TRAINED_ROWS, ROWS_OF_CLIP = 20, 77
-#: Keys under which libraries keep a state dict.
+#: Weights files of a Hub repository, if no other file is named.
+WEIGHTS_OF_HUB = (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
+#: Keys that a state dict may be nested under.
 WRAPPINGS = ('state_dict', 'model', 'module')
-#: OpenAI's files carry these sizes as tensors.
+#: Sizes that OpenAI's files store as tensors.
 OPENAI_SIZES = ('input_resolution', 'context_length', 'vocab_size')
 #: Width of an attention head in all of OpenAI's models.
 OPENAI_HEAD_WIDTH = 64
-#: Archives keep the text tower's mask, and it may be an attribute of every
-#: block; the mask is computed, not learnt.
+#: The text tower's mask, which archives may store for each block.
 CAUSAL_MASK = 'attn_mask'
-#: First parts of the text tower's names in a complete CLIP model.
+#: Prefixes of the text tower in a complete CLIP model.
 TEXT_PARTS = (
     'positional_embedding',
     'text_projection',
@@ -58,18 +59,18 @@ TEXT_PARTS = (
 )
 HUGGING_FACE_PARTS = ('vision_model.', 'text_model.', 'visual_projection.')
 
-# -- where weights are ------------------------------------------------------
+# -- finding ----------------------------------------------------------------
 
 
 @dataclass
 class CLIPWeights:
-    """The tensors of one file and what is known of their origin."""
+    """Tensors of a file and their origin."""
 
-    #: By the names of a complete CLIP model.
+    #: Named as in a complete CLIP model.
     tensors: dict[str, Tensor]
     path: str
-    #: Trained by OpenAI, so with QuickGELU and heads of width 64, which
-    #: shapes alone cannot tell.
+    #: OpenAI's weights need QuickGELU and heads of width 64, which cannot be
+    #: checked by shapes.
     is_openai: bool
 
 
@@ -80,10 +81,7 @@ def load_start_weights(
     pretrained: str | bool | None,
     resize_positions: bool,
 ) -> str:
-    """Load ``pretrained``, or the weights of a model folder, into a tower.
-
-    Returns what was loaded in words; '' if weights stay random.
-    """
+    """Load ``pretrained`` or a model folder; describe it, '' for random."""
     source = _find_start_weights(pretrained, arch)
     if source is None:
         return ''
@@ -101,11 +99,11 @@ def load_start_weights(
 def _find_start_weights(
     pretrained: str | bool | None, arch: str | Mapping[str, Any]
 ) -> str | None:
-    """``pretrained``, or the file of a model folder; None: random weights."""
+    """``pretrained`` or the file of a model folder; None for random."""
     if pretrained is True:
         raise ValueError(
             'pretrained must be a tag, a file, None, or False for random '
-            'weights, but got True. Name the weights.'
+            'weights, but got True. Set a tag or a file.'
         )
     if pretrained is not None or not is_model_folder(arch):
         return pretrained or None
@@ -113,17 +111,14 @@ def _find_start_weights(
     if schema == 'local-dir':
         folder = Path(place).expanduser()
         found = _find_checkpoint_in_dir(folder)
-        reason = f'{folder} has no *.safetensors, *.bin or *.pth'
     else:
-        try:
-            found = download_pretrained_from_hf(place)
-        except FileNotFoundError as err:
-            found, reason = None, str(err)
+        return fetch_for_arch(arch, place, WEIGHTS_OF_HUB)
     if found is None:
         raise FileNotFoundError(
-            f"arch='{arch}' should come with weights, but {reason}. Complete "
-            'the folder, give a file as pretrained, or set pretrained=False '
-            'for random weights.'
+            f"arch='{arch}' should come with weights, but {folder} has no "
+            '*.safetensors, *.bin or *.pth. Complete the folder, set '
+            'pretrained to a file, or to False for random weights '
+            '(pretrained=False).'
         )
     return found
 
@@ -131,30 +126,32 @@ def _find_start_weights(
 def load_clip_weights(
     pretrained: str, arch: str | Mapping[str, Any]
 ) -> CLIPWeights:
-    """Read the weights of a tag that open_clip lists for ``arch``, or a file.
-
-    On the CPU, in the precision of the file.
-    """
+    """Load an open_clip tag of ``arch`` or a file, on the CPU."""
     name = None
     if isinstance(arch, str) and not is_model_folder(arch):
         name = arch.replace('/', '-')
     config = get_pretrained_cfg(name, pretrained) if name else {}
     path = pretrained
     if config:
+        place, _, file = config['hf_hub'].rpartition('/')
+        names = (file,) if file else WEIGHTS_OF_HUB
         try:
-            path = download_pretrained(config)
+            path = fetch_from_hub(place, names)
         except (OSError, RuntimeError, ValueError) as err:
-            raise RuntimeError(
-                f"The weights '{pretrained}' of {name} could not be "
-                f'downloaded: {err}. Fetch the file by other means and give '
-                'its path as pretrained.'
+            raise DownloadError(
+                f"The weights '{pretrained}' of {name} are not in the Hugging "
+                f'Face cache and could not be downloaded: {err}. Download '
+                f'{names[0]} of https://huggingface.co/{place} by other means '
+                'and set pretrained to its path.',
+                setting=pretrained,
+                instead=f'/path/to/{names[0]}',
             ) from err
     elif not osp.isfile(path):
         tags = list_pretrained_tags_by_model(name) if name else []
         raise FileNotFoundError(
             f"pretrained='{pretrained}' is neither a file nor one of "
-            f"open_clip's weights for {name or 'an own architecture'} "
-            f'({tags or "none"}). Give one of these or a path.'
+            f"open_clip's tags for {name or 'a custom architecture'} "
+            f'({tags or "none"}). Set one of these or a path.'
         )
     tensors = read_state_dict(path)
     is_openai = (
@@ -170,14 +167,14 @@ def load_clip_weights(
     return CLIPWeights(kept, path, is_openai)
 
 
-# -- how they are read ------------------------------------------------------
+# -- loading ----------------------------------------------------------------
 
 
 def read_state_dict(path: str) -> dict[str, Tensor]:
-    """Read the tensors of a file of PyTorch, TorchScript or safetensors.
+    """Read a state dict from a PyTorch, TorchScript or safetensors file.
 
-    Nothing it contains is executed. The state dict may be plain or under one
-    of :data:`WRAPPINGS`, with or without ``'module.'`` before its names.
+    Never executes code of the file. The state dict may be nested under one of
+    :data:`WRAPPINGS` and its names may start with ``'module.'``.
     """
     content: Any
     if path.endswith('.safetensors'):
@@ -185,7 +182,7 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
             content = load_file(path)
         except SafetensorError as err:
             raise ValueError(
-                f"'{path}' cannot be read as safetensors: {err}. Fetch the "
+                f"'{path}' cannot be read as safetensors: {err}. Download the "
                 'file again.'
             ) from err
     elif is_torchscript_archive(path):
@@ -202,10 +199,10 @@ def read_state_dict(path: str) -> dict[str, Tensor]:
         wrong = [k for k, v in content.items() if not isinstance(v, Tensor)]
         if not wrong:
             return {k.removeprefix('module.'): v for k, v in content.items()}
-        found = f'{name_some(wrong)} are no tensors'
+        found = f'{name_some(wrong)} are not tensors'
     raise ValueError(
-        f"'{path}' is no state dict of tensors, plain or under one of "
-        f'{WRAPPINGS}: {found}. Give the weights alone.'
+        f"'{path}' is not a state dict of tensors, plain or under one of "
+        f'{WRAPPINGS}: {found}. Use a file with the weights only.'
     )
 
 
@@ -220,7 +217,7 @@ STORAGE_DTYPES = {
 
 
 class _Inert:
-    """Stands for any object of an archive; keeps its state, does nothing."""
+    """Stand-in for any object of an archive; keeps only its state."""
 
     state: Any = None
 
@@ -233,14 +230,14 @@ class _Inert:
         self.state = state
 
     def append(self, item: Any) -> None:
-        """Take an item of a typed list, and forget it."""
+        """Ignore an item of a typed list."""
 
     def __setitem__(self, key: Any, value: Any) -> None:
-        """Take an entry of a typed dict, and forget it."""
+        """Ignore an entry of a typed dict."""
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Rebuilds tensors; every other global becomes :class:`_Inert`."""
+    """Unpickler of tensors; every other global becomes :class:`_Inert`."""
 
     def __init__(self, archive: zipfile.ZipFile, root: str) -> None:
         self._archive = archive
@@ -249,7 +246,7 @@ class _TensorUnpickler(pickle.Unpickler):
         super().__init__(archive.open(f'{root}/data.pkl'))
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return a stand-in; nothing is imported, so nothing can run."""
+        """Return a stand-in without importing anything."""
         if module == 'torch._utils' and name == '_rebuild_tensor_v2':
             return self._rebuild_tensor
         if module == 'torch' and name in STORAGE_DTYPES:
@@ -261,7 +258,7 @@ class _TensorUnpickler(pickle.Unpickler):
         return _Inert
 
     def persistent_load(self, pid: Any) -> Tensor:
-        """Return the storage of a tensor as a flat tensor."""
+        """Load a storage as a flat tensor."""
         _, dtype, key, *_ = pid
         if not isinstance(dtype, torch.dtype):
             raise pickle.UnpicklingError(f'storage {key} of an unknown type')
@@ -286,7 +283,7 @@ class _TensorUnpickler(pickle.Unpickler):
 
 
 def is_torchscript_archive(path: str) -> bool:
-    """Whether a file is a TorchScript archive rather than a checkpoint."""
+    """Whether a file is a TorchScript archive."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -296,13 +293,12 @@ def is_torchscript_archive(path: str) -> bool:
 
 
 def read_torchscript_tensors(path: str) -> dict[str, Tensor]:
-    """Read the tensors of a TorchScript archive, as OpenAI publishes CLIP.
+    """Read the tensors of a TorchScript archive such as OpenAI's CLIP.
 
     ``torch.jit.load`` would compile the archive's code and run its
-    ``__setstate__`` methods. Here it is taken for what we need of it: a zip
-    file with a pickle that names raw storages. The pickle's globals are
-    replaced by inert stand-ins, so a manipulated file can give wrong numbers
-    but cannot run anything.
+    ``__setstate__`` methods. This reads it as a zip file with a pickle and
+    raw storages instead, and replaces all globals of the pickle by inert
+    stand-ins, so a malicious file cannot run code.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -325,8 +321,8 @@ def read_torchscript_tensors(path: str) -> dict[str, Tensor]:
     ) as err:
         raise ValueError(
             f"'{path}' looks like a TorchScript archive, but its tensors "
-            f'cannot be read: {err}. Fetch the file again, or save its state '
-            'dict with torch.save and give that file.'
+            f'cannot be read: {err}. Download the file again, or save its '
+            'state dict with torch.save and use that file.'
         ) from err
     tensors: dict[str, Tensor] = {}
     _collect(module, '', tensors, set())
@@ -336,7 +332,7 @@ def read_torchscript_tensors(path: str) -> dict[str, Tensor]:
 def _collect(
     node: Any, prefix: str, tensors: dict[str, Tensor], path: set[int]
 ) -> None:
-    """Walk the attributes of the modules and note every tensor."""
+    """Collect tensors from the attributes of modules, recursively."""
     if not isinstance(node, _Inert) or not isinstance(node.state, dict):
         return
     if id(node) in path:
@@ -349,7 +345,7 @@ def _collect(
             _collect(value, f'{prefix}{name}.', tensors, path)
 
 
-# -- how they fit a tower ---------------------------------------------------
+# -- fitting to a tower -----------------------------------------------------
 
 
 def name_misfits(
@@ -357,7 +353,7 @@ def name_misfits(
     expected: Mapping[str, Tensor],
     optional: Collection[str] = (),
 ) -> str:
-    """List missing, unexpected and misshapen tensors; '' if there are none."""
+    """Describe missing, unexpected and misshapen tensors; '' if none."""
     given = {*found, *optional}
     problems = {
         'missing': [k for k in expected if k not in given],
@@ -376,7 +372,7 @@ def name_misfits(
 
 
 def select_tower(weights: CLIPWeights, side: str) -> dict[str, Tensor]:
-    """Tensors of the ``'vision'`` or ``'text'`` tower, by its own names."""
+    """Tensors of the ``'vision'`` or ``'text'`` tower, without prefix."""
     names = weights.tensors
     prefix = 'visual.' if side == 'vision' else 'text.'
     found = {
@@ -394,19 +390,19 @@ def select_tower(weights: CLIPWeights, side: str) -> dict[str, Tensor]:
         return found
     if any(name.startswith(HUGGING_FACE_PARTS) for name in names):
         mend = (
-            'These are the names of a Hugging Face CLIPModel; give '
+            'These are the names of a Hugging Face CLIPModel; use '
             "OpenAI's or open_clip's file of the same model instead."
         )
     elif any('clip.visual.' in name for name in names):
         mend = (
             'This is a checkpoint of a released method, not of CLIP; '
             'convert it with tools/model_converters/eaglenet_release.py or '
-            'baseline_release.py and give the result as load_from.'
+            'baseline_release.py and set load_from to the result.'
         )
     elif any('_encoder.tower.' in name for name in names):
-        mend = 'This is a checkpoint of ours; give it as load_from instead.'
+        mend = 'This is an eaglenet_mm checkpoint; set load_from to it.'
     else:
-        mend = 'Give the weights of a complete CLIP model.'
+        mend = 'Use the weights of a complete CLIP model.'
     raise ValueError(
         f"'{weights.path}' has no weights of the {side} tower; its names are "
         f'{name_some(sorted(names))}. {mend}'
@@ -421,14 +417,14 @@ def load_tower(
     quick_gelu: bool,
     resize_positions: bool = False,
 ) -> int:
-    """Load a tower, return the number of tensors; nothing if one is unfit.
+    """Load a tower, all tensors or none; return their number.
 
-    The text tower may have a shorter positional table than the file: its
-    first rows are taken, as the release does, not interpolated.
+    As in the release, a text position table that is longer than the tower's
+    is cut, not interpolated.
     """
     tensors = select_tower(weights, side)
     expected = tower.state_dict()
-    mend = 'Choose the arch the file was made with.'
+    mend = 'Use the arch that the file was saved from.'
     if TABLE in tensors and TABLE in expected:
         if side == 'text':
             tensors[TABLE] = tensors[TABLE][: len(expected[TABLE])]
@@ -448,14 +444,14 @@ def load_tower(
 
 
 def _check_openai(tower: Any, path: str, quick_gelu: bool) -> None:
-    """Check what shapes cannot tell of OpenAI's models."""
+    """Check properties of OpenAI's models that shapes do not show."""
     if not quick_gelu:
         raise ValueError(
             f"'{path}' holds OpenAI's weights, which need QuickGELU, but the "
-            "arch has quick_gelu=False. Take the name with '-quickgelu', or "
-            'set quick_gelu=True in the dict.'
+            "arch has quick_gelu=False. Use the name ending in '-quickgelu', "
+            'or set quick_gelu=True in the dict.'
         )
-    if not hasattr(tower, 'transformer'):  # a ResNet, without such heads
+    if not hasattr(tower, 'transformer'):  # a ResNet
         return
     width = tower.transformer.resblocks[0].attn.head_dim
     if width != OPENAI_HEAD_WIDTH:
@@ -466,15 +462,11 @@ def _check_openai(tower: Any, path: str, quick_gelu: bool) -> None:
         )
 
 
-# -- position embeddings of another size ------------------------------------
+# -- resizing position embeddings -------------------------------------------
 
 
 def fit_positions(tower: nn.Module, table: Tensor) -> Tensor:
-    """Bring a table ``(rows, C)`` to the rows of a tower.
-
-    The grid of an image tower is interpolated; a text table is cut if it has
-    rows too many and stretched if it has too few.
-    """
+    """Resize position embeddings ``(rows, C)`` to those of a tower."""
     expected = getattr(tower, TABLE)
     if table.shape == expected.shape:
         return table
@@ -482,7 +474,7 @@ def fit_positions(tower: nn.Module, table: Tensor) -> Tensor:
         raise ValueError(
             f'Position embeddings can be resized from (rows, '
             f'{expected.shape[1]}), the width of the tower, but got '
-            f'{tuple(table.shape)}. Choose the arch the file was made with.'
+            f'{tuple(table.shape)}. Use the arch that the file was saved from.'
         )
     if isinstance(tower, VisionTransformer):
         return resize_grid(table, tower.grid_size)
@@ -492,18 +484,18 @@ def fit_positions(tower: nn.Module, table: Tensor) -> Tensor:
 
 
 def resize_grid(table: Tensor, size: tuple[int, int]) -> Tensor:
-    """Interpolate the positions of patches, as open_clip does.
+    """Interpolate the position embeddings of patches, as open_clip does.
 
-    Bicubic, with antialiasing where the grid becomes coarser: from
-    ``(1 + n * n, C)``, class token and square grid, to
-    ``(1 + rows * columns, C)``. The class token's row stays.
+    Bicubic, with antialiasing when downsampling: from ``(1 + n * n, C)``,
+    class token and square grid, to ``(1 + rows * columns, C)``. The row of
+    the class token stays.
     """
     side = math.isqrt(max(0, len(table) - 1))
     if side < 1 or side * side + 1 != len(table):
         raise ValueError(
             'Positions can be resized from a square grid and a class token, '
-            f'1 + n * n rows, but got {len(table)} rows. Start from weights '
-            'of square images.'
+            f'1 + n * n rows, but got {len(table)} rows. Use weights for '
+            'square images.'
         )
     grid = table[1:].float().unflatten(0, (side, side)).permute(2, 0, 1)
     resized = F.interpolate(
@@ -516,16 +508,15 @@ def resize_grid(table: Tensor, size: tuple[int, int]) -> Tensor:
 def stretch_rows(table: Tensor, rows: int) -> Tensor:
     """Stretch text positions ``(old, C)`` to more rows, as Long-CLIP does.
 
-    The first 20 rows are kept. Further places lie closer by ``(rows - 20) /
-    (old - 20)`` and are interpolated linearly between their neighbours; the
-    few beyond the last row go on along its slope. A table with no row beyond
-    them keeps the same share, 20 of 77.
+    The first 20 rows are kept. The others are interpolated linearly, at
+    distances of ``(old - 20) / (rows - 20)``, and extrapolated beyond the
+    last row. Tables of fewer than 22 rows keep the share 20 / 77 of them.
     """
     old = len(table)
     if old < 3:
         raise ValueError(
             f'Positions can be stretched from at least 3 rows, but got {old}. '
-            'Start from weights with a longer table.'
+            'Use weights with a longer table.'
         )
     kept = WELL_TRAINED_ROWS
     if old < kept + 2:
@@ -540,7 +531,7 @@ def stretch_rows(table: Tensor, rows: int) -> Tensor:
 
 
 def describe_misfit(tower: nn.Module, table: Tensor) -> str | None:
-    """The setting that a table with another number of rows asks for."""
+    """Error message, with the options to change, if rows do not match."""
     expected = getattr(tower, TABLE)
     if (
         table.ndim != 2
@@ -555,12 +546,12 @@ def describe_misfit(tower: nn.Module, table: Tensor) -> str | None:
         return (
             f'{TABLE} has {have} rows, but images of {height} x {width} '
             f'pixels need {need}, {rows} x {columns} patches and the class '
-            'token. Set image_size to that of the weights, or '
-            'resize_positions=True of the encoder to interpolate.'
+            'token. Set image_size to that of the weights, or set '
+            'resize_positions=True in the encoder to interpolate.'
         )
     return (
         f'{TABLE} has {have} rows, but max_words={need} needs {need}. Set '
-        f'max_words={have} in the encoder and in TokenizeCaptions, or '
-        'resize_positions=True of the encoder to '
+        f'max_words={have} in the encoder and in TokenizeCaptions, or set '
+        'resize_positions=True in the encoder to '
         f'{"stretch" if have < need else "cut"} the table.'
     )

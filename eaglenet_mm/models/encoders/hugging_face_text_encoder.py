@@ -1,4 +1,4 @@
-"""Sentences to features by a language model of Hugging Face."""
+"""Text encoder based on a Hugging Face language model."""
 
 from __future__ import annotations
 
@@ -25,37 +25,36 @@ POOLINGS = ('cls', 'mean', 'last')
 
 @MODELS.register_module()
 class HuggingFaceTextEncoder(BaseModule):
-    """Encode token ids by any encoder of the library transformers.
+    """Text encoder based on a model of the transformers library.
 
-    BERT, RoBERTa, MPNet, the encoder of T5 and so on; decoders such as GPT-2
-    with ``pooling='last'``. Padding is told by its id. Parameters without a
-    part in the features, such as BERT's pooler, are frozen, because
-    ``DistributedDataParallel`` waits for the gradient of all others.
+    Supports encoders such as BERT, RoBERTa, MPNet and the encoder of T5, and
+    decoders such as GPT-2 with ``pooling='last'``. Padding is recognised by
+    its id. Unused parameters, such as BERT's pooler, are frozen, because
+    ``DistributedDataParallel`` expects a gradient for all others.
 
     Args:
-        model (str or dict): A local folder with a model, or its config: a
-            dict with ``model_type`` and fields of that config, which gives
-            random weights. Nothing is downloaded.
-        embed_dim (int, optional): Width of the features, reached by a linear
-            layer. Default: None: the model's own, without the layer.
-        pooling (str): How a sentence's vector is made of its tokens':
-            ``'cls'``, the first; ``'mean'``, over the real ones; ``'last'``,
-            the last real one. Default: ``'mean'``.
-        pad_id (int, optional): Id of padding. Default: the one in the
-            model's config, or else 0.
-        output_tokens (bool): Whether features of all tokens are returned as
-            well. Default: False.
-        frozen (bool): Whether the model is frozen and stays in evaluation
-            mode. Default: False.
-        pretrained (bool): Whether the weights of the folder are read; False
-            needs its config alone and gives random ones. Default: True.
-        init_cfg (dict, optional): As in MMEngine. Default: None.
+        model (str or dict): Local model folder, or a dict with
+            ``model_type`` and fields of its config for random weights.
+            Nothing is downloaded.
+        embed_dim (int, optional): Width of the features, projected by a
+            linear layer. Default: None, the model's width without projection.
+        pooling (str): Token that represents the sentence: ``'cls'``, the
+            first; ``'last'``, the last real one; ``'mean'``, the mean of the
+            real ones. Default: ``'mean'``.
+        pad_id (int, optional): Id of padding. Default: that of the model's
+            config, or else 0.
+        output_tokens (bool): Return token features too. Default: False.
+        frozen (bool): Freeze the model and keep it in evaluation mode.
+            Default: False.
+        pretrained (bool): Load the weights of the folder; if False, only its
+            config is read and weights are random. Default: True.
+        init_cfg (dict, optional): See MMEngine's ``BaseModule``.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
         ImportError: If transformers is not installed.
-        ValueError: If the pooling is unknown, or the config has no
-            ``model_type`` or does not give features of tokens.
+        ValueError: If the pooling is unknown, the config has no
+            ``model_type``, or the model returns no token features.
 
     Example:
         >>> bert = dict(model_type='bert', hidden_size=48, vocab_size=99,
@@ -101,10 +100,10 @@ class HuggingFaceTextEncoder(BaseModule):
         self.train()
 
     def init_weights(self) -> None:
-        """Leave the weights alone; they are complete after construction.
+        """Do nothing: the weights are complete after construction.
 
-        The model has a method of this name, which MMEngine would call and
-        which may draw loaded weights anew.
+        Otherwise MMEngine would call the model's own ``init_weights``, which
+        may overwrite loaded weights.
         """
 
     def train(self, mode: bool = True) -> HuggingFaceTextEncoder:
@@ -119,18 +118,18 @@ class HuggingFaceTextEncoder(BaseModule):
         """Encode sentences.
 
         Args:
-            token_ids (Tensor): Token ids, integers, padded with ``pad_id``
-                after the sentence, shape ``(Bt, L)``.
+            token_ids (Tensor): Integer ids, padded with ``pad_id`` after the
+                sentence, shape ``(Bt, L)``.
 
         Returns:
-            TextFeatures: ``embeds`` of shape ``(Bt, D)``, not normalised, in
-            float32 (float64 if the encoder is); with ``output_tokens`` also
-            ``tokens``, shape ``(Bt, L, D)``, and ``token_mask``, True for
-            real tokens, shape ``(Bt, L)``.
+            TextFeatures: ``embeds``, shape ``(Bt, D)``, not normalised, in
+            float32 (float64 for a float64 encoder); with ``output_tokens``
+            also ``tokens``, shape ``(Bt, L, D)``, and ``token_mask``, True
+            for real tokens, shape ``(Bt, L)``.
 
         Raises:
-            TypeError: If the ids are no integers.
-            ValueError: If the ids have another shape or, on the CPU, lie
+            TypeError: If the ids are not integers.
+            ValueError: If the shape is wrong or, on the CPU only, an id is
                 outside the vocabulary.
         """
         check_token_ids(token_ids, self.context_length, self.vocab_size)
@@ -146,12 +145,12 @@ class HuggingFaceTextEncoder(BaseModule):
         )
 
     def _encode(self, token_ids: Tensor, mask: Tensor) -> Tensor:
-        """Features of all tokens, shape ``(Bt, L, C)``."""
+        """Token features, ``(Bt, L, C)``."""
         output = self.model(input_ids=token_ids, attention_mask=mask.long())
         return output.last_hidden_state
 
     def _probe(self, config: Any) -> int:
-        """Encode one sentence, return the width."""
+        """Encode one sentence; return the feature width."""
         ids = torch.full((1, 2), (self.pad_id + 1) % self.vocab_size)
         try:
             hidden, _ = run_once(
@@ -161,8 +160,8 @@ class HuggingFaceTextEncoder(BaseModule):
             raise ValueError(
                 'HuggingFaceTextEncoder needs a model that turns token ids '
                 'into last_hidden_state, but model_type='
-                f'{config.model_type!r} does not: {err}. Choose the model of '
-                'one text side, for example bert or roberta.'
+                f'{config.model_type!r} does not: {err}. Choose a text-only '
+                'model, for example bert or roberta.'
             ) from err
         return hidden.shape[-1]
 
@@ -179,7 +178,7 @@ def _build_model(model: str | Mapping[str, Any], pretrained: bool) -> Any:
             raise FileNotFoundError(
                 f"HuggingFaceTextEncoder expects model='{model}' to be a "
                 'local folder with config.json and weights, but there is no '
-                'such folder. Fetch the model first, for example by '
+                'such folder. Download the model first, for example with '
                 '`hf download NAME --local-dir FOLDER`.'
             )
         options = dict(local_files_only=True, trust_remote_code=False)

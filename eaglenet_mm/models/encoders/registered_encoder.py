@@ -1,4 +1,4 @@
-"""Frames and sentences to features by any backbone that has a name."""
+"""Video and text encoders based on any registered backbone."""
 
 from __future__ import annotations
 
@@ -30,28 +30,26 @@ from eaglenet_mm.utils.name_lists import name_some
 
 LAYOUTS = ('frames', 'clip')
 CHANNEL_ORDERS = ('rgb', 'bgr')
-#: Names under which backbones take the length of their clips.
+#: Backbone arguments that set the clip length.
 LENGTH_KEYS = ('num_frames', 't_size')
 
 
 @MODELS.register_module()
 class RegisteredEncoder(BaseModule):
-    """Encode videos by any backbone of MMEngine's registries, timm, open_clip.
+    """Video encoder with a backbone from MMEngine, timm or open_clip.
 
-    A two-dimensional backbone sees every frame by itself and gives one vector
-    a frame; a three-dimensional one sees the clip and gives one vector a
-    temporal step, of which there may be fewer. Maps and tokens are averaged,
-    and a linear layer brings the vectors to the width of the head.
+    An image backbone gives one vector per frame; a clip backbone one per
+    temporal step, of which there may be fewer than frames. Feature maps and
+    tokens are averaged and projected to the width of the head.
 
-    Padded frames are shown to the backbone as copies of the last real frame,
-    so that features depend on real frames alone, also where convolutions mix
-    frames and batch norm mixes items. A temporal step is real if it covers a
-    real frame.
+    Padded frames are replaced by copies of the last real frame, so features
+    depend on real frames only, even if convolutions mix frames or batch norm
+    mixes items. A temporal step is real if it covers a real frame.
 
-    At construction one item passes through the backbone, which tells its
-    width and temporal steps. Parameters without a part in the features, such
-    as the norm of an unused branch, are frozen and named in the log, because
-    ``DistributedDataParallel`` waits for the gradient of all others.
+    The constructor runs the backbone once to find its width and temporal
+    steps. Unused parameters, such as those of an unused branch, are logged
+    and frozen, because ``DistributedDataParallel`` expects a gradient for all
+    others.
 
     Args:
         backbone (dict): Arguments and ``type`` of the backbone:
@@ -60,41 +58,39 @@ class RegisteredEncoder(BaseModule):
             ``'open_clip.ViT-B-16-SigLIP'`` or ``'open_clip'`` with ``arch``,
             optionally with ``pretrained`` and ``resize_positions`` of
             :class:`~.clip_encoder.CLIPEncoder`; or a class.
-        embed_dim (int, optional): Width of the features. Default: None:
-            that of the backbone, without a projection, as for both towers of
-            one model.
-        layout (str): ``'frames'`` for backbones of images, input
-            ``(B * F, 3, H, W)``; ``'clip'`` for backbones of clips, input
-            ``(B, 3, F, H, W)``.
-        num_input_frames (int, optional): Frames ``F`` of a video. With
-            ``layout='clip'`` it defaults to ``num_frames`` or ``t_size`` of
-            the backbone and is needed; with ``'frames'`` None allows any.
-        image_size (int or tuple, optional): Height and width of the frames,
-            pixels. Default: what the backbone states, or else 224.
-        mean (Sequence[float], optional): Mean of the pixels the backbone was
-            trained on, red, green, blue, in [0, 1] units. Default: what
-            timm or open_clip state, ImageNet's otherwise. The preprocessor
-            follows it.
-        std (Sequence[float], optional): Their deviations, likewise.
-        channel_order (str): Order of the colours the backbone expects,
+        embed_dim (int, optional): Width of the features. Default: None, that
+            of the backbone without projection.
+        layout (str): ``'frames'`` for image backbones, input
+            ``(B * F, 3, H, W)``; ``'clip'`` for clip backbones, input
+            ``(B, 3, F, H, W)``. Default: ``'frames'``.
+        num_input_frames (int, optional): Frames ``F`` per video. Default:
+            with ``layout='clip'`` the ``num_frames`` or ``t_size`` of the
+            backbone, an error if it has neither; otherwise any number.
+        image_size (int or tuple, optional): Height and width in pixels.
+            Default: that of the backbone if known, else 224.
+        mean (Sequence[float], optional): Mean of red, green and blue in the
+            training images of the backbone, in units of [0, 1]; the
+            preprocessor uses it too. Default: that of timm or open_clip, else
+            ImageNet's.
+        std (Sequence[float], optional): Their standard deviation, likewise.
+        channel_order (str): Colour order that the backbone expects,
             ``'rgb'`` or ``'bgr'``. Default: ``'rgb'``.
         checkpoint (str, optional): Local file with weights of the backbone,
-            or of a model around it. Default: None.
+            or of a model that contains it. Default: None.
         frozen (bool or int): True freezes the backbone and keeps it in
-            evaluation mode; a number freezes so many first stages of a
-            backbone that knows ``frozen_stages``. Default: False.
-        init_cfg (dict, optional): As in MMEngine. Default: None.
+            evaluation mode; an int sets its ``frozen_stages``.
+            Default: False.
+        init_cfg (dict, optional): See MMEngine's ``BaseModule``.
 
     Attributes:
-        num_frames (int, optional): Vectors a video has: temporal steps, or
+        num_frames (int, optional): Vectors per video: temporal steps, or
             ``num_input_frames`` with ``layout='frames'``.
 
     Raises:
-        FileNotFoundError: If there is no checkpoint.
+        FileNotFoundError: If ``checkpoint`` does not exist.
         ImportError: If the package of the backbone is not installed.
         ValueError: If a name or option is unknown, the backbone does not
-            take such frames, the layout is the other one, or weights do not
-            fit.
+            accept the frames or the layout, or the weights do not fit.
 
     Example:
         >>> encoder = RegisteredEncoder(
@@ -104,7 +100,7 @@ class RegisteredEncoder(BaseModule):
         torch.Size([2, 12, 512])
     """
 
-    #: Backbones give maps and tokens of all kinds, which are averaged.
+    #: Feature maps and tokens are averaged.
     output_patches = False
 
     def __init__(
@@ -139,7 +135,7 @@ class RegisteredEncoder(BaseModule):
         built = build_backbone(backbone)
         size = image_size or built.image_size or 224
         height, width = (size, size) if isinstance(size, int) else size
-        #: Height and width of the frames, pixels.
+        #: Height and width of the frames in pixels.
         self.image_size: tuple[int, int] = (height, width)
         self.mean = tuple(built.mean if mean is None else mean)
         self.std = tuple(built.std if std is None else std)
@@ -157,10 +153,9 @@ class RegisteredEncoder(BaseModule):
         self.train()
 
     def init_weights(self) -> None:
-        """Draw the weights of backbones that leave this to MMEngine.
+        """Initialise backbones that leave this to MMEngine.
 
-        timm's and open_clip's are complete after construction, and loaded
-        weights must stay: their own ``init_weights`` would draw them anew.
+        Keeps the weights of timm, open_clip and checkpoints.
         """
         if not self._keeps_weights:
             super().init_weights()
@@ -179,18 +174,18 @@ class RegisteredEncoder(BaseModule):
         """Encode videos.
 
         Args:
-            pixels (Tensor): Normalised frames, colours in the order red,
-                green, blue, shape ``(Bv, F, 3, H, W)``.
+            pixels (Tensor): Normalised RGB frames, shape
+                ``(Bv, F, 3, H, W)``.
             frame_mask (Tensor, optional): True for real frames, shape
-                ``(Bv, F)``. Default: all True.
+                ``(Bv, F)``. Default: None, all True.
 
         Returns:
-            VideoFeatures: ``frames`` of shape ``(Bv, T, D)``, not
-            normalised, in float32 (float64 if the encoder is), and the mask
-            of the ``T`` frames or temporal steps.
+            VideoFeatures: ``frames``, shape ``(Bv, T, D)``, not normalised,
+            in float32 (float64 for a float64 encoder), and the mask of the
+            ``T`` frames or temporal steps.
 
         Raises:
-            ValueError: If frames or mask have another number, shape or size.
+            ValueError: If frames or mask have the wrong shape.
         """
         frame_mask = check_frames(pixels, frame_mask, self.image_size)
         length = self.num_input_frames
@@ -208,7 +203,7 @@ class RegisteredEncoder(BaseModule):
         return VideoFeatures(frames=feats, frame_mask=frame_mask)
 
     def _pooled(self, pixels: Tensor) -> Tensor:
-        """Run the backbone, return one vector a step, ``(B, T, C)``."""
+        """Run the backbone and pool to one vector per step, ``(B, T, C)``."""
         if self.flips_channels:
             pixels = pixels.flip(2)
         if self.is_clip:
@@ -219,7 +214,7 @@ class RegisteredEncoder(BaseModule):
     def _find_length(
         self, backbone: Mapping[str, Any], num_frames: int | None
     ) -> int | None:
-        """Frames of a video, as given or as the backbone has them."""
+        """Frames per video, as set or as stated by the backbone."""
         if num_frames is None and self.is_clip:
             stated = [backbone[k] for k in LENGTH_KEYS if k in backbone]
             num_frames = stated[0] if stated else None
@@ -228,14 +223,13 @@ class RegisteredEncoder(BaseModule):
         ):
             raise ValueError(
                 "layout='clip' needs num_input_frames of at least 1, the "
-                'frames of a video that the backbone '
-                f"'{backbone.get('type')}' sees at once, but got "
-                f'{num_frames}. Set it to num_frames of the preprocessor.'
+                f"clip length of the backbone '{backbone.get('type')}', but "
+                f'got {num_frames}. Set it to num_frames of the preprocessor.'
             )
         return num_frames
 
     def _probe(self, built: Backbone) -> tuple[int, int]:
-        """Pass one item, return the width and the temporal steps."""
+        """Run the backbone once; return its width and temporal steps."""
         length = self.num_input_frames or 1
         item = torch.zeros(1, length, 3, *self.image_size)
         try:
@@ -246,13 +240,13 @@ class RegisteredEncoder(BaseModule):
                 f'frame(s) of {self.image_size[0]} x {self.image_size[1]} '
                 f'pixels in the layout {"clip" if self.is_clip else "frames"}'
                 f' ({type(err).__name__}: {str(err)[:300]}). Set layout, '
-                'num_input_frames and image_size to what the backbone was '
-                'built for.'
+                'num_input_frames and image_size to what the backbone '
+                'expects.'
             ) from err
         if unused:
             print_log(
                 f"{len(unused)} parameters of the backbone '{built.name}' "
-                'have no part in the features and are frozen: '
+                'are unused and were frozen: '
                 f'{name_some(unused)}.',
                 logger='current',
                 level=logging.WARNING,
@@ -261,8 +255,8 @@ class RegisteredEncoder(BaseModule):
             if not hasattr(self.backbone, 'frozen_stages'):
                 raise ValueError(
                     f'frozen={self.frozen} asks for frozen stages, but the '
-                    f"backbone '{built.name}' knows none. Set frozen=True or "
-                    'False.'
+                    f"backbone '{built.name}' has no frozen_stages. Set "
+                    'frozen=True or False.'
                 )
             self.backbone.frozen_stages = self.frozen  # applied by train()
         return feats.shape[2], feats.shape[1]
@@ -270,28 +264,29 @@ class RegisteredEncoder(BaseModule):
 
 @MODELS.register_module()
 class RegisteredTextEncoder(BaseModule):
-    """Encode token ids by a text tower of open_clip that is not plain CLIP.
+    """Text encoder with any open_clip text tower.
 
-    For SigLIP and its like, which see the whole sentence and pool at the last
-    place: give them ids of their full ``context_length``, padded by their own
-    tokenizer. For CLIP's own towers :class:`~.clip_encoder.CLIPTextEncoder`
-    also has features of tokens and freezing by layers.
+    For towers such as SigLIP's, which attend in both directions and pool at
+    the last position: pass ids of the full ``context_length``, padded by the
+    model's own tokenizer. For CLIP's towers, prefer
+    :class:`~.clip_encoder.CLIPTextEncoder`, which also offers token features
+    and partial freezing.
 
     Args:
         backbone (dict): ``type='open_clip.NAME'``, or ``type='open_clip'``
             with ``arch``; optionally ``pretrained`` and ``resize_positions``
             of :class:`~.clip_encoder.CLIPEncoder`.
-        embed_dim (int, optional): Width of the features, reached by a linear
-            layer. Default: None: the tower's own, without the layer.
-        max_words (int, optional): Rows of the positional table. Default:
+        embed_dim (int, optional): Width of the features, projected by a
+            linear layer. Default: None, the tower's width without projection.
+        max_words (int, optional): Number of position embeddings. Default:
             the architecture's ``context_length``.
-        frozen (bool): Whether the tower is frozen and stays in evaluation
-            mode. Default: False.
-        init_cfg (dict, optional): As in MMEngine. Default: None.
+        frozen (bool): Freeze the tower and keep it in evaluation mode.
+            Default: False.
+        init_cfg (dict, optional): See MMEngine's ``BaseModule``.
 
     Raises:
         KeyError: If ``arch`` has no ``text_cfg``.
-        ValueError: If the backbone is no tower of open_clip, or weights do
+        ValueError: If the backbone is not from open_clip, or the weights do
             not fit.
 
     Example:
@@ -300,7 +295,7 @@ class RegisteredTextEncoder(BaseModule):
         torch.Size([2, 384])
     """
 
-    #: Towers pool in ways of their own, and tell nothing but the result.
+    #: Towers return only the pooled feature.
     output_tokens = False
 
     def __init__(
@@ -316,7 +311,7 @@ class RegisteredTextEncoder(BaseModule):
         name = str(backbone.get('type'))
         if name.partition('.')[0] != 'open_clip':
             raise ValueError(
-                'RegisteredTextEncoder takes text towers of open_clip, '
+                'RegisteredTextEncoder takes only open_clip text towers, '
                 f"type='open_clip.NAME', but got {name!r}. Use "
                 'HuggingFaceTextEncoder for other language models.'
             )
@@ -346,16 +341,16 @@ class RegisteredTextEncoder(BaseModule):
         """Encode sentences.
 
         Args:
-            token_ids (Tensor): Token ids, integers, shape ``(Bt, L)`` with
-                ``L`` up to ``context_length``.
+            token_ids (Tensor): Integer ids, shape ``(Bt, L)``, ``L`` at most
+                ``context_length``.
 
         Returns:
-            TextFeatures: ``embeds`` of shape ``(Bt, D)``, not normalised, in
-            float32 (float64 if the encoder is).
+            TextFeatures: ``embeds``, shape ``(Bt, D)``, not normalised, in
+            float32 (float64 for a float64 encoder).
 
         Raises:
-            TypeError: If the ids are no integers.
-            ValueError: If the ids have another shape or, on the CPU, lie
+            TypeError: If the ids are not integers.
+            ValueError: If the shape is wrong or, on the CPU only, an id is
                 outside the vocabulary.
         """
         check_token_ids(token_ids, self.context_length, self.vocab_size)
@@ -367,7 +362,7 @@ class RegisteredTextEncoder(BaseModule):
 
 
 def make_projection(channels: int, embed_dim: int | None) -> nn.Module:
-    """A linear layer to the width of the features, or none."""
+    """Linear layer to ``embed_dim``, or the identity for None."""
     if embed_dim is None:
         return nn.Identity()
     return nn.Linear(channels, embed_dim)
@@ -376,9 +371,9 @@ def make_projection(channels: int, embed_dim: int | None) -> nn.Module:
 def run_once(
     module: nn.Module, encode: Callable[[], Tensor]
 ) -> tuple[Tensor, list[str]]:
-    """Encode in evaluation mode; freeze and name idle parameters."""
-    module.eval()  # of mmaction, it may not return itself
-    # a graph that knows its parameters and costs no memory
+    """Encode in evaluation mode; freeze and return unused parameters."""
+    module.eval()  # unchained: mmaction's may return None
+    # build the graph, but save no tensors
     keep_nothing = torch.autograd.graph.saved_tensors_hooks(
         lambda tensor: None, lambda nothing: nothing
     )
@@ -391,9 +386,9 @@ def run_once(
 
 
 def unused_parameters(output: Tensor, module: nn.Module) -> list[str]:
-    """Parameters that require a gradient and would get none from an output.
+    """Names of trainable parameters that ``output`` does not depend on.
 
-    Empty where recomputation hides the graph.
+    Empty if activation checkpointing hides the graph.
     """
     used: set[int] = set()
     waiting, seen = [output.grad_fn], set()
@@ -416,20 +411,19 @@ def unused_parameters(output: Tensor, module: nn.Module) -> list[str]:
 
 
 def main_tensor(output: Any) -> Tensor:
-    """Choose the tensor of features in nested tuples, lists and dicts.
+    """Choose the feature tensor from nested tuples, lists and dicts.
 
-    The one with most channels, among these the one with most axes, among
-    these the last: the deepest stage, the slow pathway, the map beside the
-    class token.
+    The one with the most channels, then the most axes, then the last one:
+    the deepest stage, the slow pathway, the map rather than the class token.
     """
     tensors = [x for x in _leaves(output) if 2 <= x.ndim <= 5]
     if not tensors:
         raise ValueError(
-            'Expected a backbone to give a tensor of 2 to 5 axes, possibly '
-            f'in tuples, but got a {type(output).__name__}. Choose another '
-            'backbone or other options of it.'
+            'Expected a backbone to return a tensor of 2 to 5 axes, possibly '
+            f'in tuples, but got a {type(output).__name__}. Change the '
+            'backbone or its options.'
         )
-    # of equal ones max() takes the first
+    # max() returns the first of equal ones
     return max(
         reversed(tensors),
         key=lambda x: (x.shape[1 if x.ndim > 3 else -1], x.ndim),
@@ -447,12 +441,12 @@ def _leaves(output: Any) -> Iterator[Tensor]:
 
 
 def pool_frames(output: Any) -> Tensor:
-    """Mean over places or tokens of images, ``(N, C)``."""
+    """Mean over positions or tokens of images, ``(N, C)``."""
     feats = main_tensor(output)  # (N, C), (N, L, C) or (N, C, h, w)
     if feats.ndim == 5:
         raise ValueError(
             "layout='frames' expects features of images, (N, C), (N, L, C) "
-            f'or (N, C, h, w), but the backbone gives {tuple(feats.shape)}. '
+            f'or (N, C, h, w), but the backbone gave {tuple(feats.shape)}. '
             "Set layout='clip'."
         )
     if feats.ndim == 4:
@@ -461,10 +455,9 @@ def pool_frames(output: Any) -> Tensor:
 
 
 def pool_steps(output: Any) -> Tensor:
-    """Mean over places or tokens of clips, ``(B, T, C)``.
+    """Mean over positions or tokens of clips, ``(B, T, C)``.
 
-    Where the backbone has pooled time, or mixed it with places into tokens,
-    ``T`` is 1.
+    ``T`` is 1 if the backbone has pooled time or has spatio-temporal tokens.
     """
     feats = main_tensor(output)
     if feats.ndim == 5:  # (B, C, T, h, w)
@@ -482,12 +475,12 @@ def pool_mask(frame_mask: Tensor, num_steps: int) -> Tensor:
 
 
 def repeat_last_real(pixels: Tensor, frame_mask: Tensor) -> Tensor:
-    """Show each padded frame as the nearest real one before it, or the first.
+    """Replace padded frames by the last real frame before, or the first.
 
-    Of pixels ``(B, F, 3, H, W)`` and a mask ``(B, F)``.
+    Takes pixels ``(B, F, 3, H, W)`` and a mask ``(B, F)``.
     """
     places = torch.arange(pixels.shape[1], device=pixels.device)
-    # a maximum over the frames so far; of cummax ONNX knows nothing
+    # cumulative maximum; ONNX does not support cummax
     real = frame_mask.unsqueeze(1) & (places <= places.unsqueeze(1))
     source = torch.where(real, places, 0).amax(2)  # (B, F)
     rows = torch.arange(len(pixels), device=pixels.device).unsqueeze(1)
@@ -497,12 +490,12 @@ def repeat_last_real(pixels: Tensor, frame_mask: Tensor) -> Tensor:
 def _check_sizes(
     image_size: int | Sequence[int] | None, embed_dim: int | None
 ) -> None:
-    """Refuse sizes of frames and features that cannot be."""
+    """Raise an error for invalid sizes."""
     sides = [image_size] if isinstance(image_size, int) else image_size or ()
     if len(sides) > 2 or not all(side > 0 for side in sides):
         raise ValueError(
-            'image_size must be a number of pixels or height and width, but '
-            f'got {image_size}.'
+            'image_size must be a positive number of pixels, or height and '
+            f'width, but got {image_size}.'
         )
     if embed_dim is not None and embed_dim < 1:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The contract of heads: prepare each side, score pairs, learn from scores."""
+"""Base classes of heads: prepare texts and videos, score pairs, train."""
 
 from __future__ import annotations
 
@@ -29,44 +29,44 @@ from eaglenet_mm.utils.dist import (
     own_rows,
 )
 
-#: Bytes of one chunk in evaluation, by type of device. No option: the shape
-#: of a product decides on its last bits, and no option may change a score.
+#: Bytes per chunk in evaluation, by device type. Not configurable, because
+#: the shape of a matrix product affects the last bits of the scores.
 EVALUATION_BYTES = {'cpu': 40 * 2**20, 'cuda': 512 * 2**20}
 
 
 class BasePairHead(BaseModule, ABC):
-    """Base of all methods: scores every text against every video.
+    """Base class of heads, which score every text against every video.
 
-    A method states what it prepares of each side and how it scores pairs. The
-    score of a pair must not depend on what else is in the batch. Chunks, the
-    sharing of rows between processes and the plain loss come for free.
+    A head defines what to precompute for texts and for videos, and how to
+    score pairs. A pair's score must not depend on the rest of the batch. The
+    base class adds chunking, row sharding across processes and the loss on
+    the score matrix.
 
-    Memory: a method states how many float32 numbers a pair takes, in
-    evaluation and in training. Evaluation cuts chunks of one constant size
-    (:data:`EVALUATION_BYTES`), so that scores are the same to the last bit
-    whatever is set. Training keeps what fits ``memory_budget`` for the
-    backward pass, and computes the rest again in it.
+    Memory: evaluation uses chunks of a constant size
+    (:data:`EVALUATION_BYTES`), so no setting changes a score, not even in the
+    last bit. Training keeps as many chunks as fit ``memory_budget`` for the
+    backward pass and recomputes the rest.
 
     Args:
-        loss_match (dict, optional): Config of the loss on the score matrix.
-            Only training needs it. A loss of another package gets the joint
-            matrix, one with ``takes_share = True`` its own rows and a
-            :class:`~eaglenet_mm.models.losses.Share`. Default: None.
-        memory_budget (int): Bytes that the intermediate tensors of pairs may
-            take in training. Default: 512 MiB.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
-        embed_dim (int, optional): Width that features must have.
+        loss_match (dict, optional): Config of the loss on the score matrix,
+            required for training. Losses with ``takes_share = True`` receive
+            this process's rows and a
+            :class:`~eaglenet_mm.models.losses.Share`; all others receive the
+            full matrix. Default: None.
+        memory_budget (int): Bytes for the intermediate tensors of pairs in
+            training. Default: 512 MiB.
+        init_cfg (dict, optional): See MMEngine's ``BaseModule``.
+        embed_dim (int, optional): Required feature width. Default: None, any.
+        num_frames (int, optional): Required number of frames.
             Default: None, any.
-        num_frames (int, optional): Frames that videos must have.
-            Default: None, any number.
-        numbers_per_pair (tuple[int, int], optional): Float32 numbers that the
-            intermediate tensors of one pair take at most, in evaluation and,
-            kept for the backward pass, in training. Default: None, then
-            :meth:`bytes_per_pair` must be overridden.
+        numbers_per_pair (tuple[int, int], optional): Upper bound on the
+            float32 numbers per pair in intermediate tensors: in evaluation,
+            and kept for the backward pass in training. Default: None;
+            :meth:`bytes_per_pair` must then be overridden.
 
     Raises:
-        TypeError: If an option is unknown, with the one that is like it.
-        ValueError: If ``memory_budget`` is no positive integer.
+        TypeError: If an option is unknown. Suggests a similar one.
+        ValueError: If ``memory_budget`` is not a positive integer.
 
     Example:
         >>> class NearestFrameHead(BasePairHead):
@@ -81,27 +81,27 @@ class BasePairHead(BaseModule, ABC):
         torch.Size([3, 4])
     """
 
-    #: Whether evaluation shows the head the caption of each gallery video, as
-    #: a published protocol may want; no sound one does.
+    #: Whether evaluation passes each gallery video's own caption to the head.
+    #: This leaks the answer; only for reproducing published numbers.
     needs_own_captions = False
-    #: What the head reads besides sentences and frames. A retriever refuses
-    #: encoders that state not to give it (``output_tokens=False``).
+    #: Inputs besides sentence and frame embeddings. A retriever rejects
+    #: encoders known not to provide them (``output_tokens=False``).
     needs_tokens = False
     needs_patches = False
-    #: Whether a video without a real frame is refused.
+    #: Whether videos without any real frame are rejected.
     needs_real_frames = False
-    #: Whether an index of videos keeps what ``prepare_video`` returned beside
-    #: the features: where preparing is dear, or needs more than frames.
+    #: Whether a search index also stores the result of ``prepare_video``: for
+    #: heads that are slow to prepare or need more than frame embeddings.
     keeps_state = False
-    #: What the log says shortlists are made by.
+    #: Name of the shortlist scorer in logs.
     first_stage = 'mean pooling'
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Name the first stage of a head that brings its own."""
+        """Set ``first_stage`` for heads with their own shortlist scorer."""
         super().__init_subclass__(**kwargs)
         own = vars(cls)
-        brings_one = 'shortlist_text' in own or 'shortlist_video' in own
-        if brings_one and 'first_stage' not in own:
+        overrides = 'shortlist_text' in own or 'shortlist_video' in own
+        if overrides and 'first_stage' not in own:
             cls.first_stage = f'the vectors of {cls.__name__}'
 
     def __init__(
@@ -120,7 +120,7 @@ class BasePairHead(BaseModule, ABC):
         super().__init__(init_cfg=init_cfg)
         if not isinstance(memory_budget, int) or memory_budget <= 0:
             raise ValueError(
-                'memory_budget is a positive number of bytes, but got '
+                'memory_budget must be a positive number of bytes, but got '
                 f'{memory_budget!r}.'
             )
         self.memory_budget = memory_budget
@@ -133,49 +133,50 @@ class BasePairHead(BaseModule, ABC):
 
     @abstractmethod
     def prepare_text(self, text: TextFeatures) -> Any:
-        """Compute what depends on the texts alone.
+        """Precompute everything that depends on the texts only.
 
-        Gives a :class:`~eaglenet_mm.structures.Features` of ``Bt`` rows.
+        Returns:
+            Features: Text state with ``Bt`` rows.
         """
 
     @abstractmethod
     def prepare_video(self, video: VideoFeatures) -> Any:
-        """Compute what depends on the videos alone; an index stores this.
+        """Precompute everything that depends on the videos only.
 
-        Gives a :class:`~eaglenet_mm.structures.Features` of ``Bv`` rows.
+        Returns:
+            Features: Video state with ``Bv`` rows, as stored in an index.
         """
 
     def check_features(self, text: TextFeatures, video: VideoFeatures) -> None:
-        """Refuse features that do not fit, with a ``ValueError``.
+        """Raise a ``ValueError`` if the head cannot process these features.
 
-        The loss asks before it prepares anything, so that processes can
-        agree on an error.
+        The loss calls this first, so that all processes raise together.
         """
         self.check_text(text)
         self.check_video(video)
 
     def check_text(self, text: TextFeatures) -> None:
-        """Refuse texts of another width, or without words that are needed."""
+        """Check the width of texts and, if required, their tokens."""
         self._check_width('text', text.embeds.shape[-1])
         if not self.needs_tokens:
             return
         if text.tokens is None or text.token_mask is None:
             raise ValueError(
                 f'{type(self).__name__} matches words, but the text encoder '
-                'returns sentences alone. Set output_tokens=True of a '
-                'CLIPTextEncoder or HuggingFaceTextEncoder, or choose a head '
-                'that takes sentences.'
+                'returns only sentence embeddings. Set output_tokens=True on '
+                'the CLIPTextEncoder or HuggingFaceTextEncoder, or choose a '
+                'head that works on sentence embeddings.'
             )
         silent = (~text.token_mask.any(dim=1)).nonzero().flatten()
         if len(silent):
             raise ValueError(
-                f'{type(self).__name__} needs a real word of each text, but '
+                f'{type(self).__name__} needs a real word in each text, but '
                 f'{len(silent)} have none, the first at position '
                 f'{int(silent[0])}. Remove empty captions.'
             )
 
     def check_video(self, video: VideoFeatures) -> None:
-        """Refuse videos of another size, or without what is needed."""
+        """Check the size of videos and the inputs that the head requires."""
         name = type(self).__name__
         self._check_width('video', video.frames.shape[-1])
         frames = video.frames.shape[1]
@@ -183,7 +184,7 @@ class BasePairHead(BaseModule, ABC):
             raise ValueError(
                 f'{name} was built for num_frames={self.num_frames}, but got '
                 f'video features of shape {tuple(video.frames.shape)}. Set '
-                'num_frames alike in the head, the preprocessor and the '
+                'the same num_frames in the head, the preprocessor and the '
                 'pipeline.'
             )
         if self.needs_real_frames:
@@ -197,8 +198,9 @@ class BasePairHead(BaseModule, ABC):
         if self.needs_patches and video.patches is None:
             raise ValueError(
                 f'{name} selects among patches, but the video encoder '
-                'returns frames alone. Set output_patches=True of a '
-                'CLIPVideoEncoder, or choose a head that takes frames.'
+                'returns only frame embeddings. Set output_patches=True on '
+                'the CLIPVideoEncoder, or choose a head that works on frame '
+                'embeddings.'
             )
 
     def _check_width(self, side: str, width: int) -> None:
@@ -206,8 +208,8 @@ class BasePairHead(BaseModule, ABC):
             raise ValueError(
                 f'{type(self).__name__} was built for '
                 f'embed_dim={self.embed_dim}, but the {side} features have '
-                f'{width} channels. Set embed_dim alike in the head and the '
-                f'{side} encoder.'
+                f'{width} channels. Set the same embed_dim in the head and '
+                f'the {side} encoder.'
             )
 
     @abstractmethod
@@ -215,32 +217,32 @@ class BasePairHead(BaseModule, ABC):
         """Score every text against every video.
 
         Args:
-            text_state (Features): Of :meth:`prepare_text`, ``Bt`` rows.
-            video_state (Features): Of :meth:`prepare_video`, ``Bv`` rows.
+            text_state (Features): Output of :meth:`prepare_text`.
+            video_state (Features): Output of :meth:`prepare_video`.
 
         Returns:
-            Tensor: Shape ``(Bt, Bv)``, higher is better, no temperature.
+            Tensor: Scores without temperature, higher is better, shape
+            ``(Bt, Bv)``.
         """
 
     def forward(self, text: TextFeatures, video: VideoFeatures) -> Tensor:
-        """Score features, shape ``(Bt, Bv)``."""
+        """Score encoder features, shape ``(Bt, Bv)``."""
         return self.score(self.prepare_text(text), self.prepare_video(video))
 
     def bytes_per_pair(self, training: bool) -> int:
-        """Bytes of a pair's tensors, in float32; see ``numbers_per_pair``."""
+        """Bytes of intermediate tensors per pair; see ``numbers_per_pair``."""
         if self.numbers_per_pair is None:
             raise NotImplementedError(
-                f'{type(self).__name__} does not say how much memory a pair '
-                'takes. Pass numbers_per_pair=(in evaluation, in training) to '
-                'the constructor of the base class.'
+                f'{type(self).__name__} does not declare its memory per pair. '
+                'Pass numbers_per_pair=(in evaluation, in training) to the '
+                'constructor of the base class.'
             )
         return 4 * self.numbers_per_pair[training]
 
     def chunk_scorer(self) -> Callable[[Any, Any], Tensor]:
-        """Give the function that scores chunks of one matrix.
+        """Return a function that scores the chunks of a matrix.
 
-        A head that can share work between chunks overrides this; by default
-        it is :meth:`score`.
+        Override it to share work between chunks. Default: :meth:`score`.
         """
         return self.score
 
@@ -251,17 +253,18 @@ class BasePairHead(BaseModule, ABC):
         video_state: Any,
         scorer: Callable[[Any, Any], Tensor] | None = None,
     ) -> Tensor:
-        """Score prepared sides in chunks of constant size.
+        """Score prepared texts and videos in chunks of constant size.
 
         Args:
-            text_state (Features): Of :meth:`prepare_text`, ``Bt`` rows.
-            video_state (Features): Of :meth:`prepare_video`, ``Bv`` rows.
-            scorer (Callable, optional): Of :meth:`chunk_scorer`, where it
-                serves several matrices. Default: None, a new one.
+            text_state (Features): Output of :meth:`prepare_text`. May be
+                empty, like ``video_state``.
+            video_state (Features): Output of :meth:`prepare_video`.
+            scorer (Callable, optional): Output of :meth:`chunk_scorer`, to
+                be reused for several matrices. Default: None, a new one.
 
         Returns:
-            Tensor: Float32 (float64 for float64 features), without gradient,
-            shape ``(Bt, Bv)``. Either side may be empty.
+            Tensor: Scores without gradient, in float32 (float64 for float64
+            features), shape ``(Bt, Bv)``.
         """
         first = next(text_state.tensors())
         scores = torch.empty(
@@ -286,29 +289,30 @@ class BasePairHead(BaseModule, ABC):
         return scores
 
     def reseed(self, seed: int) -> None:
-        """Draw the random numbers of the evaluation anew, if there are any."""
+        """Redraw the evaluation noise of heads that have any."""
 
     def loss(
         self, text: TextFeatures, video: VideoFeatures
     ) -> dict[str, Tensor]:
         """Compute the training loss of matching texts and videos.
 
-        Text ``i`` belongs to video ``i``. With several processes every
-        process passes its own share, of equal size, prepares it, and scores
-        the rows of its own texts only; the loss is that of the joint batch.
+        Text ``i`` matches video ``i``. With several processes, each passes
+        an equally large share of the joint batch and scores its own texts
+        against all videos; the loss is that of the joint batch.
 
         Args:
-            text (TextFeatures): Of the own texts.
-            video (VideoFeatures): Of the own videos. Losses learn from their
-                ``video_ids`` which other pairs are of the same video.
+            text (TextFeatures): Texts of this process.
+            video (VideoFeatures): Their videos. Equal ``video_ids`` mark
+                pairs of the same video.
 
         Returns:
-            dict[str, Tensor]: Losses, and scores to watch.
+            dict[str, Tensor]: Losses, and statistics for the log.
 
         Raises:
-            ValueError: If the sides differ in number, processes differ in
-                their share, features are not finite, the head has no
-                ``loss_match`` or the memory budget is too small.
+            ValueError: If the numbers of texts and videos, or the shares of
+                the processes, differ; if features are not finite; if the
+                head has no ``loss_match``; or if the memory budget is too
+                small.
         """
         batch = self.open_batch(text, video)
         scores = batch.map(lambda texts, videos, _: self.score(texts, videos))
@@ -317,18 +321,17 @@ class BasePairHead(BaseModule, ABC):
     def open_batch(
         self, text: TextFeatures, video: VideoFeatures
     ) -> TrainingBatch:
-        """Check a training batch and prepare both sides; starts every loss.
+        """Check and prepare a training batch, the first step of any loss.
 
-        All processes call this together. Arguments and errors are those of
-        :meth:`loss`.
+        Collective call. Same arguments and errors as :meth:`loss`.
         """
-        share = self._agree(text, video)
+        share = self._check_batch(text, video)
         random = self.next_random()
         states = self.prepare_batch(text, video, share, random)
         return self.batch_of_states(*states, share, random)
 
     def next_random(self) -> KeyedRandom | None:
-        """Random numbers of the next training step; None if there are none."""
+        """Random numbers of the next training step, None if unused."""
         return None
 
     def prepare_batch(
@@ -338,7 +341,7 @@ class BasePairHead(BaseModule, ABC):
         share: Share,
         random: KeyedRandom | None,
     ) -> tuple[Any, Any]:
-        """Prepare the own sides for training; by default as always."""
+        """Prepare texts and videos for training, by default as for scoring."""
         return self.prepare_text(text), self.prepare_video(video)
 
     def batch_of_states(
@@ -348,7 +351,7 @@ class BasePairHead(BaseModule, ABC):
         share: Share,
         random: KeyedRandom | None,
     ) -> TrainingBatch:
-        """Join prepared sides to a training batch."""
+        """Build a training batch from prepared texts and videos."""
         grid = PairGrid(
             share.rows,
             range(len(share.rows) * get_world_size()),
@@ -359,11 +362,11 @@ class BasePairHead(BaseModule, ABC):
         return TrainingBatch(text_state, video_state, share, random, grid)
 
     def match(self, scores: Tensor, share: Share) -> Tensor:
-        """Apply ``loss_match`` to own rows of the matrix, ``(b, B)``."""
+        """Apply ``loss_match`` to this process's rows ``(b, B)``."""
         if self.loss_match is None:
             raise ValueError(
-                f'{type(self).__name__} has no loss_match, so it cannot be '
-                'trained. Name one in the config, for example loss_match=dict('
+                f'{type(self).__name__} has no loss_match and cannot be '
+                'trained. Set one in the config, for example loss_match=dict('
                 "type='PairwiseSigmoidLoss')."
             )
         if getattr(self.loss_match, 'takes_share', False):
@@ -371,12 +374,11 @@ class BasePairHead(BaseModule, ABC):
         return self.loss_match(share.gather(scores))
 
     def match_losses(self, scores: Tensor, share: Share) -> dict[str, Tensor]:
-        """Match own rows of the matrix, and tell what to watch.
+        """Compute ``loss_match`` and its statistics from own rows ``(b, B)``.
 
-        Gives ``loss_match``; the mean scores of matching pairs,
-        ``pos_score``, and of all others, ``neg_score``; and where videos have
-        ids how many pairs of items of the joint batch are of one video,
-        ``same_video_pairs``.
+        Statistics are the mean score of matching pairs (``pos_score``) and of
+        all others (``neg_score``) and, if videos have ids, the number of item
+        pairs in the joint batch that share a video (``same_video_pairs``).
         """
         own, size = scores.detach(), scores.shape[1]
         sums = share.sum(torch.stack([share.matching(own).sum(), own.sum()]))
@@ -387,8 +389,8 @@ class BasePairHead(BaseModule, ABC):
             watched['same_video_pairs'] = _count_pairs(share.positives)
         return {'loss_match': self.match(scores, share), **watched}
 
-    def _agree(self, text: TextFeatures, video: VideoFeatures) -> Share:
-        """Refuse a batch in every process if it is wrong in one of them."""
+    def _check_batch(self, text: TextFeatures, video: VideoFeatures) -> Share:
+        """Raise in all processes if the batch of any process is invalid."""
         fault = _find_fault(text, video)
         if fault is None:
             try:
@@ -404,49 +406,47 @@ class BasePairHead(BaseModule, ABC):
         )
 
     def shortlist_text(self, text: TextFeatures) -> Tensor:
-        """Give the text side of the cheap score that makes shortlists.
+        """Text vectors of the shortlist score, norm at most 1, ``(Bt, C)``.
 
-        Vectors of unit length at most, ``(Bt, C)``. A head that overrides
-        this overrides :meth:`shortlist_video` too, and may name what it does
-        in ``first_stage``.
+        Override it together with :meth:`shortlist_video`, and optionally
+        ``first_stage``.
         """
         return unit_sentences(text)
 
     def shortlist_video(self, video: VideoFeatures) -> Tensor:
-        """Give the video side; the inner product is the cheap score.
+        """Video vectors of the shortlist score, norm at most 1, ``(Bv, C)``.
 
-        Vectors of unit length at most, ``(Bv, C)``: by default the mean of
-        the real frames, without parameters.
+        The shortlist score is their inner product with the text vectors. By
+        default the mean of the real frames, without parameters.
         """
         return mean_of_unit_frames(video)
 
     def explain(
         self, text: TextFeatures, video: VideoFeatures
     ) -> PairExplanation:
-        """Tell what the head looks at in every pair, for pictures.
+        """Return what the scores are based on, for visualization.
 
-        By default the cosine of the sentence and each frame, as the encoders
-        give them. A head with weights of its own overrides this. Does not
-        change the state of the head.
+        By default the cosine similarity of sentence and frames, straight from
+        the encoders. Heads with attention weights override this. The state of
+        the head does not change.
         """
         return PairExplanation({'cosine': frame_cosines(text, video)})
 
 
 class SeededHead(BasePairHead):
-    """Base of heads with random numbers that do not depend on the process.
+    """Base class of heads with reproducible random numbers.
 
-    Random numbers of training are a hash of a key, the number of the step and
-    the place in the joint batch: they are the same in one process and in
-    several, in whatever chunks, and when a chunk is computed again. The key
-    and the step are kept in the checkpoint.
+    Random numbers in training are a hash of a seed, the step and the position
+    in the joint batch. They depend neither on the number of processes nor on
+    chunking, and recomputing a chunk draws the same ones. The checkpoint
+    stores seed and step.
 
-    In training mode ``score`` may take the random numbers of its pairs, a
-    :class:`PairRandom`: give it a third argument ``random=None`` and use
-    ``batch.map(self.score)`` in ``loss``.
+    For dropout on pairs, give ``score`` a third argument ``random=None``, a
+    :class:`PairRandom`, and call ``batch.map(self.score)`` in ``loss``.
 
     Args:
         *args: See :class:`BasePairHead`.
-        **kwargs: Likewise.
+        **kwargs: See :class:`BasePairHead`.
 
     Example:
         >>> from eaglenet_mm.models.heads import XPoolHead
@@ -456,23 +456,22 @@ class SeededHead(BasePairHead):
     """
 
     random_key: Tensor
-    #: What the axes of ``noise_table`` are called in the config, for heads
-    #: that keep the noise of their evaluation in the checkpoint.
+    #: Config option that sets each axis of ``noise_table``, for heads that
+    #: store their evaluation noise in the checkpoint.
     noise_axes: ClassVar[dict[int, str]] = {}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        # seed of the run and number of the next training step
+        # seed of the run, next training step
         self.register_buffer(
             'random_key', torch.tensor([torch.initial_seed() % 2**62, 0])
         )
         self._key_is_shared = False
 
     def next_random(self) -> KeyedRandom:
-        """Random numbers of this step, the same in every process."""
+        """Random numbers of this step, the same in all processes."""
         if not self._key_is_shared:
-            # processes may have been seeded differently
-            broadcast(self.random_key)
+            broadcast(self.random_key)  # seeds may differ between processes
             self._key_is_shared = True
         random = KeyedRandom(*self.random_key.tolist())
         if self.training:
@@ -482,7 +481,7 @@ class SeededHead(BasePairHead):
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, *args: Any
     ) -> None:
-        """Keep own numbers where a checkpoint of others has none."""
+        """Keep current buffers that a foreign checkpoint lacks."""
         for name in ('random_key', 'noise_table'):
             if hasattr(self, name):
                 state_dict.setdefault(prefix + name, getattr(self, name))
@@ -493,7 +492,7 @@ class SeededHead(BasePairHead):
     def _check_noise_table(
         self, state_dict: dict, key: str, args: Any
     ) -> None:
-        """Say which option differs where a table of noise does not fit."""
+        """Report the option that differs if a noise table does not fit."""
         own: Any = self.noise_table
         given = state_dict[key]
         if given.shape == own.shape or given.dim() != own.dim():
@@ -504,13 +503,13 @@ class SeededHead(BasePairHead):
             if given.shape[axis] != own.shape[axis]
         }
         for option, (theirs, ours) in different.items():
-            args[-1].append(  # messages of what does not fit
+            args[-1].append(  # error messages
                 f'{key} has the evaluation noise of {option}={theirs}, but '
                 f'{type(self).__name__} was built with {option}={ours}: set '
                 f'model.head.{option}={theirs} to use this checkpoint.'
             )
         if different:
-            state_dict[key] = own  # said already, in words
+            state_dict[key] = own  # no second error about the shape
 
 
 class PairDropoutHead(SeededHead):
@@ -528,10 +527,10 @@ class PairDropoutHead(SeededHead):
         video_state: Any,
         random: PairRandom | None = None,
     ) -> Tensor:
-        """Score every text against every video, in training at random."""
+        """Score every text against every video, with dropout if ``random``."""
 
     def score(self, text_state: Any, video_state: Any) -> Tensor:
-        """Score as in evaluation; see the base class."""
+        """Score without dropout; see the base class."""
         return self.score_pairs(text_state, video_state)
 
     def loss(
@@ -544,15 +543,15 @@ class PairDropoutHead(SeededHead):
 
 @dataclass
 class TrainingBatch:
-    """Own texts and videos of a training step, prepared for their loss.
+    """Prepared texts and videos of this process for a training step.
 
     Args:
-        text (Features): State of the own texts, ``b`` rows.
+        text (Features): Text state, ``b`` rows.
         video (Features): State of their videos, ``b`` rows.
-        share (Share): Which rows of the joint batch they are.
+        share (Share): Their rows in the joint batch.
         random (KeyedRandom, optional): Random numbers of the step.
-        grid (PairGrid): Own texts with all videos, ``(b, B)``. Hands out
-            random numbers in training mode alone.
+        grid (PairGrid): Own texts by all videos, ``(b, B)``. Provides random
+            numbers in training mode only.
     """
 
     text: Any
@@ -563,11 +562,11 @@ class TrainingBatch:
 
     @cached_property
     def all_videos(self) -> Any:
-        """State of the videos of all processes; all call this together."""
+        """Video state gathered from all processes; a collective call."""
         return gather_features(self.video)
 
     def map(self, function: PairFunction) -> Tensor:
-        """Compute something of all pairs; see :meth:`PairGrid.map`."""
+        """Apply a function to all pairs; see :meth:`PairGrid.map`."""
         return self.grid.map(function, self.text, self.all_videos)
 
 
@@ -576,16 +575,16 @@ class PairExplanation:
     """Weights behind the scores of ``Bt`` texts and ``Bv`` videos.
 
     Args:
-        frame_weights (dict[str, Tensor]): By name, one weight a frame, each
-            of shape ``(Bt, Bv, F)``. ``'cosine'`` holds cosines in [-1, 1];
-            all others are shares that sum to 1 over the frames. Frames that
-            the head masks have 0.
-        text_weights (dict[str, Tensor]): By name, shares of several texts of
-            a pair, shape ``(Bt, Bv, K)``, which sum to 1. Default: none.
-        enriched (Tensor, optional): The text as the head compares it with
-            the video, shape ``(Bt, Bv, D)``.
-        pooled (Tensor, optional): The video as it is compared with it, shape
-            ``(Bt, Bv, D)``.
+        frame_weights (dict[str, Tensor]): Frame weights by name, each of
+            shape ``(Bt, Bv, F)`` and 0 for frames that the head masks.
+            ``'cosine'`` holds cosine similarities in [-1, 1]; all others sum
+            to 1 over the frames.
+        text_weights (dict[str, Tensor]): Weights by name of the text
+            candidates of a pair, shape ``(Bt, Bv, K)``, sum 1. Default: none.
+        enriched (Tensor, optional): Text embedding that the head compares
+            with the video, shape ``(Bt, Bv, D)``.
+        pooled (Tensor, optional): Video embedding that it is compared with,
+            shape ``(Bt, Bv, D)``.
 
     Example:
         >>> found = PairExplanation({'cosine': frame_cosines(text, video)})
@@ -600,10 +599,7 @@ class PairExplanation:
 
 
 def _unknown_option(kind: type, name: str) -> str:
-    """Name the head and, of its options and those of its bases, the nearest.
-
-    Heads pass on what they do not know, so that the last base finds it.
-    """
+    """Error message with the most similar option of the head or its bases."""
     known = {
         option
         for base in kind.__mro__
@@ -616,17 +612,17 @@ def _unknown_option(kind: type, name: str) -> str:
 
 
 def unit_sentences(text: TextFeatures) -> Tensor:
-    """Sentences of unit length, float32 or wider, ``(Bt, D)``."""
+    """L2-normalised sentence embeddings, float32 or wider, ``(Bt, D)``."""
     return F.normalize(at_least_float32(text.embeds), dim=-1)
 
 
 def mean_of_unit_frames(video: VideoFeatures) -> Tensor:
-    """Mean of the real frames, each of unit length, brought to unit length.
+    """L2-normalised mean of the L2-normalised real frames, ``(Bv, D)``.
 
-    Float32 or wider, zero where a video has no real frame, ``(Bv, D)``.
+    Float32 or wider; zero for videos without a real frame.
     """
     mask = video.frame_mask.unsqueeze(-1)
-    # a zero frame has no direction, and in half precision a NaN
+    # in half precision, normalising a zero frame gives NaN
     frames = F.normalize(at_least_float32(video.frames), dim=-1)
     frames = frames * mask  # (Bv, F, D)
     mean = frames.sum(dim=1) / mask.sum(dim=1).clamp(min=1)
@@ -634,9 +630,9 @@ def mean_of_unit_frames(video: VideoFeatures) -> Tensor:
 
 
 def frame_cosines(text: TextFeatures, video: VideoFeatures) -> Tensor:
-    """Cosines of sentences and frames, as the encoders give them.
+    """Cosine similarity of sentences and frames, ``(Bt, Bv, F)``.
 
-    In [-1, 1], 0 for padded frames, float32 or wider, ``(Bt, Bv, F)``.
+    Float32 or wider, 0 for padded frames.
     """
     frames = at_least_float32(video.frames)
     with torch.autocast(frames.device.type, enabled=False):
@@ -649,10 +645,10 @@ def frame_cosines(text: TextFeatures, video: VideoFeatures) -> Tensor:
 
 
 def _find_fault(text: TextFeatures, video: VideoFeatures) -> str | None:
-    """Say what is wrong with the batch of this process, None if nothing."""
+    """Error message if the batch of this process is invalid, else None."""
     if len(text) != len(video):
         return (
-            'Training needs one text a video, but got '
+            'Training needs one text per video, but got '
             f'{len(text)} texts and {len(video)} videos. Wrap the dataset '
             'in CaptionExpansion, RandomCaption or ParagraphDataset.'
         )
@@ -665,15 +661,15 @@ def _find_fault(text: TextFeatures, video: VideoFeatures) -> str | None:
         return (
             'Text and video features must have the same width, but got '
             f'{tuple(text.embeds.shape)} and '
-            f'{tuple(video.frames.shape)}. Make the encoders agree in '
-            'embed_dim.'
+            f'{tuple(video.frames.shape)}. Set the same embed_dim in both '
+            'encoders.'
         )
     ids = video.video_ids
     if ids is not None and (
         tuple(ids.shape) != (len(video),) or ids.dtype is not torch.int64
     ):
         return (
-            'video_ids must be one int64 a video, shape '
+            'video_ids must be one int64 per video, shape '
             f'({len(video)},), but are {ids.dtype} of shape '
             f'{tuple(ids.shape)}.'
         )
@@ -690,9 +686,8 @@ def _find_fault(text: TextFeatures, video: VideoFeatures) -> str | None:
 
 
 def _count_pairs(ids: Tensor) -> Tensor:
-    """Count the pairs of equal ids, without waiting for the device."""
+    """Count the pairs of equal ids without a device synchronization."""
     ordered = ids.sort().values
-    # each id pairs with the equal ones before it
-    before = torch.arange(len(ids), device=ids.device)
-    before = before - torch.searchsorted(ordered, ordered)
-    return before.sum().float()
+    # each id forms a pair with every equal one before it
+    places = torch.arange(len(ids), device=ids.device)
+    return (places - torch.searchsorted(ordered, ordered)).sum().float()

@@ -1,4 +1,4 @@
-"""CLIP4Clip's tight similarity: a transformer over text and frames."""
+"""CLIP4Clip's tight similarity: a joint transformer over text and frames."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from eaglenet_mm.models.heads.base_pair_head import (
-    SeededHead,
-)
+from eaglenet_mm.models.heads.base_pair_head import SeededHead
 from eaglenet_mm.models.layers import PairRandom
 from eaglenet_mm.models.layers.keyed_random import check_dropout
 from eaglenet_mm.models.layers.temporal import (
@@ -25,36 +23,35 @@ from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
 
 @dataclass
 class TokenState(Features):
-    """One side of the sequences, positions added."""
+    """Text or frame tokens with position embeddings."""
 
-    tokens: Tensor  # (B, N, D), one token for a text
-    mask: Tensor  # (B, N), True for real ones
+    tokens: Tensor  # (B, N, D), N = 1 for texts
+    mask: Tensor  # True for real tokens, (B, N)
 
 
 @MODELS.register_module()
 class CrossTransformerHead(SeededHead):
-    """Score of a transformer that reads the text and the frames together.
+    """Score of a transformer over the text and the frames of each pair.
 
     Implements the ``tightTransf`` similarity of `CLIP4Clip
-    <https://arxiv.org/abs/2104.08860>`_: text and frames with positions,
-    dropout, residual blocks, a pooler on the text and a learnt scalar. Scores
-    have no bound, and the release gives them no temperature: train with
+    <https://arxiv.org/abs/2104.08860>`_: position embeddings, dropout,
+    residual blocks, a pooler on the text token and a linear layer. Scores are
+    unbounded, and the release applies no temperature: train with
     ``InfoNCELoss(init_scale=1, learnable=False)``.
 
-    Differs from the release: the batch of all processes competes in the loss
-    (there: the own one); the last block computes the text position alone, and
-    without dropout the first computes queries, keys and values once a side
+    Differs from the release: the loss covers the batch of all processes, not
+    of one; the last block computes only the text token, and without dropout
+    the first block projects texts and frames once instead of once per pair
     (same numbers).
 
     Args:
-        embed_dim (int): Width ``D``.
-        num_frames (int): Frames ``F`` of every video, padding included.
-        num_layers (int): Blocks. Default: 4.
-        num_heads (int, optional): Attention heads. Default: None, one for
-            each 64 channels.
-        dropout (float): Rate on the sequence. Default: 0.1.
-        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
-            and ``init_cfg``.
+        embed_dim (int): Feature width ``D``.
+        num_frames (int): Frames ``F`` per video, including padding.
+        num_layers (int): Transformer blocks. Default: 4.
+        num_heads (int, optional): Attention heads. Default: None, one per 64
+            channels.
+        dropout (float): Dropout rate on the input sequence. Default: 0.1.
+        **kwargs: Options of :class:`BasePairHead`.
 
     Example:
         >>> head = CrossTransformerHead(embed_dim=32, num_frames=8)
@@ -71,15 +68,15 @@ class CrossTransformerHead(SeededHead):
         dropout: float = 0.1,
         **kwargs: Any,
     ) -> None:
-        vectors = 16 * num_layers  # kept of each position
-        # in evaluation the MLP of one block has 12 vectors, the residual
-        # stream and the projections of the first block 6
+        # vectors per token: in evaluation 12 for the MLP of a block and 6 for
+        # the residual stream and the first projections; in training 16 for
+        # each block
         super().__init__(
             embed_dim=embed_dim,
             num_frames=num_frames,
             numbers_per_pair=(
                 (1 + num_frames) * (18 * embed_dim + 8),
-                (1 + num_frames) * (vectors * embed_dim + 8),
+                (1 + num_frames) * (16 * num_layers * embed_dim + 8),
             ),
             **kwargs,
         )
@@ -103,7 +100,7 @@ class CrossTransformerHead(SeededHead):
             nn.init.zeros_(layer.bias)
 
     def prepare_text(self, text: TextFeatures) -> TokenState:
-        """Give each text the first position."""
+        """Add the first position embedding to each text."""
         self.check_text(text)
         tokens = (text.embeds + self.positions.weight[0]).unsqueeze(1)
         mask = torch.ones(
@@ -112,7 +109,7 @@ class CrossTransformerHead(SeededHead):
         return TokenState(tokens, mask)
 
     def prepare_video(self, video: VideoFeatures) -> TokenState:
-        """Give frames the positions behind the text."""
+        """Add the remaining position embeddings to the frames."""
         self.check_video(video)
         frames = video.frames + self.positions.weight[1:]
         return TokenState(frames, video.frame_mask)
@@ -123,12 +120,11 @@ class CrossTransformerHead(SeededHead):
         video_state: TokenState,
         random: PairRandom | None = None,
     ) -> Tensor:
-        """Run each pair through the blocks, with dropout if ``random``."""
+        """Run the transformer on each pair, with dropout if ``random``."""
         num_texts, num_videos = len(text_state), len(video_state)
         x = self._pair(text_state.tokens, video_state.tokens)
         mask = self._pair(text_state.mask, video_state.mask)
-        qkv = None
-        drop = None
+        qkv = drop = None
         if random is not None:
             drop = random.dropout_mask(
                 'sequence', *x.shape[1:], rate=self.dropout, like=x
@@ -160,7 +156,7 @@ class CrossTransformerHead(SeededHead):
 
     @staticmethod
     def _pair(text: Tensor, video: Tensor) -> Tensor:
-        """Put each text before each video, shape ``(Bv * Bt, 1 + F, ...)``."""
+        """Prepend each text to each video, ``(Bv * Bt, 1 + F, ...)``."""
         shape = (len(video), len(text))
         return torch.cat(
             [

@@ -1,4 +1,4 @@
-"""EagleNet: enriched texts from a text-frame graph, and energies."""
+"""EagleNet: texts enriched by a text-frame graph, and energy matching."""
 
 from __future__ import annotations
 
@@ -37,79 +37,77 @@ from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
 from eaglenet_mm.utils.dist import sum_with_grad
 
-#: Bytes of a chunk in training that still pays, by type of device. Larger
-#: ones leave the cache of a CPU; on a GPU they would leave no room in the
-#: budget for chunks that are kept.
+#: Maximum bytes per training chunk, by device type. Larger chunks do not fit
+#: a CPU's cache; on a GPU they leave no budget for chunks to keep.
 CHUNK_BYTES = {'cpu': 56 * 2**20, 'cuda': 128 * 2**20}
 
 
 @dataclass
 class EagleNetTextState(Features):
-    """Everything the head needs of ``Bt`` sentences."""
+    """State of ``Bt`` texts."""
 
-    embeds: Tensor  # as they leave the encoder, (Bt, D)
-    graph: Any  # text side of the first layer of the graph
+    embeds: Tensor  # encoder output, not normalised, (Bt, D)
+    graph: Any  # text inputs of the first graph layer
 
 
 @dataclass
 class EagleNetVideoState(Features):
-    """Everything the head needs of ``Bv`` videos."""
+    """State of ``Bv`` videos."""
 
-    unit_frames: Tensor  # frames of unit length, (Bv, F, D)
+    unit_frames: Tensor  # L2-normalised frames, (Bv, F, D)
     pooled_frames: PooledFramesState  # keys and values of the pooling
-    graph: Any  # video side of the first layer of the graph
-    frame_mask: Tensor | None = None  # (Bv, F), if the head masks
+    graph: Any  # frame inputs of the first graph layer
+    frame_mask: Tensor | None = None  # (Bv, F), if use_frame_mask
 
 
 @MODELS.register_module()
 class EagleNetHead(SeededHead):
-    """Scores pairs by enriched texts and text-conditioned videos.
+    """Cosine similarity of the enriched text and the text-conditioned video.
 
-    Implements `EagleNet <https://arxiv.org/abs/2603.25267>`_: stochastic
-    candidates around each sentence, their weights from a graph over the
-    candidates and the frames (fine-grained relationship learning), pooling of
-    the frames conditioned on the enriched text, and the cosine of the two.
-    Training adds the support text of `T-MASS
-    <https://arxiv.org/abs/2403.17998>`_ and energy-aware matching.
+    Implements `EagleNet <https://arxiv.org/abs/2603.25267>`_: stochastic text
+    candidates around each sentence, weighted by a graph over candidates and
+    frames (fine-grained relationship learning); frame pooling conditioned on
+    the enriched text; and the cosine similarity of the two. Training adds the
+    support text of `T-MASS <https://arxiv.org/abs/2403.17998>`_ and
+    energy-aware matching.
 
     Differs from the release: the algebra is factorised (same numbers);
-    evaluation noise comes from one table ``(S, D)``, kept in the checkpoint
-    and shared by all pairs, unless ``noise='pair'`` (then it is fresh at each
-    call, as in the release); training noise and
-    dropout depend on seed, step and place in the joint batch, not on the
-    process; and padded frames can be masked.
+    evaluation noise is a table ``(S, D)``, stored in the checkpoint and
+    shared by all pairs, unless ``noise='pair'`` redraws it at each call as
+    the release does; training noise and dropout depend on seed, step and
+    position in the joint batch, not on the process; padded frames can be
+    masked.
 
     Args:
-        embed_dim (int): Width ``D`` of the features.
-        num_frames (int): Frames ``F`` of every video, padding included.
-        num_candidates (int): Candidates ``S`` a pair. Default: 20.
+        embed_dim (int): Feature width ``D``.
+        num_frames (int): Frames ``F`` per video, including padding.
+        num_candidates (int): Text candidates ``S`` per pair. Default: 20.
         prior (str): Noise of the candidates, ``'uniform01'`` or ``'normal'``.
             Default: ``'uniform01'``.
         prior_std (float): Standard deviation of ``'normal'``. Default: 1.
-        graph (dict, optional): Options of the graph, and ``type='rgat'``
-            (default) or ``'gat'``.
-        pooling (dict, optional): Options of the pooling.
-        frame_embedding (bool): Add a learnt vector to each frame node.
+        graph (dict, optional): ``type``, ``'rgat'`` (default) or ``'gat'``,
+            and options of :class:`RelationalGraph` or :class:`PlainGraph`.
+        pooling (dict, optional): Options of :class:`FramePooling`.
+        frame_embedding (bool): Add a learnable embedding to each frame node.
             Default: False.
-        use_frame_mask (bool): Leave padded frames out of everything. The
-            release does not. Default: False.
+        use_frame_mask (bool): Mask padded frames everywhere; the release does
+            not. Default: False.
         noise (str): Evaluation noise, ``'table'`` or ``'pair'``.
             Default: ``'table'``.
         noise_seed (int, optional): Seed of the evaluation noise. Default:
-            None, the noise of the checkpoint, which is that of seed 0 unless
-            it was trained with another.
-        support_weight (float): Factor of ``loss_match`` on the scores of the
+            None, the noise of the checkpoint, or seed 0 without one.
+        support_weight (float): Weight of ``loss_match`` on the scores of the
             support text. Default: 0.8.
-        loss_energy (dict, optional): Energy-aware matching, without the
-            sizes. Default: None, none.
-        energy_weight (float): Factor of its loss. Default: 1.
-        energy_support_weight (float): Factor of the same loss on the support
-            text. Default: 0.
-        compile_score (bool): Let ``torch.compile`` fuse the scoring of
-            chunks in evaluation. Scores then differ in their last bits. If
-            it cannot, scoring goes on without it. Default: False.
-        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
-            and ``init_cfg``.
+        loss_energy (dict, optional): Config of :class:`EnergyMatchingLoss`
+            without ``embed_dim`` and ``num_frames``. Default: None, no energy
+            loss.
+        energy_weight (float): Weight of the energy loss. Default: 1.
+        energy_support_weight (float): Weight of the energy loss of the
+            support text. Default: 0.
+        compile_score (bool): Run ``torch.compile`` on the scoring of chunks
+            in evaluation, which changes the last bits of scores. Falls back
+            to eager mode if compilation fails. Default: False.
+        **kwargs: Options of :class:`BasePairHead`.
 
     Raises:
         ValueError: If an option is unknown or out of range.
@@ -153,8 +151,8 @@ class EagleNetHead(SeededHead):
             )
         if energy_support_weight and loss_energy is None:
             raise ValueError(
-                f'energy_support_weight={energy_support_weight} weighs an '
-                'energy loss, but there is none. Set loss_energy.'
+                f'energy_support_weight={energy_support_weight} has no '
+                'effect without an energy loss. Set loss_energy.'
             )
         self.use_frame_mask = self.needs_real_frames = use_frame_mask
         self.noise = noise
@@ -183,8 +181,8 @@ class EagleNetHead(SeededHead):
             CompiledScore(self._score) if compile_score else None
         )
         self._graph_sizes = num_frames, num_candidates
-        # the pooling comes behind the graph; kept are noise and some 15
-        # vectors of radius, pooling and support text beside the graph's
+        # evaluation frees the graph before the pooling; training also keeps
+        # the noise and some 15 vectors of radius, pooling and support text
         evaluation, training = (
             self.graph.numbers_per_pair(*self._graph_sizes, kept)
             for kept in (False, True)
@@ -196,24 +194,24 @@ class EagleNetHead(SeededHead):
 
     @property
     def relationships(self) -> FineGrainedRelationships:
-        """Fine-grained relationship learning with the layers of the head."""
+        """Fine-grained relationship learning with the layers of this head."""
         return FineGrainedRelationships(self.stochastic_text, self.graph)
 
-    # ---------------------------------------------------------------- sides
+    # --------------------------------------------------------------- states
 
     def prepare_text(self, text: TextFeatures) -> EagleNetTextState:
-        """Compute the text side of the graph, once a sentence."""
+        """Precompute the graph inputs of each text."""
         self.check_text(text)
         return EagleNetTextState(
             text.embeds, self.graph.prepare_text(text.embeds)
         )
 
     def prepare_video(self, video: VideoFeatures) -> EagleNetVideoState:
-        """Compute the video side of graph and pooling, once a video.
+        """Precompute the graph and pooling inputs of each video.
 
         Raises:
             ValueError: If the frames do not fit the head, or a video has no
-                real frame while masks are in use.
+                real frame and ``use_frame_mask`` is set.
         """
         self.check_video(video)
         frames = nodes = video.frames
@@ -232,17 +230,15 @@ class EagleNetHead(SeededHead):
     def score(
         self, text_state: EagleNetTextState, video_state: EagleNetVideoState
     ) -> Tensor:
-        """Score every text against every video.
+        """Compute cosine similarities, shape ``(Bt, Bv)``.
 
         Sections 3.1 and 3.2 of the paper, with evaluation noise and without
-        dropout, whatever mode the module is in. With ``noise='table'`` the
-        score of a pair depends on that pair alone. Gives cosines,
-        ``(Bt, Bv)``.
+        dropout, in training mode too.
         """
         return self._score(text_state, video_state, None, None)
 
     def chunk_scorer(self) -> Callable[[Any, Any], Tensor]:
-        """Score as :meth:`score`, with weights and memory of all chunks."""
+        """Return :meth:`score` with folded weights and shared buffers."""
         folded = self.graph.fold(*self._graph_sizes)
         if self.compiled_score is None:
             return functools.partial(
@@ -263,9 +259,9 @@ class EagleNetHead(SeededHead):
             return text.embeds.new_zeros(shape)
         noise = self._evaluation_noise(text, video)
         if self.noise == 'pair':
-            self.noise_draws += 1  # fresh at each call: depends on the chunks
+            self.noise_draws += 1  # so scores depend on the chunks
         enriched, pooled, _ = self.enrich_and_pool(
-            text, video, noise, folded, workspace=workspace
+            text, video, noise, folded=folded, workspace=workspace
         )
         return F.cosine_similarity(enriched, pooled, dim=-1, eps=1e-12).T
 
@@ -274,13 +270,11 @@ class EagleNetHead(SeededHead):
         text: EagleNetTextState,
         video: EagleNetVideoState,
         noise: Tensor,
-        folded: Any = None,
-        random: PairRandom | None = None,
-        workspace: Workspace | None = None,
+        **options: Any,
     ) -> EnrichedText:
-        """Enrich each text for each video, by the layers of this head.
+        """Enrich each text for each video.
 
-        Arguments and result are those of :class:`FineGrainedRelationships`.
+        See :class:`FineGrainedRelationships` for options and result.
         """
         return self.relationships(
             text.embeds,
@@ -289,9 +283,7 @@ class EagleNetHead(SeededHead):
             video.graph,
             noise,
             frame_mask=video.frame_mask,
-            folded=folded,
-            random=random,
-            workspace=workspace,
+            **options,
         )
 
     def enrich_and_pool(
@@ -299,21 +291,19 @@ class EagleNetHead(SeededHead):
         text: EagleNetTextState,
         video: EagleNetVideoState,
         noise: Tensor,
-        folded: Any = None,
         random: PairRandom | None = None,
-        workspace: Workspace | None = None,
+        **options: Any,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Enrich each text for each video, and pool each video for it.
+        """Enrich each text for each video and pool the video for it.
 
-        Arguments as those of :meth:`enrich`.
+        Same arguments as :meth:`enrich`.
 
         Returns:
             tuple[Tensor, Tensor, Tensor]: Enriched texts, pooled videos and
-            radii of the candidates, each of shape ``(Bv, Bt, D)``: pairs are
-            ordered by video, which makes the products of a video one.
+            candidate radii, each of shape ``(Bv, Bt, D)``.
         """
         enriched, radius, _ = self.enrich(
-            text, video, noise, folded, random, workspace
+            text, video, noise, random=random, **options
         )
         pooled = self.pooling(enriched, video.pooled_frames, random)
         return enriched, pooled, radius
@@ -321,7 +311,7 @@ class EagleNetHead(SeededHead):
     def _evaluation_noise(
         self, text: EagleNetTextState, video: EagleNetVideoState
     ) -> Tensor:
-        """Noise of the table, or that of the pairs that is next."""
+        """The noise table, or new noise for each pair."""
         if self.noise == 'table':
             return self.noise_table
         random = PairRandom(
@@ -332,7 +322,7 @@ class EagleNetHead(SeededHead):
         return self.pair_noise(random, at_least_float32(text.embeds))
 
     def pair_noise(self, random: PairRandom, like: Tensor) -> Tensor:
-        """Draw candidate noise for each pair, ``(Bv, Bt, S, D)``."""
+        """Draw candidate noise of each pair, ``(Bv, Bt, S, D)``."""
         return self.candidate_noise.pairs(random, like)
 
     # ----------------------------------------------------------------- loss
@@ -340,7 +330,7 @@ class EagleNetHead(SeededHead):
     def loss(
         self, text: TextFeatures, video: VideoFeatures
     ) -> dict[str, Tensor]:
-        """Compute the losses of the joint batch, section 3.4 of the paper.
+        """Compute the losses of section 3.4 of the paper.
 
         ::
 
@@ -348,13 +338,13 @@ class EagleNetHead(SeededHead):
                 + energy_weight * energy(video, text)
                 + energy_support_weight * energy(video, support)
 
-        Each process scores the rows of its own texts, and runs its own share
-        of the energies and of the sampler; see the base class.
+        Each process scores its own texts and computes its own share of the
+        energies and sampled pairs; see the base class.
 
         Returns:
-            dict[str, Tensor]: ``loss_match``, and as far as they are in use
-            ``loss_support``, ``loss_energy`` and ``loss_energy_support``;
-            ``pos_score`` and ``neg_score`` to watch.
+            dict[str, Tensor]: ``loss_match``; ``loss_support``,
+            ``loss_energy`` and ``loss_energy_support`` if their weight is not
+            0; and the statistics of :meth:`match_losses`.
         """
         batch = self.open_batch(text, video)
         share, random = batch.share, batch.random
@@ -363,9 +353,9 @@ class EagleNetHead(SeededHead):
         grid = replace(
             batch.grid,
             chunk_bytes=CHUNK_BYTES.get(device, CHUNK_BYTES['cuda']),
-            # the support text of a video needs it pooled for all own texts
+            # a support text is built from the video pooled for all texts
             whole_columns=True,
-            random=random,  # candidates need noise in any mode
+            random=random,  # candidates need noise in evaluation mode too
         )
         folded, workspace = self.graph.fold(*self._graph_sizes), Workspace()
 
@@ -374,22 +364,22 @@ class EagleNetHead(SeededHead):
             videos: EagleNetVideoState,
             drawn: Any,
         ) -> tuple[Tensor, Tensor, Tensor]:
-            """Score all own texts and their support against some videos."""
+            """Score own texts and their support texts for some videos."""
             like = at_least_float32(texts.embeds)
             enriched, pooled, radius = self.enrich_and_pool(
                 texts,
                 videos,
                 self.pair_noise(drawn, like),
-                folded,
                 drawn if self.training else None,
-                workspace,
+                folded=folded,
+                workspace=workspace,
             )
             with torch.autocast(device, enabled=False):
                 pooled = F.normalize(pooled, dim=-1)
                 scores = (F.normalize(enriched, dim=-1) * pooled).sum(dim=-1)
                 if not needs_support:
                     return scores, scores[:0], enriched[:0, 0]
-                total = sum_with_grad(pooled.sum(dim=1))  # of all processes
+                total = sum_with_grad(pooled.sum(dim=1))  # all processes
                 supports = self.support_text(
                     texts.embeds, total / len(grid.columns), radius
                 )
@@ -434,17 +424,22 @@ class EagleNetHead(SeededHead):
     def support_text(
         self, text: Tensor, centre: Tensor, radius: Tensor
     ) -> Tensor:
-        """Push sentences towards the videos, by as much as the radius allows.
+        """Move sentences towards the videos, scaled by the radius.
 
-        Of sentences ``(Bt, D)``; the mean over all texts of each video's
-        pooled vectors of unit length, ``(Bv, D)``; and the radius of the
-        candidates. Gives unit vectors, ``(Bv, Bt, D)``.
+        Args:
+            text (Tensor): Sentences, shape ``(Bt, D)``.
+            centre (Tensor): Mean over all texts of the L2-normalised pooled
+                video, shape ``(Bv, D)``.
+            radius (Tensor): Radius of the candidates, ``(Bv, Bt, D)``.
+
+        Returns:
+            Tensor: L2-normalised support texts, shape ``(Bv, Bt, D)``.
         """
         direction = F.normalize(centre.unsqueeze(1) - text, dim=-1)
         return F.normalize(direction * radius + text, dim=-1)
 
     def energy_noise(self, random: KeyedRandom, purpose: str) -> NoiseSource:
-        """Give the energy loss its random numbers."""
+        """Return the random numbers of an energy loss."""
         return KeyedNoise(random, purpose)
 
     # ------------------------------------------------- explanations and noise
@@ -452,15 +447,14 @@ class EagleNetHead(SeededHead):
     def explain(
         self, text: TextFeatures, video: VideoFeatures
     ) -> PairExplanation:
-        """Tell what every score came from; see the base class.
+        """Return attention, candidate weights and embeddings of each pair.
 
         Returns:
-            PairExplanation: Of frames the ``'attention'`` of the enriched
-            text and the ``'cosine'`` of the plain one; of texts
-            ``'beta'``, the weights of the sentence (first) and its
-            candidates, shape ``(Bt, Bv, 1 + S)``; the enriched text and the
-            pooled video. With ``noise='pair'`` the noise is not that of the
-            scores before.
+            PairExplanation: Frame weights ``'attention'``, of the enriched
+            text, and ``'cosine'``, of the sentence; text weights ``'beta'``
+            of the sentence and its candidates, ``(Bt, Bv, 1 + S)``; enriched
+            texts and pooled videos. With ``noise='pair'`` the noise differs
+            from that of earlier scores.
         """
         texts, videos = self.prepare_text(text), self.prepare_video(video)
         noise = self._evaluation_noise(texts, videos)
@@ -478,7 +472,7 @@ class EagleNetHead(SeededHead):
         )
 
     def reseed(self, seed: int) -> None:
-        """Draw the evaluation noise anew."""
+        """Redraw the evaluation noise."""
         self.noise_seed, self.noise_draws = seed, 0
         table = self.candidate_noise.table(self.noise_table.shape[1], seed)
         self.noise_table.copy_(table)
@@ -486,20 +480,19 @@ class EagleNetHead(SeededHead):
     def _load_from_state_dict(
         self, state_dict: dict, prefix: str, *args: Any
     ) -> None:
-        """Keep own noise if it was asked for."""
+        """Keep the current noise if ``noise_seed`` is set."""
         if self.noise_seed is not None:
             state_dict[prefix + 'noise_table'] = self.noise_table
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class CompiledScore:
-    """A scoring function under ``torch.compile``, or as it is.
+    """Scoring function compiled on its first call, with an eager fallback.
 
-    It is compiled at the first call. What the compiler raises (no C++
-    compiler, no Triton, a Python it does not support, an operation it does
-    not know) is logged once, and from then on the function runs as it is. So
-    does a call that needs a gradient: the backward pass of the graph is
-    written out, and gains nothing.
+    If compilation fails (no C++ compiler, no Triton, an unsupported Python
+    version or operation), the error is logged once and the function runs
+    eagerly from then on. Calls that need a gradient always run eagerly: the
+    graph has a hand-written backward pass.
     """
 
     def __init__(
@@ -513,7 +506,7 @@ class CompiledScore:
         self.has_failed = False
 
     def __deepcopy__(self, memo: dict) -> CompiledScore:
-        """Copy without what is compiled, which is bound to the first head."""
+        """Copy without compiled code, which is bound to the original head."""
         copied = CompiledScore(
             copy.deepcopy(self.function, memo), self.backend
         )
@@ -521,7 +514,7 @@ class CompiledScore:
         return copied
 
     def __call__(self, *args: Any) -> Tensor:
-        """Score, compiled if that is possible."""
+        """Call the function, compiled if possible."""
         if self.has_failed or torch.is_grad_enabled():
             return self.function(*args)
         try:
@@ -532,8 +525,8 @@ class CompiledScore:
             return self.compiled(*args)
         except torch.cuda.OutOfMemoryError:
             raise
-        except Exception as error:  # noqa: BLE001 - of many kinds
-            # what is wrong with the arguments is raised again below
+        except Exception as error:  # noqa: BLE001 - compilers raise anything
+            # invalid arguments raise again here
             scores = self.function(*args)
             self.compiled = None
             self.has_failed = True

@@ -1,4 +1,4 @@
-"""Mean pooling of frames, as they are or after a temporal part."""
+"""Mean pooling of frames, optionally after a temporal module."""
 
 from __future__ import annotations
 
@@ -21,21 +21,20 @@ UnitVectors = EmbedsState  # deprecated name
 
 @MODELS.register_module()
 class MeanPoolingHead(BasePairHead):
-    """Cosine of the text and the masked mean of the frames.
+    """Cosine similarity of the text and the masked mean of the frames.
 
     Implements the ``meanP``, ``seqLSTM`` and ``seqTransf`` similarities of
-    `CLIP4Clip <https://arxiv.org/abs/2104.08860>`_: frames, after a temporal
-    part if there is one, are brought to unit length, averaged over the real
-    ones, and brought to unit length again. With pretrained encoders, no
-    temporal part and no training this is zero-shot CLIP.
+    `CLIP4Clip <https://arxiv.org/abs/2104.08860>`_: frames pass through the
+    temporal module, if any, are L2-normalised, averaged over the real ones
+    and L2-normalised again. Without temporal module and training this is
+    zero-shot CLIP.
 
     Args:
-        temporal (dict, optional): Config of the temporal part:
+        temporal (dict, optional): Config of the temporal module:
             ``dict(type='TemporalLSTM', embed_dim=D)`` for seqLSTM,
             ``dict(type='TemporalTransformer', embed_dim=D)`` for seqTransf.
             Default: None, meanP.
-        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
-            and ``init_cfg``.
+        **kwargs: Options of :class:`BasePairHead`.
 
     Example:
         >>> MeanPoolingHead()(text, video).shape
@@ -52,18 +51,18 @@ class MeanPoolingHead(BasePairHead):
         self.keeps_state = self.temporal is not None
 
     def check_video(self, video: VideoFeatures) -> None:
-        """Refuse more frames than the temporal part has positions for."""
+        """Check that the temporal module has a position for each frame."""
         frames = video.frames.shape[1]
         most = None if self.temporal is None else self.temporal.max_positions
         if most is not None and frames > most:
             raise ValueError(
                 f'MeanPoolingHead has positions for {most} frames, but '
                 f'videos have {frames}. Lower num_frames, or raise '
-                'max_positions of its temporal part.'
+                'max_positions of its temporal module.'
             )
 
     def prepare_text(self, text: TextFeatures) -> EmbedsState:
-        """Bring sentences to unit length, shape ``(Bt, D)``."""
+        """L2-normalise the sentences, shape ``(Bt, D)``."""
         return EmbedsState(unit_sentences(text))
 
     def prepare_video(self, video: VideoFeatures) -> EmbedsState:
@@ -77,7 +76,7 @@ class MeanPoolingHead(BasePairHead):
     def score(
         self, text_state: EmbedsState, video_state: EmbedsState
     ) -> Tensor:
-        """Compute cosines, shape ``(Bt, Bv)``, in [-1, 1]."""
+        """Compute cosine similarities, shape ``(Bt, Bv)``."""
         embeds = text_state.embeds
         with torch.autocast(embeds.device.type, enabled=False):
             return embeds @ video_state.embeds.T

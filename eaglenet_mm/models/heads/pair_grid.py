@@ -1,4 +1,4 @@
-"""All pairs of some texts and videos, computed chunk by chunk."""
+"""Chunked computation over all text-video pairs."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from eaglenet_mm.models.layers.keyed_random import KeyedRandom, PairRandom
 from eaglenet_mm.structures import Features
 from eaglenet_mm.utils.heap import release_free_heap
 
-#: Chunks computed again after which free memory goes back to the system: the
-#: buffers of one chunk leave holes on the heap that the next do not fit.
+#: Number of recomputed chunks after which free memory is returned to the
+#: system; the buffers of the chunks fragment the heap.
 RELEASE_EVERY = 4
 
-#: Takes the states of a chunk's texts and videos, and its random numbers.
+#: Function of the text states, video states and random numbers of a chunk.
 PairFunction = Callable[[Any, Any, 'PairRandom | None'], Any]
 
 
 @dataclass(frozen=True)
 class PairGrid:
-    """A matrix of texts and videos, cut into chunks of pairs.
+    """Matrix of texts and videos, split into chunks of pairs.
 
-    A chunk has many texts and few videos: the state of a video is large, and
-    products with it run over all its texts at once. Where a gradient is
-    needed, as many chunks as fit ``budget`` are kept for the backward pass
-    and the others are computed again in it, with the same random numbers.
+    Chunks have many texts and few videos, because video states are large and
+    one product with a video covers all its texts. With gradients enabled, as
+    many chunks as fit ``budget`` are kept for the backward pass; the others
+    are recomputed with the same random numbers.
 
     Args:
-        rows (range): Places of the texts in the joint batch.
-        columns (range): Places of the videos in it.
-        bytes_per_pair (int): Bytes that the tensors of a pair take.
-        budget (int): Bytes that the tensors of all chunks may take at once.
-        chunk_bytes (int, optional): Bytes of a chunk at most. Default: None,
+        rows (range): Positions of the texts in the joint batch.
+        columns (range): Positions of the videos in the joint batch.
+        bytes_per_pair (int): Bytes of intermediate tensors per pair.
+        budget (int): Bytes available for all chunks at once.
+        chunk_bytes (int, optional): Maximum bytes per chunk. Default: None,
             the budget.
-        whole_columns (bool): Put all texts into every chunk, where they
-            cannot be taken apart. Default: False.
+        whole_columns (bool): Put all texts into every chunk, for functions
+            that need all texts of a video. Default: False.
         random (KeyedRandom, optional): Source of the random numbers of pairs.
             Default: None, functions get None.
     """
@@ -56,7 +56,7 @@ class PairGrid:
 
     @property
     def _chunk_shape(self) -> tuple[int, int]:
-        """Texts and videos of a chunk, one of each at least."""
+        """Numbers of texts and videos per chunk, at least one each."""
         texts = max(1, len(self.rows))
         most = min(self.budget, self.chunk_bytes or self.budget)
         pairs = max(1, most // self.bytes_per_pair)
@@ -66,45 +66,44 @@ class PairGrid:
 
     @property
     def _num_kept(self) -> int:
-        """Chunks that are kept for the backward pass."""
+        """Number of chunks kept for the backward pass."""
         texts, videos = self._chunk_shape
         chunks = math.ceil(len(self.rows) / texts) * math.ceil(
             len(self.columns) / videos
         )
         kept = self.budget // (texts * videos * self.bytes_per_pair)
-        # one is computed again while the others are kept
+        # leave room for the chunk being recomputed
         return chunks if kept >= chunks else max(0, kept - 1)
 
     @property
     def fits(self) -> bool:
-        """Whether all pairs are kept for the backward pass at once."""
+        """Whether all pairs fit the budget at once."""
         pairs = len(self.rows) * len(self.columns)
         return pairs * self.bytes_per_pair <= self.budget
 
     def blocks(
         self, function: PairFunction, text_state: Features, video_state: Any
     ) -> Iterator[tuple[slice, slice, Any]]:
-        """Compute something of the pairs of each chunk.
+        """Apply a function to each chunk of pairs.
 
         Args:
-            function (Callable): Takes the states of some texts and videos and
-                their :class:`PairRandom`; gives tensors.
-            text_state (Features): Of all texts.
-            video_state (Features): Of all videos.
+            function (Callable): Maps the states of some texts and videos and
+                their :class:`PairRandom` to tensors.
+            text_state (Features): State of all texts.
+            video_state (Features): State of all videos.
 
         Yields:
-            tuple: Rows and columns of a chunk, as slices, and what the
-            function gives.
+            tuple: Row slice, column slice and result of a chunk.
 
         Raises:
-            ValueError: If the budget does not hold the smallest chunk.
+            ValueError: If the smallest chunk exceeds the budget.
         """
         needs_grad = torch.is_grad_enabled()
         least = len(self.rows) if self.whole_columns else 1
         if needs_grad and least * self.bytes_per_pair > self.budget:
             raise ValueError(
-                f'memory_budget={self.budget} bytes is too small: {least} '
-                'pairs, which cannot be taken apart, need '
+                f'memory_budget={self.budget} bytes is too small: chunks of '
+                f'at least {least} pairs need '
                 f'{least * self.bytes_per_pair} bytes in training. Raise it, '
                 'or lower the batch size.'
             )
@@ -129,9 +128,9 @@ class PairGrid:
 
         num_texts, num_videos = self._chunk_shape
         kept = self._num_kept if needs_grad else math.inf
-        text_parts = list(_cut(text_state, num_texts, needs_grad))
+        text_parts = list(_split(text_state, num_texts, needs_grad))
         number = 0
-        for columns, videos in _cut(video_state, num_videos, needs_grad):
+        for columns, videos in _split(video_state, num_videos, needs_grad):
             for rows, texts in text_parts:
                 chunk = texts, videos, rows, columns
                 if number < kept:
@@ -146,30 +145,30 @@ class PairGrid:
     def map(
         self, function: PairFunction, text_state: Any, video_state: Any
     ) -> Tensor:
-        """Compute something of all pairs, with gradient.
+        """Apply a function to all pairs, with gradient.
 
-        Arguments are those of :meth:`blocks`; the function gives one tensor,
-        ``(texts, videos, ...)``. Returns shape ``(Bt, Bv, ...)``.
+        Same arguments as :meth:`blocks`. The function returns a tensor
+        ``(texts, videos, ...)``; they are joined to ``(Bt, Bv, ...)``.
         """
         parts: dict[int, list[Tensor]] = {}
         for _, columns, part in self.blocks(function, text_state, video_state):
             parts.setdefault(columns.start, []).append(part)
-        return _join([_join(part, 0) for part in parts.values()], 1)
+        return _concat([_concat(part, 0) for part in parts.values()], 1)
 
 
-def _cut(
+def _split(
     state: Any, size: int, needs_grad: bool
 ) -> Iterator[tuple[slice, Any]]:
-    """Cut a side into parts of some rows; nothing if it is empty."""
+    """Split a state into parts of ``size`` rows; nothing if it is empty."""
     starts = range(0, len(state), size)
-    if needs_grad:  # cheaper backwards than slices, each padded to the whole
+    if needs_grad:  # its backward is cheaper than that of many slices
         parts = iter(state.split(size))
-    else:  # one at a time, since a gallery may have very many
+    else:  # lazily, since a gallery may have very many parts
         parts = (state.index_select(slice(i, i + size)) for i in starts)
     for start, part in zip(starts, parts, strict=False):
         yield slice(start, start + len(part)), part
 
 
-def _join(parts: list[Tensor], axis: int) -> Tensor:
-    """Join tensors; a single one is not copied."""
+def _concat(parts: list[Tensor], axis: int) -> Tensor:
+    """Concatenate tensors; a single one is not copied."""
     return parts[0] if len(parts) == 1 else torch.cat(parts, dim=axis)

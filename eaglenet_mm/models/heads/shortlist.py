@@ -1,4 +1,4 @@
-"""Deprecated place of functions of the contract of heads."""
+"""Deprecated import path; use ``eaglenet_mm.models.heads``."""
 
 from eaglenet_mm.models.heads.base_pair_head import (
     mean_of_unit_frames,

@@ -1,4 +1,4 @@
-"""T-MASS: text as a region around the sentence, as wide as the video asks."""
+"""T-MASS: stochastic text embeddings within a video-dependent radius."""
 
 from __future__ import annotations
 
@@ -36,61 +36,61 @@ from eaglenet_mm.utils.dist import gather_features, sum_with_grad
 
 @dataclass
 class MassVideoState(Features):
-    """What T-MASS needs of ``Bv`` videos."""
+    """State of ``Bv`` videos."""
 
-    unit_frames: Tensor  # (Bv, F, D)
+    unit_frames: Tensor  # L2-normalised, (Bv, F, D)
     pooled_frames: PooledFramesState
-    # (Bv, D), pooled for the own caption; for the published evaluation alone
+    # pooled for its own caption, in the published evaluation only, (Bv, D)
     own_pooled: Tensor | None = None
 
 
 @dataclass
 class _MovedTexts(Features):
-    """Sentences, and texts around them."""
+    """Sentences and texts derived from them."""
 
-    embeds: Tensor  # (B, D), as they leave the encoder
-    moved: Tensor  # (B, K, D), compared with the videos the sentence pools
+    embeds: Tensor  # encoder output, conditions the pooling, (B, D)
+    moved: Tensor  # compared with the pooled videos, (B, K, D)
 
 
 @MODELS.register_module()
 class TMASSHead(SeededHead):
-    """Cosine of the best of some texts around a sentence and its video.
+    """Best cosine similarity of stochastic texts and the pooled video.
 
-    Implements `T-MASS <https://arxiv.org/abs/2403.17998>`_: the pooling of
-    X-Pool by the plain sentence, a radius from the cosines of sentence and
-    frames, and stochastic texts within it. Training adds a support text,
-    pushed from the sentence towards the mean of the pooled videos by the
-    radius. Evaluation takes the best of ``num_trials`` stochastic texts.
+    Implements `T-MASS <https://arxiv.org/abs/2403.17998>`_: X-Pool's frame
+    pooling conditioned on the sentence, a radius from the cosine similarities
+    of sentence and frames, and stochastic texts within that radius. Training
+    adds a support text, moved from the sentence towards the mean pooled video
+    by the radius. Evaluation takes the best of ``num_trials`` stochastic
+    texts.
 
-    Differs from the release: a score depends on its pair alone. **The
-    published evaluation compares every query with gallery videos that were
-    pooled with their own ground-truth caption**, and so knows which video is
-    whose; ``evaluation='published'`` does that, to reproduce published
-    numbers, and warns. Evaluation noise comes from one table, kept in the
-    checkpoint and shared by all pairs; training noise depends on seed, step
-    and place in the joint batch; the support text is that of the batch of
-    all processes; padded frames can be masked.
+    Differs from the release: a score depends only on its pair. **The
+    published evaluation compares every query with gallery videos pooled for
+    their own ground-truth caption**, which leaks the answer;
+    ``evaluation='published'`` reproduces it, with a warning. Evaluation noise
+    is a table, stored in the checkpoint and shared by all pairs; training
+    noise depends on seed, step and position in the joint batch; the support
+    text uses the batch of all processes; padded frames can be masked.
 
     Args:
-        embed_dim (int): Width ``D``.
-        num_frames (int): Frames ``F`` of every video, padding included.
-        num_trials (int): Stochastic texts of a pair in evaluation.
+        embed_dim (int): Feature width ``D``.
+        num_frames (int): Frames ``F`` per video, including padding.
+        num_trials (int): Stochastic texts per pair in evaluation.
             Default: 20.
         prior (str): Noise, ``'uniform01'`` or ``'normal'``.
             Default: ``'uniform01'``.
         prior_std (float): Standard deviation of ``'normal'``. Default: 1.
-        num_heads (int): Heads of the pooling. Default: 1.
-        dropout (float): Rate of the pooling. Default: 0.3.
-        use_frame_mask (bool): Leave padded frames out. Default: True.
+        num_heads (int): Attention heads of the pooling. Default: 1.
+        dropout (float): Dropout rate of the pooling. Default: 0.3.
+        use_frame_mask (bool): Mask padded frames. Default: True.
         evaluation (str): ``'pairwise'`` or ``'published'``.
             Default: ``'pairwise'``.
         noise_seed (int): Seed of the evaluation noise. Default: 0.
-        support_weight (float): Factor of the same loss on the scores of the
-            support text. Default: 0.8, as published for MSR-VTT; 0 for LSMDC
-            and DiDeMo.
-        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
-            and ``init_cfg``. Beyond the budget the support text costs one
-            more pooling of all pairs, and again one backwards.
+        support_weight (float): Weight of ``loss_match`` on the scores of the
+            support text. Default: 0.8, as published for MSR-VTT; LSMDC and
+            DiDeMo use 0.
+        **kwargs: Options of :class:`BasePairHead`. Above ``memory_budget``
+            the support text costs a second pooling of all pairs, forward and
+            backward.
 
     Raises:
         ValueError: If an option is unknown or out of range.
@@ -121,7 +121,7 @@ class TMASSHead(SeededHead):
         super().__init__(
             embed_dim=embed_dim,
             num_frames=num_frames,
-            # vectors of the pooling, and numbers of the trials
+            # activations of the pooling, and scores of the trials
             numbers_per_pair=(8 * embed_dim + 4 * num_trials, 10 * embed_dim),
             **kwargs,
         )
@@ -154,7 +154,7 @@ class TMASSHead(SeededHead):
         )
 
     def reseed(self, seed: int) -> None:
-        """Draw the evaluation noise anew."""
+        """Redraw the evaluation noise."""
         width = self.noise_table.shape[1]
         self.noise_table.copy_(self.noise.table(width, seed))
 
@@ -164,7 +164,7 @@ class TMASSHead(SeededHead):
         return EmbedsState(text.embeds)
 
     def prepare_video(self, video: VideoFeatures) -> MassVideoState:
-        """Compute unit frames, and keys and values of the pooling."""
+        """Precompute normalised frames, and keys and values of the pooling."""
         self.check_video(video)
         mask = video.frame_mask if self.use_frame_mask else None
         return MassVideoState(
@@ -177,10 +177,7 @@ class TMASSHead(SeededHead):
     def attach_captions(
         self, video_state: MassVideoState, text: TextFeatures
     ) -> MassVideoState:
-        """Pool each video with its own caption, for the published evaluation.
-
-        Texts are the captions of the videos, row by row.
-        """
+        """Pool video ``i`` for text ``i``, for the published evaluation."""
         own = torch.cat(
             [
                 self.pooling(caption.embeds, video.pooled_frames)[0]
@@ -196,11 +193,11 @@ class TMASSHead(SeededHead):
     def score(
         self, text_state: EmbedsState, video_state: MassVideoState
     ) -> Tensor:
-        """Take the best stochastic text of each pair, shape ``(Bt, Bv)``."""
+        """Score the best stochastic text of each pair, ``(Bt, Bv)``."""
         if self.needs_own_captions and video_state.own_pooled is None:
             raise ValueError(
                 "TMASSHead(evaluation='published') needs the caption of each "
-                'video of the gallery, which a search does not have. Evaluate '
+                'gallery video, which a search does not have. Evaluate '
                 'all pairs (RetrievalTestLoop without shortlist), or set '
                 "evaluation='pairwise'."
             )
@@ -225,16 +222,16 @@ class TMASSHead(SeededHead):
     def loss(
         self, text: TextFeatures, video: VideoFeatures
     ) -> dict[str, Tensor]:
-        """Compute the loss of stochastic and of support texts.
+        """Compute the loss of stochastic and support texts.
 
-        Where the pooled videos of all pairs fit ``memory_budget`` they are
-        kept. Beyond it they are pooled chunk by chunk, twice, and again in
-        the backward pass: the support text of a pair needs the mean of its
-        video over all sentences before it can be compared with any video.
+        The pooled videos of all pairs are kept if they fit ``memory_budget``.
+        Otherwise they are pooled twice, in chunks, and recomputed in the
+        backward pass: a support text needs the mean of its video over all
+        sentences before it can be scored.
 
         Returns:
-            dict[str, Tensor]: ``loss_match`` and, if it has a weight,
-            ``loss_support``; ``pos_score`` and ``neg_score`` to watch.
+            dict[str, Tensor]: ``loss_match``, ``loss_support`` unless its
+            weight is 0, and the statistics of :meth:`match_losses`.
         """
         batch = self.open_batch(text, video)
         rows, grid = batch.share.rows, batch.grid
@@ -284,7 +281,7 @@ class TMASSHead(SeededHead):
     def explain(
         self, text: TextFeatures, video: VideoFeatures
     ) -> PairExplanation:
-        """Give the ``'attention'`` of each sentence to the frames."""
+        """Return the attention and cosine similarity of each frame."""
         attention = self.pooling.attention(
             text.embeds, self.prepare_video(video).pooled_frames
         )  # (Bv, Bt, F)
@@ -303,7 +300,7 @@ def _sum_of_texts(_: Tensor, pooled: Tensor) -> Tensor:
 
 
 def _cosines(moved: Tensor, pooled: Tensor) -> Tensor:
-    """Compare moved texts with their videos, shape ``(Bt, Bv, K)``."""
+    """Cosine similarities of derived texts and videos, ``(Bt, Bv, K)``."""
     with torch.autocast(pooled.device.type, enabled=False):
         pooled = at_least_float32(pooled)
         return torch.stack(
@@ -324,11 +321,11 @@ def _stochastic_cosines(
     unit_video: Tensor,  # (Bv, Bt, D) or (Bv, 1, D)
     lengths: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Cosines of the stochastic texts of pairs, none of which is built.
+    """Cosine similarities and norms of stochastic texts, ``(Bv, Bt, K)``.
 
-    With ``t_k = t + e_k * R`` the products ``t_k . p`` and ``|t_k|^2`` are
-    sums over channels that are linear in ``e_k`` and its square. Gives
-    cosines and lengths, ``(Bv, Bt, K)``; lengths serve a further call.
+    The texts ``t_k = t + e_k * R`` are never materialised: ``t_k . p`` and
+    ``|t_k|^2`` are linear in ``e_k`` and its square. Pass the norms to the
+    next call to reuse them.
     """
 
     def along_noise(values: Tensor, factors: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""TV-ProxyNet: each text gets a proxy of its own for each video."""
+"""TV-ProxyNet: a text proxy for each pair of text and video."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ from eaglenet_mm.structures import (
 
 @dataclass
 class DirectorLayerState(Features):
-    """Tokens of ``Bv`` videos as a layer of the director attends to them."""
+    """Keys and values of ``Bv`` videos in a director layer."""
 
-    keys: Tensor  # (Bv, M, D), taken through the query projection
-    key_bias: Tensor  # (Bv, M), -inf at masked tokens
-    values: Tensor  # (Bv, M, D), taken through the output projection
+    keys: Tensor  # query projection folded in, (Bv, M, D)
+    key_bias: Tensor  # -inf at masked tokens, (Bv, M)
+    values: Tensor  # output projection folded in, (Bv, M, D)
 
 
 @dataclass
 class ProxyVideoState(Features):
-    """What the head needs of ``Bv`` videos."""
+    """State of ``Bv`` videos."""
 
-    embeds: Tensor  # (Bv, D), of unit length
-    unit_tokens: Tensor  # (Bv, M, D), of unit length, zero where masked
-    token_count: Tensor  # (Bv,), real tokens
+    embeds: Tensor  # L2-normalised, (Bv, D)
+    unit_tokens: Tensor  # L2-normalised, zero where masked, (Bv, M, D)
+    token_count: Tensor  # number of real tokens, (Bv,)
     layer1: DirectorLayerState
     layer2: DirectorLayerState
 
 
 class DirectorLayer(nn.Module):
-    """Cross attention of one query a pair, and a small MLP.
+    """Single-head cross attention with one query per pair, and an MLP.
 
     ``q = norm1(x); x = q + attention(q, norm2(tokens)); x = norm3(x);
-    x = norm4(x + linear2(relu(linear1(x))))``, one head. The residual is the
-    normed query. Projections of queries and outputs are folded into the
-    tokens, so that a pair costs ``4 M D + 4 D^2`` operations.
+    x = norm4(x + linear2(relu(linear1(x))))``. The residual is the normalised
+    query. Query and output projections are folded into keys and values, so a
+    pair costs ``4 M D + 4 D^2`` operations.
     """
 
     def __init__(self, embed_dim: int, dropout: float) -> None:
@@ -76,7 +76,7 @@ class DirectorLayer(nn.Module):
     def prepare_tokens(
         self, tokens: Tensor, token_mask: Tensor
     ) -> DirectorLayerState:
-        """Compute keys and values of every video; see the state."""
+        """Compute keys and values of each video."""
         width = tokens.shape[-1]
         query_w, key_w, value_w = self.qkv.weight.chunk(3)
         query_b, key_b, value_b = self.qkv.bias.chunk(3)
@@ -95,7 +95,7 @@ class DirectorLayer(nn.Module):
         random: PairRandom | None,
         name: str,
     ) -> Tensor:
-        """Move the query of every pair, ``(Bv or 1, Bt, D)``."""
+        """Update the query of each pair, ``(Bv or 1, Bt, D)``."""
 
         def drop(values: Tensor, place: str) -> Tensor:
             if random is None:
@@ -112,7 +112,7 @@ class DirectorLayer(nn.Module):
         logits = query.to(state.keys.dtype) @ state.keys.transpose(1, 2)
         logits = at_least_float32(logits + state.key_bias.unsqueeze(1))
         weights = drop(logits.softmax(dim=-1), 'attention')
-        # the bias of the output is added once, behind weights of any sum
+        # the output bias is not folded in: dropped weights do not sum to 1
         attended = weights.to(state.values.dtype) @ state.values
         x = query + drop(attended + self.output.bias, 'attended')
         x = float32_layer_norm(self.norm3, x)
@@ -123,39 +123,38 @@ class DirectorLayer(nn.Module):
 
 @MODELS.register_module()
 class TextProxyHead(SeededHead):
-    """Cosine of text and video, plus that of the text's proxy for the video.
+    """Cosine similarity of text and video, plus that of a text proxy.
 
-    Implements the head of TV-ProxyNet (AAAI 2025): a decoder over the tokens
-    of a video (the director) says in which direction the text moves, the
-    cosines of text and tokens (the dash) how far; the proxy is compared with
-    the video as the text is. Scores are ``base + gamma * proxy``.
+    Implements the head of TV-ProxyNet (AAAI 2025). The proxy of a pair is the
+    text moved in the direction given by a decoder over the video tokens (the
+    director), by a length computed from the cosine similarities of text and
+    tokens (the dash). Scores are ``base + gamma * proxy``, the cosine
+    similarities of text and proxy with the video.
 
-    Differs from the release: it stands on the encoders we have, where the
-    video is the mean of its unit frames and the frames are the tokens (the
-    release stands on CLIP-ViP, which has video tokens of its own); ``gamma``
-    is a fixed number that the config states (the release reports the best of
-    ten on the test set); a linear dash is over the tokens that the director
-    sees; gradients of several processes are those of the joint batch (there,
-    of other samples); masked frames are left out.
+    Differs from the release: the video embedding is the mean of the
+    L2-normalised frames, and the frames are the tokens (the release uses
+    CLIP-ViP, which has video tokens); ``gamma`` is a fixed number (the
+    release reports the best of ten values on the test set); a linear dash
+    covers the tokens that the director sees; gradients of several processes
+    are those of the joint batch (in the release, those of other samples);
+    padded frames are masked.
 
     Args:
-        embed_dim (int): Width ``D``.
-        num_frames (int): Tokens ``M`` of every video, padding included.
-        gamma (float): Weight of the proxy's cosine in the score. Default: 0.5.
-        num_tokens (int, optional): First tokens that the director sees.
-            Default: None, all. Videos that have padding alone there are
-            refused.
-        dash (str): ``'theta'``, one length a pair, or ``'linear'``, one a
+        embed_dim (int): Feature width ``D``.
+        num_frames (int): Tokens ``M`` per video, including padding.
+        gamma (float): Weight of the proxy in the score. Default: 0.5.
+        num_tokens (int, optional): Number of leading tokens that the director
+            sees; at least one must be real. Default: None, all.
+        dash (str): ``'theta'``, one length per pair, or ``'linear'``, one per
             channel. Default: ``'theta'``.
-        delta (float): Share of the text in the direction. Default: 1.
-        eta (float): Share of the director, subtracted. Default: 1.
-        dropout (float): Rate within the director. Default: 0.1.
-        use_frame_mask (bool): Leave padded frames out. Default: True.
-        proxy_weight (float): Factor of the loss of the proxies. Default: 0.5.
-        positive_weight (float): Factor of the loss of the matching proxies
+        delta (float): Weight of the text in the direction. Default: 1.
+        eta (float): Weight of the director, subtracted. Default: 1.
+        dropout (float): Dropout rate of the director. Default: 0.1.
+        use_frame_mask (bool): Mask padded frames. Default: True.
+        proxy_weight (float): Weight of the proxy loss. Default: 0.5.
+        positive_weight (float): Weight of the loss of matching proxies
             against all videos. Default: 0.25.
-        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
-            and ``init_cfg``. As published the loss is
+        **kwargs: Options of :class:`BasePairHead`. The published loss is
             ``InfoNCELoss(loss_weight=2, max_scale=200)``.
 
     Raises:
@@ -185,7 +184,7 @@ class TextProxyHead(SeededHead):
         super().__init__(
             embed_dim=embed_dim,
             num_frames=num_frames,
-            # vectors of the director
+            # activations of the director
             numbers_per_pair=(
                 8 * embed_dim + num_tokens,
                 40 * embed_dim + num_tokens,
@@ -208,7 +207,7 @@ class TextProxyHead(SeededHead):
         self.proxy_weight = proxy_weight
         self.positive_weight = positive_weight
         self.layer1 = DirectorLayer(embed_dim, dropout)
-        self.layer2 = copy.deepcopy(self.layer1)  # as published
+        self.layer2 = copy.deepcopy(self.layer1)  # as in the release
         self.norm = nn.LayerNorm(embed_dim)
         self.theta = self.dash = None
         if dash == 'theta':
@@ -217,25 +216,25 @@ class TextProxyHead(SeededHead):
             self.dash = nn.Linear(num_tokens, embed_dim)
 
     def check_video(self, video: VideoFeatures) -> None:
-        """Refuse videos of another size, or without a real frame to see."""
+        """Check sizes, and that the director sees a real frame."""
         super().check_video(video)
         unseen = ~video.frame_mask[:, : self.num_tokens].any(dim=1)
         if self.use_frame_mask and bool(unseen.any()):
             raise ValueError(
                 'TextProxyHead sees the first num_tokens='
                 f'{self.num_tokens} frames, but {int(unseen.sum())} videos '
-                'have padding alone there, the first at position '
+                'have only padding there, the first at position '
                 f'{int(unseen.nonzero()[0])}. Put real frames first, or '
                 'raise num_tokens.'
             )
 
     def prepare_text(self, text: TextFeatures) -> EmbedsState:
-        """Bring sentences to unit length, shape ``(Bt, D)``."""
+        """L2-normalise the sentences, shape ``(Bt, D)``."""
         self.check_text(text)
         return EmbedsState(unit_sentences(text))
 
     def prepare_video(self, video: VideoFeatures) -> ProxyVideoState:
-        """Compute the video's vector, and what the director needs of it."""
+        """Precompute the video embedding and the inputs of the director."""
         self.check_video(video)
         mask = video.frame_mask
         if not self.use_frame_mask:
@@ -246,10 +245,13 @@ class TextProxyHead(SeededHead):
     def prepare_tokens(
         self, tokens: Tensor, token_mask: Tensor, embeds: Tensor
     ) -> ProxyVideoState:
-        """Prepare videos whose encoder gives tokens and a unit vector.
+        """Prepare videos from tokens and a separate video embedding.
 
-        Tokens ``(Bv, M, D)`` are not normalised; one at least of the first
-        ``num_tokens`` is real; ``embeds`` are ``(Bv, D)``.
+        Args:
+            tokens (Tensor): Not normalised, shape ``(Bv, M, D)``.
+            token_mask (Tensor): True for real tokens, at least one among the
+                first ``num_tokens``, shape ``(Bv, M)``.
+            embeds (Tensor): L2-normalised, shape ``(Bv, D)``.
         """
         unit = F.normalize(at_least_float32(tokens), dim=-1)
         seen = slice(0, self.num_tokens)
@@ -268,7 +270,7 @@ class TextProxyHead(SeededHead):
         video_state: ProxyVideoState,
         random: PairRandom | None = None,
     ) -> Tensor:
-        """Make the proxy of each text for each video, ``(Bv, Bt, D)``."""
+        """Compute the proxy of each text for each video, ``(Bv, Bt, D)``."""
         return self._proxies(
             text_state.embeds.unsqueeze(0), video_state, random
         )
@@ -276,7 +278,7 @@ class TextProxyHead(SeededHead):
     def _proxies(
         self, text: Tensor, video_state: ProxyVideoState, random: Any
     ) -> Tensor:
-        """Make proxies of texts ``(1, Bt, D)``, or own ones ``(Bv, 1, D)``."""
+        """Proxies of texts ``(1, Bt, D)``, or of one per video."""
         x = self.layer1(text, video_state.layer1, random, 'one')
         x = self.layer2(x, video_state.layer2, random, 'two')
         directed = float32_layer_norm(self.norm, x)
@@ -287,8 +289,8 @@ class TextProxyHead(SeededHead):
             return text + self._dash(text, video_state) * direction
 
     def _dash(self, text: Tensor, video: ProxyVideoState) -> Tensor:
-        """Length of the move, ``(Bv, Bt, 1)`` or ``(Bv, Bt, D)``."""
-        text = F.normalize(text, dim=-1)  # it is, but for its gradient
+        """Length of the displacement, ``(Bv, Bt, 1)`` or ``(Bv, Bt, D)``."""
+        text = F.normalize(text, dim=-1)  # changes only the gradient
         if self.theta is not None:
             mean = video.unit_tokens.sum(dim=1) / video.token_count[:, None]
             cosines = _products(mean.unsqueeze(1), text)  # (Bv, Bt, 1)
@@ -318,7 +320,7 @@ class TextProxyHead(SeededHead):
         video_state: ProxyVideoState,
         random: PairRandom | None = None,
     ) -> Tensor:
-        """Compute both cosines of each pair, shape ``(Bt, Bv, 2)``."""
+        """Compute both cosine similarities of a pair, ``(Bt, Bv, 2)``."""
         proxies = self.proxies(text_state, video_state, random)
         with torch.autocast(proxies.device.type, enabled=False):
             video = video_state.embeds
@@ -338,13 +340,13 @@ class TextProxyHead(SeededHead):
         """Compute the losses of texts, proxies and matching proxies.
 
         Returns:
-            dict[str, Tensor]: ``loss_match``, ``loss_proxy`` and
-            ``loss_positive``; ``pos_score`` and ``neg_score`` to watch.
+            dict[str, Tensor]: ``loss_match``, ``loss_proxy``,
+            ``loss_positive`` and the statistics of :meth:`match_losses`.
         """
         return self.batch_losses(self.open_batch(text, video))
 
     def batch_losses(self, batch: TrainingBatch) -> dict[str, Tensor]:
-        """Compute the losses of prepared sides; see :meth:`loss`."""
+        """Compute the losses of a prepared batch; see :meth:`loss`."""
         base, proxy = batch.map(self.base_and_proxy).unbind(dim=-1)
         drawn = None
         if batch.grid.random is not None:
@@ -365,6 +367,6 @@ class TextProxyHead(SeededHead):
 
 def _products(tokens: Tensor, text: Tensor) -> Tensor:
     """Products of tokens ``(Bv, M, D)`` and texts, ``(Bv, Bt, M)``."""
-    # one product for all videos where they meet the same texts
+    # a single product if all videos meet the same texts
     texts = text[0].T if len(text) == 1 else text.transpose(1, 2)
     return (tokens @ texts).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""TS2-Net: a few tokens of each frame, and frames weighted by the text."""
+"""TS2-Net: token selection per frame, and frames weighted by the text."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from eaglenet_mm.models.heads.base_pair_head import (
-    SeededHead,
-    unit_sentences,
-)
+from eaglenet_mm.models.heads.base_pair_head import SeededHead, unit_sentences
 from eaglenet_mm.models.layers.temporal import TemporalTransformer
 from eaglenet_mm.models.losses import Share
 from eaglenet_mm.models.precision import at_least_float32, float32_layer_norm
@@ -28,17 +25,17 @@ from eaglenet_mm.structures import (
 
 @dataclass
 class UnitFrames(Features):
-    """Frames of unit length."""
+    """L2-normalised frames."""
 
     embeds: Tensor  # (Bv, F, D)
-    mask: Tensor  # (Bv, F), True for real frames
+    mask: Tensor  # True for real frames, (Bv, F)
 
 
 class _SoftTopK(Function):
-    """Mean over noise samples of the indicator of the k largest scores.
+    """Perturbed top-k: mean indicator of the k largest noisy scores.
 
-    The gradient is that of the perturbed maximum: an entry of the indicator
-    moves with its own score alone, by the mean of indicator times noise over
+    The gradient is that of the perturbed maximum: each entry of the indicator
+    depends on its own score only, by the mean of indicator times noise over
     sigma.
     """
 
@@ -53,7 +50,7 @@ class _SoftTopK(Function):
         share = 1.0 / noise.shape[1]
         indicator = scores.new_zeros(shape)
         moved = scores.new_zeros(shape)
-        # one pass a rank: indicators of all samples are never held at once
+        # one rank at a time, to avoid the indicators of all samples at once
         for rank in range(count):
             index = chosen[..., rank]  # (N, samples)
             values = noise.expand(len(scores), -1, -1).gather(
@@ -75,10 +72,10 @@ class _SoftTopK(Function):
 
 
 class TokenSelector(nn.Module):
-    """Keep the class token of each frame and a mix of its best patches.
+    """Selection of the class token and the best patches of each frame.
 
-    Scores each token from itself and the class token, and takes a perturbed
-    top-k of the patches.
+    Patches are scored from themselves and the class token, and selected by a
+    perturbed top-k.
     """
 
     def __init__(
@@ -106,7 +103,7 @@ class TokenSelector(nn.Module):
         return self.score(hidden).squeeze(-1).tanh()
 
     def forward(self, tokens: Tensor, noise: Tensor) -> Tensor:
-        """Select tokens of every frame, in its order, ``(N, 1 + k, D)``."""
+        """Select tokens of each frame in patch order, ``(N, 1 + k, D)``."""
         indicator = self.indicator(self.scores(tokens)[:, 1:], noise)
         chosen = indicator.to(tokens.dtype) @ tokens[:, 1:]
         return torch.cat([tokens[:, :1], chosen], dim=1)
@@ -123,35 +120,34 @@ class TokenSelector(nn.Module):
 
 @MODELS.register_module()
 class TS2NetHead(SeededHead):
-    """Cosines of text and frames, weighted by themselves.
+    """Cosine similarities of text and frames, weighted by their softmax.
 
-    Implements `TS2-Net <https://arxiv.org/abs/2207.07852>`_: of each frame
-    the class token and a soft selection of patches, a temporal transformer
-    over all of them, and the sum over frames of cosine times a softmax of the
-    normalised cosines. The token shift of the method is ``shift_layers`` of
-    the video encoder; the encoder must return patches.
+    Implements `TS2-Net <https://arxiv.org/abs/2207.07852>`_: the class token
+    and a soft selection of patches per frame, a temporal transformer over all
+    of them, and the frames' cosine similarities with the text, weighted by
+    the softmax of their L2-normalised vector. The method's token shift is
+    ``shift_layers`` of the video encoder, which must return patches.
 
-    Differs from the release: noise of the selection in evaluation is one
-    table, kept in the checkpoint and shared by all frames, so that scores are
-    the same each time; noise of training depends on seed, step and place in
-    the joint batch; and masks follow their frames. The release repeats the
-    whole mask instead of each entry, which is right only where no frame is
-    padded: ``release_mask=True`` does so.
+    Differs from the release: selection noise in evaluation is a table, stored
+    in the checkpoint and shared by all frames, so scores are reproducible;
+    training noise depends on seed, step and position in the joint batch; and
+    the selected tokens of a frame carry its mask. The release repeats the
+    whole mask instead of each entry, which is correct only without padded
+    frames; ``release_mask=True`` reproduces that.
 
     Args:
-        embed_dim (int): Width ``D``.
-        num_frames (int): Frames ``F`` of every video, padding included.
-        num_patches (int): Patches of a frame.
-        num_selected (int): Patches kept of a frame. Default: 3.
+        embed_dim (int): Feature width ``D``.
+        num_frames (int): Frames ``F`` per video, including padding.
+        num_patches (int): Patches per frame.
+        num_selected (int): Patches to select per frame. Default: 3.
         num_samples (int): Noise samples of the selection. Default: 500.
-        sigma (float): Deviation of that noise. Default: 0.05.
-        num_layers (int): Blocks of the transformer. Default: 4.
-        num_heads (int, optional): Its heads. Default: None, one for each 64
+        sigma (float): Standard deviation of the noise. Default: 0.05.
+        num_layers (int): Transformer blocks. Default: 4.
+        num_heads (int, optional): Attention heads. Default: None, one per 64
             channels.
-        release_mask (bool): Repeat masks as the release does. Default: False.
+        release_mask (bool): Repeat masks as in the release. Default: False.
         noise_seed (int): Seed of the evaluation noise. Default: 0.
-        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
-            and ``init_cfg``.
+        **kwargs: Options of :class:`BasePairHead`.
 
     Raises:
         ValueError: If a number is out of range.
@@ -212,18 +208,18 @@ class TS2NetHead(SeededHead):
         self.register_buffer('noise_table', self._table(noise_seed))
 
     def check_video(self, video: VideoFeatures) -> None:
-        """Refuse videos of another size, or without patches."""
+        """Check sizes, including the number of patches."""
         super().check_video(video)
         patches: Any = video.patches
         if patches.shape[2] != self.num_patches:
             raise ValueError(
                 f'TS2NetHead was built for num_patches={self.num_patches}, '
-                f'but frames have {patches.shape[2]}. Set num_patches to '
-                '(image_size / patch_size) squared of the video encoder.'
+                f'but frames have {patches.shape[2]}. Set num_patches to the '
+                "video encoder's (image_size / patch_size) squared."
             )
 
     def reseed(self, seed: int) -> None:
-        """Draw the evaluation noise anew."""
+        """Redraw the evaluation noise."""
         self.noise_table.copy_(self._table(seed))
 
     def _table(self, seed: int) -> Tensor:
@@ -233,12 +229,12 @@ class TS2NetHead(SeededHead):
         )
 
     def prepare_text(self, text: TextFeatures) -> EmbedsState:
-        """Bring sentences to unit length, shape ``(Bt, D)``."""
+        """L2-normalise the sentences, shape ``(Bt, D)``."""
         self.check_text(text)
         return EmbedsState(unit_sentences(text))
 
     def prepare_video(self, video: VideoFeatures) -> UnitFrames:
-        """Select tokens and let frames know of each other."""
+        """Select tokens and run the temporal transformer."""
         return self.prepare_with_noise(video, self.noise_table)
 
     def prepare_batch(
@@ -248,7 +244,7 @@ class TS2NetHead(SeededHead):
         share: Share,
         random: Any,
     ) -> tuple[EmbedsState, UnitFrames]:
-        """Prepare both sides, in training with noise of each frame."""
+        """Prepare both states, in training with new noise per frame."""
         noise = self.noise_table
         if self.training:
             frames = video.frames.shape[1]
@@ -282,7 +278,7 @@ class TS2NetHead(SeededHead):
     def score(
         self, text_state: EmbedsState, video_state: UnitFrames
     ) -> Tensor:
-        """Weight the cosines of each pair, shape ``(Bt, Bv)``."""
+        """Weight and sum the frame similarities, shape ``(Bt, Bv)``."""
         text, frames = text_state.embeds, video_state.embeds
         with torch.autocast(text.device.type, enabled=False):
             cosines = (frames @ text.T).permute(2, 0, 1)  # (Bt, Bv, F)

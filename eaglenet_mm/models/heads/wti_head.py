@@ -1,4 +1,4 @@
-"""DRL: words and frames matched one by one, and weighted."""
+"""DRL: weighted token-wise interaction of words and frames."""
 
 from __future__ import annotations
 
@@ -19,57 +19,55 @@ from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
 from eaglenet_mm.utils.dist import gather_features
 
-#: How texts and videos meet.
+#: Weighted token-wise, token-wise, and dot product.
 INTERACTIONS = ('wti', 'ti', 'dp')
 
 
 @dataclass
 class WeightedTokens(Features):
-    """Tokens of one side."""
+    """Words of ``B`` texts or frames of ``B`` videos."""
 
-    embeds: Tensor  # (B, N, D), of unit length
-    weights: Tensor  # (B, N), sum 1 over real tokens
-    mask: Tensor  # (B, N), True for real tokens
+    embeds: Tensor  # L2-normalised, (B, N, D)
+    weights: Tensor  # sum 1 over real tokens, (B, N)
+    mask: Tensor  # True for real tokens, (B, N)
 
     def masked(self) -> Tensor:
-        """Zero where a token is padding, shape ``(B, N, D)``."""
+        """Embeddings with padding set to zero, shape ``(B, N, D)``."""
         return self.embeds * self.mask.unsqueeze(-1)
 
 
 @MODELS.register_module()
 class WTIHead(SeededHead):
-    """Mean of the best frame of each word and the best word of each frame.
+    """Mean similarity of words to their best frame and frames to their word.
 
     Implements the weighted token-wise interaction of `DRL
-    <https://arxiv.org/abs/2203.07111>`_: cosines of all words and frames,
-    their maxima, and a weighted mean over words and over frames, with weights
-    from the tokens themselves (``'wti'``) or equal ones (``'ti'``); for these
-    the text encoder must return tokens. ``'dp'`` is the dot product of the
-    sentence and the mean of unit frames. Training may add channel
-    decorrelation regularisation, ``loss_decorrelation``.
+    <https://arxiv.org/abs/2203.07111>`_: the maximum cosine similarity of
+    each word over the frames and of each frame over the words, averaged with
+    weights predicted from the tokens (``'wti'``) or equal weights (``'ti'``).
+    Both need a text encoder that returns tokens. ``'dp'`` is the dot product
+    of the sentence and the mean L2-normalised frame. Training can add channel
+    decorrelation, ``loss_decorrelation``.
 
-    Differs from the release: padding is never the best match (there it counts
-    as a cosine of 0, which is the best if all real ones are negative); the
-    cross transformer (``xti``) is :class:`CrossTransformerHead`; weights see
-    the gradient of the joint batch, as encoders do.
+    Differs from the release: padding is never the best match (in the release
+    it has similarity 0, the best if all others are negative); the cross
+    transformer (``xti``) is :class:`CrossTransformerHead`; the weight layers
+    get the gradient of the joint batch, as the encoders do.
 
     Args:
-        embed_dim (int): Width ``D``.
-        num_frames (int): Frames ``F`` of every video, padding included.
+        embed_dim (int): Feature width ``D``.
+        num_frames (int): Frames ``F`` per video, including padding.
         interaction (str): ``'wti'``, ``'ti'`` or ``'dp'``.
             Default: ``'wti'``.
         num_weight_layers (int): Linear layers of the weights, 1 to 3.
             Default: 2.
-        release_mask (bool): Let padding count as a cosine of 0, as the
-            release does. Default: False.
-        temporal (dict, optional): Config of the temporal part of the frames.
-            Default: None.
-        max_words (int): Tokens of a text, for the size of chunks.
-            Default: 32.
+        release_mask (bool): Give padding a similarity of 0, as the release
+            does. Default: False.
+        temporal (dict, optional): Config of the temporal module of the
+            frames. Default: None.
+        max_words (int): Tokens per text, to size chunks. Default: 32.
         loss_decorrelation (dict, optional): Config of
             :class:`ChannelDecorrelationLoss`. Default: None.
-        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
-            and ``init_cfg``.
+        **kwargs: Options of :class:`BasePairHead`.
 
     Raises:
         ValueError: If an option is unknown.
@@ -95,7 +93,6 @@ class WTIHead(SeededHead):
         loss_decorrelation: dict | None = None,
         **kwargs: Any,
     ) -> None:
-        # cosines of words and frames, which ``dp`` has one of
         words, frames = max_words, num_frames
         if interaction == 'dp':
             words = frames = 1
@@ -131,34 +128,35 @@ class WTIHead(SeededHead):
         )
 
     def prepare_text(self, text: TextFeatures) -> WeightedTokens:
-        """Weigh the words of each text."""
+        """Normalise and weight the words of each text."""
         self.check_text(text)
         if self.interaction == 'dp':
             return _one_token(unit_sentences(text))
         tokens: Any = text.tokens
         mask: Any = text.token_mask
-        return _weigh(tokens, mask, self.text_weight)
+        return _weight_tokens(tokens, mask, self.text_weight)
 
     def prepare_video(self, video: VideoFeatures) -> WeightedTokens:
-        """Weigh the frames of each video, after the temporal part."""
+        """Normalise and weight the frames, after the temporal module."""
         self.check_video(video)
         if self.temporal is not None:
             frames = self.temporal(video.frames, video.frame_mask)
             video = replace(video, frames=frames)
         if self.interaction == 'dp':
             return _one_token(mean_of_unit_frames(video))
-        return _weigh(video.frames, video.frame_mask, self.video_weight)
+        return _weight_tokens(
+            video.frames, video.frame_mask, self.video_weight
+        )
 
     def score(
         self, text_state: WeightedTokens, video_state: WeightedTokens
     ) -> Tensor:
         """Match words and frames of each pair, shape ``(Bt, Bv)``."""
         with torch.autocast(text_state.embeds.device.type, enabled=False):
-            # (Bt, L, Bv, F), in one product; masks are for the cosines, since
-            # a side is much larger where it meets few of the other
+            # masks go on the cosines, which are often smaller than the tokens
             cosines = torch.tensordot(
                 text_state.embeds, video_state.embeds, dims=([2], [2])
-            )
+            )  # (Bt, L, Bv, F)
             no_word = ~text_state.mask[:, :, None, None]
             no_frame = ~video_state.mask
             if self.release_mask:
@@ -181,8 +179,8 @@ class WTIHead(SeededHead):
         """Compute the training loss; see the base class.
 
         Returns:
-            dict[str, Tensor]: ``loss_match`` and, if it is set,
-            ``loss_decorrelation``; ``pos_score`` and ``neg_score`` to watch.
+            dict[str, Tensor]: ``loss_match``, ``loss_decorrelation`` if set,
+            and the statistics of :meth:`match_losses`.
         """
         batch = self.open_batch(text, video)
         scores = batch.map(lambda texts, videos, _: self.score(texts, videos))
@@ -195,23 +193,23 @@ class WTIHead(SeededHead):
 
 
 def _one_token(embeds: Tensor) -> WeightedTokens:
-    """Take vectors of unit length for sides of one token, ``(B, D)``."""
+    """Wrap L2-normalised vectors ``(B, D)`` as one token each."""
     ones = embeds.new_ones(len(embeds), 1)
     return WeightedTokens(embeds.unsqueeze(1), ones, ones.bool())
 
 
 def _weight_layers(embed_dim: int, num_layers: int) -> nn.Sequential:
-    """Build the layers that weigh tokens, with a ReLU between two."""
+    """MLP that predicts token weights."""
     layers: list[nn.Module] = []
     for _ in range(num_layers - 1):
         layers += [nn.Linear(embed_dim, embed_dim), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, nn.Linear(embed_dim, 1))
 
 
-def _weigh(
+def _weight_tokens(
     tokens: Tensor, mask: Tensor, layers: nn.Module | None
 ) -> WeightedTokens:
-    """Bring tokens ``(B, N, D)`` to unit length and weigh the real ones."""
+    """Normalise tokens ``(B, N, D)`` and weight the real ones."""
     logits = (
         tokens.new_zeros(mask.shape)
         if layers is None

@@ -1,4 +1,4 @@
-"""X-Pool: frames pooled by cross attention to the text."""
+"""X-Pool: frames pooled by text-conditioned cross attention."""
 
 from __future__ import annotations
 
@@ -25,24 +25,23 @@ from eaglenet_mm.structures import EmbedsState, TextFeatures, VideoFeatures
 
 @MODELS.register_module()
 class XPoolHead(SeededHead):
-    """Cosine of a text and the frames of a video, pooled for that text.
+    """Cosine similarity of the text and the text-conditioned video.
 
-    Implements `X-Pool <https://arxiv.org/abs/2203.15086>`_: cross attention
-    of the text, as it leaves the encoder, over the frames, then the cosine of
-    the two. The release trains it with :class:`InfoNCELoss`.
+    Implements `X-Pool <https://arxiv.org/abs/2203.15086>`_: the text, not
+    normalised, attends to the frames, and is compared with the result. The
+    release trains it with :class:`InfoNCELoss`.
 
     Differs from the release: keys and values are folded and pairs scored in
-    chunks (same numbers; the release builds all pooled videos at once); with
-    ``use_frame_mask`` padded frames are not attended to.
+    chunks (same numbers); with ``use_frame_mask`` padded frames get no
+    attention.
 
     Args:
-        embed_dim (int): Width ``D`` of the features.
-        num_heads (int): Heads of the attention. Default: 1.
-        dropout (float): Rate behind the linear layer. Default: 0.3.
-        use_frame_mask (bool): Leave padded frames out. The release has none,
+        embed_dim (int): Feature width ``D``.
+        num_heads (int): Attention heads. Default: 1.
+        dropout (float): Dropout rate after the linear layer. Default: 0.3.
+        use_frame_mask (bool): Mask padded frames; the release has none, since
             it repeats frames. Default: True.
-        **kwargs: Of :class:`BasePairHead`: ``loss_match``, ``memory_budget``
-            and ``init_cfg``.
+        **kwargs: Options of :class:`BasePairHead`.
 
     Example:
         >>> XPoolHead(embed_dim=32)(text, video).shape
@@ -59,12 +58,11 @@ class XPoolHead(SeededHead):
     ) -> None:
         super().__init__(
             embed_dim=embed_dim,
-            # vectors of the pooling; and up to 1.5 D attention weights
+            # activations of the pooling, and up to 1.5 D attention weights
             numbers_per_pair=(4 * embed_dim + 4, 8 * embed_dim + 4),
             **kwargs,
         )
-        self.use_frame_mask = use_frame_mask
-        self.needs_real_frames = use_frame_mask
+        self.use_frame_mask = self.needs_real_frames = use_frame_mask
         self.pooling = FramePooling(embed_dim, num_heads, dropout)
 
     def prepare_text(self, text: TextFeatures) -> EmbedsState:
@@ -79,23 +77,14 @@ class XPoolHead(SeededHead):
             video.frames, video.frame_mask if self.use_frame_mask else None
         )
 
-    def pool(
-        self,
-        text_state: EmbedsState,
-        video_state: PooledFramesState,
-        random: PairRandom | None = None,
-    ) -> Tensor:
-        """Pool every video for each text, shape ``(Bv, Bt, D)``."""
-        return self.pooling(text_state.embeds, video_state, random)
-
     def score(
         self,
         text_state: EmbedsState,
         video_state: PooledFramesState,
         random: PairRandom | None = None,
     ) -> Tensor:
-        """Compute cosines, shape ``(Bt, Bv)``, with dropout if ``random``."""
-        pooled = self.pool(text_state, video_state, random)
+        """Compute cosine similarities, with dropout if ``random``."""
+        pooled = self.pooling(text_state.embeds, video_state, random)
         with torch.autocast(pooled.device.type, enabled=False):
             text = at_least_float32(text_state.embeds).to(pooled.dtype)
             return F.cosine_similarity(text, pooled, dim=-1, eps=1e-12).T
@@ -110,7 +99,7 @@ class XPoolHead(SeededHead):
     def explain(
         self, text: TextFeatures, video: VideoFeatures
     ) -> PairExplanation:
-        """Give the ``'attention'`` of each text to the frames; see there."""
+        """Return the attention and cosine similarity of each frame."""
         attention = self.pooling.attention(
             text.embeds, self.prepare_video(video)
         )  # (Bv, Bt, F)

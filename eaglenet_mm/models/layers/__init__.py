@@ -1,4 +1,4 @@
-"""Parts of heads, each with a contract of its own."""
+"""Building blocks of heads."""
 
 from eaglenet_mm.models.layers.fine_grained_relationships import (
     FineGrainedRelationships,

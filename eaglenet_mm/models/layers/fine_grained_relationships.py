@@ -1,4 +1,4 @@
-"""Fine-grained relationship learning, the heart of EagleNet."""
+"""Fine-grained relationship learning, the core of EagleNet."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ GRAPHS = {'rgat': RelationalGraph, 'gat': PlainGraph}
 
 
 class EnrichedText(NamedTuple):
-    """Result of :class:`FineGrainedRelationships`, pairs ordered by video."""
+    """Result of :class:`FineGrainedRelationships`, ordered by video."""
 
     enriched: Tensor  # t* of the paper, (Bv, Bt, D)
-    radius: Tensor  # R, that of the candidates, (Bv, Bt, D)
+    radius: Tensor  # R, the radius of the candidates, (Bv, Bt, D)
     beta: Tensor  # weights of the sentence and its candidates, (Bv, Bt, 1+S)
 
 
 class FineGrainedRelationships:
     """Fine-grained relationship learning (FRL), section 3.2 of EagleNet.
 
-    For every pair of a sentence ``t`` and the frames ``v`` of a video::
+    For each pair of a sentence ``t`` and the frames ``v`` of a video::
 
         R    = exp(W_R cos(t, v) + b_R)         radius, in R^D
         c_0  = t,  c_k = t + noise_k * R        candidates, k = 1..S
         a_k  = graph(v, c)                      logits, from the text-frame graph
         beta = softmax(a)                       weights of the candidates
-        t*   = sum_k beta_k c_k                 the enriched text
+        t*   = sum_k beta_k c_k                 enriched text
 
-    No candidate is ever built: the graph multiplies displacements, and the
-    enriched text is ``t + R * sum_k beta_k noise_k``. The layers belong to
-    the head, whose checkpoints name them; this puts them together.
+    Candidates are never materialised: the graph works on displacements, and
+    the enriched text is ``t + R * sum_k beta_k noise_k``. This is not a
+    module; its layers belong to the head.
 
     Args:
-        stochastic_text (StochasticText): Gives the radius.
-        graph (RelationalGraph | PlainGraph): Gives the logits.
+        stochastic_text (StochasticText): Computes the radius.
+        graph (RelationalGraph | PlainGraph): Computes the logits.
 
     Example:
         >>> frl = FineGrainedRelationships(
@@ -84,23 +84,23 @@ class FineGrainedRelationships:
 
         Args:
             text (Tensor): Sentences, shape ``(Bt, D)``.
-            unit_frames (Tensor): Frames of unit length, shape ``(Bv, F, D)``.
-            text_nodes (Features): Of the graph's ``prepare_text``.
-            frame_nodes (Features): Of the graph's ``prepare_frames``.
-            noise (Tensor): Of the candidates, shape ``(S, D)`` for all pairs
-                or ``(Bv, Bt, S, D)``.
-            frame_mask (Tensor, optional): True for frames that count, shape
-                ``(Bv, F)``. Default: None, all of them.
-            folded (optional): Of the graph's ``fold``. Default: None, fold
-                now.
+            unit_frames (Tensor): L2-normalised frames, shape ``(Bv, F, D)``.
+            text_nodes (Features): Output of the graph's ``prepare_text``.
+            frame_nodes (Features): Output of the graph's ``prepare_frames``.
+            noise (Tensor): Noise of the candidates, shape ``(S, D)`` for all
+                pairs or ``(Bv, Bt, S, D)``.
+            frame_mask (Tensor, optional): True for real frames, shape
+                ``(Bv, F)``. Default: None, all are real.
+            folded (optional): Output of the graph's ``fold``, to share
+                between chunks. Default: None.
             random (PairRandom, optional): Random numbers of the dropout.
                 Default: None, no dropout.
-            workspace (Workspace, optional): Memory of other chunks.
+            workspace (Workspace, optional): Buffers to share between chunks.
                 Default: None.
 
         Returns:
-            EnrichedText: Pairs are ordered by video, which makes the
-            products of a video one.
+            EnrichedText: Ordered by video, so that one product with a video
+            covers all its texts.
         """
         with torch.autocast(text.device.type, enabled=False):
             sentence = at_least_float32(text)
@@ -129,15 +129,15 @@ class FineGrainedRelationships:
 
 
 def build_graph(width: int, **options: Any) -> RelationalGraph | PlainGraph:
-    """Build a graph by the name it has in configs.
+    """Build a graph with nodes of this width from a config.
 
     Args:
         width (int): Width of the nodes.
-        **options: ``type``, ``'rgat'`` with relations (default) or ``'gat'``
-            without, or one of these classes, and arguments of the class.
+        **options: ``type``, ``'rgat'`` for :class:`RelationalGraph` (default)
+            or ``'gat'`` for :class:`PlainGraph`, and arguments of the class.
 
     Raises:
-        ValueError: If there is no such graph.
+        ValueError: If ``type`` is unknown.
     """
     kind = named_class(options.pop('type', 'rgat'))
     graph = GRAPHS.get(kind, kind)

@@ -1,4 +1,4 @@
-"""Text-conditioned pooling of frames."""
+"""Text-conditioned frame pooling."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from eaglenet_mm.structures import Features
 
 @dataclass
 class PooledFramesState(Features):
-    """Keys and values of ``Bv`` videos, computed once a video.
+    """Keys and values of ``Bv`` videos.
 
     Args:
-        keys (Tensor): Keys folded through the query projection, shape
+        keys (Tensor): Keys with the query projection folded in, shape
             ``(Bv, H * F, D)``.
-        key_bias (Tensor): Their constant part, shape ``(Bv, H * F)``; minus
-            infinity at masked frames.
-        values (Tensor): Values taken through the output projection, shape
+        key_bias (Tensor): Contribution of the query bias, minus infinity at
+            masked frames, shape ``(Bv, H * F)``.
+        values (Tensor): Values with the output projection folded in, shape
             ``(Bv, H * F, D)``.
 
     Example:
@@ -37,28 +37,28 @@ class PooledFramesState(Features):
 
 
 class FramePooling(nn.Module):
-    """Cross attention of a text over the frames of a video.
+    """Cross attention from a text to the frames of a video.
 
-    Implements the pooling of `X-Pool <https://arxiv.org/abs/2203.15086>`_
-    with one query for each text-video pair, as `EagleNet
-    <https://arxiv.org/abs/2603.25267>`_ needs it::
+    Implements the pooling of `X-Pool <https://arxiv.org/abs/2203.15086>`_,
+    optionally with a different text per pair, as in `EagleNet
+    <https://arxiv.org/abs/2603.25267>`_::
 
         q = norm1(text), u = norm1(frames)
         a = norm2(output(attention(query(q), key(u), value(u))))
         pooled = norm3(a + dropout(linear(a)))
 
     The query projection is folded into the keys and the output projection
-    into the values, so that a pair costs ``4 H F D + 2 D^2`` operations
-    instead of ``6 D^2`` and more. All projections start as the identity.
+    into the values, so a pair costs ``4 H F D + 2 D^2`` operations instead of
+    more than ``6 D^2``. All projections are initialised to the identity.
 
     Args:
-        embed_dim (int): Width ``D``.
+        embed_dim (int): Feature width ``D``.
         num_heads (int): Attention heads ``H``. Default: 1.
-        dropout (float): Rate behind ``linear``. Default: 0.3.
+        dropout (float): Dropout rate after ``linear``. Default: 0.3.
 
     Raises:
-        ValueError: If ``embed_dim`` is no multiple of ``num_heads``, or
-            ``dropout`` is no probability below 1.
+        ValueError: If ``embed_dim`` is not a multiple of ``num_heads``, or
+            ``dropout`` is not in [0, 1).
 
     Example:
         >>> pooling = FramePooling(32)
@@ -73,8 +73,8 @@ class FramePooling(nn.Module):
         super().__init__()
         if embed_dim % num_heads:
             raise ValueError(
-                f'The pooling splits embed_dim in heads, but {embed_dim} is '
-                f'no multiple of num_heads={num_heads}.'
+                f'embed_dim={embed_dim} must be a multiple of '
+                f'num_heads={num_heads} of the pooling. Change num_heads.'
             )
         check_dropout(dropout)
         self.num_heads = num_heads
@@ -96,12 +96,10 @@ class FramePooling(nn.Module):
     def prepare_frames(
         self, frames: Tensor, frame_mask: Tensor | None = None
     ) -> PooledFramesState:
-        """Compute keys and values of every video.
+        """Compute keys and values of each video.
 
-        Args:
-            frames (Tensor): Shape ``(Bv, F, D)``.
-            frame_mask (Tensor, optional): True for frames that may be
-                attended to, shape ``(Bv, F)``. Default: None, all of them.
+        Takes frames ``(Bv, F, D)`` and a mask ``(Bv, F)``, True for real
+        frames; None means that all are real.
         """
         num_videos, num_frames, width = frames.shape
         heads, head_width = self.num_heads, width // self.num_heads
@@ -132,19 +130,16 @@ class FramePooling(nn.Module):
         state: PooledFramesState,
         random: PairRandom | None = None,
     ) -> Tensor:
-        """Pool every video once for each text.
+        """Pool each video for each text, shape ``(Bv, Bt, D)``.
 
         Args:
-            text (Tensor): One text a pair, shape ``(Bv, Bt, D)``, or one for
-                all videos, shape ``(Bt, D)``.
-            state (PooledFramesState): Of :meth:`prepare_frames`.
+            text (Tensor): Shape ``(Bt, D)``, or ``(Bv, Bt, D)`` for a
+                different text per pair.
+            state (PooledFramesState): Output of :meth:`prepare_frames`.
             random (PairRandom, optional): Random numbers of the dropout.
                 Default: None, no dropout.
-
-        Returns:
-            Tensor: Pooled videos, shape ``(Bv, Bt, D)``.
         """
-        # intermediates without names: evaluation frees them at once
+        # unnamed intermediates are freed at once in evaluation
         a = float32_layer_norm(
             self.norm2, self._attend(text, state) + self.output.bias
         )
@@ -157,25 +152,20 @@ class FramePooling(nn.Module):
         return float32_layer_norm(self.norm3, a + change)
 
     def attention(self, text: Tensor, state: PooledFramesState) -> Tensor:
-        """Tell how much each frame counts in :meth:`forward`.
+        """Compute the attention weights of the frames, ``(Bv, Bt, F)``.
 
-        Args:
-            text (Tensor): Shape ``(Bv, Bt, D)`` or ``(Bt, D)``.
-            state (PooledFramesState): Of :meth:`prepare_frames`.
-
-        Returns:
-            Tensor: Mean over the heads, sums to 1 over the frames, 0 for
-            masked ones, float32 or wider, shape ``(Bv, Bt, F)``.
+        Same arguments as :meth:`forward`. Weights are averaged over the heads
+        and sum to 1 over the frames; float32 or wider.
         """
         return self._weights(text, state).mean(dim=-2)
 
     def _attend(self, text: Tensor, state: PooledFramesState) -> Tensor:
-        """Sum the values by their weights, shape ``(Bv, Bt, D)``."""
+        """Weighted sum of the values, ``(Bv, Bt, D)``."""
         weights = self._weights(text, state).flatten(-2)  # (Bv, Bt, H * F)
         return torch.bmm(weights.to(state.values.dtype), state.values)
 
     def _weights(self, text: Tensor, state: PooledFramesState) -> Tensor:
-        """Attend to the frames, shape ``(Bv, Bt, H, F)``."""
+        """Attention weights, ``(Bv, Bt, H, F)``."""
         normed = float32_layer_norm(self.norm1, text).to(state.keys.dtype)
         if normed.dim() == 2:
             normed = normed.expand(len(state.keys), -1, -1)

@@ -1,4 +1,4 @@
-"""Random numbers that depend on what they are for, not on who draws them."""
+"""Counter-based random numbers, independent of process and chunking."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
-#: Words mixed at once on a CPU, so that the passes stay in its cache.
+#: Words hashed at once on a CPU, to stay in its cache.
 _BLOCK = 1 << 18
 
 
 def mix_key(*parts: int) -> int:
-    """Mix integers into one seed (the finaliser of SplitMix64)."""
+    """Hash integers into one seed, with the finaliser of SplitMix64."""
     state = 0
     for part in parts:
         state = (state + (part & _MASK) + _GOLDEN) & _MASK
@@ -28,7 +28,7 @@ def mix_key(*parts: int) -> int:
 
 
 def _split_keys(base: int, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Two words a key, each int32 of the shape of ``keys``."""
+    """Two int32 words per key, each of the shape of ``keys``."""
     state = keys.numpy().astype(np.uint64)
     with np.errstate(over='ignore'):
         state = state * np.uint64(_GOLDEN) + np.uint64(base)
@@ -44,7 +44,7 @@ def _split_keys(base: int, keys: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _word(value: int) -> Tensor:
-    """A constant of 32 bits; as a tensor it costs no conversion a use."""
+    """32-bit constant as a tensor, to avoid a conversion on each use."""
     return torch.tensor(value - 2**32 if value >= 2**31 else value).int()
 
 
@@ -54,8 +54,8 @@ _SHIFT_8, _SHIFT_15, _SHIFT_16 = _word(8), _word(15), _word(16)
 
 
 def _mix_words(words: Tensor, spare: Tensor | None = None) -> Tensor:
-    """Mix int32 words in place: 'lowbias32' of Chris Wellons."""
-    # numbers of 32 bits have no logical shift in torch: cut off the sign
+    """Hash int32 words in place with Chris Wellons' 'lowbias32'."""
+    # torch has no logical shift for int32: mask the sign bits
     spare = torch.empty_like(words) if spare is None else spare
     torch.bitwise_right_shift(words, _SHIFT_16, out=spare)
     words.bitwise_xor_(spare.bitwise_and_(_LOW_16)).mul_(_FACTORS[0])
@@ -66,16 +66,16 @@ def _mix_words(words: Tensor, spare: Tensor | None = None) -> Tensor:
 
 
 class KeyedRandom:
-    """Random numbers by seed, step, purpose and key.
+    """Random numbers keyed by seed, step, purpose and key.
 
-    A draw for a key (a text, or a pair of the joint batch) is the same
-    whichever process makes it, in whichever chunk the key lies, on whichever
-    device, and whether it is drawn once or again while a chunk is recomputed
-    in backward. Numbers are a hash of their place, so all are made at once.
+    The numbers of a key, which stands for a text or a pair of the joint
+    batch, do not depend on process, chunk or device, and are the same when
+    the backward pass recomputes a chunk. They are hashes of their position,
+    so all can be computed in parallel.
 
     Args:
         seed (int): Seed of the run.
-        step (int): Number of the training step. Default: 0.
+        step (int): Training step. Default: 0.
 
     Example:
         >>> random, keys = KeyedRandom(seed=1), torch.tensor([5, 9])
@@ -92,10 +92,10 @@ class KeyedRandom:
     def words(
         self, purpose: str, keys: Tensor, count: int, device: torch.device
     ) -> Iterator[tuple[slice, Tensor]]:
-        """Draw ``count`` words of 32 bits a key, block by block.
+        """Draw ``count`` 32-bit words per key, in blocks of keys.
 
-        Yields the keys of a block and their words, int32 ``(keys, count)``,
-        in memory that the next block takes up.
+        Yields the slice of the keys and their words, int32 ``(keys, count)``,
+        in a buffer that the next block overwrites.
         """
         base = mix_key(self.seed, self.step, zlib.crc32(purpose.encode()))
         first, second = (
@@ -116,13 +116,13 @@ class KeyedRandom:
     def uniform(
         self, purpose: str, keys: Tensor, shape: Sequence[int], like: Tensor
     ) -> Tensor:
-        """Draw from ``U[0, 1)`` with 24 bits.
+        """Draw from ``U[0, 1)`` with 24 random bits.
 
         Args:
-            purpose (str): What the numbers are drawn for.
+            purpose (str): Name of the draw.
             keys (Tensor): Non-negative integers on the CPU, shape ``(n,)``.
-            shape (Sequence[int]): Shape of a draw.
-            like (Tensor): Gives type and device.
+            shape (Sequence[int]): Shape per key.
+            like (Tensor): Sets dtype and device.
 
         Returns:
             Tensor: Shape ``(n, *shape)``.
@@ -137,11 +137,11 @@ class KeyedRandom:
     def normal(
         self, purpose: str, keys: Tensor, shape: Sequence[int], like: Tensor
     ) -> Tensor:
-        """Draw from ``N(0, 1)``; arguments as those of :meth:`uniform`."""
+        """Draw from ``N(0, 1)``; see :meth:`uniform`."""
         count = math.prod(shape)
         half = (count + 1) // 2
         uniform = self.uniform(purpose, keys, (2, half), like.float())
-        # the smallest number is a zero, which has no logarithm
+        # avoid the logarithm of zero
         radius = uniform[:, 0].add_(2.0**-25).log_().mul_(-2).sqrt_()
         angle = uniform[:, 1].mul_(2 * math.pi)
         sine = angle.sin().mul_(radius)
@@ -158,9 +158,10 @@ class KeyedRandom:
         rate: float,
         like: Tensor,
     ) -> Tensor:
-        """Draw zeros, and reciprocals of the share kept; see :meth:`uniform`.
+        """Draw a scaled dropout mask; see :meth:`uniform`.
 
-        ``rate`` is the probability of zero, rounded to 16 bits.
+        ``rate`` is the probability of 0, rounded to 16 bits. All other
+        entries are ``1 / (1 - rate)``.
         """
         count = math.prod(shape)
         dropped = round(rate * 65536)
@@ -173,19 +174,19 @@ class KeyedRandom:
         return mask.view(len(keys), *shape)
 
     def permutation(self, purpose: str, size: int, like: Tensor) -> Tensor:
-        """Draw a permutation of ``size`` numbers."""
+        """Draw a permutation of ``range(size)``."""
         key = mix_key(self.seed, self.step, zlib.crc32(purpose.encode()))
         generator = torch.Generator().manual_seed(key)
         return torch.randperm(size, generator=generator).to(like.device)
 
 
 def kept_share(rate: float) -> float:
-    """Probability that :meth:`KeyedRandom.dropout_mask` keeps an entry."""
+    """Exact probability that :meth:`KeyedRandom.dropout_mask` keeps."""
     return 1.0 - round(rate * 65536) / 65536
 
 
 def check_dropout(rate: float) -> None:
-    """Refuse a rate of dropout that is no probability below 1."""
+    """Raise an error if the rate is not in [0, 1)."""
     if not 0.0 <= rate < 1.0:
         raise ValueError(
             f'dropout must be at least 0 and below 1, but is {rate}.'
@@ -193,12 +194,12 @@ def check_dropout(rate: float) -> None:
 
 
 class PairRandom:
-    """Random numbers of the pairs of a chunk.
+    """Random numbers for the pairs of a chunk.
 
     Args:
-        random (KeyedRandom): Source.
-        rows (range): Texts of the chunk, as rows of the joint batch.
-        columns (range): Videos of the chunk, as columns of the joint batch.
+        random (KeyedRandom): Source of random numbers.
+        rows (range): Positions of the texts in the joint batch.
+        columns (range): Positions of the videos in the joint batch.
 
     Example:
         >>> random = PairRandom(KeyedRandom(1), range(3), range(4))
@@ -219,11 +220,11 @@ class PairRandom:
 
     @classmethod
     def matching(cls, random: KeyedRandom, places: range) -> PairRandom:
-        """Random numbers of matching pairs alone, as of ``(B, 1)`` pairs."""
-        own = cls(random, places[:1], places)
+        """Random numbers for the matching pairs only, as ``(B, 1)`` pairs."""
+        matching = cls(random, places[:1], places)
         diagonal = torch.tensor(places, dtype=torch.int64)
-        own.keys = diagonal * 2**32 + diagonal
-        return own
+        matching.keys = diagonal * 2**32 + diagonal
+        return matching
 
     def _shaped(self, numbers: Tensor) -> Tensor:
         return numbers.unflatten(0, self._shape)
@@ -243,7 +244,7 @@ class PairRandom:
     def dropout_mask(
         self, purpose: str, *shape: int, rate: float, like: Tensor
     ) -> Tensor | None:
-        """Draw what dropout multiplies with; None if nothing is dropped."""
+        """Draw a scaled dropout mask, None for a rate of 0."""
         if rate == 0.0:
             return None
         return self._shaped(

@@ -1,4 +1,4 @@
-"""The plain text-frame graph, the variant EagleNet is compared with."""
+"""Text-frame graph without relations, an ablation of EagleNet."""
 
 from __future__ import annotations
 
@@ -25,35 +25,34 @@ from eaglenet_mm.structures import EmbedsState, Features
 
 @dataclass
 class PlainFramesState(Features):
-    """Values and logits of nodes in one hidden layer."""
+    """Values and attention logits of nodes in a hidden layer."""
 
     values: Tensor  # (..., H, N, O)
-    left: Tensor  # logits as rows, (..., N, H)
-    right: Tensor  # logits as columns, (..., N, H)
+    left: Tensor  # logits of nodes as rows, (..., N, H)
+    right: Tensor  # logits of nodes as columns, (..., N, H)
 
 
 class PlainGraph(nn.Module):
-    """Logits of the text candidates from a graph without relations.
+    """Logits of the text candidates from a single-relation graph.
 
-    One relation over the complete graph of all nodes, GAT or GATv2; the
-    ablation of the relational graph in `EagleNet
-    <https://arxiv.org/abs/2603.25267>`_. Same interface as
-    :class:`~eaglenet_mm.models.layers.RelationalGraph`.
+    GAT or GATv2 on the complete graph of all nodes, the ablation of the
+    relational graph in `EagleNet <https://arxiv.org/abs/2603.25267>`_. Same
+    interface as :class:`~eaglenet_mm.models.layers.RelationalGraph`.
 
-    Version 1 has logits ``leaky_relu(a_l . h_i + a_r . h_j)``, version 2
-    ``a_l . leaky_relu(h_i) + a_r . leaky_relu(h_j)`` as the release computes
-    them (this is not the usual GATv2, which keeps the sum inside).
+    Logits are ``leaky_relu(a_l . h_i + a_r . h_j)`` in version 1 and, as in
+    the release, ``a_l . leaky_relu(h_i) + a_r . leaky_relu(h_j)`` in version
+    2. The usual GATv2 applies the leaky ReLU to the sum instead.
 
     Args:
         width (int): Width ``D`` of the nodes.
-        num_layers (int): Layers, the last included. Default: 2.
-        num_heads (int): Heads. Default: 4.
-        dropout (float): Rate behind each hidden layer. Default: 0.5.
-        negative_slope (float): Of the leaky ReLU. Default: 0.1.
+        num_layers (int): Layers, including the last. Default: 2.
+        num_heads (int): Attention heads. Default: 4.
+        dropout (float): Dropout rate after each hidden layer. Default: 0.5.
+        negative_slope (float): Slope of the leaky ReLU. Default: 0.1.
         version (int): 1 for GAT, 2 for the release's GATv2. Default: 1.
 
     Raises:
-        ValueError: If sizes do not fit or ``version`` is neither 1 nor 2.
+        ValueError: If a size is invalid or ``version`` is neither 1 nor 2.
 
     Example:
         >>> graph = PlainGraph(32, version=2)
@@ -64,7 +63,7 @@ class PlainGraph(nn.Module):
         torch.Size([4, 3, 21])
     """
 
-    hidden: Any  # nn.ModuleList forgets what class its modules have
+    hidden: Any  # nn.ModuleList is not generic in its modules
 
     def __init__(
         self,
@@ -92,17 +91,17 @@ class PlainGraph(nn.Module):
     def prepare_frames(
         self, frames: Tensor, frame_mask: Tensor | None
     ) -> PlainFramesState | LastLogits:
-        """Compute the video side of the first layer, of ``(Bv, F, D)``."""
+        """Precompute the frame inputs ``(Bv, F, D)`` of the first layer."""
         if not self.hidden:
             return LastLogits(self._logits(self.last, frames)[0])
         return self._prepare(self.hidden[0], frames)
 
     def prepare_text(self, text: Tensor) -> EmbedsState:
-        """Keep the sentences ``(Bt, D)``: nodes are not split here."""
+        """Wrap the sentences ``(Bt, D)``; nothing can be precomputed."""
         return EmbedsState(text)
 
     def fold(self, num_frames: int, num_candidates: int) -> None:
-        """Nothing is made ready for chunks here."""
+        """Do nothing: there is nothing to share between chunks."""
 
     def forward(
         self,
@@ -117,7 +116,7 @@ class PlainGraph(nn.Module):
     ) -> Tensor:
         """Compute the logits of the candidates, shape ``(Bv, Bt, 1 + S)``.
 
-        Arguments as those of the relational graph.
+        See :meth:`RelationalGraph.forward` for the arguments.
         """
         nodes = displace(noise, radius, noise.dtype)
         if text is not None:
@@ -125,7 +124,7 @@ class PlainGraph(nn.Module):
         state = frames.map(lambda x: x.unsqueeze(1))  # (Bv, 1, ...)
         frame_nodes = nodes
         mask = None
-        if frame_mask is not None:  # of all columns, (Bv, 1, F + T)
+        if frame_mask is not None:  # of frames and texts, (Bv, 1, F + T)
             count = nodes.shape[-2]
             mask = F.pad(frame_mask, (0, count), value=True).unsqueeze(1)
         for index, layer in enumerate(self.hidden):
@@ -133,7 +132,7 @@ class PlainGraph(nn.Module):
                 state = self._prepare(layer, frame_nodes)
             own = self._prepare(layer, nodes)
             nodes, frame_nodes = (
-                self._receive(side.left, state, own, mask).relu()
+                self._messages(side.left, state, own, mask).relu()
                 for side in (own, state)
             )
             if random is not None:
@@ -161,7 +160,7 @@ class PlainGraph(nn.Module):
         nodes: Tensor,
         values: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Compute the logits of nodes as rows and columns, ``(..., N, H)``."""
+        """Logits of nodes as rows and as columns, each ``(..., N, H)``."""
         if self.version == 1:
             left, right = layer.folded()
             return nodes @ left.T, nodes @ right.T
@@ -173,19 +172,19 @@ class PlainGraph(nn.Module):
         )
 
     def _sums(self, left: Tensor, right: Tensor) -> Tensor:
-        """Logits of rows and columns, ``(..., H, N, M)``."""
+        """Attention logits of rows and columns, ``(..., H, N, M)``."""
         return pair_logits(
             left, right, self.slope if self.version == 1 else 1.0
         )
 
-    def _receive(
+    def _messages(
         self,
         left: Tensor,
         frames: PlainFramesState,
         texts: PlainFramesState,
         mask: Tensor | None,
     ) -> Tensor:
-        """What rows receive of all nodes, ``(Bv, Bt, N, D)``."""
+        """Messages from all nodes to the rows, ``(Bv, Bt, N, D)``."""
         from_frames = self._sums(left, frames.right)
         from_texts = self._sums(left, texts.right)
         from_frames = from_frames.expand(*from_texts.shape[:-1], -1)
@@ -208,18 +207,18 @@ class PlainGraph(nn.Module):
     def numbers_per_pair(
         self, num_frames: int, num_candidates: int, training: bool
     ) -> float:
-        """Count the numbers that the graph of one pair takes.
+        """Count the float32 numbers per pair.
 
-        Arguments as those of the relational graph.
+        See :meth:`RelationalGraph.numbers_per_pair` for the arguments.
         """
         width, heads = self.last.project.in_features, self.last.num_heads
         nodes = num_candidates + 1
-        wide = float(nodes)  # the displacements
-        if self.version == 2:  # needs the values of the last layer, too
+        wide = float(nodes)  # displacements
+        if self.version == 2:  # values of the last layer
             frames = num_frames if self.hidden else 0
             wide += heads * (3 * nodes + 2 * frames)
             wide += 0 if training else 3
-        elif not self.hidden and not training:  # attention, or its logits
+        elif not self.hidden and not training:  # attention logits
             logits = 2 * heads * num_frames + heads + 4
             wide += max(2.0 * nodes, 1 + nodes * logits / width)
         layers = len(self.hidden) if training else min(1, len(self.hidden))

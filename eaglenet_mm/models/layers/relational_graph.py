@@ -25,17 +25,17 @@ from eaglenet_mm.structures import Features
 
 
 class AttentionProjection(nn.Module):
-    """Projection of nodes with the two attention vectors of a relation.
+    """Projection and attention vectors of a relation.
 
-    A node ``x`` has the values ``h = W x``, in ``H`` heads of width ``O``,
-    and the logits ``left . h`` as a row and ``right . h`` as a column. The
-    vectors are shared by the heads. Since ``a . (W_h x) = (W_h^T a) . x``,
-    logits need no values: one narrow product gives them.
+    A node ``x`` has values ``h = W x``, in ``H`` heads of width ``O``, and
+    logits ``left . h`` as a row and ``right . h`` as a column. The heads
+    share both vectors. Since ``a . (W_h x) = (W_h^T a) . x``, a narrow
+    product gives the logits without the values.
 
     Args:
-        in_width (int): Width ``C`` of a node.
+        in_width (int): Width ``C`` of the nodes.
         head_width (int): Width ``O`` of a head.
-        num_heads (int): Heads ``H``.
+        num_heads (int): Attention heads ``H``.
 
     Example:
         >>> relation = AttentionProjection(32, head_width=8, num_heads=4)
@@ -57,77 +57,76 @@ class AttentionProjection(nn.Module):
         nn.init.uniform_(self.right, -bound, bound)
 
     def folded(self) -> tuple[Tensor, Tensor]:
-        """Both vectors folded into the projection, each ``(H, C)``."""
+        """Left and right vectors folded into the projection, ``(H, C)``."""
         weights = self.project.weight.unflatten(0, (self.num_heads, -1))
         vectors = torch.stack([self.left, self.right])
         left, right = (vectors @ weights).unbind(dim=1)
         return left, right
 
     def values(self, nodes: Tensor) -> Tensor:
-        """Projected nodes ``(..., N, C)``, as ``(..., H, N, O)``."""
+        """Project nodes ``(..., N, C)`` to ``(..., H, N, O)``."""
         values = self.project(nodes).unflatten(-1, (self.num_heads, -1))
         return values.transpose(-2, -3)
 
 
 @dataclass
 class RelationalFramesState(Features):
-    """What one hidden layer needs of the frames, whatever the text."""
+    """Inputs of a hidden layer that depend on the frames only."""
 
-    base: Tensor  # frame-frame messages plus the frame itself, (Bv, F, D)
+    base: Tensor  # frame-frame messages plus self projection, (Bv, F, D)
     left: Tensor  # frame-text logits of frames as rows, (Bv, F, H)
-    right: Tensor  # the same as columns, (Bv, F, H)
-    values: Tensor  # frame-text values, head after head, (Bv, F, D)
+    right: Tensor  # frame-text logits of frames as columns, (Bv, F, H)
+    values: Tensor  # frame-text values, heads concatenated, (Bv, F, D)
 
 
 @dataclass
 class RelationalTextsState(Features):
-    """What one hidden layer needs of the sentences, whatever the video."""
+    """Inputs of a hidden layer that depend on the sentences only."""
 
-    values: Tensor  # text-text values plus the node itself, (Bt, D)
-    narrow: Tensor  # text-text logits left and right, frame-text, (Bt, 4 H)
+    values: Tensor  # text-text values plus self projection, (Bt, D)
+    narrow: Tensor  # text-text and frame-text logits, (Bt, 4 H)
     to_frames: Tensor  # frame-text values, (Bt, D)
 
 
 @dataclass
 class LastLogits(Features):
-    """Logits of the last layer, where no layer comes before it."""
+    """Logits of the last layer in a graph without hidden layers."""
 
     logits: Tensor  # (B, ..., H)
 
 
 class _FoldedLayer(NamedTuple):
-    """Weights of a hidden layer, made ready for chunks of pairs."""
+    """Stacked weights of a hidden layer."""
 
-    weight: Tensor  # all a candidate is multiplied with, (D+O(+D)+4H, D)
-    frame_weight: Tensor  # of frame-text values, (D, D)
+    weight: Tensor  # all projections of a candidate, (D+O(+D)+4H, D)
+    frame_weight: Tensor  # frame-text projection, (D, D)
 
 
 class FoldedGraph(NamedTuple):
-    """Weights of a graph, made ready for chunks of pairs."""
+    """Weights of a graph, rearranged once for all chunks."""
 
     hidden: list[_FoldedLayer]
-    left: Tensor  # of the last logits of the frames, (H, O, H)
-    right: Tensor  # of those of the text nodes, (H, O, H)
+    left: Tensor  # last layer, logits of frames, (H, O, H)
+    right: Tensor  # last layer, logits of text nodes, (H, O, H)
 
 
 class RelationalGraphLayer(nn.Module):
-    """A hidden layer of relational graph attention.
+    """Hidden layer of relational graph attention.
 
-    Three relations, complete within their kind: text-text and frame-frame
-    with the node itself, and frame-text in both directions::
+    Nodes are fully connected in three relations: text-text and frame-frame,
+    including self-loops, and frame-text in both directions::
 
         out_i = sum_r sum_j softmax_j(leaky_relu(a_l^r . h_i^r + a_r^r . h_j^r)) h_j^r
                 + W_o x_i,    h^r = W_r x
 
-    :meth:`plain` is these formulas as they stand. :meth:`forward` gives the
-    same numbers many times faster: what the frames alone or the sentence
-    alone decide is computed once a side, and the rest by
-    :class:`~eaglenet_mm.models.layers.relational_messages.RelationalMessages`.
+    :meth:`plain` is a literal implementation. :meth:`forward` computes the
+    same numbers much faster, from inputs precomputed per video and per text,
+    in :class:`~eaglenet_mm.models.layers.relational_messages.RelationalMessages`.
 
     Args:
         width (int): Width ``D`` of the nodes.
-        num_heads (int): Heads ``H`` of width ``O = D / H``.
-        negative_slope (float): Of the leaky ReLU.
+        num_heads (int): Attention heads ``H`` of width ``O = D / H``.
+        negative_slope (float): Slope of the leaky ReLU.
 
     Example:
         >>> layer = RelationalGraphLayer(32, num_heads=4, negative_slope=0.1)
@@ -151,7 +150,7 @@ class RelationalGraphLayer(nn.Module):
     def plain(
         self, texts: Tensor, frames: Tensor, frame_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Compute the layer as it is written, to be read and compared with.
+        """Compute the layer from its definition, as a readable reference.
 
         Args:
             texts (Tensor): Text nodes of ``P`` pairs, shape ``(P, T, D)``.
@@ -159,8 +158,8 @@ class RelationalGraphLayer(nn.Module):
             frame_mask (Tensor, optional): Shape ``(P, F)``. Default: None.
 
         Returns:
-            tuple[Tensor, Tensor]: Text nodes and frames behind the layer,
-            before ReLU and dropout, in the shapes they came in.
+            tuple[Tensor, Tensor]: New text nodes and frames, before ReLU and
+            dropout.
         """
 
         def receive(
@@ -187,12 +186,7 @@ class RelationalGraphLayer(nn.Module):
     def prepare_frames(
         self, frames: Tensor, frame_mask: Tensor | None
     ) -> RelationalFramesState:
-        """Compute everything that depends on the frames alone.
-
-        Args:
-            frames (Tensor): Shape ``(Bv, F, D)``.
-            frame_mask (Tensor, optional): Shape ``(Bv, F)``.
-        """
+        """Precompute inputs from frames ``(Bv, F, D)``, mask ``(Bv, F)``."""
         folded = [*self.frame_frame.folded(), *self.frame_text.folded()]
         left, right, text_left, text_right = (
             frames @ torch.cat(folded).T
@@ -210,10 +204,10 @@ class RelationalGraphLayer(nn.Module):
         )
 
     def prepare_text(self, text: Tensor) -> RelationalTextsState:
-        """Compute everything that depends on the sentences, ``(Bt, D)``."""
-        itself = self.self_project(text).repeat(1, self.num_heads)
+        """Precompute inputs from sentences ``(Bt, D)``."""
+        self_values = self.self_project(text).repeat(1, self.num_heads)
         return RelationalTextsState(
-            values=self.text_text.project(text) + itself,
+            values=self.text_text.project(text) + self_values,
             narrow=text @ self._narrow_weight().T,
             to_frames=self.frame_text.project(text),
         )
@@ -222,11 +216,10 @@ class RelationalGraphLayer(nn.Module):
         return torch.cat([*self.text_text.folded(), *self.frame_text.folded()])
 
     def fold(self, projects_first: bool) -> _FoldedLayer:
-        """Stack the weights; done once for all chunks of a matrix.
+        """Stack the weights, once for all chunks of a matrix.
 
-        Args:
-            projects_first (bool): Whether candidates are projected before the
-                frames add them up: good where frames outnumber candidates.
+        ``projects_first`` means projecting candidates before summing them for
+        the frames, which is faster if frames outnumber candidates.
         """
         frame_weight = self.frame_text.project.weight
         parts = [self.text_text.project.weight, self.self_project.weight]
@@ -247,9 +240,9 @@ class RelationalGraphLayer(nn.Module):
         dropout: tuple[Tensor | None, Tensor | None],
         options: MessageOptions,
     ) -> tuple[Tensor, Tensor]:
-        """Pass messages between the texts and the frames of each pair.
+        """Pass messages between the texts and frames of each pair.
 
-        Arguments, shapes and results are those of ``RelationalMessages``.
+        See ``RelationalMessages.forward`` for arguments and results.
         """
         dtype = product_type(folded.weight)
         sentence: tuple[Tensor | None, ...] = (None, None, None)
@@ -278,24 +271,23 @@ class RelationalGraphLayer(nn.Module):
 
 
 class RelationalGraph(nn.Module):
-    """Logits of the text candidates of every pair.
+    """Logits of the text candidates of each pair.
 
     Implements the relational graph of `EagleNet
     <https://arxiv.org/abs/2603.25267>`_: hidden layers of relational graph
-    attention, each with ReLU and dropout, and a last one. Of that only the
-    frame-text logits are computed, the only part of it that reaches the
-    result (the release computes and drops the rest).
+    attention, each followed by ReLU and dropout, and a last layer of which
+    only the frame-text logits are needed and computed.
 
     Args:
         width (int): Width ``D`` of the nodes.
-        num_layers (int): Layers, the last included. Default: 2.
-        num_heads (int): Heads. Default: 4.
-        dropout (float): Rate behind each hidden layer. Default: 0.5.
-        negative_slope (float): Of the leaky ReLU. Default: 0.1.
+        num_layers (int): Layers, including the last. Default: 2.
+        num_heads (int): Attention heads. Default: 4.
+        dropout (float): Dropout rate after each hidden layer. Default: 0.5.
+        negative_slope (float): Slope of the leaky ReLU. Default: 0.1.
 
     Raises:
-        ValueError: If ``width`` is no multiple of ``num_heads``,
-            ``num_layers`` is below 1 or ``negative_slope`` below 0.
+        ValueError: If ``width`` is not a multiple of ``num_heads``,
+            ``num_layers`` is below 1, or ``negative_slope`` is negative.
 
     Example:
         >>> graph = RelationalGraph(32)
@@ -306,7 +298,7 @@ class RelationalGraph(nn.Module):
         torch.Size([4, 3, 21])
     """
 
-    hidden: Any  # nn.ModuleList forgets what class its modules have
+    hidden: Any  # nn.ModuleList is not generic in its modules
 
     def __init__(
         self,
@@ -321,8 +313,7 @@ class RelationalGraph(nn.Module):
         check_dropout(dropout)
         if negative_slope < 0:
             raise ValueError(
-                'negative_slope cannot be negative itself, but is '
-                f'{negative_slope}.'
+                f'negative_slope must be at least 0, but is {negative_slope}.'
             )
         self.dropout = dropout
         self.slope = negative_slope
@@ -335,30 +326,23 @@ class RelationalGraph(nn.Module):
     def prepare_frames(
         self, frames: Tensor, frame_mask: Tensor | None
     ) -> RelationalFramesState | LastLogits:
-        """Compute the video side of the first layer.
+        """Precompute the frame inputs ``(Bv, F, D)`` of the first layer.
 
-        Args:
-            frames (Tensor): Shape ``(Bv, F, D)``.
-            frame_mask (Tensor, optional): Shape ``(Bv, F)``.
+        The mask ``(Bv, F)`` is True for real frames; None means all.
         """
         if not self.hidden:
             return LastLogits(frames @ self.last.folded()[0].T)
         return self.hidden[0].prepare_frames(frames, frame_mask)
 
     def prepare_text(self, text: Tensor) -> RelationalTextsState | LastLogits:
-        """Compute the text side of the first layer, of ``(Bt, D)``."""
+        """Precompute the text inputs ``(Bt, D)`` of the first layer."""
         if not self.hidden:
             return LastLogits(text @ self.last.folded()[1].T)
         return self.hidden[0].prepare_text(text)
 
     def fold(self, num_frames: int, num_candidates: int) -> FoldedGraph:
-        """Make the weights ready for chunks of pairs.
-
-        Args:
-            num_frames (int): Frames ``F``.
-            num_candidates (int): Displaced candidates of the first layer.
-        """
-        # the sentence, the origin of the first layer, is a node of the others
+        """Rearrange the weights, once for all chunks of a matrix."""
+        # after the first layer the sentence is a node like the candidates
         hidden = [
             layer.fold(num_frames > num_candidates + (index > 0))
             for index, layer in enumerate(self.hidden)
@@ -385,24 +369,24 @@ class RelationalGraph(nn.Module):
         Args:
             noise (Tensor): Noise of the candidates, without gradient, shape
                 ``(S, D)`` for all pairs or ``(Bv, Bt, S, D)``. Without
-                radius and text these are the text nodes themselves.
-            radius (Tensor, optional): What noise is multiplied with to
-                displace the candidates from their sentence, shape
+                ``radius`` and ``text``, the text nodes themselves.
+            radius (Tensor, optional): Factor of the noise, shape
                 ``(Bv, Bt, D)``.
-            text (RelationalTextsState | LastLogits, optional): Of
+            text (RelationalTextsState | LastLogits, optional): Output of
                 :meth:`prepare_text`.
-            frames (RelationalFramesState | LastLogits): Of
+            frames (RelationalFramesState | LastLogits): Output of
                 :meth:`prepare_frames`.
-            folded (FoldedGraph, optional): Of :meth:`fold`. Default: None,
-                fold now.
-            frame_mask (Tensor, optional): True for frames that count, shape
-                ``(Bv, F)``. Default: None, all of them.
+            folded (FoldedGraph, optional): Output of :meth:`fold`, to share
+                between chunks. Default: None.
+            frame_mask (Tensor, optional): True for real frames, shape
+                ``(Bv, F)``. Default: None, all are real.
             random (PairRandom, optional): Random numbers of the dropout.
                 Default: None, no dropout.
-            workspace (Workspace, optional): Memory of other chunks.
+            workspace (Workspace, optional): Buffers to share between chunks.
+                Default: None.
 
         Returns:
-            Tensor: ``a`` of the paper, before its softmax, of the sentence
+            Tensor: ``a`` of the paper, before the softmax, for the sentence
             and its candidates, shape ``(Bv, Bt, 1 + S)``.
         """
         shape = (noise if radius is None else radius).shape[:2]
@@ -426,7 +410,7 @@ class RelationalGraph(nn.Module):
         text_nodes = frame_nodes = noise
         for index, layer in enumerate(self.hidden):
             if index > 0:
-                # the nodes of a pair now are its own: one text a video
+                # nodes are now specific to a pair: one text per "video"
                 noise = _join_pairs(text_nodes).unsqueeze(1)
                 radius = text = None
                 if mask is not None and index == 1:
@@ -444,7 +428,7 @@ class RelationalGraph(nn.Module):
                 self._dropout(random, index, count, frames),
                 options._replace(reuse=options.reuse and index == 0),
             )
-        # of the last layer the logits alone are needed, (Bv * Bt, H, F, T)
+        # last layer: logits only, (Bv * Bt, H, F, T)
         logits = pair_logits(frame_nodes, text_nodes, self.slope)
         return mean_over_frames(logits.unflatten(0, shape), frame_mask)
 
@@ -455,8 +439,8 @@ class RelationalGraph(nn.Module):
         num_texts: int,
         frames: RelationalFramesState,
     ) -> tuple[Tensor | None, Tensor | None]:
-        """Draw the dropout masks of a layer, ``(Bv, Bt, H, nodes, O)``."""
-        if random is None or self.dropout == 0.0:
+        """Draw masks of text nodes and frames, ``(Bv * Bt, 1, H, N, O)``."""
+        if random is None:
             return None, None
         num_frames, heads = frames.left.shape[-2:]
         base = frames.base
@@ -474,43 +458,39 @@ class RelationalGraph(nn.Module):
     def numbers_per_pair(
         self, num_frames: int, num_candidates: int, training: bool
     ) -> float:
-        """Count the numbers that the graph of one pair takes.
+        """Count the float32 numbers per pair.
 
-        Args:
-            num_frames (int): Frames ``F``.
-            num_candidates (int): Candidates ``S``.
-            training (bool): Count what the backward pass needs, else the
-                widest tensors that live at once.
+        In training those kept for the backward pass, otherwise the peak.
         """
         width, heads = self.last.project.in_features, self.last.num_heads
         nodes = num_candidates + 1
         messages = nodes * num_frames * heads
-        if not self.hidden:  # displacements and last logits
+        if not self.hidden:  # displacements and logits of the last layer
             if training:
                 return num_candidates * width + messages
             return nodes * (width + 2 * heads) + 2 * messages
         products = (1 + 1 / heads + (num_frames > num_candidates)) * nodes
         first = width * (products + nodes + num_frames)
         if not training:
-            # the widest are projections, or attention where D is small
+            # projections dominate, or attention if D is small
             dots = heads * nodes * (2 * nodes + num_frames)
             total = first + width * (num_candidates + num_frames)
             total += max(width * num_frames, 3 * width + dots)
-            if len(self.hidden) > 1:  # frames are those of a pair then
+            if len(self.hidden) > 1:  # frame nodes per pair
                 dots = heads * (nodes + 2 * num_frames) * (nodes + num_frames)
                 total = 2 * total + width + dots
             return total + 4 * width * num_frames * (len(self.hidden) > 2)
         attention = 1.3 * heads * nodes * nodes + 3.2 * messages
-        # further layers prepare the frames of every pair for themselves
+        # further layers prepare frames per pair
         further = width * (products + 2 * nodes + 4 * num_frames + 1)
         further += heads * (nodes + 2 * num_frames) * (nodes + num_frames)
         return first + attention + (len(self.hidden) - 1) * further
 
 
 def pair_logits(left: Tensor, right: Tensor, slope: float) -> Tensor:
-    """Sums of row ``(.., N, H)`` and column logits, ``(.., H, N, M)``.
+    """Leaky ReLU of row ``(.., N, H)`` plus column logits, ``(.., H, N, M)``.
 
-    Followed by a leaky ReLU of this slope; 1 for none.
+    A slope of 1 means no leaky ReLU.
     """
     logits = left.transpose(-1, -2).unsqueeze(-1) + right.transpose(
         -1, -2
@@ -519,9 +499,9 @@ def pair_logits(left: Tensor, right: Tensor, slope: float) -> Tensor:
 
 
 def masked_softmax(logits: Tensor, column_mask: Tensor | None) -> Tensor:
-    """Softmax over the columns that count, in float32 or wider.
+    """Softmax of ``(.., H, N, M)`` over columns that are True in ``(.., M)``.
 
-    Of logits ``(.., H, N, M)`` and a mask ``(.., M)``, in the logits' type.
+    Computed in float32 or wider, returned in the dtype of the logits.
     """
     dtype, logits = logits.dtype, at_least_float32(logits)
     if column_mask is not None:
@@ -531,7 +511,7 @@ def masked_softmax(logits: Tensor, column_mask: Tensor | None) -> Tensor:
 
 
 def mean_over_frames(logits: Tensor, frame_mask: Tensor | None) -> Tensor:
-    """Mean of ``(Bv, Bt, H, F, T)`` over heads and the frames that count."""
+    """Mean of ``(Bv, Bt, H, F, T)`` over heads and real frames."""
     logits = at_least_float32(logits).mean(dim=2)
     if frame_mask is None:
         return logits.mean(dim=2)
@@ -541,35 +521,35 @@ def mean_over_frames(logits: Tensor, frame_mask: Tensor | None) -> Tensor:
 
 
 def product_type(x: Tensor) -> torch.dtype:
-    """Type of large products: that of autocast if it is on."""
+    """Dtype of large products, that of autocast if enabled."""
     if torch.is_autocast_enabled(x.device.type) and x.dtype != torch.float64:
         return torch.get_autocast_dtype(x.device.type)
     return x.dtype
 
 
 def pad_sentence(nodes: Tensor) -> Tensor:
-    """Put a zero, the displacement of the sentence, before ``(.., S, C)``."""
+    """Prepend a zero node, the sentence's displacement, to ``(.., S, C)``."""
     return F.pad(nodes, (0, 0, 1, 0))
 
 
 def check_graph_sizes(width: int, num_layers: int, num_heads: int) -> None:
-    """Refuse sizes a graph cannot have."""
+    """Raise an error for invalid sizes."""
     if num_layers < 1:
         raise ValueError(
             f'A graph needs at least one layer, but num_layers={num_layers}.'
         )
     if width % num_heads:
         raise ValueError(
-            f'The graph splits its width in heads, but {width} is no '
-            f'multiple of num_heads={num_heads}.'
+            f'The width of the graph, {width}, must be a multiple of '
+            f'num_heads={num_heads}. Change num_heads.'
         )
 
 
 def _join_heads(nodes: Tensor) -> Tensor:
-    """Bring nodes ``(.., H, N, O)`` to ``(.., N, D)``."""
+    """Reshape nodes ``(.., H, N, O)`` to ``(.., N, D)``."""
     return nodes.transpose(-2, -3).flatten(-2)
 
 
 def _join_pairs(nodes: Tensor) -> Tensor:
-    """Bring nodes ``(H, B, N, O)`` of the kernel to ``(B, N, D)``."""
+    """Reshape nodes ``(H, B, N, O)`` of the kernel to ``(B, N, D)``."""
     return nodes.permute(1, 2, 0, 3).flatten(2)

@@ -1,9 +1,8 @@
-"""Kernel of a relational layer: its messages, factorised, and their gradient.
+"""Fast kernel of a relational graph layer, with its backward pass.
 
-:class:`RelationalMessages` gives the numbers of
+:class:`RelationalMessages` computes the same numbers as
 :meth:`RelationalGraphLayer.plain
-<eaglenet_mm.models.layers.RelationalGraphLayer.plain>`, which says in a dozen
-lines what they are. Here everything is arranged for speed.
+<eaglenet_mm.models.layers.RelationalGraphLayer.plain>`; read that first.
 """
 
 from __future__ import annotations
@@ -19,11 +18,11 @@ from torch.autograd.function import once_differentiable
 
 
 class Workspace:
-    """Memory for tensors that do not outlive a chunk of pairs.
+    """Reusable buffers for temporary tensors of a chunk of pairs.
 
-    On a CPU the pages of a fresh tensor cost more to map than a pass over it,
-    so chunks of one size take up one another's memory. On a GPU the caching
-    allocator of torch does that, and fresh tensors are handed out.
+    On a CPU, mapping the pages of a new tensor costs more than a pass over
+    it, so chunks reuse the same memory. On a GPU, torch's caching allocator
+    does this already, and tensors are allocated as usual.
 
     Example:
         >>> space = Workspace()
@@ -42,13 +41,9 @@ class Workspace:
         like: Tensor,
         dtype: torch.dtype | None = None,
     ) -> Tensor:
-        """Hand out uninitialised memory.
+        """Return an uninitialised tensor; equal names share memory.
 
-        Args:
-            name (str): What for. The same name hands out the same memory.
-            shape (tuple[int, ...]): Shape of the tensor.
-            like (Tensor): Gives the device, and the type unless that is given.
-            dtype (torch.dtype, optional): Type. Default: that of ``like``.
+        ``like`` sets the device and the default dtype.
         """
         dtype = dtype or like.dtype
         if like.device.type != 'cpu':
@@ -62,12 +57,12 @@ class Workspace:
 
 
 class MessageOptions(NamedTuple):
-    """What the messages need besides tensors."""
+    """Options of :class:`RelationalMessages`."""
 
-    slope: float  # negative slope of the leaky ReLU of the logits
-    kept: float  # share of the entries that dropout keeps
-    workspace: Workspace  # memory of what does not outlive the call
-    reuse: bool  # take the results from it, too: not in training
+    slope: float  # negative slope of the leaky ReLU
+    kept: float  # probability that dropout keeps an entry
+    workspace: Workspace  # buffers of temporary tensors
+    reuse: bool  # put results into the workspace too; not in training
 
 
 class _Sizes(NamedTuple):
@@ -75,12 +70,12 @@ class _Sizes(NamedTuple):
 
     videos: int
     texts: int
-    candidates: int  # displaced candidates N
-    nodes: int  # text nodes T, N or 1 + N with the sentence in front
+    candidates: int  # N
+    nodes: int  # text nodes T: N, or 1 + N with the sentence first
     frames: int
     heads: int
     width: int
-    products: int  # numbers a candidate is multiplied to
+    products: int  # width of a candidate's projections
 
     @property
     def pairs(self) -> int:
@@ -92,16 +87,16 @@ class _Sizes(NamedTuple):
 
     @property
     def projects_first(self) -> bool:
-        """Whether candidates are projected before frames add them up."""
+        """Whether candidates are projected before they are summed."""
         return self.products > self.itself.stop + 4 * self.heads
 
     @property
     def itself(self) -> slice:
-        """Place of the self projection among the products."""
+        """Columns of the self projection in the products."""
         return slice(self.width, self.width + self.head_width)
 
     def part(self, head: int, start: int = 0) -> slice:
-        """Place of a head in the width, or behind a start."""
+        """Columns of a head, counted from ``start``."""
         start += head * self.head_width
         return slice(start, start + self.head_width)
 
@@ -109,25 +104,25 @@ class _Sizes(NamedTuple):
 class RelationalMessages(Function):
     """Messages between text nodes and frames of pairs, ReLU and dropout.
 
-    What the frames alone or the sentence alone decide comes in prepared. Of a
-    candidate ``t + s`` only the displacement ``s`` is multiplied, since
-    attention sums to one; one product gives its values and its logits; and
-    candidates are summed before or after their projection to the frames,
-    whichever is narrower. The backward pass is written out: it can then keep
-    just the projected candidates, the results and the attentions, and reuse
-    memory. The gradient has no gradient itself.
+    Inputs that depend on the frames or the sentence only are precomputed.
+    Since attention sums to one, only the displacement ``s`` of a candidate
+    ``t + s`` needs projecting; one product gives its values and logits.
+    Candidates are summed for the frames before or after their projection,
+    whichever is cheaper. The hand-written backward pass keeps only the
+    projected candidates, the results and the attention weights, and reuses
+    buffers. It is not differentiable itself.
 
-    Pairs are ordered by video, so that products with what the frames have
-    prepared run over all texts of a video at once. Heads come first in what
-    is returned, so that the result of every product is contiguous.
+    Pairs are ordered by video, so that one product with the frames covers all
+    texts of a video. The head axis comes first in the results, so that every
+    product is contiguous.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
         noise: Tensor,  # (N, D) or (Bv, Bt, N, D), without gradient
-        radius: Tensor | None,  # (Bv, Bt, D); None: noise is the text nodes
-        text_values: Tensor | None,  # (Bt, D); None: there is no sentence
+        radius: Tensor | None,  # (Bv, Bt, D); None: noise = text nodes
+        text_values: Tensor | None,  # (Bt, D); None: no sentence
         text_narrow: Tensor | None,  # (Bt, 4 H)
         text_to_frames: Tensor | None,  # (Bt, D)
         base: Tensor,  # (Bv, F, D)
@@ -136,8 +131,8 @@ class RelationalMessages(Function):
         values: Tensor,  # (Bv, F, D)
         weight: Tensor,  # (D + O (+ D) + 4 H, D), of FoldedLayer
         frame_weight: Tensor,  # (D, D)
-        last_left: Tensor | None,  # (H, O, H'): only this product is needed
-        last_right: Tensor | None,  # (H, O, H'), the same of the text nodes
+        last_left: Tensor | None,  # of frames, (H, O, H'); None: return nodes
+        last_right: Tensor | None,  # of text nodes, (H, O, H')
         frame_mask: Tensor | None,  # (Bv, F)
         drop_text: Tensor | None,  # (Bv, Bt, H, T, O)
         drop_frames: Tensor | None,  # (Bv, Bt, H, F, O)
@@ -145,8 +140,8 @@ class RelationalMessages(Function):
     ) -> tuple[Tensor, Tensor]:
         """Compute text nodes ``(H, Bv Bt, T, O)`` and frames ``(.., F, O)``.
 
-        Or, with ``last_left`` and ``last_right``, their products, ``(Bv Bt,
-        T, H')`` and ``(Bv Bt, F, H')``, in float32 or wider.
+        With ``last_left`` and ``last_right``, return only their products with
+        them, ``(Bv Bt, T, H')`` and ``(Bv Bt, F, H')``, in float32 or wider.
         """
         space = options.workspace
         spread = displace(noise, radius, weight.dtype, space)
@@ -205,7 +200,7 @@ class RelationalMessages(Function):
             if text_values is None:
                 torch.bmm(weights, by_node[..., part], out=nodes)
             else:
-                # attention sums to one, so the sentence itself is a constant
+                # attention sums to one: add the sentence's values once
                 by_text = nodes.unflatten(0, shape)
                 by_text.copy_(text_values[:, part].unsqueeze(1))
                 nodes.baddbmm_(weights, by_node[..., part])
@@ -255,7 +250,7 @@ class RelationalMessages(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, text_grad: Tensor, frame_grad: Tensor) -> Any:
-        """Add up the gradients of all tensors, head by head."""
+        """Accumulate the gradients of all inputs, head by head."""
         (
             noise, radius, last_left, last_right, texts, frames, products,
             narrow, left, right, values, weight, frame_weight, *attentions,
@@ -282,13 +277,13 @@ class RelationalMessages(Function):
         d_text_values = spread.new_empty(size.texts, size.width)
         d_text_to_frames = torch.empty_like(d_text_values)
         d_frame_weight = torch.zeros_like(frame_weight)
-        # a column of the sentence itself carries nothing
+        # the sentence has no displacement: its column stays zero
         d_among, d_from_frames, d_to_frames = (
             torch.zeros_like(x) for x in attentions
         )
         for head in range(size.heads):
             part = size.part(head)
-            # through what the text nodes have received, (Bv * Bt, T, O)
+            # through the messages to text nodes, (Bv * Bt, T, O)
             gradient = _node_gradient(
                 text_grad, texts, last_right, head, text_scale, space
             )
@@ -312,7 +307,7 @@ class RelationalMessages(Function):
             weights = from_frames[head].view(by_frame)
             d_values[..., part] = weights.mT @ by_video
 
-            # through what the frames have received, (Bv * Bt, F, O)
+            # through the messages to frames, (Bv * Bt, F, O)
             gradient = _node_gradient(
                 frame_grad, frames, last_left, head, frame_scale, space
             )
@@ -386,10 +381,9 @@ def displace(
     dtype: torch.dtype,
     space: Workspace | None = None,
 ) -> Tensor:
-    """Displacements of the candidates, contiguous, ``(Bv, Bt, N, D)``.
+    """Contiguous displacements of the candidates, ``(Bv, Bt, N, D)``.
 
-    Without a radius noise is the nodes themselves. In a workspace there is no
-    gradient.
+    Without a radius, ``noise`` holds the nodes. Workspaces give no gradient.
     """
     if radius is None:
         return noise.to(dtype).contiguous()
@@ -403,15 +397,15 @@ def displace(
 def attention_of(
     rows: Tensor, columns: Tensor, slope: float, mask: Tensor | None = None
 ) -> Tensor:
-    """Softmax over columns ``(.., M)`` of leaky ReLU of sums with rows."""
-    # the sum of broadcast tensors need not be contiguous by itself
+    """Attention weights ``(.., N, M)`` from row and column logits."""
+    # the sum of broadcast tensors may be non-contiguous
     logits = (rows.unsqueeze(-1) + columns.unsqueeze(-2)).contiguous()
     F.leaky_relu_(logits, slope)  # (..., N, M)
     if mask is not None:
         columns = columns.masked_fill(~mask.squeeze(-2), float('-inf'))
         logits.masked_fill_(~mask, float('-inf'))
-    # rising with its argument, the leaky ReLU has its largest value where the
-    # columns have; torch's own softmax is slow over so few columns
+    # leaky ReLU is monotonic, so the largest column logit gives the row
+    # maximum; torch's softmax is slow over so few columns
     largest = F.leaky_relu(rows + columns.amax(dim=-1, keepdim=True), slope)
     logits.sub_(largest.unsqueeze(-1)).exp_()
     return logits.div_(logits.sum(dim=-1, keepdim=True))
@@ -437,14 +431,14 @@ def _attention_gradient(
 
 
 def _by_head(logits: Tensor) -> Tensor:
-    """Bring logits of frames ``(Bv, F, H)`` to ``(H, Bv, 1, F)``."""
+    """Reshape frame logits ``(Bv, F, H)`` to ``(H, Bv, 1, F)``."""
     return logits.permute(2, 0, 1).unsqueeze(2)
 
 
 def _narrow_logits(
     products: Tensor, text_narrow: Tensor | None, size: _Sizes
 ) -> Tensor:
-    """Logits of the text nodes, shape ``(4, H, Bv * Bt, T)``."""
+    """Logits of the text nodes, ``(4, H, Bv * Bt, T)``."""
     wide = torch.promote_types(products.dtype, torch.float32)
     own = products[:, -4 * size.heads :].t().to(wide)
     own = own.unflatten(1, (size.videos, size.texts, size.candidates))
@@ -455,7 +449,7 @@ def _narrow_logits(
 
 
 def _last_product(nodes: Tensor, weight: Tensor) -> Tensor:
-    """Multiply nodes ``(H, B, N, O)`` to ``(B, N, H')``, over all heads."""
+    """Project nodes ``(H, B, N, O)`` to ``(B, N, H')``, summed over heads."""
     products = torch.bmm(nodes.flatten(1, 2), weight)
     wide = torch.promote_types(products.dtype, torch.float32)
     return products.sum(dim=0, dtype=wide).unflatten(0, nodes.shape[1:3])
@@ -479,9 +473,9 @@ def _node_gradient(
     scale: float,
     space: Workspace,
 ) -> Tensor:
-    """Gradient of one head before ReLU and dropout, ``(B, N, O)``.
+    """Gradient of a head before ReLU and dropout, ``(B, N, O)``.
 
-    What was dropped is zero behind the ReLU, as is what the ReLU has cut off.
+    Entries that ReLU or dropout set to zero are zero in ``nodes``.
     """
     own = nodes[head]
     result = space.empty(f'gradient of {own.shape[1]}', own.shape, own)

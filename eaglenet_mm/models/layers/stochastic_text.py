@@ -1,4 +1,4 @@
-"""Stochastic text: candidates around a sentence, spread by the video."""
+"""Stochastic text: candidates around a sentence, in a video's radius."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from eaglenet_mm.models.layers.keyed_random import KeyedRandom, PairRandom
 
 
 class StochasticText(nn.Module):
-    """Radius of the candidates of every text-video pair.
+    """Radius of the text candidates of each pair.
 
     Implements the similarity-aware radius of `T-MASS
-    <https://arxiv.org/abs/2403.17998>`_ as `EagleNet
-    <https://arxiv.org/abs/2603.25267>`_ uses it: ``log R_ij = W s_ij + b``
-    with ``s_ij`` the cosines of sentence ``i`` and the frames of video ``j``.
-    A candidate is ``t_i + noise * R_ij``.
+    <https://arxiv.org/abs/2403.17998>`_ and `EagleNet
+    <https://arxiv.org/abs/2603.25267>`_: ``log R_ij = W s_ij + b``, with
+    ``s_ij`` the cosine similarities of sentence ``i`` and the frames of video
+    ``j``. Candidates are ``t_i + noise * R_ij``.
 
-    Differs from the release: an all-zero frame has cosine 0 with every
-    sentence. The release then leaves the frames of the whole batch
-    unnormalised; :meth:`unit_frames` does so on request.
+    Differs from the release: an all-zero frame has similarity 0 with every
+    sentence. The release leaves all frames of such a batch unnormalised; see
+    ``keep_if_zero`` of :meth:`unit_frames`.
 
     Args:
-        embed_dim (int): Width ``D``.
-        num_frames (int): Frames of a video, ``F``.
+        embed_dim (int): Feature width ``D``.
+        num_frames (int): Frames ``F`` per video.
 
     Example:
         >>> stochastic = StochasticText(embed_dim=32, num_frames=8)
@@ -45,17 +45,14 @@ class StochasticText(nn.Module):
         frame_mask: Tensor | None = None,
         keep_if_zero: bool = False,
     ) -> Tensor:
-        """Bring frames to unit length.
+        """L2-normalise frames ``(Bv, F, D)``.
 
         Args:
-            frames (Tensor): Shape ``(Bv, F, D)``.
-            frame_mask (Tensor, optional): True for real frames; the others
-                become zero and so have cosine 0. Shape ``(Bv, F)``.
-            keep_if_zero (bool): Return all frames as they are if any of them
-                is zero, as the release does. Default: False.
-
-        Returns:
-            Tensor: Shape ``(Bv, F, D)``.
+            frames (Tensor): Frames.
+            frame_mask (Tensor, optional): True for real frames, shape
+                ``(Bv, F)``; the others are set to zero. Default: None.
+            keep_if_zero (bool): Return the frames unchanged if any of them is
+                zero, as the release does. Default: False.
         """
         norm = frames.norm(dim=-1, keepdim=True)
         if keep_if_zero and bool((norm == 0).any()):
@@ -66,15 +63,11 @@ class StochasticText(nn.Module):
         return unit
 
     def forward(self, text: Tensor, unit_frames: Tensor) -> Tensor:
-        """Compute the logarithm of the radius of every pair.
+        """Compute the log radius of each pair, shape ``(Bv, Bt, D)``.
 
         Args:
-            text (Tensor): Sentences of any length, shape ``(Bt, D)``.
-            unit_frames (Tensor): Of :meth:`unit_frames`, shape
-                ``(Bv, F, D)``.
-
-        Returns:
-            Tensor: Shape ``(Bv, Bt, D)``.
+            text (Tensor): Sentences, need not be normalised, ``(Bt, D)``.
+            unit_frames (Tensor): Output of :meth:`unit_frames`.
         """
         unit_text = F.normalize(text, dim=-1)
         cosines = unit_frames.flatten(0, 1) @ unit_text.T  # (Bv * F, Bt)
@@ -82,24 +75,18 @@ class StochasticText(nn.Module):
         return self._log_radius(cosines.transpose(1, 2))
 
     def of_matching(self, text: Tensor, unit_frames: Tensor) -> Tensor:
-        """Compute the same of matching pairs alone, shape ``(B, D)``."""
+        """Compute the log radius of matching pairs only, ``(B, D)``."""
         unit_text = F.normalize(text, dim=-1).unsqueeze(-1)
         return self._log_radius((unit_frames @ unit_text).squeeze(-1))
 
     def _log_radius(self, cosines: Tensor) -> Tensor:
-        """``W s + b`` of cosines ``(..., F)``, in their precision."""
+        """``W s + b`` for ``s`` of shape ``(..., F)``, in its precision."""
         weight, bias = self.radius.weight, self.radius.bias
         return F.linear(cosines, weight.to(cosines), bias.to(cosines))
 
 
 class CandidateNoise:
-    """Noise of the text candidates of a chunk of pairs.
-
-    Args:
-        prior (str): ``'uniform01'`` or ``'normal'``.
-        std (float): Standard deviation of ``'normal'``.
-        num_candidates (int): Candidates ``S``.
-    """
+    """Noise of ``num_candidates`` text candidates, S, by its distribution."""
 
     PRIORS = ('uniform01', 'normal')
 
@@ -117,7 +104,7 @@ class CandidateNoise:
         self.num_candidates = num_candidates
 
     def table(self, width: int, seed: int) -> Tensor:
-        """Draw the table shared by all pairs, shape ``(S, D)``."""
+        """Draw the noise table shared by all pairs, ``(S, D)``."""
         generator = torch.Generator().manual_seed(seed)
         shape = (self.num_candidates, width)
         if self.prior == 'normal':
@@ -127,7 +114,7 @@ class CandidateNoise:
     def matching(
         self, random: KeyedRandom, rows: range, like: Tensor
     ) -> Tensor:
-        """Draw one vector for each of the matching ``rows``, ``(B, D)``."""
+        """Draw one noise vector per matching pair, ``(B, D)``."""
         keys, shape = torch.tensor(rows), like.shape[:1]
         if self.prior == 'normal':
             drawn = random.normal('matching text', keys, shape, like)
@@ -135,7 +122,7 @@ class CandidateNoise:
         return random.uniform('matching text', keys, shape, like)
 
     def pairs(self, random: PairRandom, like: Tensor) -> Tensor:
-        """Draw noise for each pair on its own, ``(Bv, Bt, S, D)``."""
+        """Draw separate noise for each pair, ``(Bv, Bt, S, D)``."""
         shape = (self.num_candidates, like.shape[-1])
         if self.prior == 'normal':
             return random.normal('candidates', *shape, like=like) * self.std

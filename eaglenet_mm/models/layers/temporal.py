@@ -1,4 +1,4 @@
-"""Temporal parts: frames that know of each other."""
+"""Temporal modules over the frames of a video."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor, nn
 from eaglenet_mm.models.precision import float32_layer_norm
 from eaglenet_mm.registry import MODELS
 
-#: What the releases add to the logits of keys that are masked.
+#: Logit bias of masked keys in the releases.
 MASKED = -1e6
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """Approximate GELU as CLIP does."""
+    """CLIP's approximation of GELU."""
     return x * torch.sigmoid(1.702 * x)
 
 
 class ResidualBlock(nn.Module):
-    """Pre-norm block of the temporal and cross transformers of CLIP4Clip.
+    """Pre-norm transformer block of CLIP4Clip.
 
-    ``x = x + MHA(norm1(x))``, ``x = x + W2 QuickGELU(W1 norm2(x))``; norms
-    have an epsilon of 1e-12, unlike CLIP's.
+    ``x = x + MHA(norm1(x))``, ``x = x + W2 QuickGELU(W1 norm2(x))``. Unlike
+    CLIP's, norms have an epsilon of 1e-12.
     """
 
     def __init__(self, embed_dim: int, num_heads: int) -> None:
@@ -48,17 +48,17 @@ class ResidualBlock(nn.Module):
     def forward(
         self,
         x: Tensor,  # (B, N, D)
-        key_mask: Tensor,  # (B, N), True where it may be attended to
-        qkv: Tensor | None = None,  # of ``project``, where it is known
+        key_mask: Tensor,  # True for tokens to attend to, (B, N)
+        qkv: Tensor | None = None,  # output of ``project``, if known
         num_queries: int | None = None,
     ) -> Tensor:
-        """Run the block; gives the first ``num_queries``, or all."""
+        """Run the block; returns the first ``num_queries`` tokens, or all."""
         qkv = self.project(x) if qkv is None else qkv
         heads = qkv.unflatten(-1, (3, self.num_heads, -1))
         query, key, value = heads.permute(2, 0, 3, 1, 4)  # (B, H, N, D / H)
         x, query = x[:, :num_queries], query[:, :, :num_queries]
         bias = torch.zeros_like(key_mask, dtype=query.dtype)
-        lowest = max(MASKED, torch.finfo(query.dtype).min)  # half ends there
+        lowest = max(MASKED, torch.finfo(query.dtype).min)  # for float16
         bias = bias.masked_fill(~key_mask, lowest)[:, None, None]
         attended = F.scaled_dot_product_attention(
             query,
@@ -72,38 +72,38 @@ class ResidualBlock(nn.Module):
 
 
 def check_heads(embed_dim: int, num_heads: int | None) -> int:
-    """Choose the number of heads: one for each 64 channels."""
+    """Validate the number of heads, by default one per 64 channels."""
     num_heads = max(1, embed_dim // 64) if num_heads is None else num_heads
     if num_heads < 1 or embed_dim % num_heads:
         raise ValueError(
-            f'embed_dim={embed_dim} is no multiple of num_heads={num_heads}. '
-            'Choose another num_heads.'
+            f'embed_dim={embed_dim} must be a multiple of '
+            f'num_heads={num_heads}. Change num_heads.'
         )
     return num_heads
 
 
 @MODELS.register_module()
 class TemporalTransformer(BaseModule):
-    """Transformer over the frames of a video, added to the frames.
+    """Transformer over the frames of a video, with a residual connection.
 
-    The ``seqTransf`` of `CLIP4Clip <https://arxiv.org/abs/2104.08860>`_,
-    which TS2-Net and DRL use too: positions, pre-norm blocks, and the frames
-    as they came added to the result. Keys of padded frames are masked.
+    The ``seqTransf`` of `CLIP4Clip <https://arxiv.org/abs/2104.08860>`_, also
+    used by TS2-Net and DRL: position embeddings and pre-norm blocks, with
+    padded frames masked.
 
-    Differs from the release: positions and blocks start from random numbers;
-    the release copies CLIP's text positions and its first text blocks, which
-    the converters of ``tools/model_converters`` do for its checkpoints.
+    Differs from the release: initialisation is random. The release starts
+    from CLIP's text position embeddings and first text blocks; the converters
+    in ``tools/model_converters`` do that.
 
     Args:
-        embed_dim (int): Width ``D``.
-        num_layers (int): Blocks. Default: 4.
-        num_heads (int, optional): Attention heads. Default: None, one for
-            each 64 channels.
-        max_positions (int): Frames at most. Default: 77.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        embed_dim (int): Feature width ``D``.
+        num_layers (int): Transformer blocks. Default: 4.
+        num_heads (int, optional): Attention heads. Default: None, one per 64
+            channels.
+        max_positions (int): Maximum number of frames. Default: 77.
+        init_cfg (dict, optional): See MMEngine's ``BaseModule``.
 
     Raises:
-        ValueError: If ``embed_dim`` is no multiple of the heads.
+        ValueError: If ``embed_dim`` is not a multiple of ``num_heads``.
 
     Example:
         >>> part = TemporalTransformer(embed_dim=32, num_layers=1)
@@ -129,15 +129,7 @@ class TemporalTransformer(BaseModule):
         )
 
     def forward(self, frames: Tensor, frame_mask: Tensor) -> Tensor:
-        """Run the frames of each video through the blocks.
-
-        Args:
-            frames (Tensor): Shape ``(Bv, F, D)``.
-            frame_mask (Tensor): True for real frames, shape ``(Bv, F)``.
-
-        Returns:
-            Tensor: Shape ``(Bv, F, D)``.
-        """
+        """Transform frames ``(Bv, F, D)``, given a mask ``(Bv, F)``."""
         x = frames + self.positions.weight[: frames.shape[1]]
         for block in self.blocks:
             x = block(x, frame_mask)
@@ -146,14 +138,13 @@ class TemporalTransformer(BaseModule):
 
 @MODELS.register_module()
 class TemporalLSTM(BaseModule):
-    """One-way LSTM over the frames of a video, added to the frames.
+    """Unidirectional LSTM over the frames, with a residual connection.
 
-    The ``seqLSTM`` of `CLIP4Clip <https://arxiv.org/abs/2104.08860>`_. Frames
-    behind the last real one do not reach those before it.
+    The ``seqLSTM`` of `CLIP4Clip <https://arxiv.org/abs/2104.08860>`_.
 
     Args:
-        embed_dim (int): Width ``D``.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
+        embed_dim (int): Feature width ``D``.
+        init_cfg (dict, optional): See MMEngine's ``BaseModule``.
 
     Example:
         >>> part = TemporalLSTM(embed_dim=32)
@@ -168,14 +159,9 @@ class TemporalLSTM(BaseModule):
         self.lstm = nn.LSTM(embed_dim, embed_dim, batch_first=True)
 
     def forward(self, frames: Tensor, frame_mask: Tensor) -> Tensor:
-        """Run the frames of each video through the LSTM, in order.
+        """Transform frames ``(Bv, F, D)``, given a mask ``(Bv, F)``.
 
-        Args:
-            frames (Tensor): Shape ``(Bv, F, D)``.
-            frame_mask (Tensor): True for real frames, shape ``(Bv, F)``.
-
-        Returns:
-            Tensor: Shape ``(Bv, F, D)``; padded frames as they came.
+        Padded frames stay unchanged.
         """
         if not len(frames):
             return frames

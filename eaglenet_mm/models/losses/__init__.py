@@ -1,4 +1,4 @@
-"""Losses on score matrices, and on features for energies."""
+"""Losses on score matrices and on features."""
 
 from eaglenet_mm.models.losses.channel_decorrelation_loss import (
     ChannelDecorrelationLoss,

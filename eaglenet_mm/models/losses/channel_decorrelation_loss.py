@@ -1,4 +1,4 @@
-"""Channel decorrelation regularisation of DRL."""
+"""DRL's channel decorrelation regularisation."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from eaglenet_mm.registry import MODELS
 
 @MODELS.register_module()
 class ChannelDecorrelationLoss(BaseModule):
-    """Let matching words and frames agree channel by channel.
+    """Regularisation towards decorrelated channels of words and frames.
 
-    Implements the CDCR of `DRL <https://arxiv.org/abs/2203.07111>`_ on the
-    tokens of matching pairs: both sides are standardised per channel, and the
-    correlations ``C`` between channels are to be the identity. As in the
-    release the correlations of words with frames and of frames with words are
-    averaged entry by entry, without exchanging rows and columns::
+    Implements CDCR of `DRL <https://arxiv.org/abs/2203.07111>`_ on the tokens
+    of matching pairs: words and frames are standardised per channel, and
+    their channel correlations ``C`` are pulled towards the identity. As in
+    the release, the word-frame and frame-word correlations are averaged
+    without transposing one of them::
 
         diagonal_weight * sum_i (C_ii - 1)^2
             + other_weight * sum_{i != j} C_ij^2
 
     Args:
-        pairing (str): ``'sample'``: one random word with one random frame of
-            each pair (mode 1 of the release); ``'best'``: every word with its
-            best frame and every frame with its best word (mode 2);
-            ``'weighted'``: these, weighted by the tokens' weights (mode 3).
+        pairing (str): ``'sample'``: a random word and a random frame of each
+            pair (mode 1 of the release); ``'best'``: each word with its best
+            frame and each frame with its best word (mode 2); ``'weighted'``:
+            like ``'best'``, with token weights (mode 3).
             Default: ``'weighted'``.
         diagonal_weight (float): Default: 0.11, as published for WTI.
         other_weight (float): Default: 0.
-        loss_weight (float): Factor of the loss. Default: 0.001.
-        release_mask (bool): Let a padded token be the best where all real
-            ones have negative cosines, as the release does. Default: False.
+        loss_weight (float): Weight of the loss. Default: 0.001.
+        release_mask (bool): Give padded tokens a similarity of 0, so that
+            they can be the best, as in the release. Default: False.
 
     Raises:
-        ValueError: If the pairing is unknown.
+        ValueError: If ``pairing`` is unknown.
 
     Example:
         >>> from eaglenet_mm.models.heads.wti_head import WeightedTokens
@@ -75,12 +75,12 @@ class ChannelDecorrelationLoss(BaseModule):
         """Compute the loss.
 
         Args:
-            text (WeightedTokens): Of ``B`` texts.
-            video (WeightedTokens): Of their videos.
-            random (KeyedRandom): Draws the pairs of ``'sample'``.
+            text (WeightedTokens): Words of ``B`` texts.
+            video (WeightedTokens): Frames of their videos.
+            random (KeyedRandom): Random numbers for ``'sample'``.
 
         Returns:
-            Tensor: A scalar.
+            Tensor: Scalar loss.
         """
         with torch.autocast(text.embeds.device.type, enabled=False):
             if self.pairing == 'sample':
@@ -97,7 +97,7 @@ class ChannelDecorrelationLoss(BaseModule):
             )
 
     def draw(self, side: Any, random: KeyedRandom, name: str) -> Tensor:
-        """Draw one real token of each item, shape ``(B, D)``."""
+        """Draw a random real token of each item, shape ``(B, D)``."""
         keys = torch.arange(len(side))
         like = side.embeds.float()
         numbers = random.uniform(name, keys, (1,), like).squeeze(-1)
@@ -105,16 +105,16 @@ class ChannelDecorrelationLoss(BaseModule):
 
     @staticmethod
     def take(side: Any, numbers: Tensor) -> Tensor:
-        """Take the token of each item with this number, modulo its length."""
+        """Take the real token ``number % length`` of each item, ``(B, D)``."""
         places = numbers.to(side.mask.device) % side.mask.sum(dim=1)
-        # the place-th real token: masks need not be at the end
+        # padding may come anywhere, so count the real tokens
         order = side.mask.cumsum(dim=1) - 1
         chosen = (order == places[:, None]) & side.mask
         index = chosen.int().argmax(dim=1)
         return side.embeds[torch.arange(len(index)), index]
 
     def _best(self, text: Any, video: Any) -> Tensor:
-        """Correlate words with their best frames, and the reverse."""
+        """Correlate words with their best frames and vice versa."""
         cosines = text.masked() @ video.masked().transpose(1, 2)  # (B, L, F)
         if not self.release_mask:
             real = text.mask.unsqueeze(2) & video.mask.unsqueeze(1)
@@ -142,14 +142,14 @@ class ChannelDecorrelationLoss(BaseModule):
     def _correlate(
         one: Tensor, other: Tensor, count: int, weights: Tensor | None = None
     ) -> Tensor:
-        """Correlate channels of rows that belong together, ``(D, D)``."""
+        """Correlate the channels of paired rows, ``(D, D)``."""
         if len(one) < 2:
             raise ValueError(
                 'ChannelDecorrelationLoss standardises channels over the '
                 'batch, so it needs at least two pairs. Raise batch_size, or '
                 'set drop_last=True.'
             )
-        least = 1e-6  # a channel may be constant, of one partner for all
+        least = 1e-6  # constant if all tokens share one best partner
         one = (one - one.mean(dim=0)) / one.std(dim=0).clamp(min=least)
         other = (other - other.mean(dim=0)) / other.std(dim=0).clamp(min=least)
         if weights is not None:

@@ -1,4 +1,4 @@
-"""Energy-aware matching (EAM): loss, energies and the sampler of pairs."""
+"""Energy-aware matching (EAM): loss, energy functions and sampler."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from eaglenet_mm.models.losses.score_losses import (
 )
 from eaglenet_mm.registry import MODELS
 
-#: Ways to bring the energies of the frames to one energy a video.
+#: Reductions of frame energies to one energy per video.
 FRAME_REDUCTIONS = ('mean', 'max', 'min')
-#: Bytes of the MLP's hidden layer computed at once, by type of device.
+#: Bytes of the MLP's hidden layer per chunk, by device type.
 CHUNK_BYTES = {'cpu': 4 * 2**20, 'cuda': 256 * 2**20}
 
 
 @MODELS.register_module()
 class EnergyMatchingLoss(BaseModule):
-    """Keep the energy of matching pairs below that of all others.
+    """Contrast of the energy of matching pairs with that of other pairs.
 
     Implements energy-aware matching of `EagleNet
     <https://arxiv.org/abs/2603.25267>`_::
@@ -38,28 +38,24 @@ class EnergyMatchingLoss(BaseModule):
         loss     = (l(E+, E-) + l(E+, Es)) / 2
 
     with the energies ``E+`` of the ``B`` matching pairs, ``E-`` of the
-    ``B (B - 1)`` others and ``Es`` of ``B`` pairs sampled by Langevin
-    dynamics. Where there are no other pairs, as in a batch of one, the loss is
-    ``l(E+, Es)``. Other pairs of the same video belong by ``same_video`` to:
-
-    - ``'negative'``: ``E-``, as in the release.
-    - ``'ignore'``: neither, so they are in no mean.
-    - ``'positive'``: ``E+``, whose means then run over all pairs of the same
-      video.
+    ``B (B - 1)`` other pairs and ``Es`` of ``B`` pairs sampled by Langevin
+    dynamics. Without other pairs, as in a batch of one, the loss is
+    ``l(E+, Es)``.
 
     Args:
-        embed_dim (int): Width ``D``.
-        num_frames (int): Frames of a video ``F``.
-        energy (dict): Config of the energy without ``embed_dim``. Default:
-            ``dict(type='MLPEnergy')``.
+        embed_dim (int): Feature width ``D``.
+        num_frames (int): Frames ``F`` per video.
+        energy (dict, optional): Config of the energy without ``embed_dim``.
+            Default: ``dict(type='MLPEnergy')``.
         sampler (dict, optional): Options of :class:`LangevinSampler`.
         regularization (float): Weight of the squared energies. Default: 1.
-        same_video (str): What other pairs of the same video count as,
-            ``'negative'``, ``'ignore'`` or ``'positive'``. Default:
-            ``'negative'``.
+        same_video (str): Treatment of non-matching pairs of the same video:
+            in ``E-`` (``'negative'``, as in the release), in ``E+``
+            (``'positive'``) or in neither (``'ignore'``).
+            Default: ``'negative'``.
 
     Raises:
-        ValueError: If ``same_video`` is none of these.
+        ValueError: If ``same_video`` is unknown.
 
     Example:
         >>> from eaglenet_mm.models.layers import KeyedRandom
@@ -91,21 +87,15 @@ class EnergyMatchingLoss(BaseModule):
     def all_pairs(
         self, frames: Tensor, text: Tensor, frame_mask: Tensor | None = None
     ) -> Tensor:
-        """Compute the energies of all pairs.
+        """Compute the energies of all pairs, shape ``(Bt, Bv)``.
 
-        Args:
-            frames (Tensor): Shape ``(Bv, F, D)``.
-            text (Tensor): Shape ``(Bt, D)``.
-            frame_mask (Tensor, optional): Shape ``(Bv, F)``.
-
-        Returns:
-            Tensor: Rows are texts, shape ``(Bt, Bv)``.
+        Takes frames ``(Bv, F, D)``, text ``(Bt, D)`` and a mask ``(Bv, F)``.
         """
         sides = self.energy.sides(frames, text)
         return self.energy.rows(*sides, frame_mask)
 
     def contrast(self, low: Tensor, high: Tensor) -> Tensor:
-        """Compute ``l`` of two sets by their means of ``E`` and ``E^2``."""
+        """Compute ``l`` from the means of ``E`` and ``E^2`` of two sets."""
         squares = low[1] + high[1]
         return low[0] - high[0] + self.regularization * squares
 
@@ -118,46 +108,43 @@ class EnergyMatchingLoss(BaseModule):
         share: Share | None = None,
         positives: Tensor | None = None,
     ) -> Tensor:
-        """Compute the loss and, in training, move the sampler on.
+        """Compute the loss and, in training mode, update the replay buffer.
 
         Args:
-            frames (Tensor): Of the joint batch or a share of it, shape
-                ``(B, F, D)``.
-            text (Tensor): Shape ``(B, D)``.
+            frames (Tensor): Not normalised, shape ``(b, F, D)``.
+            text (Tensor): Matching texts, not normalised, shape ``(b, D)``.
             noise (NoiseSource): Random numbers of the sampler.
-            frame_mask (Tensor, optional): True for frames that count, shape
-                ``(B, F)``. Default: None, all of them.
-            share (Share, optional): Which share of the joint batch the sides
-                are. Default: None, all of it.
-            positives (Tensor, optional): Which pairs are of the same video:
-                a bool matrix, own rows of shape ``(b, B)``, or numbers of the
-                ``B`` videos, equal where the video is the same. Default:
-                None, those of the share.
+            frame_mask (Tensor, optional): True for real frames, shape
+                ``(b, F)``. Default: None, all are real.
+            share (Share, optional): Rows of the joint batch that the inputs
+                hold. Default: None, all of them.
+            positives (Tensor, optional): Pairs of the same video, see
+                :class:`PairLabels`. Default: None, those of the share.
 
         Returns:
-            Tensor: A scalar, that of the joint batch.
+            Tensor: Scalar loss of the joint batch.
 
         Raises:
-            ValueError: If the sides differ in number, the frames do not fit
-                the replay buffer, ``positives`` do not fit, or ``same_video``
-                needs them and there are none.
+            ValueError: If the numbers of texts and videos differ, the frames
+                do not fit the replay buffer, ``positives`` do not fit, or
+                ``same_video`` needs them and they are missing.
         """
         expected = tuple(self.sampler.replay_video.shape[1:])
         if tuple(frames.shape[1:]) != expected:
             raise ValueError(
                 'The energy loss was built for frames of shape (B, '
                 f'{expected[0]}, {expected[1]}), but got '
-                f'{tuple(frames.shape)}. Make num_frames and embed_dim of the '
-                'loss those of the head.'
+                f'{tuple(frames.shape)}. Set num_frames and embed_dim of the '
+                'loss to those of the head.'
             )
         if len(frames) != len(text):
             raise ValueError(
-                f'Energies need one text a video, but got {len(text)} texts '
+                f'Energies need one text per video, but got {len(text)} texts '
                 f'and {len(frames)} videos.'
             )
         share = share or Share(range(len(text)), lambda x: x)
         gather = share.gather
-        # half precision cannot hold squared energies of raw features
+        # squared energies of raw features overflow half precision
         with torch.autocast(frames.device.type, enabled=False):
             if frames.dtype in (torch.float16, torch.bfloat16):
                 frames, text = frames.float(), text.float()
@@ -184,9 +171,9 @@ class EnergyMatchingLoss(BaseModule):
 
     @staticmethod
     def _means(energies: Tensor, labels: PairLabels) -> Tensor:
-        """Mean, mean square and number of positives and negatives, (2, 3).
+        """Mean, mean square and count of positives and negatives, ``(2, 3)``.
 
-        Of the joint batch; zeros where there is no pair.
+        Over the joint batch; zeros without any pair.
         """
         rows = slice(None)
         positive, ignored = labels.positive(rows), labels.ignored(rows)
@@ -205,20 +192,18 @@ class EnergyMatchingLoss(BaseModule):
 
 
 class FrameTextEnergy(nn.Module, ABC):
-    """Energy of a video and a text; the base of all energies.
+    """Base class of energy functions, low for matching pairs.
 
-    Matching pairs shall have a low energy, others a high one. A subclass
-    prepares each side once (:meth:`sides`) and combines prepared sides
-    (:meth:`combine`, :meth:`rows`), so that all pairs cost little more than
-    their combination.
+    Subclasses project frames and texts once (:meth:`sides`) and combine the
+    projections per pair (:meth:`combine`, :meth:`rows`).
 
     Args:
-        embed_dim (int): Width ``D``.
-        reduction (str): How the frames' energies become one, ``'mean'``,
-            ``'max'`` or ``'min'``. Default: ``'mean'``.
+        embed_dim (int): Feature width ``D``.
+        reduction (str): Reduction over the frames, ``'mean'``, ``'max'`` or
+            ``'min'``. Default: ``'mean'``.
 
     Raises:
-        ValueError: If ``reduction`` is none of these.
+        ValueError: If ``reduction`` is unknown.
 
     Example:
         >>> class Product(FrameTextEnergy):
@@ -240,16 +225,16 @@ class FrameTextEnergy(nn.Module, ABC):
 
     @abstractmethod
     def sides(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Prepare ``(Bv, F, D)`` and ``(Bt, D)``, each on its own."""
+        """Project frames ``(Bv, F, D)`` and texts ``(Bt, D)``."""
 
     def combine(self, frames: Tensor, text: Tensor) -> Tensor:
-        """Combine prepared sides of broadcasting shape ``(..., F, D)``."""
+        """Energies of projections that broadcast to ``(..., F, D)``."""
         return -(frames * text).sum(dim=-1)
 
     def rows(
         self, frames: Tensor, text: Tensor, frame_mask: Tensor | None
     ) -> Tensor:
-        """Combine prepared sides to all pairs, shape ``(Bt, Bv)``."""
+        """Energies of all pairs of projections, shape ``(Bt, Bv)``."""
         energy = -torch.einsum('td,vfd->tvf', text, frames)
         return reduce_frames(energy, self.reduction, frame_mask)
 
@@ -259,30 +244,19 @@ class FrameTextEnergy(nn.Module, ABC):
         text: Tensor,
         frame_mask: Tensor | None = None,
     ) -> Tensor:
-        """Compute the energies of video ``i`` and text ``i``, shape ``(B,)``.
+        """Compute the energies of matching pairs, shape ``(B,)``.
 
-        Args:
-            frames (Tensor): Shape ``(B, F, D)``.
-            text (Tensor): Shape ``(B, D)``.
-            frame_mask (Tensor, optional): Shape ``(B, F)``. Default: None.
+        Takes frames ``(B, F, D)``, text ``(B, D)`` and a mask ``(B, F)``.
         """
         frames, text = self.sides(frames, text)
         energy = self.combine(frames, text.unsqueeze(1))
         return reduce_frames(energy, self.reduction, frame_mask)
 
     def gradient(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the derivatives of the energies of matching pairs.
+        """Compute the gradient of the energies of matching pairs.
 
-        What a step of the sampler needs. Our energies write it out; this
-        leaves it to autograd.
-
-        Args:
-            frames (Tensor): Shape ``(B, F, D)``.
-            text (Tensor): Shape ``(B, D)``.
-
-        Returns:
-            tuple[Tensor, Tensor]: Shapes ``(B, F, D)`` and ``(B, D)``,
-            without graph.
+        With respect to frames ``(B, F, D)`` and text ``(B, D)``, detached. By
+        autograd; the energies below override this with the closed form.
         """
         with torch.enable_grad():
             frames = frames.detach().requires_grad_()
@@ -294,13 +268,13 @@ class FrameTextEnergy(nn.Module, ABC):
 
 @MODELS.register_module()
 class MLPEnergy(FrameTextEnergy):
-    """Energy of a network: ``w2 . relu(W1 [v_f; t] + b1) + b2``.
+    """Energy of an MLP, ``w2 . relu(W1 [v_f; t] + b1) + b2``.
 
-    The product is split, ``W1 [v; t] = W1v v + W1t t``, so each side is
-    projected once.
+    Computed as ``W1 [v; t] = W1v v + W1t t``, which projects frames and texts
+    once instead of once per pair.
 
     Args:
-        embed_dim (int): Width ``D``.
+        embed_dim (int): Feature width ``D``.
         reduction (str): See :class:`FrameTextEnergy`. Default: ``'mean'``.
 
     Example:
@@ -315,7 +289,7 @@ class MLPEnergy(FrameTextEnergy):
         self.output = nn.Linear(embed_dim, 1)
 
     def sides(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Project each side with its half of the first layer."""
+        """Project frames and texts by their half of the first layer."""
         by_frame, by_text = self.hidden.weight.split(self.embed_dim, dim=1)
         return (
             F.linear(frames, by_frame),
@@ -323,14 +297,14 @@ class MLPEnergy(FrameTextEnergy):
         )
 
     def combine(self, frames: Tensor, text: Tensor) -> Tensor:
-        """Take the sum of the sides through the second layer."""
+        """Apply ReLU and the second layer to the sum of projections."""
         hidden = (frames + text).relu()
         return hidden @ self.output.weight[0] + self.output.bias
 
     def rows(
         self, frames: Tensor, text: Tensor, frame_mask: Tensor | None
     ) -> Tensor:
-        """Combine prepared sides to all pairs, shape ``(Bt, Bv)``."""
+        """Energies of all pairs of projections, shape ``(Bt, Bv)``."""
         energy = _PairEnergies.apply(frames, text, self.output.weight[0])
         return reduce_frames(
             energy + self.output.bias, self.reduction, frame_mask
@@ -338,7 +312,7 @@ class MLPEnergy(FrameTextEnergy):
 
     @torch.no_grad()
     def gradient(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the derivatives; see the base class."""
+        """Compute the gradient; see the base class."""
         output = self.output.weight[0]
         by_frame, by_text = self.hidden.weight.split(self.embed_dim, dim=1)
         hidden, of_text = self.sides(frames, text)
@@ -352,24 +326,24 @@ class MLPEnergy(FrameTextEnergy):
 
 
 class _UnitEnergy(FrameTextEnergy):
-    """Energy ``-f(t) . v_f`` of unit vectors; ``f`` changes the text."""
+    """Energy ``-f(t) . v_f`` of unit vectors ``t`` and ``v_f``."""
 
     @abstractmethod
     def _factor(self, unit_text: Tensor) -> Tensor:
-        """``f`` of unit texts, shape ``(B, D)``."""
+        """``f(t)``, shape ``(B, D)``."""
 
     @abstractmethod
     def _factor_gradient(self, gradient: Tensor) -> Tensor:
-        """Derivative by the unit text from that by the factor."""
+        """Backward of :meth:`_factor`."""
 
     def sides(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Bring both sides to unit length."""
+        """L2-normalise frames and texts, and apply ``f`` to the texts."""
         factor = self._factor(F.normalize(text, dim=-1))
         return F.normalize(frames, dim=-1), factor
 
     @torch.no_grad()
     def gradient(self, frames: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the derivatives; see the base class."""
+        """Compute the gradient; see the base class."""
         unit, factor = self.sides(frames, text)
         energy = -(unit @ factor.unsqueeze(-1)).squeeze(-1)  # (B, F)
         shares = _frame_shares(energy, self.reduction)
@@ -384,13 +358,12 @@ class _UnitEnergy(FrameTextEnergy):
 
 @MODELS.register_module()
 class CosineEnergy(_UnitEnergy):
-    """Energy ``-cos(t, v_f)``; no parameters.
+    """Energy ``-cos(t, v_f)``, without parameters.
 
-    Differs from the release, where this energy cannot be trained because a
-    network that does not exist is asked to change its mode.
+    Differs from the release, which crashes when training with this energy.
 
     Args:
-        embed_dim (int): Width ``D``.
+        embed_dim (int): Feature width ``D``.
         reduction (str): See :class:`FrameTextEnergy`. Default: ``'mean'``.
 
     Example:
@@ -411,7 +384,7 @@ class BilinearEnergy(_UnitEnergy):
     """Energy ``-(B t + b) . v_f`` of unit vectors ``t`` and ``v_f``.
 
     Args:
-        embed_dim (int): Width ``D``.
+        embed_dim (int): Feature width ``D``.
         reduction (str): See :class:`FrameTextEnergy`. Default: ``'mean'``.
 
     Example:
@@ -434,15 +407,12 @@ class BilinearEnergy(_UnitEnergy):
 def reduce_frames(
     energy: Tensor, reduction: str, frame_mask: Tensor | None
 ) -> Tensor:
-    """Bring energies of frames ``(.., F)`` to one a video.
-
-    The mask is True for real frames; its leading axes broadcast.
-    """
+    """Reduce frame energies ``(.., F)``, with a broadcastable mask."""
     if reduction == 'mean':
         if frame_mask is None:
             return energy.mean(dim=-1)
         return (energy * frame_mask).sum(dim=-1) / frame_mask.sum(dim=-1)
-    # the gradient of a tie goes to one frame, so values come from an index
+    # gather, so that the gradient of ties goes to a single frame
     ranked = energy if reduction == 'max' else -energy
     if frame_mask is not None:
         ranked = ranked.masked_fill(~frame_mask, float('-inf'))
@@ -451,7 +421,7 @@ def reduce_frames(
 
 
 def _frame_shares(energy: Tensor, reduction: str) -> Tensor:
-    """Derivative of the reduction by the energies of frames ``(B, F)``."""
+    """Gradient of the reduction with respect to ``energy``, ``(B, F)``."""
     if reduction == 'mean':
         return torch.full_like(energy, 1.0 / energy.shape[-1])
     ranked = energy if reduction == 'max' else -energy
@@ -460,10 +430,10 @@ def _frame_shares(energy: Tensor, reduction: str) -> Tensor:
 
 
 def _through_normalize(gradient: Tensor, unit: Tensor, x: Tensor) -> Tensor:
-    """Take a derivative by ``F.normalize(x, dim=-1)`` through it."""
+    """Backward of ``unit = F.normalize(x, dim=-1)``."""
     norm = x.norm(dim=-1, keepdim=True)
     along = (gradient * unit).sum(dim=-1, keepdim=True)
-    # below its bound the norm is a constant
+    # F.normalize clamps the norm, which is then a constant
     along = torch.where(norm > 1e-12, along, torch.zeros_like(along))
     return (gradient - along * unit) / norm.clamp(min=1e-12)
 
@@ -471,8 +441,8 @@ def _through_normalize(gradient: Tensor, unit: Tensor, x: Tensor) -> Tensor:
 class _PairEnergies(Function):
     """``weight . relu(frames + text)`` of all pairs, ``(Bt, Bv, F)``.
 
-    Of projected frames ``(Bv, F, D)``, projected texts with the bias ``(Bt,
-    D)`` and the second layer ``(D,)``; the hidden layer is never kept.
+    Takes projected frames ``(Bv, F, D)`` and texts ``(Bt, D)``, and recomputes
+    the hidden layer in the backward pass.
     """
 
     @staticmethod
@@ -510,11 +480,10 @@ class _PairEnergies(Function):
 
 
 def _chunks(frames: Tensor, text: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Cut the texts so that the hidden layer of a chunk stays small.
+    """Split the texts so that the hidden layer of a chunk stays small.
 
-    Gives texts and memory ``(n, *frames.shape)``, the same for all chunks:
-    fresh blocks of aligned memory leave holes that the C library does not
-    fill again.
+    Yields a slice of texts and a buffer ``(n, *frames.shape)``, which all
+    chunks share; allocating one for each would fragment the heap.
     """
     budget = CHUNK_BYTES.get(frames.device.type, CHUNK_BYTES['cuda'])
     row = max(1, frames.numel() * frames.element_size())
@@ -526,14 +495,14 @@ def _chunks(frames: Tensor, text: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 
 class KeyedNoise:
-    """Random numbers of the sampler, keyed, in order of drawing.
+    """Keyed random numbers of the sampler, numbered in order of the draws.
 
-    Rows say which chains of the joint batch the numbers are for. Any object
-    with these three methods may take its place.
+    ``rows`` are the chains of the joint batch to draw for. Any object with
+    these three methods can replace it.
 
     Args:
-        random (KeyedRandom): Source.
-        purpose (str): Names what they are drawn for.
+        random (KeyedRandom): Source of random numbers.
+        purpose (str): Prefix of the draws' names.
 
     Example:
         >>> noise = KeyedNoise(KeyedRandom(0), 'energy')
@@ -541,7 +510,7 @@ class KeyedNoise:
         torch.Size([2, 32])
     """
 
-    #: Draws of normal numbers made at once: a draw of a step is small.
+    #: Normal draws made at once, since a single one is small.
     AT_ONCE = 5
 
     def __init__(self, random: KeyedRandom, purpose: str) -> None:
@@ -576,46 +545,44 @@ class KeyedNoise:
         return ahead.pop(0)
 
     def permutation(self, size: int, like: Tensor) -> Tensor:
-        """Draw a permutation of ``size`` numbers, for the joint batch."""
+        """Draw a permutation of ``range(size)``, for the joint batch."""
         return self.random.permutation(self._name(), size, like)
 
 
-#: What a sampler asks for random numbers, as a type.
+#: Type of the sampler's random numbers.
 NoiseSource = KeyedNoise
 
 
 class LangevinSampler(BaseModule):
-    """Draws pairs of low energy to serve as negatives.
+    """Langevin sampler of low-energy pairs, with a replay buffer.
 
-    Runs ``x <- x - step_size * dE/dx + noise_std * N(0, 1)`` over the frames
-    and the text of each pair together, without a graph over the chain. The
-    first chains start from ``U[-1, 1)``. Later ones take up to
-    ``int(replay_fraction * B)`` entries of the buffer, and start the rest
-    from ``U[0, 1)``. Every result goes to the front of the buffer. Section
-    3.3 of `EagleNet <https://arxiv.org/abs/2603.25267>`_.
+    Iterates ``x <- x - step_size * dE/dx + noise_std * N(0, 1)`` on the
+    frames and the text of each pair, without gradient through the chain. The
+    first chains start from ``U[-1, 1)``; later ones from up to
+    ``int(replay_fraction * B)`` buffer entries and, for the rest, from
+    ``U[0, 1)``. Results are pushed to the front of the buffer. Section 3.3 of
+    `EagleNet <https://arxiv.org/abs/2603.25267>`_.
 
-    Differs from the release in what becomes of the entries that the buffer
-    has not received yet, all zeros: they are not replayed, unless
-    ``replay_unfilled`` asks for it. A replayed zero video has an unbounded
-    gradient under a normalising energy; in the release such entries jump to
-    about 1e11 and stay in the buffer. The number of filled entries is part of
-    the state dict, so a resumed run goes on as it was. The batch may have any
-    size at any call.
+    Differs from the release: buffer entries that were never filled, all
+    zeros, are not replayed unless ``replay_unfilled`` is set. Energies that
+    normalise have an unbounded gradient at zero; in the release such entries
+    jump to about 1e11 and stay in the buffer. The number of filled entries is
+    part of the state dict. Batch sizes may vary between calls.
 
     Args:
-        num_frames (int): Frames of a video ``F``.
-        embed_dim (int): Width ``D``.
-        num_steps (int): Steps of a chain. Default: 20.
+        num_frames (int): Frames ``F`` per video.
+        embed_dim (int): Feature width ``D``.
+        num_steps (int): Steps per chain. Default: 20.
         step_size (float): Factor of the gradient. Default: 1.
-        noise_std (float): Of the noise of a step. Default: 0.005.
-        buffer_size (int): Entries of the buffer. Default: 500.
-        replay_fraction (float): Share of a batch that is replayed.
+        noise_std (float): Standard deviation of the noise. Default: 0.005.
+        buffer_size (int): Capacity of the replay buffer. Default: 500.
+        replay_fraction (float): Maximum share of a batch that is replayed.
             Default: 0.95.
-        replay_unfilled (bool): Replay also entries never filled.
+        replay_unfilled (bool): Replay unfilled entries, as in the release.
             Default: False.
 
     Raises:
-        ValueError: If a number is out of range.
+        ValueError: If an option is out of range.
 
     Example:
         >>> from eaglenet_mm.models.losses import MLPEnergy
@@ -647,7 +614,7 @@ class LangevinSampler(BaseModule):
             )
         if not 0.0 <= replay_fraction <= 1.0:
             raise ValueError(
-                'replay_fraction is a share between 0 and 1, but is '
+                'replay_fraction must be between 0 and 1, but is '
                 f'{replay_fraction}.'
             )
         self.buffer_size = buffer_size
@@ -670,7 +637,7 @@ class LangevinSampler(BaseModule):
     def start(
         self, size: int, noise: NoiseSource, rows: range
     ) -> tuple[Tensor, Tensor]:
-        """Start chains; arguments and shapes as those of :meth:`sample`."""
+        """Initialise chains; see :meth:`sample`."""
         fill = int(self.replay_fill)
         order = torch.zeros(0, dtype=torch.int64)
         if fill:
@@ -691,7 +658,7 @@ class LangevinSampler(BaseModule):
 
     @torch.no_grad()
     def store(self, frames: Tensor, text: Tensor) -> None:
-        """Push pairs in front of the buffer, which keeps its size."""
+        """Push pairs to the front of the replay buffer."""
         fill = int(self.replay_fill) + len(frames)
         size = self.buffer_size
         self.replay_video.copy_(torch.cat([frames, self.replay_video])[:size])
@@ -706,21 +673,21 @@ class LangevinSampler(BaseModule):
         noise: NoiseSource,
         rows: range | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Run chains.
+        """Run the chains.
 
         Args:
-            gradient (Callable): Derivatives of the energies of frames
-                ``(b, F, D)`` and text ``(b, D)`` by both.
-            size (int): Chains of the joint batch ``B``.
-            noise (NoiseSource): Random numbers. Order of the draws: the start
-                (permutation first, then frames, then text), and for each step
-                frames, then text.
-            rows (range, optional): The chains to run, ascending. Default:
-                None, all of them.
+            gradient (Callable): Gradients of the energy with respect to
+                frames ``(b, F, D)`` and text ``(b, D)``.
+            size (int): Number of chains ``B`` in the joint batch.
+            noise (NoiseSource): Random numbers, drawn in this order:
+                permutation, frames and text of the start; then frames and
+                text of each step.
+            rows (range, optional): Chains to run, ascending. Default: None,
+                all of them.
 
         Returns:
-            tuple[Tensor, Tensor]: Constants, frames ``(b, F, D)`` and text
-            ``(b, D)``, to be given to :meth:`store` in training.
+            tuple[Tensor, Tensor]: Detached frames ``(b, F, D)`` and text
+            ``(b, D)``. Pass them to :meth:`store` in training.
         """
         rows = range(size) if rows is None else rows
         frames, text = self.start(size, noise, rows)

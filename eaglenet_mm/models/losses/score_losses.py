@@ -1,4 +1,4 @@
-"""Losses on the scores of a joint batch, and what its pairs are to them."""
+"""Losses on the score matrix of a joint batch."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ from torch.autograd.function import once_differentiable
 from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.registry import MODELS
 
-#: What other pairs of the same video may count as.
+#: How to treat non-matching pairs of the same video.
 SAME_VIDEO = ('negative', 'ignore', 'positive')
-#: Numbers of the rows a loss works on at once, by type of device.
+#: Scores processed at once, by device type.
 BLOCK_NUMBERS = {'cpu': 2**19, 'cuda': 2**22}
 
 
 class Share(NamedTuple):
-    """The share of a joint batch that one process works on.
+    """Share of a joint batch that a process works on.
 
     Args:
-        rows (range): Its rows in the joint batch.
-        gather (Callable): Joins the rows of all processes, with gradient.
-        positives (Tensor, optional): Which pairs are of the same video, as
-            :class:`PairLabels` takes it. Default: None, not known.
+        rows (range): Rows of this process in the joint batch.
+        gather (Callable): Concatenates rows of all processes, with gradient.
+        positives (Tensor, optional): Pairs of the same video, see
+            :class:`PairLabels`. Default: None, unknown.
 
     Example:
-        >>> share = Share(range(3), lambda x: x)  # of one process
+        >>> share = Share(range(3), lambda x: x)  # single process
         >>> share.matching(torch.eye(3))
         tensor([1., 1., 1.])
     """
@@ -43,45 +43,40 @@ class Share(NamedTuple):
     positives: Tensor | None = None
 
     def sum(self, x: Tensor) -> Tensor:
-        """Sum a tensor over the processes, with gradient."""
+        """Sum a tensor over all processes, with gradient."""
         return self.gather(x.unsqueeze(0)).sum(dim=0)
 
     def matching(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
-        """View the matching pairs of own rows.
+        """Return a view of the matching pairs, shape ``(n,)``.
 
         Args:
-            x (Tensor): One value for each pair of ``rows``, shape ``(n, B)``.
-            rows (slice): Which of the own rows. Default: all of them.
-
-        Returns:
-            Tensor: A view, shape ``(n,)``.
+            x (Tensor): One value per pair, shape ``(n, B)``.
+            rows (slice): Own rows that ``x`` covers. Default: all.
         """
         own = self.rows[rows]
         return x[:, own.start :: own.step].diagonal()
 
 
 class PairLabels:
-    """Tells of some rows at a time which pairs are positive or ignored.
+    """Labels of pairs: positive, negative or ignored.
 
-    Text ``i`` and video ``i`` match. Other pairs of the same video, two
-    captions of one video in a batch for example, are what ``same_video``
-    says: negatives like all others, left out, or positive too.
+    Text ``i`` and video ``i`` match. ``same_video`` decides about other pairs
+    of the same video, such as two captions of one video in a batch.
 
     Args:
-        scores (Tensor): Own rows of the joint matrix, shape ``(b, B)``.
-        same_video (str): One of :data:`SAME_VIDEO`.
-        positives (Tensor, optional): The pairs of the same video: a matrix
-            like that of the scores, bool, shape ``(b, B)``; or a number of
-            each video of the joint batch, shape ``(B,)``, int64, where equal
-            numbers are the same video, which takes no memory of a matrix.
-            The diagonal counts as True. Default: None, those of the share.
-        share (Share, optional): Which rows of the joint batch the scores
-            are. Default: None, all of them.
+        scores (Tensor): Rows of the joint matrix, shape ``(b, B)``.
+        same_video (str): ``'negative'``, ``'ignore'`` or ``'positive'``.
+        positives (Tensor, optional): Pairs of the same video, as a bool
+            matrix ``(b, B)``, whose diagonal counts as True, or as integer
+            video ids ``(B,)`` of the joint batch, which need less memory.
+            Default: None, those of the share.
+        share (Share, optional): Rows of the joint batch that ``scores``
+            holds. Default: None, all of them.
 
     Raises:
-        ValueError: If shapes do not fit, or other pairs of the same video
-            are not to be negatives but nobody says which they are.
-        TypeError: If ``positives`` are neither bool nor whole numbers.
+        ValueError: If shapes do not fit, or ``same_video`` is not
+            ``'negative'`` and ``positives`` are unknown.
+        TypeError: If ``positives`` are neither bool nor integer.
 
     Example:
         >>> ids = torch.tensor([7, 8, 7])  # texts 0 and 2 are of one video
@@ -110,8 +105,8 @@ class PairLabels:
             raise ValueError(
                 f'same_video={same_video!r} needs to know which pairs are of '
                 'the same video, but got no positives. End the pipeline with '
-                "PackRetrievalInputs, which packs 'video_id', give "
-                "VideoFeatures their video_ids, or set same_video='negative'."
+                "PackRetrievalInputs, which packs 'video_id', set video_ids "
+                "of VideoFeatures, or set same_video='negative'."
             )
         self.share = share
         self.same_video = same_video
@@ -123,12 +118,12 @@ class PairLabels:
 
     @staticmethod
     def _check(positives: Tensor, scores: Tensor) -> None:
-        """Refuse what does not say for each pair whether it is positive."""
+        """Check dtype and shape of ``positives``."""
         is_matrix = positives.dtype is torch.bool
         if positives.is_floating_point() or positives.is_complex():
             raise TypeError(
-                'positives must be a bool matrix or whole numbers of the '
-                f'videos, but have the type {positives.dtype}.'
+                'positives must be a bool matrix or integer video ids, but '
+                f'have the type {positives.dtype}.'
             )
         expected = tuple(scores.shape) if is_matrix else (scores.shape[1],)
         if tuple(positives.shape) != expected:
@@ -141,11 +136,11 @@ class PairLabels:
     def blocks(
         self, scores: Tensor
     ) -> Iterator[tuple[slice, Tensor, Tensor | None, Tensor | None]]:
-        """Go through blocks of rows of constant size in memory.
+        """Iterate over blocks of rows, to bound memory.
 
         Yields:
-            tuple: Rows, their scores in float32 or wider, and what
-            :meth:`positive` and :meth:`ignored` tell of them.
+            tuple: Row slice, scores in float32 or wider, and the results of
+            :meth:`positive` and :meth:`ignored` for these rows.
         """
         numbers = BLOCK_NUMBERS.get(scores.device.type, BLOCK_NUMBERS['cuda'])
         step = max(1, numbers // max(1, scores.shape[1]))
@@ -156,15 +151,15 @@ class PairLabels:
 
     @property
     def is_multiple(self) -> bool:
-        """Whether a text may have several positives."""
+        """Whether a text can have several positives."""
         return self._positives is not None and self.same_video == 'positive'
 
     def positive(self, rows: slice) -> Tensor | None:
-        """Tell all positives, ``(n, B)``, or None if only matching pairs."""
+        """Mask of positives ``(n, B)``, None if only matching pairs are."""
         return self._of_same_video(rows) if self.is_multiple else None
 
     def ignored(self, rows: slice) -> Tensor | None:
-        """Tell what is left out, shape ``(n, B)``, or None if nothing."""
+        """Mask of ignored pairs ``(n, B)``, None if there are none."""
         if self._positives is None or self.is_multiple:
             return None
         ignored = self._of_same_video(rows)
@@ -172,7 +167,7 @@ class PairLabels:
         return ignored
 
     def _of_same_video(self, rows: slice) -> Tensor:
-        """Tell all pairs of the same video, matching ones too, ``(n, B)``."""
+        """Mask of pairs of the same video, including matching ones."""
         positives: Any = self._positives
         if positives.dim() == 1:
             own = self.share.rows[rows]
@@ -184,14 +179,9 @@ class PairLabels:
 
 
 class ScoreLoss(BaseModule, ABC):
-    """Base of the losses on a matrix of scores.
+    """Base class of losses on a score matrix."""
 
-    Args:
-        loss_weight (float): Factor of the loss.
-        same_video (str): One of :data:`SAME_VIDEO`.
-    """
-
-    #: Takes own rows of the joint matrix with a :class:`Share`.
+    #: ``forward`` accepts the rows of one process and their ``share``.
     takes_share = True
 
     def __init__(self, loss_weight: float, same_video: str) -> None:
@@ -201,7 +191,7 @@ class ScoreLoss(BaseModule, ABC):
 
     @abstractmethod
     def joint_loss(self, scores: Tensor, labels: PairLabels) -> Tensor:
-        """Compute the loss of the joint batch from own rows ``(b, B)``."""
+        """Compute the loss of the joint batch from rows ``(b, B)``."""
 
     def forward(
         self,
@@ -212,29 +202,28 @@ class ScoreLoss(BaseModule, ABC):
         """Compute the loss.
 
         Args:
-            scores (Tensor): Rows are texts, columns videos, matching pairs on
-                the diagonal, shape ``(B, B)``; with a share its own rows,
-                shape ``(b, B)``.
-            positives (Tensor, optional): Which pairs are of the same video:
-                a bool matrix like the scores, or numbers of the ``B`` videos,
-                equal where the video is the same. Default: None, those of the
-                share.
-            share (Share, optional): Which rows of the joint batch the scores
-                are. Default: None, all of it.
+            scores (Tensor): Text-video scores with matching pairs on the
+                diagonal, shape ``(B, B)``, or the rows of ``share``, shape
+                ``(b, B)``.
+            positives (Tensor, optional): Pairs of the same video, as a bool
+                mask like ``scores`` or as integer video ids ``(B,)``.
+                Default: None, those of the share.
+            share (Share, optional): Rows of the joint batch that ``scores``
+                holds. Default: None, all of them.
 
         Returns:
-            Tensor: A scalar, that of the joint batch.
+            Tensor: Scalar loss of the joint batch.
 
         Raises:
             ValueError: If the matrix is not square, ``positives`` do not fit,
-                or ``same_video`` needs them and there are none.
+                or ``same_video`` needs them and they are missing.
         """
         labels = PairLabels(scores, self.same_video, positives, share)
         return self.loss_weight * self.joint_loss(scores, labels)
 
 
 def check_same_video(same_video: str) -> str:
-    """Refuse an unknown option."""
+    """Raise an error for an unknown option."""
     if same_video not in SAME_VIDEO:
         raise ValueError(
             f'same_video must be one of {SAME_VIDEO}, but is {same_video!r}.'
@@ -244,43 +233,37 @@ def check_same_video(same_video: str) -> str:
 
 @MODELS.register_module()
 class PairwiseSigmoidLoss(ScoreLoss):
-    """Classify every pair as matching or not.
+    """Binary classification of each pair as matching or not.
 
     The loss of `SigLIP <https://arxiv.org/abs/2303.15343>`_ with EagleNet's
-    start values::
+    initial values::
 
         -1/B sum_ij log sigmoid(y_ij (exp(log_scale) s_ij + bias))
 
-    with ``y = 1`` on the diagonal and ``-1`` elsewhere. Pairs off the diagonal
-    that are of the same video count by ``same_video``:
-
-    - ``'negative'``: ``y = -1``, as in the release.
-    - ``'ignore'``: they are left out of the sum.
-    - ``'positive'``: ``y = 1``.
-
-    ``B`` is the number of texts in all of them.
+    with ``y = 1`` on the diagonal and ``-1`` elsewhere. ``B`` is the number
+    of texts.
 
     Differs from the release: ``log sigmoid`` is computed in its stable form.
     The release's ``log(sigmoid(x))`` is infinite below -88, with a NaN
-    gradient, which a negative pair of similarity 0.86 reaches at the start
+    gradient, which a negative pair of similarity 0.86 reaches at the initial
     values.
 
     Args:
-        init_log_scale (float): Start of the logarithm of the scale.
-            Default: 4.77.
-        init_bias (float): Start of the bias. Default: -12.93.
-        learnable (bool): Whether both are learnt. Default: True.
-        loss_weight (float): Factor of the loss. Default: 1.
-        same_video (str): What other pairs of the same video count as,
-            ``'negative'``, ``'ignore'`` or ``'positive'``. Default:
-            ``'negative'``.
+        init_log_scale (float): Initial log scale. Default: 4.77.
+        init_bias (float): Initial bias. Default: -12.93.
+        learnable (bool): Train scale and bias. Default: True.
+        loss_weight (float): Weight of the loss. Default: 1.
+        same_video (str): Treatment of non-matching pairs of the same video:
+            ``'negative'`` as in the release (``y = -1``), ``'ignore'`` (left
+            out of the sum) or ``'positive'`` (``y = 1``).
+            Default: ``'negative'``.
 
     Raises:
-        ValueError: If ``same_video`` is none of these.
+        ValueError: If ``same_video`` is unknown.
 
     Note:
-        Beside the scores, and in the backward pass their gradient, it takes
-        memory for a block of rows only.
+        Besides the scores and their gradient, memory is needed for a block of
+        rows only.
 
     Example:
         >>> scores = torch.rand(4, 4)
@@ -307,20 +290,20 @@ class PairwiseSigmoidLoss(ScoreLoss):
         )
 
     def logits(self, scores: Tensor) -> Tensor:
-        """Scale and shift scores, same shape."""
+        """Scale and shift scores, which keep their shape."""
         return scores * self.log_scale.exp() + self.bias
 
     def joint_loss(self, scores: Tensor, labels: PairLabels) -> Tensor:
-        """Sum over all pairs, divided by the number of texts."""
-        own = _SigmoidSum.apply(scores, self.log_scale, self.bias, labels)
-        return labels.share.sum(own) / scores.shape[1]
+        """Sum the terms of all pairs, divided by the number of texts."""
+        total = _SigmoidSum.apply(scores, self.log_scale, self.bias, labels)
+        return labels.share.sum(total) / scores.shape[1]
 
 
 class _SigmoidSum(Function):
-    """``-sum log sigmoid(y (scale s + bias))`` of own rows, by blocks.
+    """``-sum log sigmoid(y (scale s + bias))`` in blocks of rows.
 
-    Autograd would keep the logits, their signs and two more matrices; this
-    keeps the scores alone.
+    Keeps only the scores for the backward pass; autograd would keep four more
+    matrices.
     """
 
     @staticmethod
@@ -364,7 +347,7 @@ class _SigmoidSum(Function):
 def _signed_(
     x: Tensor, labels: PairLabels, rows: slice, positive: Tensor | None
 ) -> Tensor:
-    """Multiply rows by 1 for positives and -1 for others, in place."""
+    """Multiply by 1 for positives and -1 for others; may work in place."""
     if positive is not None:
         return torch.where(positive, x, -x)
     x.neg_()
@@ -374,48 +357,42 @@ def _signed_(
 
 @MODELS.register_module()
 class InfoNCELoss(ScoreLoss):
-    r"""Cross entropy of the rows and of the columns, averaged.
+    r"""Symmetric cross entropy over the rows and columns of the scores.
 
     The loss of `CLIP <https://arxiv.org/abs/2103.00020>`_ on
     ``l = scores * exp(log_scale)`` with matching pairs on the diagonal::
 
-        -1/2B sum_i log(exp(l_ii) / sum_j exp(l_ij)) + the same of columns
+        -1/2B sum_i log(exp(l_ii) / sum_j exp(l_ij)) + the same for columns
 
-    Pairs off the diagonal that are of the same video count by
-    ``same_video``:
-
-    - ``'negative'``: like all others, as in the releases.
-    - ``'ignore'``: they are left out of the sums over ``j``.
-    - ``'positive'``: each text has the set ``P(i)`` of all pairs of its
-      video, and the mean of their logarithms counts, as in `supervised
-      contrastive learning <https://arxiv.org/abs/2004.11362>`_ (``L_out``;
-      its sum over ``j`` holds the positives too)::
+    With ``same_video='positive'`` the term of a text is the mean over all
+    pairs ``P(i)`` of its video, as in `supervised contrastive learning
+    <https://arxiv.org/abs/2004.11362>`_ (``L_out``; the sum over ``j``
+    includes the positives)::
 
         -1/2B sum_i 1/|P(i)| sum_{p in P(i)} log(exp(l_ip) / sum_j exp(l_ij))
 
     Differs from the releases of this field: the scale belongs to the loss,
-    not to CLIP, so it has the learning rate of the head. For theirs, add
+    not to CLIP, so it uses the head's learning rate. For that of CLIP, add
     ``dict(pattern=r'^head\.loss_match\.log_scale$', lr_mult=1e-3)`` to the
     rules of ``paramwise_cfg``.
 
     Args:
-        init_scale (float): Start of the scale. Default: 100, which is where
-            the released CLIP weights stand.
-        max_scale (float): Upper bound of the scale, kept by
+        init_scale (float): Initial scale. Default: 100, that of the released
+            CLIP weights.
+        max_scale (float): Upper bound of the scale, enforced by
             ``LogitScaleClampHook``. Default: 100.
-        learnable (bool): Whether the scale is learnt. Default: True.
-        loss_weight (float): Factor of the loss. Default: 1.
-        same_video (str): What other pairs of the same video count as,
-            ``'negative'``, ``'ignore'`` or ``'positive'``. Default:
-            ``'negative'``.
+        learnable (bool): Train the scale. Default: True.
+        loss_weight (float): Weight of the loss. Default: 1.
+        same_video (str): Treatment of non-matching pairs of the same video:
+            ``'negative'`` as in the releases, ``'ignore'`` (left out of the
+            sums over ``j``) or ``'positive'``. Default: ``'negative'``.
 
     Raises:
-        ValueError: If a scale is not positive, or ``same_video`` is none of
-            these.
+        ValueError: If a scale is not positive or ``same_video`` is unknown.
 
     Note:
-        Beside the scores, and in the backward pass their gradient, it takes
-        memory for a block of rows only.
+        Besides the scores and their gradient, memory is needed for a block of
+        rows only.
 
     Example:
         >>> scores = torch.rand(4, 4)
@@ -436,7 +413,7 @@ class InfoNCELoss(ScoreLoss):
         super().__init__(loss_weight, same_video)
         if init_scale <= 0 or max_scale <= 0:
             raise ValueError(
-                'The scales of InfoNCELoss are positive, but got '
+                'The scales of InfoNCELoss must be positive, but got '
                 f'init_scale={init_scale} and max_scale={max_scale}.'
             )
         self.max_log_scale = math.log(max_scale)
@@ -446,23 +423,23 @@ class InfoNCELoss(ScoreLoss):
 
     @torch.no_grad()
     def clamp_(self) -> None:
-        """Bring the scale back under its bound."""
+        """Clamp the scale to its upper bound, in place."""
         self.log_scale.clamp_(max=self.max_log_scale)
 
     def logits(self, scores: Tensor) -> Tensor:
-        """Scale scores, same shape."""
+        """Scale scores, which keep their shape."""
         return scores * self.log_scale.exp()
 
     def joint_loss(self, scores: Tensor, labels: PairLabels) -> Tensor:
-        """Average the cross entropies of rows and columns."""
+        """Average the cross entropy of rows and columns."""
         return _CrossEntropies.apply(scores, self.log_scale, labels)
 
 
 class _CrossEntropies(Function):
-    """Mean cross entropy of rows and of columns of the joint matrix.
+    """Mean cross entropy of the rows and columns of the joint matrix.
 
-    Works on own rows by blocks and keeps the scores alone. A process needs no
-    rows of others: what they add to the sums of the columns is reduced.
+    Works in blocks of rows and keeps only the scores. Processes exchange
+    column statistics instead of rows.
     """
 
     @staticmethod
@@ -471,7 +448,7 @@ class _CrossEntropies(Function):
     ) -> Tensor:
         share, scale = labels.share, log_scale.exp()
         like = at_least_float32(scores[:0]) * scale
-        # a sum of exponentials is kept as its largest exponent and the rest
+        # log-sum-exp, split into the maximum and the sum of the rest
         row_top, row_sum = like.new_empty(2, len(scores))
         column_top, column_sum = like.new_zeros(2, scores.shape[1])
         column_top.fill_(torch.finfo(like.dtype).min)
@@ -515,7 +492,7 @@ class _CrossEntropies(Function):
             torch.stack([row_top, row_sum.log(), 1 / row_count]),
             torch.stack([column_top, column_sum.log(), 1 / column_count]),
         )
-        # differences first: the loss is small where both are large
+        # subtract first: both are large where the loss is small
         of_rows = share.gather((row_top - row_mean) + row_sum.log())
         of_columns = (column_top - column_mean) + column_sum.log()
         return (of_rows.mean() + of_columns.mean()) / 2
@@ -527,7 +504,7 @@ class _CrossEntropies(Function):
         labels, scale = ctx.labels, log_scale.exp()
         row_top, row_log, row_share = row_parts.unsqueeze(-1)
         column_top, column_log, column_share = column_parts
-        # as in gathering, the gradients of all processes meet
+        # like the backward of a gather, sum the gradients of all processes
         factor = labels.share.sum(gradient) / (2 * scores.shape[1])
         by_scores = torch.empty_like(scores)
         by_log_scale = torch.zeros_like(scale)
@@ -548,7 +525,7 @@ class _CrossEntropies(Function):
 def _blocks(
     scores: Tensor, scale: Tensor, labels: PairLabels
 ) -> Iterator[tuple[slice, Tensor, Tensor, Tensor | None]]:
-    """Rows, their scores, logits (ignored: -inf) and positives."""
+    """Iterate over row slice, scores, logits (-inf if ignored), positives."""
     for rows, block, positive, ignored in labels.blocks(scores):
         logits = block * scale
         if ignored is not None:

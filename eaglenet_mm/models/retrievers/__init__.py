@@ -1,4 +1,4 @@
-"""Models that join encoders and a head."""
+"""Models that combine encoders and a head."""
 
 from eaglenet_mm.models.retrievers.text_video_retriever import (
     TextVideoRetriever,

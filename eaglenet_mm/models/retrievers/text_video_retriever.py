@@ -1,4 +1,4 @@
-"""The model that joins two encoders and a head."""
+"""Text-video retriever with two encoders and a head."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from eaglenet_mm.models.heads.base_pair_head import BasePairHead
 from eaglenet_mm.models.retrievers.micro_batches import (
+    check_batch_norm,
     encode_in_micro_batches,
-    refuse_batch_norm,
 )
 from eaglenet_mm.registry import MODELS
 from eaglenet_mm.structures import (
@@ -22,41 +22,38 @@ from eaglenet_mm.structures import (
     TextFeatures,
     VideoFeatures,
 )
+from eaglenet_mm.utils.downloads import naming_keys
 
 
 @MODELS.register_module()
 class TextVideoRetriever(BaseModel):
-    """Retrieve videos by text and texts by video.
+    """Model for text-to-video and video-to-text retrieval.
 
-    All pairs of the dataloader's batch compete in one loss. With
-    ``encoder_micro_batch`` the encoders need the memory of a few of them
-    only: in training each side is encoded in parts without keeping the graph,
-    the loss is that of the whole batch, and its backward pass encodes each
-    part again with gradient. Losses and gradients are those of the whole
-    batch, also under ``DistributedDataParallel``, autocast and gradient
-    accumulation, for one more forward pass of the encoders. What still grows
-    with the batch are its pixels, its features and the head. Accumulation
-    (``optim_wrapper.accumulative_counts``) saves memory too, but pairs of
-    different batches do not compete in it.
+    All pairs of a batch contrast in one loss. ``encoder_micro_batch`` reduces
+    the memory of the encoders: they run on parts of the batch and again in
+    the backward pass, at the cost of an extra forward pass. Losses and
+    gradients stay those of the whole batch, also with
+    ``DistributedDataParallel``, autocast and gradient accumulation. Pixels,
+    features and head still grow with the batch. Gradient accumulation
+    (``optim_wrapper.accumulative_counts``) saves memory too, but does not
+    contrast pairs of different batches.
 
     Args:
         text_encoder (dict): Config of the text encoder.
         video_encoder (dict): Config of the video encoder.
         head (dict): Config of the head, the method.
-        data_preprocessor (dict, optional): Config of the preprocessor; where
-            it sets no ``mean`` and ``std``, it takes those of the video
-            encoder.
-        init_cfg (dict, optional): Of MMEngine's ``BaseModule``.
-        encoder_micro_batch (int, optional): Videos, and texts, that a process
-            encodes at once in ``mode='loss'``. Features of an item must not
-            depend on the others: a batch norm in training mode is refused in
-            ``forward``. Dropout inside of the encoders draws part by part.
+        data_preprocessor (dict, optional): Config of the preprocessor, whose
+            ``mean`` and ``std`` default to those of the video encoder.
+        init_cfg (dict, optional): See MMEngine's ``BaseModule``.
+        encoder_micro_batch (int, optional): Number of videos, and of texts,
+            that a process encodes at once in ``mode='loss'``. Batch norm in
+            training mode is an error; dropout draws its masks part by part.
             Default: None, the whole batch.
 
     Raises:
-        ValueError: If the parts do not agree in width, number of frames or
-            pixel statistics, an encoder states that it does not give what
-            the head needs, or ``encoder_micro_batch`` is no positive integer.
+        ValueError: If the parts disagree in width, number of frames or pixel
+            statistics, an encoder does not provide what the head needs, or
+            ``encoder_micro_batch`` is not a positive integer.
 
     Example:
         >>> arch = dict(embed_dim=32, quick_gelu=True)
@@ -91,16 +88,20 @@ class TextVideoRetriever(BaseModel):
             type(encoder_micro_batch) is not int or encoder_micro_batch < 1
         ):
             raise ValueError(
-                'encoder_micro_batch must be a number of videos, at least 1, '
-                'or None for the whole batch, but got '
-                f'{encoder_micro_batch!r}.'
+                'encoder_micro_batch must be an integer of at least 1, or '
+                f'None for the whole batch, but got {encoder_micro_batch!r}.'
             )
         if isinstance(data_preprocessor, dict):
-            # MMEngine would look in its own registry without a default scope
+            # without a default scope, MMEngine would use its own registry
             data_preprocessor = MODELS.build(data_preprocessor)
         super().__init__(data_preprocessor, init_cfg)
-        self.text_encoder = MODELS.build(text_encoder)
-        self.video_encoder = MODELS.build(video_encoder)
+        self._settings = {
+            'model.text_encoder': text_encoder,
+            'model.video_encoder': video_encoder,
+        }
+        with naming_keys(self._settings):
+            self.text_encoder = MODELS.build(text_encoder)
+            self.video_encoder = MODELS.build(video_encoder)
         self.head: BasePairHead = MODELS.build(head)
         self.encoder_micro_batch = encoder_micro_batch
         self._check_agreement('embed_dim', 'text_encoder', 'video_encoder')
@@ -111,21 +112,26 @@ class TextVideoRetriever(BaseModel):
         if hasattr(self.data_preprocessor, 'follow'):
             self.data_preprocessor.follow(self.video_encoder)
 
+    def init_weights(self) -> None:
+        """Initialise the parts, as MMEngine does."""
+        with naming_keys(self._settings):
+            super().init_weights()
+
     def _check_agreement(self, name: str, first: str, second: str) -> None:
-        """Refuse parts that state different sizes."""
+        """Raise an error if two parts have different sizes."""
         one = getattr(getattr(self, first), name, None)
         other = getattr(getattr(self, second), name, None)
         if None not in (one, other) and one != other:
             raise ValueError(
                 f'{first} has {name}={one}, but {second} has {name}={other}. '
-                'Set both alike in the config.'
+                'Set both to the same value in the config.'
             )
 
     def _check_frames(self) -> None:
-        """Refuse parts that count frames differently.
+        """Raise an error if the parts disagree about the number of frames.
 
-        An encoder of clips may turn frames into fewer temporal steps: the
-        preprocessor then counts what goes in, the head what comes out.
+        A clip encoder may reduce frames to fewer temporal steps: its input
+        must match the preprocessor, its output the head.
         """
         taken = getattr(self.video_encoder, 'num_input_frames', None)
         if taken is None:
@@ -136,7 +142,7 @@ class TextVideoRetriever(BaseModel):
             raise ValueError(
                 f'data_preprocessor has num_frames={padded}, but '
                 f'video_encoder takes num_input_frames={taken}. Set both, '
-                'and num_frames of SampleFrames, alike in the config.'
+                'and num_frames of SampleFrames, to the same value.'
             )
         given = self.video_encoder.num_frames
         expected = getattr(self.head, 'num_frames', None) or given
@@ -144,15 +150,13 @@ class TextVideoRetriever(BaseModel):
             raise ValueError(
                 f'video_encoder makes {given} vectors of {taken} frames, but '
                 f'head has num_frames={expected}. Set head.num_frames='
-                f'{given}, or choose num_input_frames of the encoder so that '
-                f'it makes {expected}.'
+                f'{given}, or change num_input_frames of the encoder.'
             )
 
     def _check_given(self, part: str, what: str) -> None:
-        """Refuse an encoder that does not give what the head needs.
+        """Raise an error if an encoder lacks an output that the head needs.
 
-        Encoders that do not state what they give are let through: the head
-        looks at their features once more.
+        Encoders without the option pass: the head checks their features.
         """
         encoder, option = getattr(self, part), f'output_{what}'
         needed = getattr(self.head, f'needs_{what}', False)
@@ -164,21 +168,21 @@ class TextVideoRetriever(BaseModel):
             mend = f'model.{part} to an encoder that has {option}=True'
         raise ValueError(
             f'{type(self.head).__name__} needs {what}, but '
-            f'{type(encoder).__name__} gives none: set {mend}, or model.head '
-            f'to one that needs no {what}.'
+            f'{type(encoder).__name__} returns none: set {mend}, or '
+            f'model.head to one that needs no {what}.'
         )
 
     def encode_text(self, token_ids: Tensor) -> TextFeatures:
-        """Encode sentences; ``token_ids`` are int64 of shape ``(Bt, L)``."""
+        """Encode sentences, given int64 ``token_ids`` ``(Bt, L)``."""
         return self.text_encoder(token_ids)
 
     def encode_video(
         self, pixels: Tensor, frame_mask: Tensor
     ) -> VideoFeatures:
-        """Encode videos.
+        """Encode videos, given pixels ``(Bv, F, 3, H, W)``, mask ``(Bv, F)``.
 
-        Pixels are normalised, padded with zeros, ``(Bv, F, 3, H, W)``; the
-        mask is True for real frames, ``(Bv, F)``.
+        Pixels are normalised and padded with zeros; the mask is True for real
+        frames.
         """
         return self.video_encoder(pixels, frame_mask)
 
@@ -192,22 +196,21 @@ class TextVideoRetriever(BaseModel):
         | tuple[TextFeatures, VideoFeatures]
         | list[RetrievalDataSample]
     ):
-        """Run the model on one batch.
+        """Run the model on a batch.
 
         Args:
-            inputs (dict): Of the preprocessor: ``pixels``, ``frame_mask``,
-                ``token_ids``, ``caption_counts``.
-            data_samples (list[RetrievalDataSample], optional): One a video.
-                From their ``video_id`` the losses know which items of the
-                batch are of the same video.
-            mode (str): ``'loss'`` gives the losses; ``'tensor'`` the features
-                of both sides; ``'predict'`` the data samples with ``scores``,
-                those of the captions of each against the videos of the batch,
+            inputs (dict): Output of the preprocessor: ``pixels``,
+                ``frame_mask``, ``token_ids``, ``caption_counts``.
+            data_samples (list[RetrievalDataSample], optional): One per video.
+                Their ``video_id`` tells losses which items share a video.
+            mode (str): ``'loss'`` returns the losses; ``'tensor'`` text and
+                video features; ``'predict'`` the data samples with the
+                ``scores`` of their captions against all videos of the batch,
                 shape ``(captions, Bv)``.
 
         Raises:
-            ValueError: If the mode is none of these, or the encoders cannot
-                be run in micro-batches as they are.
+            ValueError: If the mode is unknown, or an encoder does not support
+                micro-batches.
         """
         if mode not in ('loss', 'tensor', 'predict'):
             raise ValueError(
@@ -219,7 +222,7 @@ class TextVideoRetriever(BaseModel):
             if ids is not None:
                 ids = ids.to(video.frames.device, non_blocking=True)
                 video = replace(video, video_ids=ids)
-            return self._lose(text, video)
+            return self._compute_loss(text, video)
         text = self.encode_text(inputs['token_ids'])
         video = self.encode_video(inputs['pixels'], inputs['frame_mask'])
         if mode == 'tensor':
@@ -227,28 +230,27 @@ class TextVideoRetriever(BaseModel):
         return self._predict(text, video, inputs, data_samples)
 
     @torch.compiler.disable
-    def _lose(
+    def _compute_loss(
         self, text: TextFeatures, video: VideoFeatures
     ) -> dict[str, Tensor]:
-        """Compute the losses as written, also where a Runner compiles.
+        """Compute the losses in eager mode, even if a Runner compiles.
 
-        Heads draw keyed random numbers, keep workspaces and replay buffers,
-        and have backward passes of their own: a compiler has nothing to gain
-        there and does not follow. The encoders take the time.
+        Heads use keyed random numbers, buffers and custom backward passes,
+        which torch.compile cannot trace.
         """
         return self.head.loss(text, video)
 
     def _encode_for_loss(
         self, inputs: dict[str, Tensor]
     ) -> tuple[TextFeatures, VideoFeatures]:
-        """Encode both sides, in micro-batches if they are set."""
+        """Encode texts and videos, in micro-batches if set."""
         token_ids = inputs['token_ids']
         frames = inputs['pixels'], inputs['frame_mask']
         size = self.encoder_micro_batch
         if size is None:
             return self.encode_text(token_ids), self.encode_video(*frames)
         for name in ('text_encoder', 'video_encoder'):
-            refuse_batch_norm(getattr(self, name), name)
+            check_batch_norm(getattr(self, name), name)
         return (
             encode_in_micro_batches(self.encode_text, (token_ids,), size),
             encode_in_micro_batches(self.encode_video, frames, size),
@@ -273,12 +275,11 @@ class TextVideoRetriever(BaseModel):
 
 
 def number_videos(samples: Sequence[RetrievalDataSample]) -> Tensor | None:
-    """Numbers of videos, the same in every process, int64 ``(Bv,)``.
+    """Hash videos to int64 numbers ``(Bv,)``, the same in all processes.
 
-    The same video is what has the same ``video_id`` and the same file: ids
-    of joined data sets may be alike by chance. Numbers are 64 bits of a hash:
-    that two videos of a joint batch of 4096 get one has a chance below
-    ``1e-12``. None if there are no samples or one has no ``video_id``.
+    Videos are equal if ``video_id`` and file are, since ids of concatenated
+    datasets may clash. In a joint batch of 4096 videos, the probability of a
+    hash collision is below ``1e-12``. None without ``video_id``.
     """
     if not samples or not all('video_id' in sample for sample in samples):
         return None

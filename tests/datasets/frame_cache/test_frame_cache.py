@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
-import subprocess
+import signal
 import sys
 from collections.abc import Callable
 from multiprocessing import get_context
@@ -35,6 +36,7 @@ from eaglenet_mm.datasets.frame_cache import (
 from eaglenet_mm.datasets.isolated_workers import Outcome
 from eaglenet_mm.datasets.video_readers import PyAVReader
 from tests.datasets.video_readers.backends import few
+from tests.started import start
 
 
 @pytest.fixture
@@ -360,7 +362,7 @@ def test_a_value_of_another_item_counts_for_nothing(
             transaction.put(key, value)
     dataset, decoded = make_set('cache'), make_set()
     assert_equal_items(dataset[0], decoded[0])
-    assert 'they are those of' in logged[0]
+    assert 'they belong to' in logged[0]
 
 
 def test_caches_of_an_earlier_version_are_named(
@@ -372,7 +374,7 @@ def test_caches_of_an_earlier_version_are_named(
         make_set().pipeline.transforms
     ))  # fmt: skip
     (folder / 'recipe.json').write_text(json.dumps(content))
-    with pytest.raises(FileNotFoundError, match=r'0a1b2c3d.*earlier version'):
+    with pytest.raises(FileNotFoundError, match=r'0a1b2c3d.*outdated'):
         make_set('cache')
 
 
@@ -407,26 +409,18 @@ def test_an_interrupted_run_goes_on(
         assert_equal_items(dataset[index], decoded[index])
 
 
-KILLED = """
-import os, signal, sys
-import numpy as np
-from eaglenet_mm.datasets.frame_cache import FrameCacheWriter
-about = dict(frame_indices=[0], fps='1', num_frames_reported=1, size=1,
-             changed=1, digest='')
-frames = np.full((1, 2, 2, 3), 7, dtype=np.uint8)
-with FrameCacheWriter(sys.argv[1], ['x']) as writer:
-    writer.add('a', frames, about)
-    assert writer.read('a') is not None
-    writer.add('c', frames, about)
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
+def write_until_killed(folder: Path) -> None:
+    with FrameCacheWriter(folder, ['x']) as writer:
+        writer.add('a', ones(7), ABOUT)
+        assert writer.read('a') is not None
+        writer.add('c', ones(7), ABOUT)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_what_a_killed_writer_committed_is_there(tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, '-c', KILLED, str(tmp_path)], check=False
-    )
-    assert result.returncode < 0
+    process = start(write_until_killed, tmp_path)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     with FrameCacheWriter(tmp_path, ['x']) as writer:
         found = writer.read('a')
         assert found is not None
@@ -443,22 +437,13 @@ def test_what_a_killed_writer_committed_is_there(tmp_path: Path) -> None:
         assert writer.read('a' * 900)[1].max() == 9
 
 
-FULL_DISK = """
-import resource, sys
-from pathlib import Path
-from eaglenet_mm.datasets import TextVideoDataset
-from eaglenet_mm.datasets.frame_cache import build_frame_cache, frame_cache
-folder, limit = sys.argv[1], int(sys.argv[2])
-dataset = TextVideoDataset('test.json', data_root=folder, pipeline=[
-    dict(type='OpenVideo'), dict(type='SampleFrames', num_frames=4),
-    dict(type='DecodeFrames'), dict(type='ResizeCenterCrop', size=32)])
-frame_cache._COMMIT_SECONDS = 0  # commit each item
-resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-try:
-    build_frame_cache(dataset, Path(folder) / 'cache', num_workers=1)
-except OSError as err:
-    print('stopped:', err)
-"""
+def build_on_a_full_disk(dataset: Any, folder: Path, limit: int) -> None:
+    frame_cache._COMMIT_SECONDS = 0  # commit each item
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+    try:
+        build_frame_cache(dataset, folder, num_workers=1)
+    except OSError:
+        sys.exit(3)
 
 
 @pytest.mark.parametrize(
@@ -472,13 +457,11 @@ def test_a_full_disk_leaves_nothing_half_written(
     num_kept: int,
 ) -> None:
     """Frames of the first item take 9216 bytes, a page 4096."""
-    result = subprocess.run(
-        [sys.executable, '-c', FULL_DISK, str(tmp_path), str(limit)],
-        check=True,
-        capture_output=True,
-        text=True,
+    process = start(
+        build_on_a_full_disk, make_set(), tmp_path / 'cache', limit
     )
-    assert 'stopped:' in result.stdout
+    process.join()
+    assert process.exitcode == 3
     report = build_frame_cache(make_set(), tmp_path / 'cache')
     assert report.num_kept == num_kept
     assert report.num_written == 3 - num_kept

@@ -59,8 +59,8 @@ def test_a_table(tmp_path):
     ('content', 'match'),
     [
         ('video,sentence\na,b\n', r"columns \['video_id', 'sentence'\]"),
-        ('video_id,sentence\nv1,one, two\n', 'line 2 has not as many fields'),
-        ('video_id,sentence\nv1\n', 'line 2 has not as many fields'),
+        ('video_id,sentence\nv1,one, two\n', 'line 2 does not have 2 fields'),
+        ('video_id,sentence\nv1\n', 'line 2 does not have 2 fields'),
     ],
 )
 def test_tables_of_another_form(tmp_path, content, match):
@@ -74,7 +74,7 @@ def test_tables_of_another_form(tmp_path, content, match):
     ('content', 'match'),
     [
         ('{"a": [1', 'cut short'),
-        ('{"a": ["x"], "b": [], "a": ["y"]}', "the key 'a' stands twice"),
+        ('{"a": ["x"], "b": [], "a": ["y"]}', "the key 'a' is repeated"),
         ('[' * 100_000, 'reading stopped'),
     ],
 )

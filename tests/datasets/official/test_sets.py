@@ -186,7 +186,7 @@ def test_vatex(tmp_path):
     assert captions_of(test) == {'b_000000_000010.mp4': ['B', 'C']}
     train, _ = convert_vatex([official, plain], tmp_path, 'zh')
     assert captions_of(train) == {'a_000001_000011.mp4': ['甲']}
-    with pytest.raises(ValueError, match='stand in another of the files'):
+    with pytest.raises(ValueError, match='1 videos are also in another'):
         convert_vatex([official, official], tmp_path)
 
 
@@ -195,7 +195,7 @@ def test_vatex(tmp_path):
     [
         ([dict(enCap=['A'])], "item 0 needs 'videoID' and 'enCap'"),
         ([dict(videoID='a')], "item 0 needs 'videoID' and 'enCap'"),
-        ([dict(videoID='a', enCap=['A'])] * 2, "'a' stands twice"),
+        ([dict(videoID='a', enCap=['A'])] * 2, "'a' is repeated"),
     ],
 )
 def test_vatex_of_another_form(tmp_path, content, match):

@@ -47,7 +47,7 @@ def test_release_needs_a_frame_a_second(video_fps: float) -> None:
 
 
 def test_release_cannot_invent_frames() -> None:
-    with pytest.raises(ValueError, match=r'4 frames a second .* with 3'):
+    with pytest.raises(ValueError, match=r'4 frames per second .* with 3'):
         release_seeks(3.9, 10, fps=4)
 
 

@@ -72,7 +72,7 @@ def test_words() -> None:
 def test_unknown_words_can_be_errors() -> None:
     tokenizer = WordTokenizer(WORDS, unknown='error')
     assert tokenizer(['a red square'], 5).shape == (1, 5)
-    with pytest.raises(KeyError, match=r"\['blue'\] of 'a blue square'"):
+    with pytest.raises(KeyError, match=r"\['blue'\] in 'a blue square'"):
         tokenizer(['a blue square'], 5)
 
 
@@ -94,8 +94,8 @@ def test_missing_file(tmp_path: Path) -> None:
     ('words', 'message'),
     [
         ([], 'got 0'),
-        (['a', 'a'], 'got 2, of which 1 differ'),
-        (['Red'], r"\['Red'\] are no such words"),
+        (['a', 'a'], 'got 2 entries, of which 1 differ'),
+        (['Red'], r"\['Red'\] are not words"),
         (['two words'], r"\['two words'\]"),
     ],
 )

@@ -72,7 +72,7 @@ def test_a_refusal_names_the_colours(
         with pytest.raises(VideoReadError, match=r'states BT\.709, limited'):
             reader._compare(2, image)
         # another picture, whichever colours
-        with pytest.raises(VideoReadError, match='delivers another frame 2'):
+        with pytest.raises(VideoReadError, match='returns another frame 2'):
             reader._compare(2, np.roll(image, 30, axis=1))
         with pytest.raises(VideoReadError, match=r'shape \(32, 48, 3\)'):
             reader._compare(2, image[::2, ::2])
@@ -85,7 +85,7 @@ def test_a_refusal_names_mirrors(tmp_path: Path, name: str) -> None:
     )
     with (
         OpenCVReader(str(video.path)) as reader,
-        pytest.raises(VideoReadError, match='turns or mirrors'),
+        pytest.raises(VideoReadError, match='rotate or mirror'),
     ):
         reader.get_batch([2])
 

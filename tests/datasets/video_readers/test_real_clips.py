@@ -90,20 +90,22 @@ def compare(source: str | bytes, path: str, **options: Any) -> str:
     'case',
     few(
         [
-            *((backend, 1) for backend in BACKENDS),
-            *((backend, 0) for backend in ('pyav', 'decord', 'torchcodec')),
-            *((backend, 4) for backend in ('pyav', 'decord', 'torchcodec')),
+            ('auto', 1, 1),  # files and bytes by turns
+            *((backend, 1, 2) for backend in BACKENDS),
+            *((backend, 0, 2) for backend in ('pyav', 'decord', 'torchcodec')),
+            *((backend, 4, 2) for backend in ('pyav', 'decord', 'torchcodec')),
         ],
         1,
     ),
 )
-def test_no_wrong_frame(video_dir: Path, case: tuple[str, int]) -> None:
-    backend, num_threads = case
+def test_no_wrong_frame(video_dir: Path, case: tuple[str, int, int]) -> None:
+    backend, num_threads, kinds = case
     if not usable(backend):
         pytest.skip(f'{backend} is not installed')
-    for name in clips(video_dir):
+    for number, name in enumerate(clips(video_dir)):
         path = str(video_dir / name)
-        for source in (path, Path(path).read_bytes()):
+        sources = [path, Path(path).read_bytes()]
+        for source in sources if kinds == 2 else [sources[number % 2]]:
             outcome = compare(
                 source, path, backend=backend, num_threads=num_threads
             )

@@ -10,13 +10,13 @@ import pytest
 import torch
 import torch.distributed as dist
 from mmengine.registry import init_default_scope
-from torch.multiprocessing import spawn
 
 from eaglenet_mm.engine.hooks import ResultsPageHook
 from eaglenet_mm.engine.hooks.results_page_hook import write_results_pages
 from eaglenet_mm.evaluation import KeptScores
 from eaglenet_mm.visualization import read_results
 from tests.engine.loops import tiny_retrieval
+from tests.started import run_ranks
 from tests.visualization.toy_evaluation import build_runner
 
 
@@ -180,11 +180,8 @@ def show(rank: int, folder: str, toy: str) -> None:
 @pytest.mark.nightly
 @pytest.mark.dist
 @pytest.mark.slow
-def test_two_processes_write_the_page_of_one(
-    toy, tmp_path, monkeypatch, repository
-) -> None:
-    monkeypatch.syspath_prepend(str(repository))
-    spawn(show, args=(str(tmp_path), str(toy)), nprocs=2)
+def test_two_processes_write_the_page_of_one(toy, tmp_path) -> None:
+    run_ranks(show, str(tmp_path), str(toy))
     single = build_runner(
         toy, tmp_path / 'work', custom_hooks=[page_hook(tmp_path / 'one')]
     ).test()

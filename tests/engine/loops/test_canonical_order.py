@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eaglenet_mm.datasets.joined_parts import Part
-from eaglenet_mm.engine.loops.canonical_order import CanonicalOrder, Found
+from eaglenet_mm.engine.loops.retrieval_evaluation import CanonicalOrder, Found
 from eaglenet_mm.structures import RetrievalDataSample
 
 #: Two parts of which the first two videos are the same files.

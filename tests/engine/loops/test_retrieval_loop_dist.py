@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import pickle
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
-from torch.multiprocessing import spawn
 
 from tests.engine.loops import dist_worker
 from tests.engine.loops.tiny_retrieval import build_runner
+from tests.started import CONTEXT, run_ranks
 
 pytestmark = [pytest.mark.dist, pytest.mark.slow]
 
@@ -76,12 +75,11 @@ def rows_of(path: Path) -> list[dict]:
 @pytest.mark.parametrize(
     'world', [2, pytest.param(4, marks=pytest.mark.nightly)]
 )
-def test_processes_equal_one(world, tmp_path, monkeypatch, repository):
-    monkeypatch.syspath_prepend(str(repository))
-    spawn(
+def test_processes_equal_one(world, tmp_path):
+    run_ranks(
         dist_worker.evaluate,
-        args=(world, str(tmp_path / 'init'), str(tmp_path), SETTINGS),
-        nprocs=world,
+        *(world, str(tmp_path / 'init'), str(tmp_path), SETTINGS),
+        world=world,
     )
     for number, options in enumerate(SETTINGS):
         path = tmp_path / f'single{number}.pkl'
@@ -112,14 +110,10 @@ def test_processes_equal_one(world, tmp_path, monkeypatch, repository):
         'rows-raise',
     ],
 )
-def test_a_rank_that_fails_ends_the_others(
-    how, tmp_path, monkeypatch, repository
-):
+def test_a_rank_that_fails_ends_the_others(how, tmp_path):
     """They end with an error, long before a time-out, and do not hang."""
-    monkeypatch.syspath_prepend(str(repository))
-    context = get_context('spawn')
     processes = [
-        context.Process(
+        CONTEXT.Process(
             target=dist_worker.fail,
             args=(rank, str(tmp_path / 'init'), str(tmp_path), how),
         )
@@ -141,13 +135,8 @@ def test_a_rank_that_fails_ends_the_others(
     assert 'onnection' in error
 
 
-def test_gather_of_uneven_rows(tmp_path, monkeypatch, repository):
-    monkeypatch.syspath_prepend(str(repository))
-    spawn(
-        dist_worker.gather,
-        args=(2, str(tmp_path / 'init'), str(tmp_path)),
-        nprocs=2,
-    )
+def test_gather_of_uneven_rows(tmp_path):
+    run_ranks(dist_worker.gather, 2, str(tmp_path / 'init'), str(tmp_path))
     for rank in (0, 1):
         uneven, lacking = torch.load(tmp_path / f'{rank}.pt')
         assert uneven.flatten().tolist() == [0, 1, 2, 10]

@@ -9,7 +9,7 @@ from eaglenet_mm.evaluation.functional import (
     shortlist_recall,
     text_to_video_ranks,
 )
-from eaglenet_mm.evaluation.functional.two_stage import OFF_SHORTLIST
+from eaglenet_mm.evaluation.functional.ranking import OFF_SHORTLIST
 
 
 def neighbours(value: float, count: int) -> torch.Tensor:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from eaglenet_mm.evaluation.metrics.score_matrix import (
+from eaglenet_mm.evaluation.metrics.retrieval_rank_metric import (
     assemble_rows,
     pack_rows,
 )

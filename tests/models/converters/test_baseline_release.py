@@ -166,10 +166,10 @@ def test_tables_are_cut_to_the_model_and_said_so():
     table = release['cross.embeddings.position_embeddings.weight']
     assert torch.equal(ours['head.positions.weight'], table[: NUM_FRAMES + 1])
     assert report.notes == [
-        'text_encoder.tower.positional_embedding: the first 6 of 9 rows, as '
-        'many as the config has',
-        f'head.positions.weight: the first 4 of {NUM_POSITIONS} rows, as many '
-        'as the config has',
+        'text_encoder.tower.positional_embedding: cut to the first 6 of 9 '
+        'rows, as in the config',
+        f'head.positions.weight: cut to the first 4 of {NUM_POSITIONS} rows, '
+        'as in the config',
     ]
 
 
@@ -232,7 +232,7 @@ def test_mmaction2_mean_says_how_it_differs():
         checkpoint, 'clip4clip_mean', model=model
     )
     model.load_state_dict(ours, strict=True)
-    assert any('unit length' in note for note in report.notes)
+    assert any('mmaction2' in note for note in report.notes)
     _, report = convert_baseline_release(
         checkpoint['state_dict'], 'clip4clip_mean'
     )
@@ -277,7 +277,7 @@ def test_drl_with_an_lstm():
         (
             'clip4clip_mean',
             't_mass',
-            r'CLIP alone; run \S+ clip4clip_mean .* lacks '
+            r'CLIP itself; run \S+ clip4clip_mean .* lacks '
             r'pool_frames\.cross_attn\.q_proj\.weight.*; add '
             r'--initialise-from-clip',
         ),
@@ -295,13 +295,16 @@ def test_a_checkpoint_of_another_method(given, wanted, says):
 @pytest.mark.parametrize(
     ('names', 'says'),
     [
-        (['head.pooling.query.weight'], r'eaglenet_mm already; .*test\.py'),
+        (
+            ['head.pooling.query.weight'],
+            r'checkpoint of eaglenet_mm; .*test\.py',
+        ),
         (['module.text_proxy.dash_factor'], r'TV-ProxyNet.*CLIP-ViP'),
         (
             ['clip.visual.proj', 'adapter.positional_embedding'],
-            r'TransformerAdapter, whose norms .* 1e-5 .*; test it with',
+            r'TransformerAdapter, .* 1e-5 .*; test it with',
         ),
-        (['backbone.weight'], r'no checkpoint of X-Pool.*backbone\.weight'),
+        (['backbone.weight'], r'not a checkpoint of X-Pool.*backbone\.weight'),
     ],
 )
 def test_checkpoints_from_elsewhere(names, says):

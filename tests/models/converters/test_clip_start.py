@@ -36,7 +36,7 @@ def test_a_training_starts_from_clip(method):
     )
     expected = {k: v.clone() for k, v in model.state_dict().items()}
     model.load_state_dict(ours, strict=True)
-    by_model = [k for k, v in report.filled.items() if 'config starts' in v]
+    by_model = [k for k, v in report.filled.items() if 'by the config' in v]
     for name in by_model:
         assert torch.equal(ours[name], expected[name])
         assert name.startswith('head.')

@@ -31,7 +31,7 @@ def test_another_token_shift(method, layers, says):
 def test_another_activation(side):
     config = model_config('x_pool')
     config[side]['arch'] = tiny_arch(quick_gelu=False)
-    with pytest.raises(ValueError, match=rf'the {side} .* has not'):
+    with pytest.raises(ValueError, match=rf'{side} .* does not'):
         check_encoders(MODELS.build(config), ())
 
 

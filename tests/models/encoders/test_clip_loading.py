@@ -80,7 +80,7 @@ def test_missing_and_unexpected_names():
     del weights.tensors['visual.proj']
     weights.tensors['visual.head'] = torch.zeros(2)
     with pytest.raises(
-        ValueError, match=r'1 missing: proj; 1 unexpected: head\. Choose'
+        ValueError, match=r'1 missing: proj; 1 unexpected: head\. Use'
     ):
         load_tower(vision_tower(), weights, 'vision', quick_gelu=True)
 

@@ -121,7 +121,7 @@ def test_other_image_towers(changes, reason):
     ('changes', 'reason'),
     [
         (dict(text_cfg__hf_model_name='roberta-base'), 'roberta-base'),
-        (dict(text_cfg__no_causal_mask=True), 'in both directions'),
+        (dict(text_cfg__no_causal_mask=True), 'bidirectional'),
         (dict(text_cfg__pool_type='last'), 'than the end token'),
         (dict(text_cfg__embed_cls=True), 'than the end token'),
         (dict(text_cfg__proj_bias=True), 'no plain projection'),

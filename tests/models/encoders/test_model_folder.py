@@ -153,7 +153,9 @@ def test_bad_folders(tmp_path: Path) -> None:
     with pytest.raises(KeyError, match='embed_dim'):
         CLIPTextEncoder(f'local-dir:{folder}')
     config.write_text('{')
-    with pytest.raises(ValueError, match=r'open_clip_config.json is no JSON'):
+    with pytest.raises(
+        ValueError, match=r'open_clip_config.json is not valid JSON'
+    ):
         CLIPTextEncoder(f'local-dir:{folder}')
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from eaglenet_mm.models import TextVideoRetriever
 from tests.models.encoders.tiny_backbones import ENCODERS, FRAMES, STEPS
 from tests.models.tiny import TEXT_ENCODER, WIDTH, eaglenet_head, tiny_inputs
+from tests.started import run_ranks
 
 NAMES = ('timm vit', 'swin3d', 'videomae map', 'slowfast')
 
@@ -84,12 +84,7 @@ def worker(rank: int, init_file: str, out_dir: str) -> None:
 @pytest.mark.dist
 @pytest.mark.timeout(180)
 def test_gradient_of_two_processes(tmp_path: Path) -> None:
-    mp.start_processes(
-        worker,
-        (str(tmp_path / 'init'), str(tmp_path)),
-        nprocs=2,
-        start_method='spawn',
-    )
+    run_ranks(worker, str(tmp_path / 'init'), str(tmp_path))
     for place, name in enumerate(NAMES):
         alone = gradients(name, 0, 1)
         for rank in range(2):

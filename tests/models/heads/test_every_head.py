@@ -212,7 +212,9 @@ def test_videos_without_ids_and_wrong_ones() -> None:
     with pytest.raises(ValueError, match=r"same_video='ignore' needs to know"):
         head.loss(text, video)
     for ids in (torch.zeros(2, dtype=torch.int64), torch.zeros(3)):
-        with pytest.raises(ValueError, match=r'one int64 a video, shape \(3,'):
+        with pytest.raises(
+            ValueError, match=r'one int64 per video, shape \(3,'
+        ):
             head.loss(text, replace(video, video_ids=ids))
     head = build('MeanPoolingHead', '')
     assert 'same_video_pairs' not in head.loss(text, video)

@@ -52,12 +52,9 @@ def test_peak_grows_at_most_with_the_batch(
     # pieces of constant size would hide how the rest grows
     monkeypatch.setitem(energy_matching_loss.CHUNK_BYTES, 'cpu', 50_000)
     monkeypatch.setattr(keyed_random, '_BLOCK', 1000)
-    small, middle, large = (
-        peak_of_step(batch, config) for batch in (16, 48, 96)
-    )
-    # all pairs at once would grow four- and ninefold
-    assert middle <= 3 * small
-    assert large <= 2 * middle
+    small, large = (peak_of_step(batch, config) for batch in (16, 72))
+    # all pairs at once would grow twentyfold
+    assert large <= 2 * small
 
 
 def peaks_of_mean_pooling(batch: int, loss: dict) -> tuple[int, int]:

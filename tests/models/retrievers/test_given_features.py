@@ -58,26 +58,26 @@ def build(head: str, variant: str = '', **encoders: Any) -> TextVideoRetriever:
     ('head', 'encoders', 'sides', 'mend'),
     [
         (
-            'TS2NetHead', {}, 'needs patches, but CLIPVideoEncoder gives',
+            'TS2NetHead', {}, 'needs patches, but CLIPVideoEncoder returns',
             'set model.video_encoder.output_patches=True,',
         ),
         (
             'TS2NetHead', dict(video_encoder=OPEN_CLIP_VIDEO),
-            'needs patches, but RegisteredEncoder gives',
+            'needs patches, but RegisteredEncoder returns',
             'model.video_encoder to an encoder that has output_patches=True',
         ),
         (
-            'WTIHead', {}, 'needs tokens, but CLIPTextEncoder gives',
+            'WTIHead', {}, 'needs tokens, but CLIPTextEncoder returns',
             'set model.text_encoder.output_tokens=True,',
         ),
         (
             'WTIHead', dict(text_encoder=HUGGING_FACE),
-            'needs tokens, but HuggingFaceTextEncoder gives',
+            'needs tokens, but HuggingFaceTextEncoder returns',
             'set model.text_encoder.output_tokens=True,',
         ),
         (
             'WTIHead', dict(text_encoder=OPEN_CLIP_TEXT),
-            'needs tokens, but RegisteredTextEncoder gives',
+            'needs tokens, but RegisteredTextEncoder returns',
             'model.text_encoder to an encoder that has output_tokens=True',
         ),
     ],

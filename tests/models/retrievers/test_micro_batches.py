@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from eaglenet_mm.models.retrievers.micro_batches import (
+    check_batch_norm,
     encode_in_micro_batches,
-    refuse_batch_norm,
 )
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
 from tests.models.live_bytes import LiveBytes
@@ -187,8 +187,8 @@ def test_autocast_adds_gradients_up_in_float32() -> None:
 def test_batch_norm_in_training_is_refused() -> None:
     encoder = nn.Sequential(nn.Linear(3, 3), nn.ReLU(), nn.BatchNorm1d(3))
     with pytest.raises(ValueError, match=r"'video\.2' is a BatchNorm1d"):
-        refuse_batch_norm(encoder.train(), 'video')
-    refuse_batch_norm(encoder.eval(), 'video')
-    refuse_batch_norm(nn.LayerNorm(3), 'video')
+        check_batch_norm(encoder.train(), 'video')
+    check_batch_norm(encoder.eval(), 'video')
+    check_batch_norm(nn.LayerNorm(3), 'video')
     with pytest.raises(ValueError, match=r"'video' is a BatchNorm2d"):
-        refuse_batch_norm(nn.BatchNorm2d(3), 'video')
+        check_batch_norm(nn.BatchNorm2d(3), 'video')

@@ -66,6 +66,26 @@ def score_options(head: EagleNetHead) -> dict[str, Any]:
     return dict(options, graph='gat', version=head.graph.version)
 
 
+@torch.no_grad()
+def score_by_brute_force(
+    head: EagleNetHead, text: Tensor, frames: Tensor, rows: int
+) -> Tensor:
+    """Score by the reference, ``rows`` texts at once, shape ``(Bt, Bv)``."""
+    weights, options = release_weights(head), score_options(head)
+    noise = head.noise_table[:, None]  # (S, 1, D)
+    scores = [
+        score_pairs(
+            part,
+            frames,
+            noise.expand(-1, len(part) * len(frames), -1),
+            weights,
+            **options,
+        )['logits']
+        for part in text.split(rows)
+    ]
+    return torch.cat(scores)
+
+
 def energy_of(head: EagleNetHead) -> BruteForceEnergy:
     """Build the reference of the head's energy loss, its buffer included."""
     loss: Any = head.loss_energy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.demo.conftest import FILM, MARKUP, MOMENT
+from tests.service.conftest import FILM, FIRST_ID, MARKUP, MOMENT, served
+
+SHAPES = [(1280, 900), (390, 844)]
 
 playwright_api = pytest.importorskip('playwright.sync_api')
 BROWSER = next(
@@ -28,7 +31,8 @@ pytestmark = pytest.mark.skipif(
 def browser() -> Iterator[Any]:
     with playwright_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path=BROWSER, args=['--no-sandbox']
+            executable_path=BROWSER,
+            args=['--no-sandbox', '--disable-background-networking'],
         )
         yield browser
         browser.close()
@@ -40,7 +44,7 @@ def open_page(browser: Any, port: int) -> Iterator[Any]:
     home = f'http://127.0.0.1:{port}/'
     contexts, errors, requests, dialogs = [], [], [], []
 
-    def open_page(width: int = 1240, height: int = 900) -> Any:
+    def open_page(width: int = 1280, height: int = 900) -> Any:
         context = browser.new_context(
             viewport=dict(width=width, height=height)
         )
@@ -52,10 +56,11 @@ def open_page(browser: Any, port: int) -> Iterator[Any]:
         page.on('request', lambda request: requests.append(request.url))
         page.on('dialog', lambda dialog: dialogs.append(dialog.message))
         page.goto(home)
-        page.wait_for_selector('.samples img')
+        page.wait_for_selector('#examples a')
         return page
 
     open_page.errors = errors
+    open_page.home = home
     yield open_page
     for context in contexts:
         context.close()
@@ -77,25 +82,204 @@ def card_of(page: Any, name: str) -> Any:
     return page.locator('.card').filter(has=title).first
 
 
+def number_of_cards(page: Any, number: int) -> None:
+    page.wait_for_function(
+        'n => document.querySelectorAll(".card").length === n', arg=number
+    )
+
+
 def test_type_search_and_see_hits(open_page: Any) -> None:
     page = open_page()
-    assert 'films.index' in page.inner_text('#about')
+    told = page.inner_text('#about')
+    assert 'films.index · 9 moments of 8 videos' in told
     assert page.is_visible('#welcome')
     ask(page, 'a red square moves left')
-    assert page.locator('.card').count() == 7 + FILM // MOMENT
+    # one card a video, with all of its moments
+    assert page.locator('.card').count() == 8
     assert not page.is_visible('#welcome')
     assert page.inner_text('#summary') == (
-        f'{7 + FILM // MOMENT} moments for “a red square moves left”'
+        '8 videos for “a red square moves left”'
     )
+    assert 'Looked closely at all 9 moments' in page.inner_text('#note')
+    assert page.title() == ('a red square moves left \N{EN DASH} Video search')
     ranks = page.locator('.rank').all_inner_texts()
     assert ranks == [str(n + 1) for n in range(len(ranks))]
     moments = page.locator('.moment').all_inner_texts()
     assert any(f'0:00 to 0:0{MOMENT}, best at' in text for text in moments)
     assert 'similarity' in page.locator('.numbers').first.inner_text()
     assert page.locator('.card h2').first.get_attribute('title')[0] == '/'
+
+
+def test_hits_and_grouping_act_at_once(open_page: Any) -> None:
+    page = open_page(height=600)
+    ask(page, 'a ring')
+    page.check('#all')
+    number_of_cards(page, 9)
+    assert '9 moments for' in page.inner_text('#summary')
     page.select_option('#count', '6')
-    ask(page, 'a red square moves left')
+    number_of_cards(page, 6)
+    assert 'Best 6 moments for' in page.inner_text('#summary')
+    assert 'k=6' in page.url
+    assert 'all=1' in page.url
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_more_by_scrolling(open_page: Any, shape: tuple[int, int]) -> None:
+    page = open_page(shape[0], 500)
+    page.goto(f'{open_page.home}?q=a+ring&k=6&all=1')
+    number_of_cards(page, 6)
+    page.locator('.card').last.scroll_into_view_if_needed()
+    page.mouse.wheel(0, 5000)
+    number_of_cards(page, 9)
+    assert page.inner_text('#summary') == '9 moments for “a ring”'
+    assert not page.is_visible('#more')
+    names = page.locator('.card .moment').all_inner_texts()
+    assert len(names) == 9
+    ranks = page.locator('.rank').all_inner_texts()
+    assert ranks == [str(n + 1) for n in range(9)]
+
+
+def test_more_by_a_button_after_an_error(open_page: Any) -> None:
+    page = open_page(height=500)
+    page.goto(f'{open_page.home}?q=a+ring&k=6&all=1')
+    number_of_cards(page, 6)
+    page.route('**/v1/search', lambda route: route.abort())
+    page.mouse.wheel(0, 5000)
+    page.locator('#more p', has_text='not answer').wait_for()
     assert page.locator('.card').count() == 6
+    page.unroute('**/v1/search')
+    page.get_by_role('button', name='Show more').click()
+    number_of_cards(page, 9)
+    open_page.errors.clear()
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_back_forward_and_reload(
+    open_page: Any, shape: tuple[int, int]
+) -> None:
+    page = open_page(*shape)
+    page.locator('#examples a').first.click()
+    page.wait_for_selector('.card')
+    assert page.url.endswith('?q=a+dog+runs+into+the+sea')
+    assert page.input_value('#query') == 'a dog runs into the sea'
+    first = page.locator('.card h2').all_inner_texts()
+    ask(page, 'a ring & <b>more</b> = 100 %')
+    second = page.locator('.card h2').all_inner_texts()
+    page.select_option('#count', '6')
+    number_of_cards(page, 6)
+    page.reload()
+    number_of_cards(page, 6)
+    assert page.input_value('#query') == 'a ring & <b>more</b> = 100 %'
+    assert page.input_value('#count') == '6'
+    page.go_back()
+    number_of_cards(page, 8)
+    assert page.locator('.card h2').all_inner_texts() == second
+    page.go_back()
+    page.wait_for_function('() => document.title.startsWith("a dog")')
+    page.wait_for_selector('body:not(.busy)')
+    assert page.locator('.card h2').all_inner_texts() == first
+    page.go_back()
+    page.wait_for_selector('#welcome:not([hidden])')
+    assert page.input_value('#query') == ''
+    assert not page.locator('.card').count()
+    page.go_forward()
+    number_of_cards(page, 8)
+    page.click('#home')
+    page.wait_for_selector('#welcome:not([hidden])')
+    assert page.url == open_page.home
+
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_filters(open_page: Any, shape: tuple[int, int]) -> None:
+    page = open_page(*shape)
+    assert not page.is_visible('[name=folder]')
+    ask(page, 'a ring')
+    number_of_cards(page, 8)
+    page.click('summary')
+    page.fill('[name=folder]', 'below')
+    page.press('[name=folder]', 'Tab')
+    number_of_cards(page, 1)
+    assert page.inner_text('.card h2') == 'plain.mp4'
+    assert page.inner_text('.folder') == 'below'
+    assert 'that pass the filters' in page.inner_text('#note')
+    assert page.inner_text('#active').endswith('· 1 set')
+    page.fill('[name=folder]', '*.webm')
+    page.fill('[name=min]', '5s')
+    page.fill('[name=tags]', 'film')
+    page.fill('[name=after]', '2001-01-01')
+    page.press('[name=tags]', 'Enter')
+    page.wait_for_function(
+        '() => document.querySelector(".card h2").textContent === "film.webm"'
+    )
+    page.reload()
+    number_of_cards(page, 1)
+    page.click('summary')
+    assert page.input_value('[name=after]') == '2001-01-01'
+    page.fill('[name=max]', '3s')
+    page.press('[name=max]', 'Enter')
+    page.locator('#summary', has_text='No video').wait_for()
+    page.click('#clear')
+    number_of_cards(page, 8)
+    assert page.url == f'{open_page.home}?q=a+ring'
+    page.go_back()
+    page.locator('#summary', has_text='No video').wait_for()
+
+
+def test_a_filter_that_is_none_and_the_way_back(open_page: Any) -> None:
+    page = open_page()
+    ask(page, 'a ring')
+    page.click('summary')
+    page.fill('[name=min]', 'long')
+    page.press('[name=min]', 'Tab')
+    page.wait_for_selector('#error:not([hidden])')
+    assert '10s' in page.inner_text('#error')
+    assert not page.locator('.card').count()
+    page.go_back()
+    number_of_cards(page, 8)
+    page.go_forward()
+    page.wait_for_selector('#error:not([hidden])')
+    page.get_by_role('button', name='Start over').click()
+    page.wait_for_selector('#welcome:not([hidden])')
+    assert page.input_value('[name=min]') == ''
+    assert all('400' in error for error in open_page.errors)
+    open_page.errors.clear()
+
+
+def test_weak_evidence_is_told(open_page: Any) -> None:
+    page = open_page()
+    ask(page, 'nothing like zzyx')
+    told = page.inner_text('#nothing')
+    assert told.startswith('Probably nothing here shows this.')
+    assert page.inner_text('#words') == 'The model does not know “zzyx”.'
+    assert page.locator('.card').count() == 8
+    ask(page, 'a ring')
+    assert not page.is_visible('#nothing')
+    assert not page.is_visible('#words')
+
+
+def test_moments_on_the_time_line(open_page: Any) -> None:
+    page = open_page()
+    ask(page, 'a ring grows')
+    card = card_of(page, 'film.webm')
+    marks = card.locator('.track button')
+    assert marks.count() == 2
+    buttons = card.locator('.moments button')
+    assert buttons.all_inner_texts() == ['0:00', f'0:0{MOMENT}']
+    for number in (1, 0):
+        (buttons if number else marks).nth(number).click()
+        page.wait_for_function(
+            '([card, from]) => Math.floor('
+            f'card.querySelector("video").currentTime / {MOMENT}) === from',
+            arg=[card.element_handle(), number],
+        )
+        assert (
+            f'0:0{number * MOMENT} to' in card.locator('.start').inner_text()
+        )
+        pressed = [
+            buttons.nth(n).get_attribute('aria-pressed') for n in range(2)
+        ]
+        assert pressed[number] == 'true'
+        assert pressed[1 - number] == 'false'
 
 
 def test_random_weights_are_told(open_page: Any) -> None:
@@ -105,6 +289,7 @@ def test_random_weights_are_told(open_page: Any) -> None:
 
 def test_a_hit_plays_from_its_best_moment(open_page: Any) -> None:
     page = open_page()
+    page.check('#all')
     ask(page, 'a ring grows')
     start = f'0:0{MOMENT} to 0:0{FILM}'
     card = page.locator('.card').filter(has_text=start)
@@ -141,6 +326,7 @@ def test_a_hit_plays_from_its_best_moment(open_page: Any) -> None:
 
 def test_one_video_plays_at_a_time(open_page: Any) -> None:
     page = open_page()
+    page.check('#all')
     ask(page, 'a ring grows')
     films = page.locator('.card').filter(has_text='film.webm')
     for number in range(2):
@@ -161,7 +347,7 @@ def test_the_keyboard_is_enough(open_page: Any) -> None:
     page.keyboard.press('Enter')
     page.wait_for_selector('.card')
     reached = []
-    for _ in range(12):
+    for _ in range(16):
         page.keyboard.press('Tab')
         reached.append(
             page.evaluate(
@@ -206,11 +392,12 @@ def test_a_long_query_is_cut_and_says_so(open_page: Any) -> None:
 def test_a_query_that_is_too_long(open_page: Any) -> None:
     page = open_page()
     ask(page, 'x' * 20_001)
+    page.wait_for_selector('#error:not([hidden])')
     assert 'at most 20000 characters' in page.inner_text('#error')
     assert not page.locator('.card').count()
     # a browser writes down every answer that is an error
     assert len(open_page.errors) == 1
-    assert 'status of 413' in open_page.errors.pop()
+    assert 'status of 422' in open_page.errors.pop()
 
 
 @pytest.mark.parametrize(
@@ -270,8 +457,7 @@ def test_a_video_that_is_deleted_after_the_search(
     open_page: Any, videos: Path, tmp_path: Path
 ) -> None:
     page = open_page(height=300)  # no card is near, no video loads yet
-    page.evaluate('near.disconnect()')
-    page.evaluate('near.observe = () => {}')
+    page.evaluate('whenNear = () => null')
     ask(page, 'a ring')
     path = videos / 'below/plain.mp4'
     path.rename(tmp_path / 'aside.mp4')
@@ -292,20 +478,28 @@ def test_search_by_a_clip(open_page: Any, videos: Path) -> None:
     page.set_input_files('#clip', videos / MARKUP)
     page.wait_for_selector('.card')
     assert f'like {MARKUP}' in page.inner_text('#summary')
-    assert page.locator('.card h2').first.inner_text() == MARKUP
-    assert 'score' not in page.locator('.numbers').first.inner_text()
+    assert 'like=' in page.url
+    # the clip is known as long as the page is
+    page.select_option('#count', '6')
+    number_of_cards(page, 6)
+    ask(page, 'a ring')
+    page.go_back()
+    number_of_cards(page, 6)
+    page.reload()
+    page.wait_for_selector('#error:not([hidden])')
+    assert 'Choose the clip' in page.inner_text('#error')
 
 
 def test_a_clip_is_dropped(open_page: Any) -> None:
     page = open_page()
     carried = page.evaluate_handle(
         """async number => {
-            const answer = await fetch('/video/' + number);
+            const answer = await fetch(`v1/moments/${number}/video`);
             const carried = new DataTransfer();
             carried.items.add(new File([await answer.blob()], 'dropped'));
             return carried;
         }""",
-        0,
+        str(FIRST_ID),
     )
     page.dispatch_event('body', 'dragover', {'dataTransfer': carried})
     assert page.is_visible('#drop')
@@ -333,27 +527,115 @@ def test_a_clip_that_is_no_video(
     )
     page.wait_for_selector('#error:not([hidden])')
     assert words in page.inner_text('#error')
-    assert page.locator('#error *').count() == 0
+    assert page.locator('#error p *').count() == 0
     if status is not None:
         assert f'status of {status}' in open_page.errors.pop()
 
 
 @pytest.mark.parametrize('scheme', ['light', 'dark'])
-def test_a_narrow_screen(open_page: Any, scheme: str) -> None:
-    page = open_page(400, 800)
+@pytest.mark.parametrize('shape', SHAPES)
+def test_shapes_and_schemes(
+    open_page: Any, shape: tuple[int, int], scheme: str
+) -> None:
+    page = open_page(*shape)
     page.emulate_media(color_scheme=scheme)
     ask(page, 'a_very_long_word_' * 20)
     assert page.locator('.card').count()
-    assert page.evaluate('document.documentElement.scrollWidth') == 400
+    page.click('summary')
+    assert page.evaluate('document.documentElement.scrollWidth') == shape[0]
     ground = page.evaluate('getComputedStyle(document.body).backgroundColor')
     brightness = sum(map(int, ground[4:-1].split(',')))
     assert brightness > 600 if scheme == 'light' else brightness < 150
 
 
-def test_a_server_that_is_gone(open_page: Any) -> None:
+def test_buttons_are_large_enough_for_a_finger(open_page: Any) -> None:
+    page = open_page(390, 844)
+    heights = page.evaluate(MEASURE)
+    ask(page, 'a ring')
+    page.click('summary')
+    heights += page.evaluate(MEASURE)
+    assert len(heights) > 30
+    assert not [one for one in heights if one[1] < 44]
+
+
+MEASURE = """() => Array.from(
+    document.querySelectorAll('button, select, input, summary, a')
+).filter(x => x.checkVisibility() && x.type !== 'file').map(x => {
+    const whole = x.type === 'checkbox' ? x.closest('label') : x;
+    return [x.outerHTML.slice(0, 60), whole.getBoundingClientRect().height];
+})"""
+
+
+def test_all_that_acts_has_a_name(open_page: Any) -> None:
     page = open_page()
-    page.route('**/api/search', lambda route: route.abort())
+    ask(page, 'a ring')
+    page.click('summary')
+    for role in ('button', 'textbox', 'searchbox', 'combobox', 'checkbox'):
+        found = page.get_by_role(role)
+        named = page.get_by_role(role, name=re.compile('.'))
+        assert found.count() == named.count() > 0
+    status = page.get_by_role('status')
+    assert '8 videos for' in status.inner_text()
+    assert page.get_by_role('list', name='Hits').count() == 1
+
+
+def test_a_server_that_is_gone_and_is_back(open_page: Any) -> None:
+    page = open_page()
+    page.route('**/v1/search', lambda route: route.abort())
     ask(page, 'a ring')
     assert 'The server does not answer' in page.inner_text('#error')
+    page.unroute('**/v1/search')
+    page.get_by_role('button', name='Try again').click()
+    number_of_cards(page, 8)
+    assert not page.is_visible('#error')
     assert all('ERR_FAILED' in error for error in open_page.errors)
     open_page.errors.clear()
+
+
+def test_the_token_is_asked_for(
+    browser: Any, inferencer: Any, tmp_path: Path
+) -> None:
+    from eaglenet_mm.service import Settings, make_app
+
+    app = make_app(inferencer, Settings(token='0123456789abcdef'))
+    with served(app) as port:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f'http://127.0.0.1:{port}/?q=a+ring')
+        page.get_by_label('asks for its token').fill('wrong')
+        page.get_by_role('button', name='Go on').click()
+        page.wait_for_selector('#error:not([hidden])')
+        assert 'not the right one' in page.inner_text('#error')
+        page.get_by_label('asks for its token').fill('0123456789abcdef')
+        page.get_by_role('button', name='Go on').click()
+        number_of_cards(page, 8)
+        card = card_of(page, 'film.webm')
+        card.locator('.play').click()
+        page.wait_for_function(
+            'card => card.querySelector("video").readyState >= 2',
+            arg=card.element_handle(),
+        )
+        page.reload()
+        number_of_cards(page, 8)
+        context.close()
+
+
+def test_below_a_path_of_a_proxy(browser: Any, inferencer: Any) -> None:
+    from eaglenet_mm.service import Settings, make_app
+
+    app = make_app(inferencer, Settings(root_path='/films'))
+    with served(app) as port:
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f'http://127.0.0.1:{port}/films/?q=a+ring')
+        number_of_cards(page, 8)
+        assert page.evaluate('document.images.length') > 0
+        context.close()
+
+
+def test_the_description_of_the_interface(open_page: Any) -> None:
+    page = open_page()
+    page.goto(f'{open_page.home}docs')
+    page.get_by_role('heading', name='POST /v1/search_video').wait_for()
+    for name in ('SearchRequest', 'Hit', 'Filter'):
+        page.get_by_role('heading', name=name, exact=True).wait_for()

@@ -1,10 +1,10 @@
-"""A small index with every kind of trouble, and the demo that serves it."""
+"""A small index with every kind of trouble, and the service of it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -13,28 +13,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mmengine.config import Config
 
-from eaglenet_mm.apis import RetrievalInferencer
+import eaglenet_mm
 from eaglenet_mm.datasets.toy import write_toy_dataset
+from eaglenet_mm.search.records import Moment
+from tests.service.fake_index import FakeIndex, FakeInferencer, moments_of
 
-for needed in ('starlette', 'uvicorn', 'python_multipart'):
+for needed in ('fastapi', 'uvicorn', 'python_multipart'):
     pytest.importorskip(needed)
 
-DEMO = Path(__file__).resolve().parents[2] / 'demo'
+PAGE = Path(eaglenet_mm.__file__).parent / 'service/page'
 #: Names that would do harm if they were ever taken for markup or paths.
 MARKUP = '<img src=x onerror=alert(1)>.mp4'
 BROKEN_UNICODE = os.fsdecode(b'caf\xe9.mp4')
 #: Seconds of ``film.webm``, and of a moment of it.
 FILM, MOMENT = 8, 4
-
-
-@pytest.fixture(scope='session')
-def demo_modules() -> Iterator[None]:
-    """Make the modules of ``demo/`` importable."""
-    sys.path.insert(0, str(DEMO))
-    yield
-    sys.path.remove(str(DEMO))
 
 
 def write_clip(path: Path, codec: str, seconds: int, rate: int = 12) -> None:
@@ -76,52 +69,48 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+#: Numbers that JavaScript could not count with.
+FIRST_ID = 2**60
+
+
 @pytest.fixture(scope='session')
-def index_folder(
-    videos: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
+def index(videos: Path) -> FakeIndex:
     """An index of them; then one is deleted, and one changes."""
-    repository = DEMO.parent
-    cfg = Config.fromfile(repository / 'configs/eaglenet_toy.py')
-    folder = tmp_path_factory.mktemp('index') / 'films.index'
-    inferencer = RetrievalInferencer(cfg, untrained=True, num_workers=1)
-    index = inferencer.new_index(folder, segment=float(MOMENT))
-    # a file of any name is indexed if it is given by its name
-    with inferencer.encode_videos(
-        [videos, videos / 'page.html'], index=index
-    ) as index:
-        assert not inferencer.report.unreadable
+    moments: list[Moment] = []
+    for path in sorted(x for x in videos.rglob('*') if x.is_file()):
+        seconds = FILM if path.suffix == '.webm' else 2
+        moments += moments_of(path, FIRST_ID + len(moments), seconds)
     (videos / 'gone.mp4').unlink()
     with (videos / 'changed.mp4').open('ab') as file:
         file.write(b'x')
-    return folder
+    return FakeIndex(moments)
 
 
 @pytest.fixture(scope='session')
-def inferencer(index_folder: Path) -> RetrievalInferencer:
-    return RetrievalInferencer.of_index(index_folder, num_workers=1)
+def inferencer(index: FakeIndex) -> FakeInferencer:
+    return FakeInferencer(index)
 
 
 @pytest.fixture(scope='session')
-def app(inferencer: RetrievalInferencer, demo_modules: None) -> Any:
-    from server import make_app
+def app(inferencer: FakeInferencer) -> Any:
+    from eaglenet_mm.service import Settings, make_app
 
-    return make_app(inferencer, max_upload=1)
+    return make_app(inferencer, Settings(max_upload=1, reject=0.05))
 
 
 @pytest.fixture(scope='session')
-def rows(inferencer: RetrievalInferencer) -> dict[str, int]:
-    """Number of the first row of each file, by its name."""
+def ids(index: FakeIndex) -> dict[str, int]:
+    """Number of the first moment of each file, by its name."""
     found: dict[str, int] = {}
-    for entry in inferencer.index.entries(inferencer.index.row_ids):
-        name = os.path.basename(entry.file.path)
-        found.setdefault(name, entry.row_id)
+    for moment in index.moments.values():
+        name = os.path.basename(moment.file.path)
+        found.setdefault(name, moment.moment_id)
     return found
 
 
-@pytest.fixture(scope='session')
-def port(app: Any) -> Iterator[int]:
-    """Port of the demo, served as demo/app.py serves it."""
+@contextlib.contextmanager
+def served(app: Any) -> Iterator[int]:
+    """Serve an application as tools/serve.py does; give the port."""
     import uvicorn
 
     server = uvicorn.Server(
@@ -136,3 +125,10 @@ def port(app: Any) -> Iterator[int]:
     yield server.servers[0].sockets[0].getsockname()[1]
     server.should_exit = True
     thread.join(10)
+
+
+@pytest.fixture(scope='session')
+def port(app: Any) -> Iterator[int]:
+    """Port of the service."""
+    with served(app) as port:
+        yield port
