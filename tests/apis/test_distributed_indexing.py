@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,6 +20,15 @@ from eaglenet_mm.search.video_index import VideoIndex
 
 pytest.importorskip('lance')
 ray = pytest.importorskip('ray')
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As workers of one core; more threads add up in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope='module')
@@ -61,10 +71,8 @@ def content(index):
 
 
 def plain_index(inferencer, folder):
-    index, before = inferencer.new_index(), torch.get_num_threads()
-    torch.set_num_threads(1)  # as of a worker; more add up in another order
+    index = inferencer.new_index()
     inferencer.update(index, listed(folder))
-    torch.set_num_threads(before)
     return content(index)
 
 
@@ -133,35 +141,86 @@ def test_a_worker_that_is_killed(
     assert index.store.verify() == {}
 
 
-@pytest.mark.nightly
-def test_a_file_that_workers_die_of(
-    cluster, inferencer, folder, tmp_path, small_tasks, monkeypatch
-):
-    """A named pipe blocks its reader; whoever reads it is killed."""
-    deadly = folder / 'deadly.mp4'
-    os.mkfifo(deadly)
-    index = inferencer.new_index(tmp_path / 'a.lance')
-    done = threading.Event()
+class Thing(SimpleNamespace):
+    __hash__ = object.__hash__
 
-    def kill():
-        while not done.is_set():
-            for process in workers():
-                for opened in Path(f'/proc/{process}/task').glob('*/wchan'):
-                    if b'wait_for_partner' in opened.read_bytes():
-                        os.kill(process, signal.SIGKILL)
-                        break
-            time.sleep(0.2)
 
-    killer = threading.Thread(target=kill)
-    killer.start()
-    report = inferencer.update(index, listed(folder), indexer=cluster)
-    done.set()
-    killer.join()
-    assert 'died' in report.unreadable[str(deadly)]
-    found = content(index)
-    assert found.pop(str(deadly))[1] == []
-    deadly.unlink()
-    assert found == plain_index(inferencer, folder)
+class DyingRay:
+    """What indexing asks of Ray, in this process; some files kill workers."""
+
+    def __init__(self, words='it was killed'):
+        self.words, self.started = words, 0
+
+    def cluster_resources(self):
+        return {'CPU': 2.0}
+
+    def remote(self, **resources):
+        assert resources == dict(num_cpus=1, num_gpus=0)
+
+        def make(kind):
+            def start(*arguments):
+                self.started += 1
+                actor = Thing(own=kind(*arguments))
+                actor.encode = Thing(
+                    remote=lambda files: Thing(own=actor.own, files=files)
+                )
+                return actor
+
+            return Thing(remote=start)
+
+        return make
+
+    def wait(self, results, num_returns):
+        return results[:1], results[1:]
+
+    def get(self, result):
+        if any('deadly' in file.path for file in result.files):
+            raise ray.exceptions.RayActorError(error_msg=self.words)
+        return result.own.encode(result.files)
+
+    def kill(self, actor):
+        pass
+
+
+class TestDyingWorkers:
+    @pytest.fixture
+    def dying(self, monkeypatch):
+        dying = DyingRay()
+        dying.exceptions = ray.exceptions
+        monkeypatch.setitem(sys.modules, 'ray', dying)
+        return dying
+
+    def test_a_file_that_workers_die_of(
+        self, dying, inferencer, folder, tmp_path, small_tasks
+    ):
+        deadly = folder / 'deadly.mp4'
+        shutil.copy(listed(folder)[1], deadly)
+        index = inferencer.new_index(tmp_path / 'a.lance')
+        report = inferencer.update(index, listed(folder), indexer=RayIndexer)
+        assert list(report.unreadable) == [
+            str(folder / 'broken.mp4'),
+            str(deadly),
+        ]
+        assert 'died' in report.unreadable[str(deadly)]
+        found = content(index)
+        assert found.pop(str(deadly))[1] == []
+        deadly.unlink()
+        assert found == plain_index(inferencer, folder)
+        again = inferencer.update(index, listed(folder), indexer=RayIndexer)
+        assert not again.added + again.updated
+
+    @pytest.mark.parametrize('words', ['no more memory', 'its creation task'])
+    def test_workers_that_all_die(
+        self, dying, inferencer, folder, tmp_path, small_tasks, words
+    ):
+        """Files are not to blame then, and what was finished stays."""
+        for number in range(20):
+            (folder / f'deadly{number}.mp4').touch()
+        dying.words = f'The actor died in {words}\nthe last line'
+        index = inferencer.new_index(tmp_path / 'a.lance')
+        with pytest.raises(VideoIndexError, match='the last line'):
+            inferencer.update(index, listed(folder), indexer=RayIndexer)
+        assert not any('deadly' in path for path in index.files)
 
 
 @pytest.mark.nightly
@@ -189,14 +248,15 @@ def test_a_driver_that_ends(
 ):
     """What was committed stays, and the same command goes on."""
     where = tmp_path / 'a.lance'
+    config = str(repository / 'configs/eaglenet_toy.py')
     code = f"""
 import sys
 from eaglenet_mm.apis import distributed_indexing
 distributed_indexing.FILES_OF_A_TASK = 1
 distributed_indexing.SECONDS_OF_A_COMMIT = 0.0
 sys.argv = ['index.py', {str(folder)!r}, '--out', {str(where)!r}, '--ray',
-            'local', '--config', {str(repository / 'configs/eaglenet_toy.py')!r},
-            '--checkpoint', {weights!r}, '--workers', '0']
+            'local', '--config', {config!r}, '--checkpoint', {weights!r},
+            '--workers', '0']
 import runpy
 runpy.run_path({str(repository / 'tools/index.py')!r}, run_name='__main__')
 """
