@@ -120,7 +120,8 @@ class LanceStore(MomentStore):
     @property
     def about(self) -> dict[str, Any]:
         """dict: See the base class."""
-        text = (self._dataset.schema.metadata or {}).get(_ABOUT.encode())
+        with _told(self.where):
+            text = (self._dataset.schema.metadata or {}).get(_ABOUT.encode())
         if text is None:
             raise DamagedIndexError(
                 f'{self.where} is a Lance dataset of another program. Give '
@@ -164,7 +165,7 @@ class LanceStore(MomentStore):
         """List the files; see the base class."""
         files: dict[str, IndexedFile] = {}
         names = [*_FACTS, *_SPAN, 'facts_crc']
-        for row in self._read(names, "path <> ''").to_pylist():
+        for row in _rows(self._read(names, "path <> ''")):
             path = _decode(row['path'])
             if path not in files:
                 files[path] = self._file(row)
@@ -197,13 +198,10 @@ class LanceStore(MomentStore):
 
     def moments(self, ids: Sequence[int]) -> list[Moment]:
         """Describe moments; see the base class."""
+        rows = self._of(ids, [*_FACTS, *_SPAN, 'facts_crc'])
         return [
-            Moment(moment_id, self._file(row), row['start'], row['end'])
-            for moment_id, row in zip(
-                ids,
-                self._of(ids, [*_FACTS, *_SPAN, 'facts_crc']),
-                strict=True,
-            )
+            Moment(row['_rowid'], self._file(row), row['start'], row['end'])
+            for row in rows
         ]
 
     def vectors(self, ids: Sequence[int] | None = None) -> list[bytes]:
@@ -411,7 +409,7 @@ class LanceStore(MomentStore):
             table = self._read(
                 self._dataset.schema.names, f'path IN ({wanted})'
             )
-            rows = table.to_pylist()
+            rows = _rows(table)
             ids = [row.pop('_rowid') for row in rows]
             for row, vector in zip(
                 rows, _vector_bytes(table['vector']), strict=True
@@ -518,7 +516,7 @@ class LanceStore(MomentStore):
         return _int64(table['_rowid']).unique()
 
     def _read(
-        self, names: Sequence[str], condition: str, **options: Any
+        self, names: Iterable[str], condition: str, **options: Any
     ) -> Any:
         """Read columns of the rows that fulfil a condition, with their ids."""
         options |= dict(columns=list(names), filter=condition or None)
@@ -540,9 +538,9 @@ class LanceStore(MomentStore):
         found = {
             row['_rowid']: row
             for some in _blocks([x for x in ids if 0 <= x < 2**63])
-            for row in self._read(
-                sorted({'start', *names}), f'_rowid IN ({_listed(some)})'
-            ).to_pylist()
+            for row in _rows(
+                self._read({'start', *names}, f'_rowid IN ({_listed(some)})')
+            )
             if row['start'] is not None
         }
         return in_order(ids, found)
@@ -614,7 +612,8 @@ def _metadata(about: Mapping[str, Any]) -> dict[str, str]:
 def _facts(row: Mapping[str, Any]) -> list[Any]:
     """What the first checksum of a row is of."""
     facts = [row[name] for name in (*_FACTS[:-1], *_SPAN)]
-    return [x for x in facts if x is not None] + [json.dumps(row['tags'])]
+    facts += [len(row['tags']), *row['tags']]
+    return [x for x in facts if x is not None]
 
 
 def _row(file: IndexedFile, moment: StoredMoment | None) -> dict[str, Any]:
@@ -680,6 +679,15 @@ def _vector_bytes(column: Any) -> list[bytes | None]:
     ]
 
 
+def _rows(table: Any) -> list[dict[str, Any]]:
+    """Turn a table into rows, faster than its own method."""
+    columns = table.to_pydict()
+    return [
+        dict(zip(columns, values, strict=True))
+        for values in zip(*columns.values(), strict=True)
+    ]
+
+
 def _int64(column: Any) -> Tensor:
     return torch.from_numpy(column.to_numpy().astype(np.int64))
 
@@ -701,6 +709,8 @@ def _encode(path: str) -> str:
 
 
 def _decode(path: str) -> str:
+    if '\0' not in path:
+        return path
     return re.sub('\0(..)', lambda x: chr(0xDC00 + int(x[1], 16)), path)
 
 
@@ -732,12 +742,10 @@ def filter_condition(where: MomentFilter | None) -> str:
                 # what int64 can hold
                 seconds = max(-9e9, min(seconds, 9e9))
                 conditions.append(f'changed {sign} {math.ceil(seconds * 1e9)}')
-        for sign, seconds in (
-            ('>=', where.min_duration),
-            ('<=', where.max_duration),
-        ):
-            if seconds is not None:
-                conditions.append(f'duration {sign} {float(seconds)!r}')
+        if where.min_duration is not None:
+            conditions.append(f'duration >= {float(where.min_duration)!r}')
+        if where.max_duration is not None:
+            conditions.append(f'duration <= {float(where.max_duration)!r}')
         conditions += [f'array_has(tags, {_literal(x)})' for x in where.tags]
     return ''.join(f' AND {condition}' for condition in conditions)
 

@@ -85,6 +85,8 @@ class TorchShortlister(Shortlister):
         # ids are never used again, so new ones are the highest
         new = wanted[len(self._ids) :]
         vectors = self.index.vectors(new if len(self._ids) else None)
+        if len(vectors) != len(new):  # the search tries again
+            raise KeyError('The index has changed while it was read.')
         if not len(vectors):
             return
         old, end = len(self._ids), len(wanted)
