@@ -12,6 +12,7 @@ from contextlib import nullcontext
 
 from eaglenet_mm.apis.distributed_indexing import connected
 from eaglenet_mm.apis.index_updating import (
+    follow_videos,
     read_captions,
     report_lines,
     update_index,
@@ -41,6 +42,9 @@ def parse_args() -> argparse.Namespace:
     add('--tag', action='append', default=[], help='of these videos')
     add('--calibrate', metavar='FILE', help='captions, for --reject')
     add('--ray', metavar='ADDRESS', help='auto or local: by many workers')
+    add('--build-ann', action='store_true', help='for millions, of Lance')
+    add('--watch', action='store_true', help='go on as files change')
+    add('--poll', action='store_true', help='with it: of a network disk')
     add('--workers', type=int, default=2, help='processes that read videos')
     add('--batch', type=int, default=1, help='videos encoded together')
     add('--device', help='default: the GPU if there is one')
@@ -80,6 +84,20 @@ def main() -> None:
             captions = read_captions(args.calibrate, index)
             inferencer.calibrate(captions)
             print(f'{len(captions)} captions tell what good scores are')
+        if args.build_ann:
+            index.build_ann()
+            print('The index of the vectors is made')
+        if args.watch:
+            print('Waiting for changes; Ctrl-C ends it', flush=True)
+            for report in follow_videos(
+                inferencer,
+                args.videos,
+                tags=args.tag,
+                prune=args.prune,
+                poll=args.poll,
+            ):
+                lines = report_lines(index, report, args.prune)
+                print('\n'.join(lines), flush=True)
 
 
 if __name__ == '__main__':

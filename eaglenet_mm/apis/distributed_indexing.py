@@ -159,7 +159,8 @@ class RayIndexer(VideoIndexer):
                 store.commit(waiting)
             index.refresh()
         progress.close()
-        store.tidy()
+        with contextlib.suppress(VideoIndexError):  # there is a next time
+            store.tidy()
         index.refresh()
         return report
 

@@ -12,6 +12,7 @@ from mmengine.config import Config
 
 from eaglenet_mm.apis.retrieval_inferencer import RetrievalInferencer
 from eaglenet_mm.apis.video_indexer import IndexingReport, VideoIndexer
+from eaglenet_mm.apis.watching import watch_videos
 from eaglenet_mm.datasets.annotation import read_annotation
 from eaglenet_mm.search.errors import VideoIndexError
 from eaglenet_mm.search.evidence import words_of
@@ -103,6 +104,45 @@ def update_index(
         index.close()
         raise
     return inferencer, report
+
+
+def follow_videos(
+    inferencer: RetrievalInferencer,
+    videos: Sequence[str],
+    *,
+    tags: Sequence[str] = (),
+    prune: bool = False,
+    poll: bool = False,
+    stop: Any = None,
+) -> Iterator[IndexingReport]:
+    """Keep an index up to date while files change, until Ctrl-C.
+
+    Args:
+        inferencer (RetrievalInferencer): With its index, as
+            :func:`update_index` gives it.
+        videos (Sequence[str]): Folders and files.
+        tags (Sequence[str]): See :func:`update_index`.
+        prune (bool): Whether files that are deleted are taken out.
+        poll (bool): See :func:`~eaglenet_mm.apis.watching.watch_videos`.
+        stop (threading.Event, optional): Likewise.
+
+    Yields:
+        IndexingReport: After each change of the index.
+    """
+    index = inferencer.index
+    assert index is not None
+    for changed in watch_videos(videos, poll=poll, stop=stop):
+        index.refresh()
+        paths = changed or _find(videos, may_be_empty=True).paths
+        there = [path for path in paths if os.path.isfile(path)]
+        report = inferencer.update(index, there)
+        roots = changed or [os.path.abspath(video) for video in videos]
+        report.gone = [p for p in report.gone if _lies_below(p, roots)]
+        if prune:
+            index.remove(report.gone)
+        add_tags(index, there, tags)
+        if report.added or report.updated or report.gone:
+            yield report
 
 
 def _training_words(cfg: Config) -> list[str]:

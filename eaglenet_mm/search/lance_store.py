@@ -13,12 +13,13 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from eaglenet_mm.registry import SHORTLISTERS
 from eaglenet_mm.search.errors import (
     DamagedIndexError,
     IndexInUseError,
@@ -33,6 +34,10 @@ from eaglenet_mm.search.records import (
     StoredMoment,
     checksum,
 )
+from eaglenet_mm.search.shortlisters import Shortlister, highest
+
+if TYPE_CHECKING:
+    from eaglenet_mm.search.video_index import VideoIndex
 
 _VERSION = 1
 _ABOUT = 'eaglenet_mm'  # key of the metadata of the schema
@@ -45,7 +50,8 @@ _SPAN = ['start', 'end']
 _DATA = ['path', *_SPAN, 'times', 'features', 'state']
 _CONFLICT = 'commit conflict|Incompatible transaction'
 _UNREACHED = 'Generic|object store|region|credential|account'
-_LEAST_INDEXED, _ROWS_OF_PARTITION, _PARTITIONS = 1000, 10_000, 10
+_EF = 200  # candidates at least
+_LEAST_INDEXED, _ROWS_OF_PARTITION, _PARTITIONS = 1000, 250_000, 20
 _NOTHING = '[^\\x{0}-\\x{10ffff}]'  # an expression without a match
 
 
@@ -108,7 +114,8 @@ class LanceStore(MomentStore):
     @property
     def about(self) -> dict[str, Any]:
         """dict: See the base class."""
-        text = (self._dataset.schema.metadata or {}).get(_ABOUT.encode())
+        with _told(self.where):
+            text = (self._dataset.schema.metadata or {}).get(_ABOUT.encode())
         if text is None:
             raise DamagedIndexError(
                 f'{self.where} is a Lance dataset of another program. Give '
@@ -152,7 +159,7 @@ class LanceStore(MomentStore):
         """List the files; see the base class."""
         files: dict[str, IndexedFile] = {}
         names = [*_FACTS, *_SPAN, 'facts_crc']
-        for row in self._read(names, "path <> ''").to_pylist():
+        for row in _rows(self._read(names, "path <> ''")):
             path = _decode(row['path'])
             if path not in files:
                 files[path] = self._file(row)
@@ -187,13 +194,10 @@ class LanceStore(MomentStore):
 
     def moments(self, ids: Sequence[int]) -> list[Moment]:
         """Describe moments; see the base class."""
+        rows = self._of(ids, [*_FACTS, *_SPAN, 'facts_crc'])
         return [
-            Moment(moment_id, self._file(row), row['start'], row['end'])
-            for moment_id, row in zip(
-                ids,
-                self._of(ids, [*_FACTS, *_SPAN, 'facts_crc']),
-                strict=True,
-            )
+            Moment(row['_rowid'], self._file(row), row['start'], row['end'])
+            for row in rows
         ]
 
     def vectors(self, ids: Sequence[int]) -> list[bytes]:
@@ -393,7 +397,7 @@ class LanceStore(MomentStore):
             table = self._read(
                 self._dataset.schema.names, f'path IN ({wanted})'
             )
-            rows = table.to_pylist()
+            rows = _rows(table)
             ids = [row.pop('_rowid') for row in rows]
             for row, vector in zip(
                 rows, _vector_bytes(table['vector']), strict=True
@@ -489,16 +493,21 @@ class LanceStore(MomentStore):
     ) -> Tensor:
         """Find moments near a vector by the index, int64, in no order."""
         nearest = dict(column='vector', q=query, k=count, metric='dot')
-        nearest.update(nprobes=_PARTITIONS, ef=max(2 * count, 200))
-        condition = 'start IS NOT NULL' + filter_condition(where)
-        table = self._read([], condition, nearest=nearest, prefilter=True)
+        nearest.update(nprobes=_PARTITIONS, ef=max(2 * count, _EF))
+        table = self._read(
+            [],
+            filter_condition(where).removeprefix(' AND '),
+            nearest=nearest,
+            prefilter=True,
+            disable_scoring_autoprojection=True,
+        )
         return _int64(table['_rowid']).unique()
 
     def _read(
-        self, names: Sequence[str], condition: str, **options: Any
+        self, names: Iterable[str], condition: str, **options: Any
     ) -> Any:
         """Read columns of the rows that fulfil a condition, with their ids."""
-        options |= dict(columns=list(names), filter=condition)
+        options |= dict(columns=list(names), filter=condition or None)
         options['with_row_id'] = True
         with _told(self.where):
             try:
@@ -517,9 +526,9 @@ class LanceStore(MomentStore):
         found = {
             row['_rowid']: row
             for some in _blocks([x for x in ids if 0 <= x < 2**63])
-            for row in self._read(
-                sorted({'start', *names}), f'_rowid IN ({_listed(some)})'
-            ).to_pylist()
+            for row in _rows(
+                self._read({'start', *names}, f'_rowid IN ({_listed(some)})')
+            )
             if row['start'] is not None
         }
         return in_order(ids, found)
@@ -529,6 +538,45 @@ class LanceStore(MomentStore):
         self._check(row['facts_crc'], path, *_facts(row))
         facts = {name: row[name] for name in _FACTS}
         return IndexedFile(**facts | dict(path=path, tags=tuple(row['tags'])))
+
+
+@SHORTLISTERS.register_module()
+class LanceShortlister(Shortlister):
+    """The first stage in a dataset's own index of vectors: not in memory.
+
+    What the index finds is compared again, exactly; it may miss some. Rows
+    added since it was built are compared one by one.
+
+    Raises:
+        VideoIndexError: If there is no such index.
+
+    Example:
+        >>> SHORTLISTERS.get('LanceShortlister').__name__
+        'LanceShortlister'
+    """
+
+    def __init__(self, index: VideoIndex) -> None:
+        super().__init__(index)
+        if not index.has_ann:
+            raise VideoIndexError(
+                f'{index.where} has no index of its vectors. Make one with '
+                "tools/index.py --build-ann, or take --first-stage 'torch'."
+            )
+
+    def synchronise(self) -> None:
+        """Do nothing: the dataset has what is looked up."""
+
+    def search(
+        self, queries: Tensor, count: int, where: MomentFilter | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Find moments by the index; see the base class."""
+        store = self.index.store
+        assert isinstance(store, LanceStore)
+        found = []
+        for query in queries:
+            ids = store.nearest(query.numpy(), 10 + count * 3 // 2, where)
+            found.append(highest(self.index, query, ids, count))
+        return found
 
 
 def _import_lance() -> Any:
@@ -552,7 +600,8 @@ def _metadata(about: Mapping[str, Any]) -> dict[str, str]:
 def _facts(row: Mapping[str, Any]) -> list[Any]:
     """What the first checksum of a row is of."""
     facts = [row[name] for name in (*_FACTS[:-1], *_SPAN)]
-    return [x for x in facts if x is not None] + [json.dumps(row['tags'])]
+    facts += [len(row['tags']), *row['tags']]
+    return [x for x in facts if x is not None]
 
 
 def _row(file: IndexedFile, moment: StoredMoment | None) -> dict[str, Any]:
@@ -618,6 +667,15 @@ def _vector_bytes(column: Any) -> list[bytes | None]:
     ]
 
 
+def _rows(table: Any) -> list[dict[str, Any]]:
+    """Turn a table into rows, faster than its own method."""
+    columns = table.to_pydict()
+    return [
+        dict(zip(columns, values, strict=True))
+        for values in zip(*columns.values(), strict=True)
+    ]
+
+
 def _int64(column: Any) -> Tensor:
     return torch.from_numpy(column.to_numpy().astype(np.int64))
 
@@ -639,6 +697,8 @@ def _encode(path: str) -> str:
 
 
 def _decode(path: str) -> str:
+    if '\0' not in path:
+        return path
     return re.sub('\0(..)', lambda x: chr(0xDC00 + int(x[1], 16)), path)
 
 
@@ -670,12 +730,10 @@ def filter_condition(where: MomentFilter | None) -> str:
                 # what int64 can hold
                 seconds = max(-9e9, min(seconds, 9e9))
                 conditions.append(f'changed {sign} {math.ceil(seconds * 1e9)}')
-        for sign, seconds in (
-            ('>=', where.min_duration),
-            ('<=', where.max_duration),
-        ):
-            if seconds is not None:
-                conditions.append(f'duration {sign} {float(seconds)!r}')
+        if where.min_duration is not None:
+            conditions.append(f'duration >= {float(where.min_duration)!r}')
+        if where.max_duration is not None:
+            conditions.append(f'duration <= {float(where.max_duration)!r}')
         conditions += [f'array_has(tags, {_literal(x)})' for x in where.tags]
     return ''.join(f' AND {condition}' for condition in conditions)
 

@@ -134,25 +134,40 @@ class TorchShortlister(Shortlister):
         if rows is not None:
             places = rows[places]
         ids = self._ids[places]
-        scores = self._exact(query, ids)
-        order = scores.argsort(descending=True, stable=True)[:count]
-        return scores[order], ids[order]
-
-    def _exact(self, query: Tensor, ids: Tensor) -> Tensor:
-        """Compute products in float64, row by row: equal ones are equal."""
-        query = query.double()
-        return torch.cat(
-            [
-                (self.index.vectors(some).double() * query).sum(dim=1)
-                for some in ids.split(_RESCORED)
-            ]
-        ).float()
+        return highest(self.index, query, ids, count)
 
 
 #: Largest error of a product of two vectors of unit length in float16: both
 #: are rounded, so is the result, by 2**-11 each; the rest is for underflow.
 _ERROR = 1.8e-3
 _RESCORED = 4096
+
+
+def highest(
+    index: VideoIndex, query: Tensor, ids: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """Compare moments with a query by their stored vectors.
+
+    Args:
+        index (VideoIndex): What they are of.
+        query (Tensor): Float32, shape ``(C,)``.
+        ids (Tensor): Moments, ascending, int64, shape ``(n,)``.
+        count (int): Moments wanted.
+
+    Returns:
+        tuple[Tensor, Tensor]: As :meth:`Shortlister.search` for a query.
+    """
+    if not len(ids):
+        return torch.zeros(0), ids
+    # in float64, row by row: equal ones are equal
+    scores = torch.cat(
+        [
+            (index.vectors(some).double() * query.double()).sum(dim=1)
+            for some in ids.split(_RESCORED)
+        ]
+    ).float()
+    order = scores.argsort(descending=True, stable=True)[:count]
+    return scores[order], ids[order]
 
 
 def build_shortlister(

@@ -224,6 +224,20 @@ class VideoIndex:
         """bool: Whether the store has an index of the vectors."""
         return getattr(self.store, 'has_ann', False)
 
+    def build_ann(self) -> None:
+        """Make an index of the vectors, for a first stage that uses it.
+
+        Raises:
+            VideoIndexError: If the store cannot have one, or rows are few.
+        """
+        if not hasattr(self.store, 'build_ann'):
+            raise VideoIndexError(
+                f'{self.where} is one file, whose vectors are compared in '
+                'memory. An index of vectors is for Lance datasets: copy it '
+                'to a folder that ends with .lance, or index to one.'
+            )
+        self.store.build_ann()
+
     def __len__(self) -> int:
         return len(self.ids)
 
