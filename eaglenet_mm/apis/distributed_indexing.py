@@ -45,20 +45,7 @@ Encoded = tuple[WrittenFiles, list[tuple[IndexedFile, bool]]]
 
 
 class EncodingWorker:
-    """Encodes files and writes their rows; an actor of Ray.
-
-    Args:
-        where (str): The Lance dataset.
-        cfg (Config): Of the model.
-        weights (str, optional): Checkpoint, a path on each machine or a URL.
-        identity (ModelIdentity): Which the model must have.
-        device (str): Where it computes.
-        num_workers (int): See :class:`VideoIndexer`.
-        video_batch (int): Likewise.
-
-    Raises:
-        OtherModelError: If the model of this machine is another.
-    """
+    """Encodes files and writes their rows; an actor of Ray."""
 
     def __init__(
         self,
@@ -82,14 +69,7 @@ class EncodingWorker:
         self.layout = MomentLayout.from_json(about['layout'], where)
 
     def encode(self, files: Sequence[IndexedFile]) -> Encoded:
-        """Encode files; they are in the index when the driver commits.
-
-        Args:
-            files (Sequence[IndexedFile]): As they are known to the driver.
-
-        Returns:
-            Encoded: What was written, and of which files.
-        """
+        """Encode files; they are in the index when the driver commits."""
         by_path = {file.path: file for file in files}
         rows: list[tuple[IndexedFile, list[StoredMoment]]] = []
         for path, moments, duration, error in self.indexer.read(
@@ -123,10 +103,6 @@ class RayIndexer(VideoIndexer):
 
         Files are committed by the thousand. After an interruption those that
         were finished are, and the same call goes on.
-
-        Raises:
-            VideoIndexError: If workers cannot load the model, or die one
-                after the other.
         """
         store = index.store
         assert isinstance(store, LanceStore)
@@ -234,19 +210,7 @@ class RayIndexer(VideoIndexer):
 def connected(
     address: str, where: str | os.PathLike
 ) -> Iterator[type[RayIndexer]]:
-    """Connect to Ray for a ``with`` block, and give what indexes with it.
-
-    Args:
-        address (str): ``'auto'`` for the cluster of this machine, an address
-            such as ``'10.0.0.1:6379'``, or ``'local'`` for processes of this
-            machine alone, which end with the block.
-        where (str | PathLike): The index.
-
-    Raises:
-        VideoIndexError: If many machines cannot write the index.
-        ConnectionError: If no Ray can be reached.
-        ImportError: If it is missing.
-    """
+    """Connect to Ray for a ``with`` block, and give what indexes with it."""
     if store_kind(where) is not LanceStore:
         raise VideoIndexError(
             f'{where} would be a file of one machine, but Ray writes with '

@@ -270,20 +270,9 @@ class RetrievalInferencer:
     ) -> IndexingReport:
         """Bring an index up to date with files, and search it from now on.
 
-        Args:
-            index (VideoIndex): Open for writing.
-            paths (Sequence[str]): Absolute paths; one that does not exist is
-                reported as unreadable.
-            retry (bool): See :meth:`encode_videos`.
-            indexer (type[VideoIndexer]): What encodes them. Default: this
-                machine.
-
-        Returns:
-            IndexingReport: What became of the files.
-
-        Raises:
-            OtherModelError: If other encoders made the index, or it keeps
-                what another head has prepared.
+        Paths are absolute; a file that does not exist is reported as
+        unreadable. The index must be of these encoders and, where it keeps
+        what a head has prepared, of this head.
         """
         self.use(index)
         identity = self.encoder.identity

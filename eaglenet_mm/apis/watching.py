@@ -24,22 +24,10 @@ def watch_videos(
 
     A file that is still being written is told of when it stands still. One
     that is deleted, or a folder that is moved away, is told of by its name.
-
-    Args:
-        videos (Sequence[str | PathLike]): As :func:`find_videos` takes them;
-            one that does not exist yet is waited for.
-        poll (bool): Whether to look again and again instead of being told
-            by the system, which network disks do not do. Default: False.
-        stop (threading.Event, optional): Ends it as well.
-
-    Yields:
-        list[str]: Absolute paths, sorted; the first time empty, when
-        everything is watched, so that nothing falls between a look at the
-        folders and this.
-
-    Raises:
-        ImportError: If watchfiles is missing.
-        FileNotFoundError: If nothing is there to watch.
+    The first list is empty: now everything is watched, so that nothing falls
+    between a look at the folders and this. ``poll`` looks again and again
+    instead of being told by the system, which network disks do not do;
+    ``stop`` is a ``threading.Event``.
     """
     try:
         from watchfiles import watch

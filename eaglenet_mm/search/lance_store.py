@@ -78,9 +78,8 @@ class LanceStore(MomentStore):
     """
 
     def __init__(self, where: str, dataset: Any, writable: bool) -> None:
-        self.where = where
+        super().__init__(where, writable)
         self._dataset = dataset
-        self._writable = writable
 
     @classmethod
     def create(cls, where: str, about: Mapping[str, Any]) -> LanceStore:
@@ -341,11 +340,7 @@ class LanceStore(MomentStore):
 
     def _change(self, make: Callable[[Any], Any]) -> None:
         """Commit on top of the last version, until nobody was faster."""
-        if not self._writable:
-            raise IndexWriteError(
-                f'{self.where} is not open for writing. Load it with '
-                'writable=True to change it.'
-            )
+        self._require_writable()
         deadline = time.monotonic() + _SECONDS_TO_WAIT
         with _told(self.where, writing=True):
             while True:
@@ -461,10 +456,6 @@ class LanceStore(MomentStore):
 
         Rows that are added later are compared one by one until
         :meth:`tidy`.
-
-        Raises:
-            VideoIndexError: If there are too few vectors.
-            IndexWriteError: If it cannot be written.
         """
         count = len(self.ids())
         if count < _LEAST_INDEXED:

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from eaglenet_mm.search.errors import DamagedIndexError
+from eaglenet_mm.search.errors import DamagedIndexError, IndexWriteError
 from eaglenet_mm.search.records import (
     IndexedFile,
     Moment,
@@ -31,11 +31,14 @@ class MomentStore(ABC):
     :class:`DamagedIndexError` for what is not what was written, and
     :class:`IndexWriteError` for what cannot be written.
 
-    Attributes:
+    Args:
         where (str): Path or address.
+        writable (bool): Whether it will be changed.
     """
 
-    where: str
+    def __init__(self, where: str, writable: bool) -> None:
+        self.where = where
+        self._writable = writable
 
     @classmethod
     @abstractmethod
@@ -132,6 +135,13 @@ class MomentStore(ABC):
         damaged = self.verify()
         self.remove(damaged)
         return damaged
+
+    def _require_writable(self) -> None:
+        if not self._writable:
+            raise IndexWriteError(
+                f'{self.where} is not open for writing. Load it with '
+                'writable=True to change it.'
+            )
 
     def _check(self, crc: int, name: str, *parts: Any) -> None:
         """Refuse a row that is not what was written."""

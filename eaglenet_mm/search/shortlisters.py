@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,8 @@ class TorchShortlister(Shortlister):
         super().__init__(index)
         self._ids = torch.zeros(0, dtype=torch.int64)  # ascending
         self._matrix = torch.zeros(0, 0, dtype=torch.float16)  # has room
+        with contextlib.suppress(KeyError):  # a search will try again
+            self.synchronise()
 
     def synchronise(self) -> None:
         """Read the vectors of new moments, and drop those that are gone."""

@@ -76,8 +76,7 @@ class SQLiteStore(MomentStore):
     """
 
     def __init__(self, where: str, writable: bool, connection: Any) -> None:
-        self.where = where
-        self._writable = writable
+        super().__init__(where, writable)
         self._lock = threading.RLock()
         self._connection = connection
         self._facts_are_checked = False
@@ -404,11 +403,7 @@ class SQLiteStore(MomentStore):
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Commit what is done inside, or nothing of it."""
-        if not self._writable:
-            raise IndexWriteError(
-                f'{self.where} is not open for writing. Load it with '
-                'writable=True to change it.'
-            )
+        self._require_writable()
         run = self._connection
         with self._lock, _told(self.where, writing=True):
             run.execute('BEGIN IMMEDIATE')

@@ -54,7 +54,6 @@ def crowded(kind: str, rows: int) -> Tensor:
 def test_the_true_highest(kind: str, count: int) -> None:
     index = fill(crowded(kind, 300))
     shortlister = TorchShortlister(index)
-    shortlister.synchronise()
     queries = F.normalize(torch.randn(4, 8), dim=-1)
     for where in (
         None,
@@ -72,7 +71,6 @@ def test_the_true_highest(kind: str, count: int) -> None:
 def test_changes_are_taken_up() -> None:
     index = fill(crowded('random', 20))
     shortlister = TorchShortlister(index)
-    shortlister.synchronise()
     query = F.normalize(torch.randn(1, 8), dim=-1)
     for change in ('add', 'remove', 'both'):
         if change != 'add':
@@ -92,7 +90,6 @@ def test_changes_are_taken_up() -> None:
 def test_nothing_to_search() -> None:
     index = make_index()
     shortlister = TorchShortlister(index)
-    shortlister.synchronise()
     ((scores, ids),) = shortlister.search(torch.randn(1, 8), 5)
     assert (scores.shape, ids.shape) == ((0,), (0,))
     fill(crowded('random', 4), index)
