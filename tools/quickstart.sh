@@ -81,7 +81,7 @@ train eaglenet_toy
 
 step '4/7 test its best checkpoint on unseen combinations'
 checkpoint=$(best eaglenet_toy)
-X
+index=$out/videos-$(cksum <"$checkpoint" | cut -d' ' -f1).index
 "$python" tools/test.py configs/eaglenet_toy.py "$checkpoint" \
     --work-dir "$out/eaglenet_toy/test"
 

@@ -78,8 +78,8 @@ def test_the_steps(quickstart):
         'tools/train.py configs/eaglenet_toy.py',
         f'tools/test.py configs/eaglenet_toy.py {best("eaglenet")}',
         'tools/index.py data/toy/videos --config configs/eaglenet_toy.py '
-        f'--checkpoint {best("eaglenet")} --out work_dirs/quickstart/index-',
-        'tools/search.py work_dirs/quickstart/index-',
+        f'--checkpoint {best("eaglenet")} --out work_dirs/quickstart/videos-',
+        'tools/search.py work_dirs/quickstart/videos-',
         'tools/train.py configs/mean_pooling_toy.py',
         f'tools/test.py configs/mean_pooling_toy.py {best("mean_pooling")}',
         'tools/test.py configs/eaglenet_toy.py none',
