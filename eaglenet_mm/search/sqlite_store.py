@@ -593,7 +593,7 @@ def _told(where: str, writing: bool = False) -> Iterator[None]:
     """Turn errors of SQLite into ours."""
     try:
         yield
-    except sqlite3.Error as err:
+    except (sqlite3.Error, UnicodeDecodeError) as err:  # in a damaged name
         words = str(err)
         if 'locked' in words:
             raise IndexInUseError(
