@@ -139,7 +139,9 @@ setup(
             'build',
             'httpx',  # of starlette's test client
             'hypothesis',
-            'moto[server]',  # object storage for tests
+            'flask',
+            'flask-cors',
+            'moto[s3]',  # with flask, object storage for tests
             'mypy',
             'pytest>=8',
             'pytest-timeout',

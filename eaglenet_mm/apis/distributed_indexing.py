@@ -82,8 +82,10 @@ class EncodingWorker:
         return self.store.write(rows), told
 
 
-class RayIndexer(VideoIndexer):
-    """Encodes videos into a Lance dataset by the workers of Ray.
+class RayIndexer:
+    """What :class:`VideoIndexer` does, by the workers of Ray.
+
+    Encodes videos into a Lance dataset.
 
     Files must have the same paths on all machines, and so must the
     checkpoint; :func:`connected` names the machines. Each worker loads the
@@ -92,6 +94,17 @@ class RayIndexer(VideoIndexer):
     kept as unreadable.
     """
 
+    def __init__(
+        self,
+        encoder: RetrieverEncoder,
+        *,
+        num_workers: int = 2,
+        video_batch: int = 1,
+    ) -> None:
+        self.encoder = encoder
+        self.num_workers = num_workers
+        self.video_batch = video_batch
+
     def update(
         self,
         index: VideoIndex,
@@ -99,7 +112,7 @@ class RayIndexer(VideoIndexer):
         *,
         retry: bool = False,
     ) -> IndexingReport:
-        """Add the files that are new or have changed; see the base class.
+        """Add the files that are new or have changed.
 
         Files are committed by the thousand. After an interruption those that
         were finished are, and the same call goes on.
