@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,7 @@ def update_index(
     retry: bool = False,
     prune: bool = False,
     repair: bool = False,
-    indexer: type[VideoIndexer] = VideoIndexer,
+    indexer: Callable[..., Any] = VideoIndexer,
 ) -> tuple[RetrievalInferencer, IndexingReport]:
     """Make an index of videos, or bring one up to date.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -266,7 +266,7 @@ class RetrievalInferencer:
         paths: Sequence[str],
         *,
         retry: bool = False,
-        indexer: type[VideoIndexer] = VideoIndexer,
+        indexer: Callable[..., Any] = VideoIndexer,
     ) -> IndexingReport:
         """Bring an index up to date with files, and search it from now on.
 
