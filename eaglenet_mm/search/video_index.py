@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -384,7 +384,7 @@ class VideoIndex:
         paths = list(paths)
         # listing all files takes longer than asking for a few
         few = self._files is None and len(paths) < _FEW
-        files = [] if few else self.files
+        files: Container[str] = () if few else self.files
         unknown = [
             path
             for path in paths
