@@ -21,6 +21,9 @@ SHIPPED = ('configs', 'tools', 'model-index.yml', 'constraints.txt')
 MMCV_LITE = 'mmcv-lite>=2.0.1,<2.2'
 VIDEO = ['av>=14.2']
 HUGGING_FACE = ['transformers>=4.40']
+# writes of pylance are of its lower level, and it changes every month
+RAY = ['pylance>=14.0.2,<15', 'ray>=2.50,<3']
+WATCH = ['watchfiles>=1.0']
 MILVUS = ['pymilvus>=2.4.2', 'milvus-lite>=2.4.8']
 SERVE = ['fastapi>=0.165', 'python-multipart>=0.0.9', 'uvicorn>=0.29']
 LORA = ['peft>=0.17']  # the first with target_parameters
@@ -121,6 +124,8 @@ setup(
         'lite': [MMCV_LITE],
         'huggingface': HUGGING_FACE,
         'milvus': MILVUS,
+        'ray': RAY,
+        'watch': WATCH,
         'serve': SERVE,
         'demo': SERVE,
         'lora': LORA,
@@ -130,9 +135,13 @@ setup(
         'tensorboard': TENSORBOARD,
         'browser': ['playwright>=1.40'],  # tests of pages; needs a Chromium
         'dev': [
+            'boto3',
             'build',
             'httpx',  # of starlette's test client
             'hypothesis',
+            'flask',
+            'flask-cors',
+            'moto[s3]',  # with flask, object storage for tests
             'mypy',
             'pytest>=8',
             'pytest-timeout',
@@ -142,9 +151,11 @@ setup(
             *EXPORT,
             *LORA,
             *MILVUS,
+            *RAY,
             *SERVE,
             *TENSORBOARD,
             *TORCHCODEC,
+            *WATCH,
         ],
     },
     cmdclass={'build_py': BuildWithConfigs},

@@ -45,7 +45,12 @@ TOKENIZERS = _child('tokenizer', mmengine.TASK_UTILS, 'datasets.transforms')
 #: First stages of the search. A root: MMEngine has none that fits, and its
 #: registry of utilities takes one child of a scope, which is the one above.
 SHORTLISTERS = Registry(
-    'shortlister', scope=SCOPE, locations=[f'{SCOPE}.search.shortlisters']
+    'shortlister',
+    scope=SCOPE,
+    locations=[
+        f'{SCOPE}.search.{module}'
+        for module in ('shortlisters', 'lance_store', 'milvus_shortlister')
+    ],
 )
 
 __all__ = [

@@ -8,12 +8,16 @@ same command goes on. Files that cannot be read are listed and left out.
 """
 
 import argparse
+from contextlib import nullcontext
 
+from eaglenet_mm.apis.distributed_indexing import connected
 from eaglenet_mm.apis.index_updating import (
+    follow_videos,
     read_captions,
     report_lines,
     update_index,
 )
+from eaglenet_mm.apis.video_indexer import VideoIndexer
 from eaglenet_mm.launching import (
     add_config_arguments,
     read_optional_config,
@@ -30,13 +34,17 @@ def parse_args() -> argparse.Namespace:
     )
     add = parser.add_argument
     add('videos', nargs='+', help='folders, with all below them, and files')
-    add('--out', required=True, metavar='INDEX', help='file of the index')
+    add('--out', required=True, metavar='INDEX', help='file, or URI')
     add('--config', help='config, file or name; needed the first time')
     add('--checkpoint', help='its weights; needed the first time')
     add('--segment', metavar='TIME', help='cut videos: 10s, 1.5m')
     add('--precision', choices=PRECISIONS, help='default: float32')
     add('--tag', action='append', default=[], help='of these videos')
     add('--calibrate', metavar='FILE', help='captions, for --reject')
+    add('--ray', metavar='ADDRESS', help='auto or local: by many workers')
+    add('--build-ann', action='store_true', help='for millions, of Lance')
+    add('--watch', action='store_true', help='go on as files change')
+    add('--poll', action='store_true', help='with it: of a network disk')
     add('--workers', type=int, default=2, help='processes that read videos')
     add('--batch', type=int, default=1, help='videos encoded together')
     add('--device', help='default: the GPU if there is one')
@@ -51,22 +59,24 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Index, and say what became of the files."""
     args = parse_args()
-    inferencer, report = update_index(
-        args.videos,
-        args.out,
-        model=read_optional_config(args),
-        weights=args.checkpoint,
-        device=args.device,
-        untrained=args.untrained,
-        num_workers=args.workers,
-        video_batch=args.batch,
-        segment=args.segment and parse_seconds(args.segment),
-        precision=args.precision,
-        tags=args.tag,
-        retry=args.retry,
-        prune=args.prune,
-        repair=args.repair,
-    )
+    with connected(args.ray, args.out) if args.ray else nullcontext() as many:
+        inferencer, report = update_index(
+            args.videos,
+            args.out,
+            model=read_optional_config(args),
+            weights=args.checkpoint,
+            device=args.device,
+            untrained=args.untrained,
+            num_workers=args.workers,
+            video_batch=args.batch,
+            segment=args.segment and parse_seconds(args.segment),
+            precision=args.precision,
+            tags=args.tag,
+            retry=args.retry,
+            prune=args.prune,
+            repair=args.repair,
+            indexer=many or VideoIndexer,
+        )
     index = inferencer.index
     with index:
         print('\n'.join(report_lines(index, report, args.prune)))
@@ -74,6 +84,20 @@ def main() -> None:
             captions = read_captions(args.calibrate, index)
             inferencer.calibrate(captions)
             print(f'{len(captions)} captions tell what good scores are')
+        if args.build_ann:
+            index.build_ann()
+            print('The index of the vectors is made')
+        if args.watch:
+            print('Waiting for changes; Ctrl-C ends it', flush=True)
+            for report in follow_videos(
+                inferencer,
+                args.videos,
+                tags=args.tag,
+                prune=args.prune,
+                poll=args.poll,
+            ):
+                lines = report_lines(index, report, args.prune)
+                print('\n'.join(lines), flush=True)
 
 
 if __name__ == '__main__':

@@ -67,6 +67,11 @@ def main() -> None:
         args.max_duration,
         args.tag,
     )
+    if args.reject is not None and (where or args.video):
+        raise ValueError(
+            '--reject tells whether the whole index shows what a sentence '
+            'says. Leave it out with --video, and where files are chosen.'
+        )
     # what is logged must not get in between records
     with contextlib.redirect_stdout(sys.stderr if args.json else sys.stdout):
         inferencer = RetrievalInferencer.of_index(
@@ -77,10 +82,11 @@ def main() -> None:
             head=args.head,
             first_stage=args.first_stage,
         )
-        answer, note = run_query(inferencer, where, args)
-    if args.html is not None:
-        page = hit_page(args.query, answer, inferencer.index, note)
-        Path(args.html).write_text(page, encoding='utf-8')
+        with inferencer.index as index:
+            answer, note = run_query(inferencer, where, args)
+            if args.html is not None:
+                page = hit_page(args.query, answer, index, note)
+                Path(args.html).write_text(page, encoding='utf-8')
     if args.json:
         print(json.dumps(hit_records(answer), indent=1))
     else:

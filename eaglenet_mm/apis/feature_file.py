@@ -30,6 +30,7 @@ Item = dict[str, Any]
 
 _FORMAT = 'eaglenet_mm features'
 _VERSION = '1'
+_BLOCK = 256  # rows that are read together
 
 
 @dataclass
@@ -147,17 +148,7 @@ class FeatureFile:
     def of_index(
         cls, index: VideoIndex, items: Sequence[Item], texts: Sequence[Item]
     ) -> FeatureFile:
-        """Take the rows of videos out of an index.
-
-        Args:
-            index (VideoIndex): With the items, as :func:`extract_features`
-                adds them.
-            items (Sequence[Item]): Of :func:`list_items`.
-            texts (Sequence[Item]): Likewise.
-
-        Raises:
-            ValueError: If no video could be read.
-        """
+        """Take the rows of videos out of an index."""
         read: dict[int | None, int] = {}
         rows: list[Tensor] = []
         about: dict[str, Any] = dict(videos=[], unreadable={}, notes={})
@@ -173,7 +164,7 @@ class FeatureFile:
             rows.append(ids)
             about['videos'].append(dict(item))
         if not rows:
-            raise ValueError(
+            raise NoVideoError(
                 f'None of {len(items)} videos could be read; the first: '
                 f'{next(iter(about["unreadable"].items()), "there is none")}.'
             )
@@ -186,27 +177,29 @@ class FeatureFile:
             checkpoint=index.model.checkpoint,
             untrained=index.model.untrained,
         )
-        ids = torch.cat(rows)
-        features, _, times = index.read(ids)
+        blocks = torch.cat(rows).split(_BLOCK)
+        features, _, times = zip(*map(index.read, blocks), strict=True)
         return cls(
-            VideoFeatures(**features), index.vectors(ids), times, None, about
+            VideoFeatures.cat([VideoFeatures(**own) for own in features]),
+            torch.cat([index.vectors(ids) for ids in blocks]),
+            torch.cat(times),
+            None,
+            about,
         )
+
+
+class NoVideoError(ValueError):
+    """None of the videos could be read."""
 
 
 def list_items(
     source: str, videos: str | None = None
 ) -> tuple[list[Item], list[Item]]:
-    """List the videos and texts of a folder or annotation file.
+    """List the videos and texts of a folder or annotation file (``.json``).
 
-    Args:
-        source (str): A folder, or an annotation file (``.json``).
-        videos (str, optional): Where the videos of a file lie. Default: its
-            own folder.
-
-    Returns:
-        tuple[list[Item], list[Item]]: Videos with ``video_id``, ``path``,
-        ``start`` and ``end``; texts with ``text`` and ``video``, the place
-        of its video, None without one.
+    Videos have ``video_id``, ``path``, ``start`` and ``end``; texts ``text``
+    and ``video``, the place of its video, None without one. The videos of a
+    file lie in ``videos``, by default its own folder.
     """
     if not source.endswith('.json'):
         return [
@@ -282,7 +275,6 @@ def extract_features(
             f'nothing: those numbered {empty[:5]}, from 0. Leave them out.'
         )
     encoded = encoder.encode_texts(sentences).to('cpu') if texts else None
-    encoder.keeps_patches = True
     beside = out.with_name(f'.{out.name}.index')
     lock_file = out.with_name(f'.{out.name}.lock')
     try:
@@ -293,21 +285,29 @@ def extract_features(
             'file.'
         ) from err
     with lock:
+        kept_before, encoder.keeps_patches = encoder.keeps_patches, True
         try:
             with _beside(beside, encoder) as index:
                 pieces = {_name(item): _piece(item) for item in items}
+                if index.files:
+                    print_log(
+                        f'Going on: {len(index.files)} of {len(items)} videos '
+                        'are there.',
+                        logger='current',
+                    )
                 indexer = VideoIndexer(encoder, num_workers=num_workers)
                 indexer.update(index, pieces, retry=True)
                 found = FeatureFile.of_index(index, items, texts)
             found.texts = encoded
             found.about['passed_over'] = dict(passed_over or {})
             found.save(out)
-        except ValueError:  # nothing of it would be of use to a further run
+            beside.unlink()
+        except NoVideoError:  # of no use to a further run
             beside.unlink()
             raise
         finally:
+            encoder.keeps_patches = kept_before
             lock_file.unlink()
-        beside.unlink()
     return found
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
 from eaglenet_mm.apis.retrieval_inferencer import RetrievalInferencer
-from eaglenet_mm.apis.video_indexer import IndexingReport
+from eaglenet_mm.apis.video_indexer import IndexingReport, VideoIndexer
+from eaglenet_mm.apis.watching import watch_videos
 from eaglenet_mm.datasets.annotation import read_annotation
 from eaglenet_mm.search.errors import VideoIndexError
 from eaglenet_mm.search.evidence import words_of
@@ -39,29 +41,14 @@ def update_index(
     retry: bool = False,
     prune: bool = False,
     repair: bool = False,
+    indexer: Callable[..., Any] = VideoIndexer,
 ) -> tuple[RetrievalInferencer, IndexingReport]:
     """Make an index of videos, or bring one up to date.
 
-    Args:
-        videos (Sequence[str]): Folders and files.
-        where (str | Path): The index, a file or URI.
-        model (str | PathLike | Config, optional): Config; needed for a new
-            index, else it is that of the index.
-        weights (str, optional): Checkpoint; likewise.
-        device (str, optional): See :class:`RetrievalInferencer`.
-        untrained (bool): See :class:`RetrievalInferencer`.
-        num_workers (int): Processes that read videos.
-        video_batch (int): See :class:`RetrievalInferencer`.
-        segment (float, optional): Seconds of a segment; default: those of
-            the index, whole videos in a new one.
-        precision (str, optional): Default: that of the index, 'float32' in
-            a new one.
-        tags (Sequence[str]): Given to these videos, besides those they have.
-        retry (bool): Whether unchanged unreadable files are tried again.
-        prune (bool): Whether files below ``videos`` that no longer exist are
-            taken out.
-        repair (bool): Whether to leave out what is damaged; those videos are
-            read again.
+    A new one needs ``model`` and ``weights``; else they, ``segment`` and
+    ``precision`` are those of the index. ``tags`` are given to these videos
+    besides those they have; for ``retry``, ``prune`` and ``repair`` see
+    ``tools/index.py``, for the rest :class:`RetrievalInferencer`.
 
     Returns:
         tuple[RetrievalInferencer, IndexingReport]: With the index, open for
@@ -86,10 +73,11 @@ def update_index(
         inferencer = RetrievalInferencer(
             model, weights, untrained=untrained, **settings
         )
+        words = _training_words(inferencer.encoder.cfg)
         index = inferencer.new_index(
             where, segment=segment or 0.0, precision=precision or 'float32'
         )
-        index.store.set_about('words', _training_words(inferencer.encoder.cfg))
+        index.set_about('words', words)
     else:
         try:
             found = _find(videos, may_be_empty=prune)
@@ -103,7 +91,9 @@ def update_index(
             index.close()
             raise
     try:
-        report = inferencer.update(index, found.paths, retry=retry)
+        report = inferencer.update(
+            index, found.paths, retry=retry, indexer=indexer
+        )
         report.passed_over = found.passed_over
         roots = [os.path.abspath(video) for video in videos]
         report.gone = [p for p in report.gone if _lies_below(p, roots)]
@@ -114,6 +104,45 @@ def update_index(
         index.close()
         raise
     return inferencer, report
+
+
+def follow_videos(
+    inferencer: RetrievalInferencer,
+    videos: Sequence[str],
+    *,
+    tags: Sequence[str] = (),
+    prune: bool = False,
+    poll: bool = False,
+    stop: Any = None,
+) -> Iterator[IndexingReport]:
+    """Keep an index up to date while files change, until Ctrl-C.
+
+    Args:
+        inferencer (RetrievalInferencer): With its index, as
+            :func:`update_index` gives it.
+        videos (Sequence[str]): Folders and files.
+        tags (Sequence[str]): See :func:`update_index`.
+        prune (bool): Whether files that are deleted are taken out.
+        poll (bool): See :func:`~eaglenet_mm.apis.watching.watch_videos`.
+        stop (threading.Event, optional): Likewise.
+
+    Yields:
+        IndexingReport: After each change of the index.
+    """
+    index = inferencer.index
+    assert index is not None
+    for changed in watch_videos(videos, poll=poll, stop=stop):
+        index.refresh()
+        paths = changed or _find(videos, may_be_empty=True).paths
+        there = [path for path in paths if os.path.isfile(path)]
+        report = inferencer.update(index, there)
+        roots = changed or [os.path.abspath(video) for video in videos]
+        report.gone = [p for p in report.gone if _lies_below(p, roots)]
+        if prune:
+            index.remove(report.gone)
+        add_tags(index, there, tags)
+        if report.added or report.updated or report.gone:
+            yield report
 
 
 def _training_words(cfg: Config) -> list[str]:
@@ -128,7 +157,10 @@ def _training_words(cfg: Config) -> list[str]:
             waiting += settings.values()
             file = settings.get('ann_file')
             path = os.path.join(settings.get('data_root') or '', file or '')
-            if isinstance(file, str) and os.path.isfile(path):
+            if not isinstance(file, str) or not os.path.isfile(path):
+                continue
+            # of another kind, or damaged: indexing does without
+            with contextlib.suppress(ValueError, OSError):
                 for record in read_annotation(path)[1]:
                     for caption in record['captions']:
                         words.update(dict.fromkeys(words_of(caption)))
@@ -183,15 +215,8 @@ def _check_settings(
 def read_captions(source: str | os.PathLike, index: VideoIndex) -> list[str]:
     """Read captions of videos in an index, to calibrate it with.
 
-    Args:
-        source (str | PathLike): A text file with one a line; or an
-            annotation file, of which the captions of those videos count
-            whose file names are in the index.
-        index (VideoIndex): The index.
-
-    Raises:
-        FileNotFoundError: If there is no file.
-        ValueError: If it has no such captions.
+    From a text file with one a line; or from an annotation file, of which
+    those videos count whose file names are in the index.
     """
     source = os.fspath(source)
     if source.endswith('.json'):
@@ -213,11 +238,7 @@ def read_captions(source: str | os.PathLike, index: VideoIndex) -> list[str]:
 
 
 def read_lines(path: str | os.PathLike) -> list[str]:
-    """Read the lines of a text file that are not blank.
-
-    Raises:
-        ValueError: If it is no text in UTF-8.
-    """
+    """Read the lines of a text file that are not blank."""
     try:
         lines = Path(path).read_text('utf-8-sig').splitlines()
     except UnicodeDecodeError as err:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +188,7 @@ class RetrievalInferencer:
         if index is not self.index:
             index.model.require(self.encoder.identity, index.where)
             self._searcher = None
-            self._words = frozenset(index.store.about.get('words', ()))
+            self._words = frozenset(index.about.get('words', ()))
         self.index = index
 
     def new_index(
@@ -261,38 +261,36 @@ class RetrievalInferencer:
         return index
 
     def update(
-        self, index: VideoIndex, paths: Sequence[str], *, retry: bool = False
+        self,
+        index: VideoIndex,
+        paths: Sequence[str],
+        *,
+        retry: bool = False,
+        indexer: Callable[..., Any] = VideoIndexer,
     ) -> IndexingReport:
         """Bring an index up to date with files, and search it from now on.
 
-        Args:
-            index (VideoIndex): Open for writing.
-            paths (Sequence[str]): Absolute paths; one that does not exist is
-                reported as unreadable.
-            retry (bool): See :meth:`encode_videos`.
-
-        Returns:
-            IndexingReport: What became of the files.
-
-        Raises:
-            OtherModelError: If other encoders made the index, or it keeps
-                the states of another head.
+        Paths are absolute; a file that does not exist is reported as
+        unreadable. The index must be of these encoders and, where it keeps
+        what a head has prepared, of this head.
         """
         self.use(index)
         identity = self.encoder.identity
-        if index.layout.state.columns and index.model.head != identity.head:
+        if index.model.vectors != identity.vectors or (
+            index.layout.state.columns and index.model.head != identity.head
+        ):
             raise OtherModelError(
                 f'{index.where} keeps what another head prepared '
                 f'({index.model.checkpoint or "no checkpoint"}). Add videos '
                 'with the config and checkpoint it was made with.'
             )
-        indexer = VideoIndexer(
+        encoding = indexer(
             self.encoder,
             num_workers=self.num_workers,
             video_batch=self.video_batch,
         )
         pieces = {path: (path, None) for path in paths}
-        self.report = indexer.update(index, pieces, retry=retry)
+        self.report = encoding.update(index, pieces, retry=retry)
         return self.report
 
     def searcher(self) -> VideoSearcher:
@@ -416,7 +414,7 @@ class RetrievalInferencer:
     def _calibration(self, shortlist: int) -> Calibration | None:
         """Find the scores that belong to this head and shortlist."""
         assert self.index is not None
-        for kept in self.index.store.about.get('calibrations', ()):
+        for kept in self.index.about.get('calibrations', ()):
             found = Calibration(**kept)
             if (found.head, found.shortlist) == (
                 self.encoder.identity.head,
@@ -451,10 +449,10 @@ class RetrievalInferencer:
         index = searcher.index
         others = [
             kept
-            for kept in index.store.about.get('calibrations', ())
+            for kept in index.about.get('calibrations', ())
             if (kept['head'], kept['shortlist']) != (made.head, shortlist)
         ]
-        index.store.set_about('calibrations', [*others, made.to_json()])
+        index.set_about('calibrations', [*others, made.to_json()])
         return made
 
     def check_shortlist(self, text: str, k: int, shortlist: int) -> float:

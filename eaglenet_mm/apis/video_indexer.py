@@ -37,6 +37,17 @@ class IndexingReport:
     #: Files of the folders that were not looked at, by their ending.
     passed_over: dict[str, int] = field(default_factory=dict)
 
+    def tell(self, file: IndexedFile, is_indexed: bool) -> None:
+        """Log and note what could not be read of a file."""
+        if file.error:
+            self.unreadable[file.path] = file.error
+            kind = 'in part' if is_indexed else 'not'
+            print_log(
+                printable(f'{file.path} is {kind} indexed: {file.error}'),
+                logger='current',
+                level=logging.WARNING,
+            )
+
 
 class VideoIndexer:
     """Encodes videos into an index.
@@ -66,14 +77,8 @@ class VideoIndexer:
         """Add the files that are new or have changed.
 
         Every file is in the index as soon as it is finished, so a run that
-        was stopped goes on where it was.
-
-        Args:
-            index (VideoIndex): Open for writing.
-            pieces (Mapping[str, Piece]): By the names they have in the
-                index; for whole files that is their absolute path.
-            retry (bool): Whether those that could not be read are tried
-                again although they have not changed. Default: False.
+        was stopped goes on where it was. ``pieces`` go by the names they
+        have in the index, which for whole files are absolute paths.
         """
         wanted, report = find_changes(index.files, pieces, retry=retry)
         if not wanted:
@@ -93,14 +98,7 @@ class VideoIndexer:
                 () if old is None else old.tags,
             )
             index.add(file, moments)
-            if error:
-                report.unreadable[name] = error
-                kind = 'not' if moments is None else 'in part'
-                print_log(
-                    printable(f'{name} is {kind} indexed: {error}'),
-                    logger='current',
-                    level=logging.WARNING,
-                )
+            report.tell(file, moments is not None)
             progress.update(1)
         progress.close()
         return report
@@ -110,14 +108,8 @@ class VideoIndexer:
     ) -> Generator[tuple[str, Moments | None, float, str], None, None]:
         """Read and encode files, as they are finished.
 
-        Args:
-            pieces (Mapping[str, Piece]): By name.
-            segment (float): Seconds of a segment; 0 for whole videos.
-
-        Yields:
-            tuple[str, Moments | None, float, str]: A name, its rows if there
-            are any, the duration of the file in seconds, and what could not
-            be read.
+        Yields a name, its rows if there are any, the duration of the file in
+        seconds, and what could not be read.
         """
         rows: dict[str, list[Moments]] = {}
         errors: dict[str, str] = {}
@@ -139,8 +131,9 @@ class VideoIndexer:
             segment=segment,
             num_workers=self.num_workers,
         )
-        if all(span is None for _, span in pieces.values()):
-            names = {path: name for name, (path, _) in pieces.items()}
+        names = {path: name for name, (path, _) in pieces.items()}
+        are_files = all(span is None for _, span in pieces.values())
+        if are_files and len(names) == len(pieces):
             for path, found, is_last in reader.read(list(names)):
                 yield names[path], found, is_last
             return
@@ -209,14 +202,8 @@ def find_changes(
 ) -> tuple[dict[str, tuple[int, int]], IndexingReport]:
     """Compare an index with files.
 
-    Args:
-        known (Mapping[str, IndexedFile]): Files of the index.
-        pieces (Mapping[str, Piece]): What it should have.
-        retry (bool): See :meth:`VideoIndexer.update`.
-
-    Returns:
-        tuple[dict[str, tuple[int, int]], IndexingReport]: Size and time of
-        change of those to read, by name, and the report so far.
+    Gives size and time of change of those to read, by name, and the report
+    so far.
     """
     report = IndexingReport()
     wanted: dict[str, tuple[int, int]] = {}

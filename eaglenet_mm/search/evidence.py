@@ -41,11 +41,7 @@ class Calibration:
     def of(
         cls, head: str, shortlist: int, scores: Iterable[float]
     ) -> Calibration:
-        """Keep scores.
-
-        Raises:
-            ValueError: If there are none, or one is not finite.
-        """
+        """Keep scores."""
         kept = sorted(map(float, scores))
         if not kept or not all(map(math.isfinite, kept)):
             raise ValueError(
@@ -69,9 +65,6 @@ class Calibration:
 
         Queries with a lower one are refused. Minus infinity where there are
         too few captions to refuse any.
-
-        Raises:
-            ValueError: If ``alpha`` is not between 0 and 1.
         """
         check_alpha(alpha)
         # refused are scores with fewer than so many captions at or below
@@ -80,11 +73,7 @@ class Calibration:
 
 
 def check_alpha(alpha: float) -> None:
-    """Refuse a share of wrongly refused queries that is none.
-
-    Raises:
-        ValueError: If it is not between 0 and 1.
-    """
+    """Refuse a share of wrongly refused queries that is none."""
     if not 0 < alpha < 1:
         raise ValueError(
             'reject is the share of good queries that may be refused, between '
@@ -98,13 +87,7 @@ def words_of(text: str) -> list[str]:
 
 
 def unknown_words(tokenizer: Any, text: str) -> list[str]:
-    """List the words that a tokenizer has no id of.
-
-    Args:
-        tokenizer (Any): Its ``unknown_words(words)`` is asked; a tokenizer
-            without one, such as CLIP's, spells every word.
-        text (str): The query.
-    """
+    """List the words that a tokenizer has no id of."""
     find = getattr(tokenizer, 'unknown_words', None)
     return [] if find is None else find(words_of(text))
 
@@ -118,14 +101,6 @@ def characters_read(
 
     A tokenizer does not say where it cuts. Up to there, every further
     character may change the tokens; behind it, none does.
-
-    Args:
-        tokenizer (Callable): From sentences and a length to token ids.
-        max_words (int): Length that the model takes.
-        text (str): The query.
-
-    Returns:
-        int | None: Characters from the beginning; None if it is all.
     """
     whole = tokenizer([text], max_words)[0]
     low, high = 0, len(text)  # the first ``high`` characters are enough

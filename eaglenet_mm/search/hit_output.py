@@ -27,16 +27,9 @@ def hit_records(answer: SearchAnswer) -> list[dict[str, Any]]:
 def search_note(
     index: VideoIndex, answer: SearchAnswer, recall: float | None = None
 ) -> str:
-    """Say how an index was searched, and what speaks against the answer.
-
-    Args:
-        index (VideoIndex): What was searched.
-        answer (SearchAnswer): What was found.
-        recall (float, optional): Share of the best rows that the first stage
-            let through, if that was found out.
-    """
+    """Say how an index was searched, and what speaks against the answer."""
     kind = 'segments' if index.segment else 'videos'
-    if not answer.scored:
+    if answer.total and not answer.scored:
         note = f'{answer.total} {kind}, compared by their mean frames'
     elif answer.scored < answer.total:
         note = f'{answer.scored} of {answer.total} {kind} looked at closely'
@@ -63,16 +56,7 @@ def search_note(
 
 
 def hit_table(query: str, answer: SearchAnswer, note: str) -> Table:
-    """Lay out hits for a terminal.
-
-    Args:
-        query (str): What was searched for.
-        answer (SearchAnswer): What was found.
-        note (str): A line below.
-
-    Returns:
-        Table: Brackets in names are no markup in it.
-    """
+    """Lay out hits for a terminal."""
     table = Table(title=Text(printable(query[:200])), caption=Text(note))
     for name in ('rank', 'score', 'best at', 'from', 'to', 'file'):
         table.add_column(name, no_wrap=name != 'file', overflow='fold')
@@ -87,18 +71,7 @@ def hit_table(query: str, answer: SearchAnswer, note: str) -> Table:
 def hit_page(
     query: str, answer: SearchAnswer, index: VideoIndex, note: str
 ) -> str:
-    """Write hits as one HTML page with thumbnails and links to the files.
-
-    Args:
-        query (str): What was searched for.
-        answer (SearchAnswer): What was found.
-        index (VideoIndex): Has their thumbnails.
-        note (str): A line below the title.
-
-    Returns:
-        str: The page. Queries and names of files are text in it, whatever
-        they hold.
-    """
+    """Write hits as one HTML page with thumbnails and links to the files."""
     records = hit_records(answer)
     for record in records:
         path = os.path.abspath(record['path'])

@@ -10,14 +10,16 @@ import os
 import random
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from eaglenet_mm.registry import SHORTLISTERS
 from eaglenet_mm.search.errors import (
     DamagedIndexError,
     IndexInUseError,
@@ -32,6 +34,10 @@ from eaglenet_mm.search.records import (
     StoredMoment,
     checksum,
 )
+from eaglenet_mm.search.shortlisters import Shortlister, highest
+
+if TYPE_CHECKING:
+    from eaglenet_mm.search.video_index import VideoIndex
 
 _VERSION = 1
 _ABOUT = 'eaglenet_mm'  # key of the metadata of the schema
@@ -44,19 +50,14 @@ _SPAN = ['start', 'end']
 _DATA = ['path', *_SPAN, 'times', 'features', 'state']
 _CONFLICT = 'commit conflict|Incompatible transaction'
 _UNREACHED = 'Generic|object store|region|credential|account'
-_LEAST_INDEXED, _ROWS_OF_PARTITION, _PARTITIONS = 1000, 10_000, 10
+_EF = 200  # candidates at least
+_LEAST_INDEXED, _ROWS_OF_PARTITION, _PARTITIONS = 1000, 250_000, 20
 _NOTHING = '[^\\x{0}-\\x{10ffff}]'  # an expression without a match
 
 
 @dataclass
 class WrittenFiles:
-    """Files that were written, but not committed.
-
-    Args:
-        paths (list[str]): The files.
-        num_moments (int): Their rows with vectors.
-        fragments (list[str]): What Lance says of them.
-    """
+    """Files that were written, but not committed."""
 
     paths: list[str]
     num_moments: int
@@ -77,9 +78,8 @@ class LanceStore(MomentStore):
     """
 
     def __init__(self, where: str, dataset: Any, writable: bool) -> None:
-        self.where = where
+        super().__init__(where, writable)
         self._dataset = dataset
-        self._writable = writable
 
     @classmethod
     def create(cls, where: str, about: Mapping[str, Any]) -> LanceStore:
@@ -113,7 +113,8 @@ class LanceStore(MomentStore):
     @property
     def about(self) -> dict[str, Any]:
         """dict: See the base class."""
-        text = (self._dataset.schema.metadata or {}).get(_ABOUT.encode())
+        with _told(self.where):
+            text = (self._dataset.schema.metadata or {}).get(_ABOUT.encode())
         if text is None:
             raise DamagedIndexError(
                 f'{self.where} is a Lance dataset of another program. Give '
@@ -157,7 +158,7 @@ class LanceStore(MomentStore):
         """List the files; see the base class."""
         files: dict[str, IndexedFile] = {}
         names = [*_FACTS, *_SPAN, 'facts_crc']
-        for row in self._read(names, "path <> ''").to_pylist():
+        for row in _rows(self._read(names, "path <> ''")):
             path = _decode(row['path'])
             if path not in files:
                 files[path] = self._file(row)
@@ -165,42 +166,43 @@ class LanceStore(MomentStore):
 
     def ids(self, where: MomentFilter | None = None) -> Tensor:
         """List moments; see the base class."""
-        ids = self._ids('start IS NOT NULL' + filter_condition(where))
-        if not where:
-            counted = self._read(['size'], "path = ''")['size'].to_pylist()
-            if counted != [len(ids)]:
+        if where:
+            table = self._read(
+                [], 'start IS NOT NULL' + filter_condition(where)
+            )
+        else:
+            table = self._read(
+                ['size', 'start'], "start IS NOT NULL OR path = ''"
+            )
+            counted = table.filter(table['start'].is_null())['size']
+            table = table.drop_null()
+            if counted.to_pylist() != [len(table)]:
                 raise self._damaged(
-                    f'{counted} moments, but {len(ids)} are found'
+                    f'{counted.to_pylist()} moments, {len(table)} are found'
                 )
-        return ids.sort().values
+        return _int64(table['_rowid']).sort().values
 
     def ids_of(self, path: str) -> Tensor:
         """List the moments of a file; see the base class."""
-        condition = f'path = {_literal(_encode(path))} AND start IS NOT NULL'
-        rows = self._read(['start'], condition)
+        rows = self._read(['start'], f'path = {_literal(_encode(path))}')
+        if not len(rows):
+            raise KeyError(f'The index has no file {path}.')
+        rows = rows.filter(rows['start'].is_valid())
         rows = rows.sort_by([('start', 'ascending'), ('_rowid', 'ascending')])
         return _int64(rows['_rowid'])
 
-    def _ids(self, condition: str) -> Tensor:
-        return _int64(self._read([], condition)['_rowid'])
-
     def moments(self, ids: Sequence[int]) -> list[Moment]:
         """Describe moments; see the base class."""
+        rows = self._of(ids, [*_FACTS, *_SPAN, 'facts_crc'])
         return [
-            Moment(moment_id, self._file(row), row['start'], row['end'])
-            for moment_id, row in zip(
-                ids,
-                self._of(ids, [*_FACTS, *_SPAN, 'facts_crc']),
-                strict=True,
-            )
+            Moment(row['_rowid'], self._file(row), row['start'], row['end'])
+            for row in rows
         ]
 
-    def vectors(self, ids: Sequence[int] | None = None) -> list[bytes]:
+    def vectors(self, ids: Sequence[int]) -> list[bytes]:
         """Read vectors; see the base class."""
-        if ids is None:
-            ids = self.ids().tolist()
-            conditions = ['start IS NOT NULL']
-        else:
+        conditions = ['start IS NOT NULL']
+        if len(ids) < max(_IDS_AT_ONCE, self._dataset.count_rows() // 2):
             some = [x for x in ids if 0 <= x < 2**63]
             conditions = [f'_rowid IN ({_listed(x)})' for x in _blocks(some)]
         found = {}
@@ -269,15 +271,7 @@ class LanceStore(MomentStore):
     def commit(
         self, written: Sequence[WrittenFiles], removed: Sequence[str] = ()
     ) -> None:
-        """Put what was written in the place of what was known of the files.
-
-        Args:
-            written (Sequence[WrittenFiles]): Different files.
-            removed (Sequence[str]): Files to take out.
-
-        Raises:
-            IndexWriteError: If it cannot be written; nothing has changed.
-        """
+        """Put what was written in the place of what was known of the files."""
         fragments = [x for own in written for x in own.fragments]
         self._exchange(
             [path for own in written for path in own.paths] + list(removed),
@@ -346,11 +340,7 @@ class LanceStore(MomentStore):
 
     def _change(self, make: Callable[[Any], Any]) -> None:
         """Commit on top of the last version, until nobody was faster."""
-        if not self._writable:
-            raise IndexWriteError(
-                f'{self.where} is not open for writing. Load it with '
-                'writable=True to change it.'
-            )
+        self._require_writable()
         deadline = time.monotonic() + _SECONDS_TO_WAIT
         with _told(self.where, writing=True):
             while True:
@@ -402,7 +392,7 @@ class LanceStore(MomentStore):
             table = self._read(
                 self._dataset.schema.names, f'path IN ({wanted})'
             )
-            rows = table.to_pylist()
+            rows = _rows(table)
             ids = [row.pop('_rowid') for row in rows]
             for row, vector in zip(
                 rows, _vector_bytes(table['vector']), strict=True
@@ -466,10 +456,6 @@ class LanceStore(MomentStore):
 
         Rows that are added later are compared one by one until
         :meth:`tidy`.
-
-        Raises:
-            VideoIndexError: If there are too few vectors.
-            IndexWriteError: If it cannot be written.
         """
         count = len(self.ids())
         if count < _LEAST_INDEXED:
@@ -498,16 +484,21 @@ class LanceStore(MomentStore):
     ) -> Tensor:
         """Find moments near a vector by the index, int64, in no order."""
         nearest = dict(column='vector', q=query, k=count, metric='dot')
-        nearest.update(nprobes=_PARTITIONS, ef=max(2 * count, 200))
-        condition = 'start IS NOT NULL' + filter_condition(where)
-        table = self._read([], condition, nearest=nearest, prefilter=True)
+        nearest.update(nprobes=_PARTITIONS, ef=max(2 * count, _EF))
+        table = self._read(
+            [],
+            filter_condition(where).removeprefix(' AND '),
+            nearest=nearest,
+            prefilter=True,
+            disable_scoring_autoprojection=True,
+        )
         return _int64(table['_rowid']).unique()
 
     def _read(
-        self, names: Sequence[str], condition: str, **options: Any
+        self, names: Iterable[str], condition: str, **options: Any
     ) -> Any:
         """Read columns of the rows that fulfil a condition, with their ids."""
-        options |= dict(columns=list(names), filter=condition)
+        options |= dict(columns=list(names), filter=condition or None)
         options['with_row_id'] = True
         with _told(self.where):
             try:
@@ -526,9 +517,9 @@ class LanceStore(MomentStore):
         found = {
             row['_rowid']: row
             for some in _blocks([x for x in ids if 0 <= x < 2**63])
-            for row in self._read(
-                sorted({'start', *names}), f'_rowid IN ({_listed(some)})'
-            ).to_pylist()
+            for row in _rows(
+                self._read({'start', *names}, f'_rowid IN ({_listed(some)})')
+            )
             if row['start'] is not None
         }
         return in_order(ids, found)
@@ -540,7 +531,48 @@ class LanceStore(MomentStore):
         return IndexedFile(**facts | dict(path=path, tags=tuple(row['tags'])))
 
 
+@SHORTLISTERS.register_module()
+class LanceShortlister(Shortlister):
+    """The first stage in a dataset's own index of vectors: not in memory.
+
+    What the index finds is compared again, exactly; it may miss some. Rows
+    added since it was built are compared one by one.
+
+    Raises:
+        VideoIndexError: If there is no such index.
+
+    Example:
+        >>> SHORTLISTERS.get('LanceShortlister').__name__
+        'LanceShortlister'
+    """
+
+    def __init__(self, index: VideoIndex) -> None:
+        super().__init__(index)
+        if not index.has_ann:
+            raise VideoIndexError(
+                f'{index.where} has no index of its vectors. Make one with '
+                "tools/index.py --build-ann, or take --first-stage 'torch'."
+            )
+
+    def synchronise(self) -> None:
+        """Do nothing: the dataset has what is looked up."""
+
+    def search(
+        self, queries: Tensor, count: int, where: MomentFilter | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Find moments by the index; see the base class."""
+        store = self.index.store
+        assert isinstance(store, LanceStore)
+        found = []
+        for query in queries:
+            ids = store.nearest(query.numpy(), 10 + count * 3 // 2, where)
+            found.append(highest(self.index, query, ids, count))
+        return found
+
+
 def _import_lance() -> Any:
+    # processes that read videos are forked, and do nothing with Lance
+    warnings.filterwarnings('ignore', 'lance is not fork-safe')
     try:
         import lance
     except ImportError as err:
@@ -559,7 +591,8 @@ def _metadata(about: Mapping[str, Any]) -> dict[str, str]:
 def _facts(row: Mapping[str, Any]) -> list[Any]:
     """What the first checksum of a row is of."""
     facts = [row[name] for name in (*_FACTS[:-1], *_SPAN)]
-    return [x for x in facts if x is not None] + [json.dumps(row['tags'])]
+    facts += [len(row['tags']), *row['tags']]
+    return [x for x in facts if x is not None]
 
 
 def _row(file: IndexedFile, moment: StoredMoment | None) -> dict[str, Any]:
@@ -625,6 +658,15 @@ def _vector_bytes(column: Any) -> list[bytes | None]:
     ]
 
 
+def _rows(table: Any) -> list[dict[str, Any]]:
+    """Turn a table into rows, faster than its own method."""
+    columns = table.to_pydict()
+    return [
+        dict(zip(columns, values, strict=True))
+        for values in zip(*columns.values(), strict=True)
+    ]
+
+
 def _int64(column: Any) -> Tensor:
     return torch.from_numpy(column.to_numpy().astype(np.int64))
 
@@ -646,6 +688,8 @@ def _encode(path: str) -> str:
 
 
 def _decode(path: str) -> str:
+    if '\0' not in path:
+        return path
     return re.sub('\0(..)', lambda x: chr(0xDC00 + int(x[1], 16)), path)
 
 
@@ -677,12 +721,10 @@ def filter_condition(where: MomentFilter | None) -> str:
                 # what int64 can hold
                 seconds = max(-9e9, min(seconds, 9e9))
                 conditions.append(f'changed {sign} {math.ceil(seconds * 1e9)}')
-        for sign, seconds in (
-            ('>=', where.min_duration),
-            ('<=', where.max_duration),
-        ):
-            if seconds is not None:
-                conditions.append(f'duration {sign} {float(seconds)!r}')
+        if where.min_duration is not None:
+            conditions.append(f'duration >= {float(where.min_duration)!r}')
+        if where.max_duration is not None:
+            conditions.append(f'duration <= {float(where.max_duration)!r}')
         conditions += [f'array_has(tags, {_literal(x)})' for x in where.tags]
     return ''.join(f' AND {condition}' for condition in conditions)
 

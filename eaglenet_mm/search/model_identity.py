@@ -66,11 +66,7 @@ class ModelIdentity:
 
     @classmethod
     def from_json(cls, content: Any, where: str) -> ModelIdentity:
-        """Read an identity.
-
-        Raises:
-            DamagedIndexError: If it is not one.
-        """
+        """Read an identity."""
         kinds = {'config': dict, 'untrained': list}
         names = set(cls.__dataclass_fields__)
         if (
@@ -87,16 +83,7 @@ class ModelIdentity:
         return cls(**content)
 
     def require(self, wanted: ModelIdentity, owner: str) -> None:
-        """Refuse rows of other encoders; heads may differ.
-
-        Args:
-            wanted (ModelIdentity): The model at hand.
-            owner (str): What has this identity, for the message.
-
-        Raises:
-            OtherModelError: If weights or settings of the encoders, frames
-                or first stages differ.
-        """
+        """Refuse rows of other encoders; heads may differ."""
         different = [
             words
             for name, words in (

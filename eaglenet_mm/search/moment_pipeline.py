@@ -88,14 +88,7 @@ class ReadMoments:
     def append(
         self, span: Span, results: dict[str, Any], thumbnail: bytes
     ) -> None:
-        """Add one.
-
-        Args:
-            span (Span): First second and end.
-            results (dict): What the pipeline made of it, and its
-                ``frame_times``.
-            thumbnail (bytes): Of its middle frame.
-        """
+        """Add one."""
         self.spans.append(span)
         # an array: tensors would go to another process through a socket,
         # whose path is too long for the system where that of TMPDIR is
@@ -105,14 +98,7 @@ class ReadMoments:
 
 
 class MomentPipeline:
-    """Reads one file at a time as a test does, in this process.
-
-    Args:
-        pipeline (Sequence[dict]): Transforms of the test set.
-
-    Raises:
-        ValueError: If they read no frames.
-    """
+    """Reads one file at a time as a test does, in this process."""
 
     def __init__(self, pipeline: Sequence[dict]) -> None:
         built = [TRANSFORMS.build({'_scope_': SCOPE, **t}) for t in pipeline]
@@ -136,15 +122,7 @@ class MomentPipeline:
         self.decode: DecodeFrames = self.transforms[self._place]
 
     def read(self, path: str, span: Span | None) -> ReadMoments:
-        """Read a video, or a part of it, as the config says.
-
-        Args:
-            path (str): The file.
-            span (Span, optional): First second and end; None for all of it.
-
-        Returns:
-            ReadMoments: It, or why it could not be read.
-        """
+        """Read a video, or a part of it, as the config says."""
         found = ReadMoments()
         try:
             self._read(path, span, found)
@@ -183,15 +161,8 @@ class MomentPipeline:
     ) -> Generator[ReadMoments, None, ReadMoments]:
         """Read a video in segments, by the clock, in one pass.
 
-        Args:
-            path (str): The file.
-            segment (float): Seconds of a segment.
-
-        Yields:
-            ReadMoments: Some segments, as soon as they are read.
-
-        Returns:
-            ReadMoments: The last ones, and why others could not be read.
+        Yields some of them as soon as they are read, and returns the last
+        ones, with the reason why others could not be.
         """
         found, begun = ReadMoments(), time.monotonic()
         going = _SegmentPass(self, path, segment)
@@ -209,12 +180,9 @@ class MomentPipeline:
         return found
 
     def open(self, path: str) -> tuple[dict[str, Any], list[Callable]]:
-        """Open a video, and say how frames of its segments are chosen.
+        """Open a video, and give the transforms that choose its frames.
 
-        Returns:
-            tuple[dict[str, Any], list[Callable]]: With ``video_reader``; and
-            the transforms between opening and decoding, which go by the
-            clock.
+        They go by the clock, for segments.
         """
         results = _item(path, None)
         before = self.transforms[: self._place]
@@ -276,12 +244,7 @@ class _Segment:
 
 
 class _SegmentPass:
-    """One video on its way through a pipeline in segments.
-
-    Attributes:
-        duration (float): Seconds of it, as far as known.
-        error (str): What could not be read, and why; empty for nothing.
-    """
+    """One video on its way through a pipeline in segments."""
 
     def __init__(
         self, pipeline: MomentPipeline, path: str, segment: float

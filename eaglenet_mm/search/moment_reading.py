@@ -24,12 +24,8 @@ __all__ = ['MomentReader', 'ReadMoments', 'pad_times']
 class MomentReader:
     """Reads videos as a test does, whole or in segments.
 
-    Args:
-        pipeline (Sequence[dict]): Transforms of the test set.
-        segment (float): Seconds of a segment; 0 for whole videos.
-        num_workers (int): Processes that read; 0 reads in this one.
-        time_limit (float): Seconds that reading a video may stand still in
-            a process of its own; 0 for no limit.
+    In ``num_workers`` other processes, or with 0 in this one; there, reading
+    a video may stand still for ``time_limit`` seconds, 0 for no limit.
     """
 
     def __init__(
@@ -51,15 +47,9 @@ class MomentReader:
         """Read files, each in one pass.
 
         Segments go by the clock, whatever the config says; their frames are
-        passed on while the rest of the file is read.
-
-        Args:
-            paths (Sequence[str]): Different files.
-
-        Yields:
-            tuple[str, ReadMoments, bool]: A file, frames of it, and whether
-            they are its last. Pieces of one file come in their order, files
-            as they are finished.
+        passed on while the rest of the file is read. Yields a file, frames
+        of it, and whether they are its last: pieces of a file in their order,
+        files as they are finished.
         """
         durations: dict[str, float] = {}
         with closing(self._run(self._read_file, paths)) as outcomes:
@@ -76,13 +66,7 @@ class MomentReader:
     ) -> Generator[tuple[int, ReadMoments], None, None]:
         """Read videos and parts of videos, as the config says.
 
-        Args:
-            tasks (Sequence[tuple[str, Span | None]]): Files and what to read
-                of them; None for the whole.
-
-        Yields:
-            tuple[int, ReadMoments]: Number of a task, and its frames, as
-            tasks are finished.
+        Yields the number of a task and its frames, as tasks are finished.
         """
         with closing(self._run(self._read_task, tasks)) as outcomes:
             for outcome in outcomes:
@@ -137,16 +121,10 @@ def _found(outcome: Outcome) -> ReadMoments:
 def pad_times(
     times: Sequence[Sequence[float]], num_steps: int, num_frames: int
 ) -> Tensor:
-    """Put times into one tensor.
+    """Put times of the frames read into one tensor, NaN where padded.
 
-    Args:
-        times (Sequence[Sequence[float]]): Seconds of the frames read.
-        num_steps (int): Vectors ``F`` that the encoder makes of a video.
-        num_frames (int): Frames that it takes, padding included.
-
-    Returns:
-        Tensor: The mean time of the frames of each vector, NaN where all are
-        padding; float32, shape ``(n, F)``.
+    An encoder that makes fewer steps than it takes frames gets their mean
+    times; seconds, float32, ``(n, num_steps)``.
     """
     padded = torch.full((len(times), num_frames), float('nan'))
     for row, own in zip(padded, times, strict=True):

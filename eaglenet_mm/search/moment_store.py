@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from torch import Tensor
 
-from eaglenet_mm.search.errors import DamagedIndexError
+from eaglenet_mm.search.errors import DamagedIndexError, IndexWriteError
 from eaglenet_mm.search.records import (
     IndexedFile,
     Moment,
@@ -26,11 +27,18 @@ class MomentStore(ABC):
     happens to the process, or nothing. What is read is checked against the
     checksum of its row.
 
-    Attributes:
+    Raises ``KeyError`` for numbers and files that are not there,
+    :class:`DamagedIndexError` for what is not what was written, and
+    :class:`IndexWriteError` for what cannot be written.
+
+    Args:
         where (str): Path or address.
+        writable (bool): Whether it will be changed.
     """
 
-    where: str
+    def __init__(self, where: str, writable: bool) -> None:
+        self.where = where
+        self._writable = writable
 
     @classmethod
     @abstractmethod
@@ -39,21 +47,12 @@ class MomentStore(ABC):
 
         ``about`` is plain data; of it, ``layout`` is that of the
         rows, see :class:`~eaglenet_mm.search.records.MomentLayout`.
-
-        Raises:
-            IndexWriteError: If something is there, or it cannot be written.
         """
 
     @classmethod
     @abstractmethod
     def open(cls, where: str, writable: bool = False) -> MomentStore:
-        """Open a store.
-
-        Raises:
-            FileNotFoundError: If there is none.
-            DamagedIndexError: If it is something else, or of another version.
-            IndexWriteError: If it is to be written and cannot be.
-        """
+        """Open a store."""
 
     @abstractmethod
     def close(self) -> None:
@@ -72,6 +71,10 @@ class MomentStore(ABC):
     def version(self) -> Any:
         """Something that differs after every commit, of whichever process."""
 
+    def snapshot(self) -> AbstractContextManager[Any]:
+        """Read from one commit in a ``with`` block; others may wait."""
+        return nullcontext()
+
     @abstractmethod
     def files(self) -> dict[str, IndexedFile]:
         """List the files by path, unreadable ones too."""
@@ -86,30 +89,17 @@ class MomentStore(ABC):
 
     @abstractmethod
     def moments(self, ids: Sequence[int]) -> list[Moment]:
-        """Describe moments, in the order of ``ids``.
-
-        Raises:
-            KeyError: If one does not exist.
-        """
+        """Describe moments, in the order of ``ids``."""
 
     @abstractmethod
-    def vectors(self, ids: Sequence[int] | None = None) -> list[bytes]:
-        """Read vectors in the order of ``ids``; of all, ascending, for None.
-
-        Raises:
-            KeyError: If one does not exist.
-            DamagedIndexError: If one is not what was written.
-        """
+    def vectors(self, ids: Sequence[int]) -> list[bytes]:
+        """Read vectors in the order of ``ids``."""
 
     @abstractmethod
     def take(self, ids: Sequence[int], thumbnails: bool) -> list[StoredMoment]:
         """Read rows in the order of ``ids``, without their vectors.
 
         Thumbnails are left empty unless they are asked for.
-
-        Raises:
-            KeyError: If one does not exist.
-            DamagedIndexError: If one is not what was written.
         """
 
     @abstractmethod
@@ -122,20 +112,12 @@ class MomentStore(ABC):
     ) -> list[int]:
         """Put files in the place of what was known of them.
 
-        Returns:
-            list[int]: Ids of the new moments, in their order.
-
-        Raises:
-            IndexWriteError: If it cannot be written; nothing has changed.
+        Gives the numbers of the new moments, in their order.
         """
 
     @abstractmethod
     def remove(self, paths: Iterable[str]) -> None:
-        """Take out files, which must be there.
-
-        Raises:
-            IndexWriteError: If it cannot be written; nothing has changed.
-        """
+        """Take out files, which must be there."""
 
     @abstractmethod
     def set_tags(self, paths: Iterable[str], tags: Sequence[str]) -> None:
@@ -143,15 +125,23 @@ class MomentStore(ABC):
 
     @abstractmethod
     def verify(self) -> dict[str, str]:
-        """Read everything.
+        """Read everything, and tell by path which files have damaged rows.
 
-        Returns:
-            dict[str, str]: Path of each file with damaged rows, and what is
-            wrong.
-
-        Raises:
-            DamagedIndexError: If more is damaged than rows.
+        What is damaged beyond rows is an error.
         """
+
+    def repair(self) -> dict[str, str]:
+        """Take out files with damaged rows, and tell what was wrong."""
+        damaged = self.verify()
+        self.remove(damaged)
+        return damaged
+
+    def _require_writable(self) -> None:
+        if not self._writable:
+            raise IndexWriteError(
+                f'{self.where} is not open for writing. Load it with '
+                'writable=True to change it.'
+            )
 
     def _check(self, crc: int, name: str, *parts: Any) -> None:
         """Refuse a row that is not what was written."""
@@ -170,11 +160,7 @@ class MomentStore(ABC):
 
 
 def in_order(ids: Sequence[int], found: Mapping[int, Any]) -> list:
-    """Bring what was found of moments into the order of their numbers.
-
-    Raises:
-        KeyError: If one was not found.
-    """
+    """Bring what was found of moments into the order of their numbers."""
     missing = [x for x in ids if x not in found]
     if missing:
         raise KeyError(f'The index has no moment {missing[0]}.')

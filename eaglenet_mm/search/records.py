@@ -6,6 +6,7 @@ import datetime
 import math
 import re
 import struct
+import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -95,9 +96,10 @@ class MomentFilter:
     tags: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        words = (self.path, *self.tags)
-        if not isinstance(self.tags, tuple) or not all(
-            isinstance(word, str) and '\0' not in word for word in words
+        if not (
+            _is_text(self.path, 'surrogateescape')
+            and isinstance(self.tags, tuple)
+            and all(_is_text(tag) for tag in self.tags)
         ):
             raise ValueError(
                 'A filter takes path as text and tags as a tuple of texts, '
@@ -106,7 +108,8 @@ class MomentFilter:
         for name in ('after', 'before', 'min_duration', 'max_duration'):
             value = getattr(self, name)
             if value is not None and not (
-                isinstance(value, int | float) and math.isfinite(value)
+                isinstance(value, int | float)
+                and abs(value) <= sys.float_info.max
             ):
                 raise ValueError(
                     f'{name} of a filter must be a finite number of seconds, '
@@ -157,12 +160,16 @@ class MomentFilter:
         )
 
 
-def parse_seconds(text: str) -> float:
-    """Read a length of time: ``10``, ``10s``, ``1.5m``.
+def _is_text(value: Any, errors: str = 'strict') -> bool:
+    """Whether a value is text that a store can compare with."""
+    try:
+        return b'\0' not in value.encode('utf-8', errors)
+    except (AttributeError, UnicodeEncodeError):
+        return False
 
-    Raises:
-        ValueError: If it is none, or not positive.
-    """
+
+def parse_seconds(text: str) -> float:
+    """Read a length of time: ``10``, ``10s``, ``1.5m``."""
     found = re.fullmatch(r'(\d+(?:\.\d*)?)\s*(s|m|)', text.strip())
     seconds = float(found[1]) * (60 if found[2] == 'm' else 1) if found else 0
     if not seconds:
@@ -264,11 +271,9 @@ _KINDS = {
 
 @dataclass(frozen=True)
 class Layout:
-    """How the tensors of a row become bytes: names, kinds and shapes.
+    """How the tensors of a row become bytes.
 
-    Args:
-        columns (dict[str, list]): By name ``[kind, shape]``, in the order of
-            the bytes.
+    ``columns`` has ``[kind, shape]`` by name, in the order of the bytes.
 
     Example:
         >>> layout = Layout.of({'frames': torch.zeros(1, 8, 32)}, 'float16')
@@ -280,12 +285,7 @@ class Layout:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], precision: str) -> Layout:
-        """Describe tensors of any number of rows.
-
-        Args:
-            tensors (Mapping[str, Tensor]): Shape ``(n, ...)`` each.
-            precision (str): Of floating ones.
-        """
+        """Describe tensors of any number of rows."""
         return cls(
             {
                 name: [
@@ -300,11 +300,7 @@ class Layout:
 
     @classmethod
     def from_json(cls, content: Any, where: str) -> Layout:
-        """Check a layout that was read.
-
-        Raises:
-            DamagedIndexError: If it is none.
-        """
+        """Check a layout that was read."""
         if not isinstance(content, dict) or not all(
             isinstance(column, list)
             and len(column) == 2
@@ -329,11 +325,7 @@ class Layout:
         )
 
     def pack(self, tensors: Mapping[str, Tensor]) -> list[bytes]:
-        """Turn rows into bytes.
-
-        Raises:
-            ValueError: If a shape differs, or float16 cannot hold a number.
-        """
+        """Turn rows into bytes."""
         rows: list[list[bytes]] = []
         for name, (kind, shape) in self.columns.items():
             tensor = tensors[name]
@@ -354,20 +346,18 @@ class Layout:
         return [b''.join(parts) for parts in zip(*rows, strict=True)]
 
     def unpack(self, rows: Sequence[bytes]) -> dict[str, Tensor]:
-        """Turn bytes of at least one row into tensors, float32 if floating.
-
-        Raises:
-            DamagedIndexError: If a row has another length.
-        """
+        """Turn bytes into tensors, float32 if floating."""
         size = self.num_bytes
         if any(len(row) != size for row in rows):
             raise DamagedIndexError(
                 f'A row of the index has not the {size} bytes it should '
                 'have. Index its video again.'
             )
-        if not size:
-            return {}
-        joined = torch.frombuffer(bytearray(b''.join(rows)), dtype=torch.uint8)
+        joined = torch.zeros(0, dtype=torch.uint8)
+        if rows and size:
+            joined = torch.frombuffer(
+                bytearray().join(rows), dtype=torch.uint8
+            )
         joined = joined.view(len(rows), size)
         tensors, begin = {}, 0
         for name, (kind, shape) in self.columns.items():
@@ -387,14 +377,7 @@ _MOST_NUMBERS = 2**28
 
 @dataclass(frozen=True)
 class MomentLayout:
-    """How the rows of an index become columns of bytes.
-
-    Args:
-        vector (Layout): Of the first stage.
-        times (Layout): Of the frames, float32.
-        features (Layout): Of the encoder.
-        state (Layout): Of the head; without columns if it keeps none.
-    """
+    """How the rows of an index become columns of bytes."""
 
     vector: Layout
     times: Layout
@@ -403,11 +386,7 @@ class MomentLayout:
 
     @classmethod
     def of(cls, moments: Moments, precision: str) -> MomentLayout:
-        """Describe rows like these, kept in one of :data:`PRECISIONS`.
-
-        Raises:
-            ValueError: If the precision is unknown.
-        """
+        """Describe rows like these, kept in one of :data:`PRECISIONS`."""
         if precision not in PRECISIONS:
             raise ValueError(
                 f'precision must be one of {", ".join(PRECISIONS)}, but is '
@@ -426,11 +405,7 @@ class MomentLayout:
 
     @classmethod
     def from_json(cls, content: Any, where: str) -> MomentLayout:
-        """Read a layout.
-
-        Raises:
-            DamagedIndexError: If it is none.
-        """
+        """Read a layout."""
         names = set(cls.__dataclass_fields__)
         content = content if isinstance(content, dict) else {}
         if set(content) != names:
@@ -440,11 +415,7 @@ class MomentLayout:
         )
 
     def pack(self, moments: Moments) -> list[StoredMoment]:
-        """Turn rows into columns of bytes.
-
-        Raises:
-            ValueError: If a shape differs, or float16 cannot hold a number.
-        """
+        """Turn rows into columns of bytes."""
         if not len(moments):
             return []
         columns = zip(
@@ -460,14 +431,16 @@ class MomentLayout:
 
 
 def checksum(*parts: bytes | str | int | float) -> int:
-    """CRC-32 of values one after the other, in [0, 2**32)."""
+    """CRC-32 of values, their kinds and their lengths, in [0, 2**32)."""
     crc = 0
     for part in parts:
+        kind = type(part).__name__
         if isinstance(part, str):
             part = part.encode('utf-8', 'surrogateescape')
         elif isinstance(part, int):
             part = part.to_bytes(16, 'little', signed=True)
         elif isinstance(part, float):
             part = struct.pack('<d', part)
+        crc = zlib.crc32(f'{kind} {len(part)}'.encode(), crc)
         crc = zlib.crc32(part, crc)
     return crc

@@ -17,7 +17,7 @@ from eaglenet_mm.models.heads.base_pair_head import (
     mean_of_unit_frames,
     unit_sentences,
 )
-from eaglenet_mm.search.errors import OtherModelError
+from eaglenet_mm.search.errors import DamagedIndexError, OtherModelError
 from eaglenet_mm.search.records import MomentFilter
 from eaglenet_mm.search.shortlisters import Shortlister
 from eaglenet_mm.search.state_rows import restore_state
@@ -27,7 +27,7 @@ from eaglenet_mm.structures import Features, TextFeatures, VideoFeatures
 #: Rows whose state is in memory at once.
 _BLOCK = 1024
 #: Searches that may be begun again because a row was replaced meanwhile.
-_ATTEMPTS = 5
+_ATTEMPTS = 2
 
 ResultT = TypeVar('ResultT')
 Ranked = tuple[Tensor, Tensor]  # ids and scores, the best first
@@ -140,18 +140,7 @@ class SearchAnswer:
 
 
 class VideoSearcher:
-    """Searches an index with encoded queries.
-
-    Args:
-        head (BasePairHead): On the encoders that made the index.
-        head_id (str): Hash of its weights and settings.
-        index (VideoIndex): The gallery.
-        shortlister (Shortlister): The first stage.
-        device (torch.device | str): Where the head computes.
-
-    Raises:
-        OtherModelError: If the head needs a state that the index lacks.
-    """
+    """Searches an index with encoded queries."""
 
     def __init__(
         self,
@@ -196,19 +185,6 @@ class VideoSearcher:
         ``shortlist`` rows, ``count`` at least, are scored and sorted; behind
         them come the next as many, sorted among themselves, and so on. So
         pages by ``offset`` never change what came before them.
-
-        Args:
-            text (TextFeatures): Of ``B`` sentences.
-            count (int): Hits wanted; fewer come back if there are fewer.
-            shortlist (int): Rows that the head scores together; 0 for all.
-            offset (int): Hits to leave out first. Default: 0.
-            where (MomentFilter, optional): Which files count.
-            per_video (int): Hits of one video at most, in which moments that
-                overlap are joined; 0 for no limit. Default: 0.
-
-        Returns:
-            list[SearchAnswer]: One a sentence; of equal scores the earlier
-            row comes first.
         """
 
         def run() -> list[SearchAnswer]:
@@ -256,18 +232,7 @@ class VideoSearcher:
         where: MomentFilter | None = None,
         per_video: int = 0,
     ) -> SearchAnswer:
-        """Find videos by a video, with the first stage alone.
-
-        Args:
-            video (VideoFeatures): Of one video.
-            count (int): See :meth:`search`, as the others.
-            offset (int): Hits to leave out first. Default: 0.
-            where (MomentFilter, optional): Which files count.
-            per_video (int): Hits of one video at most. Default: 0.
-
-        Returns:
-            SearchAnswer: The most similar first.
-        """
+        """Find videos by a video, with the first stage alone."""
         side = video_vectors(self.head, video, self.index.model.vectors)
         frames = video.frames[video.frame_mask].float().cpu()  # (n, D)
 
@@ -311,10 +276,15 @@ class VideoSearcher:
             self.index.refresh()
             try:
                 return run()
-            except KeyError:
+            except KeyError as err:
                 if not self.index.refresh():
-                    raise
-        return run()
+                    raise DamagedIndexError(
+                        f'{self.index.where} lacks a row that it lists '
+                        f'({err}). Run tools/index.py with --repair.'
+                    ) from err
+        with self.index.store.snapshot():
+            self.index.refresh()
+            return run()
 
     def _scores(self, text: TextFeatures, ids: Tensor) -> Tensor:
         """Score rows with the head, a block at a time, ``(B, n)``.

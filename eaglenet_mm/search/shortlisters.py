@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,11 @@ class Shortlister(ABC):
 
     @abstractmethod
     def synchronise(self) -> None:
-        """Take up what has changed in the index."""
+        """Take up what has changed in the index; before every search.
+
+        Raises:
+            KeyError: If a moment was replaced meanwhile; once more, then.
+        """
 
     @abstractmethod
     def search(
@@ -71,7 +76,8 @@ class TorchShortlister(Shortlister):
         super().__init__(index)
         self._ids = torch.zeros(0, dtype=torch.int64)  # ascending
         self._matrix = torch.zeros(0, 0, dtype=torch.float16)  # has room
-        self.synchronise()
+        with contextlib.suppress(KeyError):  # a search will try again
+            self.synchronise()
 
     def synchronise(self) -> None:
         """Read the vectors of new moments, and drop those that are gone."""
@@ -84,9 +90,9 @@ class TorchShortlister(Shortlister):
             self._ids = self._ids[kept]
         # ids are never used again, so new ones are the highest
         new = wanted[len(self._ids) :]
-        vectors = self.index.vectors(new if len(self._ids) else None)
-        if not len(vectors):
+        if not len(new):
             return
+        vectors = self.index.vectors(new)
         old, end = len(self._ids), len(wanted)
         if end > len(self._matrix):
             rows = max(end, len(self._matrix) * 3 // 2)
@@ -131,19 +137,7 @@ class TorchShortlister(Shortlister):
         if rows is not None:
             places = rows[places]
         ids = self._ids[places]
-        scores = self._exact(query, ids)
-        order = scores.argsort(descending=True, stable=True)[:count]
-        return scores[order], ids[order]
-
-    def _exact(self, query: Tensor, ids: Tensor) -> Tensor:
-        """Compute products in float64, row by row: equal ones are equal."""
-        query = query.double()
-        return torch.cat(
-            [
-                (self.index.vectors(some).double() * query).sum(dim=1)
-                for some in ids.split(_RESCORED)
-            ]
-        ).float()
+        return highest(self.index, query, ids, count)
 
 
 #: Largest error of a product of two vectors of unit length in float16: both
@@ -152,18 +146,42 @@ _ERROR = 1.8e-3
 _RESCORED = 4096
 
 
+def highest(
+    index: VideoIndex, query: Tensor, ids: Tensor, count: int
+) -> tuple[Tensor, Tensor]:
+    """Compare moments with a query by their stored vectors.
+
+    Args:
+        index (VideoIndex): What they are of.
+        query (Tensor): Float32, shape ``(C,)``.
+        ids (Tensor): Moments, ascending, int64, shape ``(n,)``.
+        count (int): Moments wanted.
+
+    Returns:
+        tuple[Tensor, Tensor]: As :meth:`Shortlister.search` for a query.
+    """
+    if not len(ids):
+        return torch.zeros(0), ids
+    # in float64, row by row: equal ones are equal
+    scores = torch.cat(
+        [
+            (index.vectors(some).double() * query.double()).sum(dim=1)
+            for some in ids.split(_RESCORED)
+        ]
+    ).float()
+    order = scores.argsort(descending=True, stable=True)[:count]
+    return scores[order], ids[order]
+
+
 def build_shortlister(
     name_or_config: str | dict[str, Any], index: VideoIndex
 ) -> Shortlister:
     """Make the first stage of a search.
 
-    Args:
-        name_or_config (str | dict): ``'torch'`` (exact, in memory),
-            ``'lance'`` (the index of the vectors in a Lance dataset),
-            ``'milvus:ADDRESS'`` (a server or a file), ``'auto'`` (lance where
-            the dataset has an index and vectors are many, else torch) or the
-            config of a registered type.
-        index (VideoIndex): What is searched.
+    ``'torch'`` is exact, in memory; ``'lance'`` the index of the vectors in a
+    Lance dataset; ``'milvus:ADDRESS'`` a server or a file; ``'auto'`` is
+    lance where the dataset has an index and vectors are many, else torch; a
+    dict is the config of a registered type.
 
     Raises:
         ValueError: If the name is unknown.

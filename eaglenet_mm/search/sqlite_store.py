@@ -8,6 +8,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,21 @@ from eaglenet_mm.search.records import (
 _APPLICATION = 0x45474C4D  # 'EGLM', to recognise our files
 _VERSION = 1
 _MEMORY = ':memory:'
+_ENDINGS = '-wal', '-shm'  # of what SQLite keeps beside a file
 _SECONDS_TO_WAIT = 60  # for another writer
 _IDS_AT_ONCE = 500  # below the variables that SQLite takes
 
 # Paths are bytes, since names of files need not be text. The numbers of
-# moments are never used again, so that readers can tell what is new.
+# moments are never used again, so that readers can tell what is new. Every
+# row has a checksum, and a count of what belongs to it: pages that have lost
+# rows, and indexes that do not fit their tables, are no errors to SQLite.
 _SCHEMA = """
-CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE about (
+    name TEXT PRIMARY KEY, value TEXT NOT NULL, crc INTEGER NOT NULL);
 CREATE TABLE videos (
     id INTEGER PRIMARY KEY, path BLOB NOT NULL UNIQUE, size INTEGER NOT NULL,
     changed INTEGER NOT NULL, duration REAL NOT NULL, error TEXT NOT NULL,
-    tags TEXT NOT NULL, crc INTEGER NOT NULL);
+    tags TEXT NOT NULL, num_moments INTEGER NOT NULL, crc INTEGER NOT NULL);
 CREATE TABLE moments (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     video INTEGER NOT NULL REFERENCES videos ON DELETE CASCADE,
@@ -58,7 +63,8 @@ CREATE TABLE thumbnails (
     id INTEGER PRIMARY KEY REFERENCES moments ON DELETE CASCADE,
     jpeg BLOB NOT NULL, crc INTEGER NOT NULL);
 """
-_FILE = 'v.id, v.path, v.size, v.changed, v.duration, v.error, v.tags, v.crc'
+_FILE = 'path, size, changed, duration, error, tags, num_moments'
+_NUM_VIDEOS, _NUM_MOMENTS = 'num_videos', 'num_moments'  # in about
 
 
 class SQLiteStore(MomentStore):
@@ -69,58 +75,43 @@ class SQLiteStore(MomentStore):
     may be used by several threads.
     """
 
-    def __init__(
-        self,
-        where: str,
-        writable: bool,
-        connection: sqlite3.Connection | None = None,
-    ) -> None:
-        self.where = where
-        self._writable = writable
+    def __init__(self, where: str, writable: bool, connection: Any) -> None:
+        super().__init__(where, writable)
         self._lock = threading.RLock()
-        self._connection = connection or self._connect()
-
-    def _connect(self) -> sqlite3.Connection:
-        mode = 'rw' if self._writable else 'ro'
-        address = Path(os.path.abspath(self.where)).as_uri()
-        connection = _open(f'{address}?mode={mode}')
-        if not self._writable:
-            try:
-                connection.execute('PRAGMA schema_version')
-            except sqlite3.OperationalError as err:
-                # readers need a file beside it, which a read-only disk
-                # cannot take; nobody can write there either
-                if os.access(os.path.dirname(address[7:]) or '/', os.W_OK):
-                    raise
-                del err
-                connection.close()
-                connection = _open(f'{address}?mode=ro&immutable=1')
-        return connection
+        self._connection = connection
+        self._facts_are_checked = False
+        self._check_kind()
 
     @classmethod
     def create(cls, where: str, about: Mapping[str, Any]) -> SQLiteStore:
         """Make an empty store; see the base class."""
         if where == _MEMORY:
-            store = cls(where, True, _open(_MEMORY))
-            _fill(store._connection, about)
-            store._check_kind()
-            return store
-        if os.path.exists(where):
-            raise IndexWriteError(
-                f'{where} exists, so a new index cannot be made there. Give '
-                'another name.'
-            )
+            connection = _open(_MEMORY)
+            _fill(connection, about)
+            return cls(where, True, connection)
         part = f'{where}.part'
-        with _told(part, writing=True):
+        # what an index that was deleted has left would be taken for ours
+        rests = [f'{x}{end}' for x in (part, where) for end in _ENDINGS]
+        with _told(where, writing=True):
             Path(where).parent.mkdir(parents=True, exist_ok=True)
-            for name in (part, f'{part}-wal', f'{part}-shm'):
-                Path(name).unlink(missing_ok=True)
-            with contextlib.closing(
-                _open(Path(part).absolute().as_uri())
-            ) as x:
-                _fill(x, about)
-            # whole or not at all: what stands there is an index
-            os.replace(part, where)
+            try:
+                Path(where).touch(exist_ok=False)  # now it is ours
+            except FileExistsError:
+                raise IndexWriteError(
+                    f'{where} exists, so a new index cannot be made there. '
+                    'Give another name.'
+                ) from None
+            try:
+                for name in (part, *rests):
+                    Path(name).unlink(missing_ok=True)
+                connection = _open(Path(part).absolute().as_uri())
+                with contextlib.closing(connection):
+                    _fill(connection, about)
+                # whole or not at all: what stands there is an index
+                os.replace(part, where)
+            except BaseException:
+                Path(where).unlink()
+                raise
         return cls.open(where, writable=True)
 
     @classmethod
@@ -128,21 +119,20 @@ class SQLiteStore(MomentStore):
         """Open a store; see the base class."""
         _check_is_file(where)
         with _told(where, writing=writable):
-            store = cls(where, writable)
+            connection = _connect(where, writable)
             try:
-                store._check_kind()
+                return cls(where, writable, connection)
             except BaseException:
-                store.close()
+                connection.close()
                 raise
-        return store
 
     def _check_kind(self) -> None:
         application = self._one('PRAGMA application_id')
         version = self._one('PRAGMA user_version')
         if application != _APPLICATION:
             raise DamagedIndexError(
-                f'{self.where} is an SQLite file of another program. Give '
-                'the name of an index.'
+                f'{self.where} is empty, or an SQLite file of another '
+                'program. Give the name of an index.'
             )
         if version != _VERSION:
             raise DamagedIndexError(
@@ -150,12 +140,10 @@ class SQLiteStore(MomentStore):
                 f'release reads version {_VERSION}. Use the release that made '
                 'it, or make it again.'
             )
+        # what an index from elsewhere brings along cannot act
+        self._connection.execute('PRAGMA trusted_schema=OFF')
         self._connection.execute('PRAGMA foreign_keys=ON')
-        if self._writable:
-            self._connection.execute('PRAGMA synchronous=FULL')
-            # another user may be allowed to read alone
-            self._connection.execute('BEGIN IMMEDIATE')
-            self._connection.execute('ROLLBACK')
+        self._connection.execute('PRAGMA synchronous=FULL')
 
     def close(self) -> None:
         """Close the file; see the base class."""
@@ -165,22 +153,19 @@ class SQLiteStore(MomentStore):
     @property
     def about(self) -> dict[str, Any]:
         """dict: See the base class."""
-        found = self._rows(
-            "SELECT name, value FROM about WHERE name NOT LIKE 'num!_%' "
-            "ESCAPE '!'"
-        )
-        try:
-            return {name: json.loads(value) for name, value in found}
-        except (TypeError, ValueError) as err:
-            raise self._damaged(f'what it says of itself: {err}') from err
+        about = {}
+        for name, value, crc in self._rows('SELECT * FROM about'):
+            self._check(crc, 'what it says of itself', name, value)
+            about[name] = json.loads(value)
+        if {_NUM_VIDEOS, _NUM_MOMENTS} - set(about):
+            raise self._damaged('what it says of itself')
+        del about[_NUM_VIDEOS], about[_NUM_MOMENTS]
+        return about
 
     def set_about(self, name: str, value: Any) -> None:
         """Keep plain data; see the base class."""
         with self._transaction():
-            self._connection.execute(
-                'INSERT OR REPLACE INTO about VALUES (?, ?)',
-                (name, json.dumps(value)),
-            )
+            _say(self._connection, name, value)
 
     def version(self) -> Any:
         """Say which commit is read; see the base class."""
@@ -191,97 +176,98 @@ class SQLiteStore(MomentStore):
 
     def files(self) -> dict[str, IndexedFile]:
         """List the files; see the base class."""
-        rows = self._rows(f'SELECT {_FILE} FROM videos v ORDER BY v.path')
-        files = [self._file(row) for row in rows]
-        self._check_count('videos', len(files))
-        return {file.path: file for file in files}
+        with self.snapshot():
+            wanted = self._count(_NUM_VIDEOS)
+            rows = self._rows(
+                f'SELECT id, {_FILE}, crc FROM videos ORDER BY path'
+            )
+        self._check_count(wanted, len(rows), 'files')
+        return {x.path: x for x in map(self._file, rows)}
 
     def ids(self, where: MomentFilter | None = None) -> Tensor:
         """List moments; see the base class."""
-        if not where:
-            rows = self._rows('SELECT id FROM moments ORDER BY id')
-            self._check_count('moments', len(rows))
-        else:
-            condition, values = _condition(where)
-            rows = self._rows(
-                'SELECT m.id FROM videos v JOIN moments m ON m.video = v.id '
-                f'WHERE {condition} ORDER BY m.id',
-                values,
-            )
+        if where and not self._facts_are_checked:
+            self.files()  # the filter reads them unchecked
+            self._facts_are_checked = True
+        with self.snapshot():
+            if where:
+                condition, values = _condition(where)
+                wanted = self._rows(
+                    'SELECT ifnull(sum(num_moments), 0) FROM videos v '
+                    f'WHERE {condition}',
+                    values,
+                )[0][0]
+                rows = self._rows(
+                    'SELECT m.id FROM videos v JOIN moments m '
+                    f'ON m.video = v.id WHERE {condition} ORDER BY m.id',
+                    values,
+                )
+            else:
+                wanted = self._count(_NUM_MOMENTS)
+                rows = self._rows('SELECT id FROM moments ORDER BY id')
+        self._check_count(wanted, len(rows), 'moments')
         return torch.tensor([row[0] for row in rows], dtype=torch.int64)
 
     def ids_of(self, path: str) -> Tensor:
         """List the moments of a file; see the base class."""
         rows = self._rows(
-            'SELECT m.id FROM videos v JOIN moments m ON m.video = v.id '
-            'WHERE v.path = ? ORDER BY m.start, m.id',
+            'SELECT v.num_moments, m.id FROM videos v LEFT JOIN moments m '
+            'ON m.video = v.id WHERE v.path = ? ORDER BY m.start, m.id',
             (os.fsencode(path),),
         )
-        return torch.tensor([row[0] for row in rows], dtype=torch.int64)
+        if not rows:
+            raise KeyError(f'The index has no file {path}.')
+        ids = [row[1] for row in rows if row[1] is not None]
+        self._check_count(rows[0][0], len(ids), f'moments of {path}')
+        return torch.tensor(ids, dtype=torch.int64)
 
     def moments(self, ids: Sequence[int]) -> list[Moment]:
         """Describe moments; see the base class."""
-        found = {}
-        for row in self._of(
-            ids,
-            f'SELECT m.id, m.start, m.end, m.times, m.crc, {_FILE} '
-            'FROM moments m JOIN videos v ON v.id = m.video WHERE m.id IN',
-        ):
-            moment_id, start, end, times, crc = row[:5]
-            file = self._file(row[5:])
-            self._check(crc, file.path, moment_id, row[5], start, end, times)
-            found[moment_id] = Moment(moment_id, file, start, end)
-        return in_order(ids, found)
+        spans = self._take('moments', ids)
+        videos = list({video for video, *_ in spans})
+        files = {
+            row[0]: self._file(row)
+            for row in self._of(
+                videos, f'SELECT id, {_FILE}, crc FROM videos WHERE id IN'
+            )
+        }
+        return [
+            Moment(moment_id, file, start, end)
+            for moment_id, (_, start, end, _), file in zip(
+                ids, spans, in_order([x[0] for x in spans], files), strict=True
+            )
+        ]
 
-    def vectors(self, ids: Sequence[int] | None = None) -> list[bytes]:
+    def vectors(self, ids: Sequence[int]) -> list[bytes]:
         """Read vectors; see the base class."""
-        select = 'SELECT id, vector, crc FROM vectors'
-        if ids is None:
-            rows: Iterable = self._rows(f'{select} ORDER BY id')
-        else:
-            rows = self._of(ids, f'{select} WHERE id IN')
-        found = {}
-        for moment_id, vector, crc in rows:
-            self._check(crc, f'moment {moment_id}', moment_id, vector)
-            found[moment_id] = vector
-        if ids is None:
-            self._check_count('moments', len(found))
-            return list(found.values())
-        return in_order(ids, found)
+        return [vector for (vector,) in self._take('vectors', ids)]
 
     def take(self, ids: Sequence[int], thumbnails: bool) -> list[StoredMoment]:
         """Read rows; see the base class."""
-        found = {}
-        for row in self._of(
-            ids,
-            'SELECT m.id, v.path, m.video, m.start, m.end, m.times, m.crc, '
-            'f.features, f.state, f.crc FROM moments m '
-            'JOIN videos v ON v.id = m.video '
-            'JOIN features f ON f.id = m.id WHERE m.id IN',
-        ):
-            moment_id, path, video, start, end, times, crc = row[:7]
-            name = os.fsdecode(path)
-            self._check(crc, name, moment_id, video, start, end, times)
-            self._check(row[9], name, moment_id, row[7], row[8])
-            found[moment_id] = StoredMoment(
-                start, end, b'', times, row[7], row[8], b''
+        images = self._take('thumbnails', ids) if thumbnails else [(b'',)]
+        return [
+            StoredMoment(start, end, b'', times, features, state, jpeg)
+            for (_, start, end, times), (features, state), (jpeg,) in zip(
+                self._take('moments', ids),
+                self._take('features', ids),
+                images if thumbnails else images * len(ids),
+                strict=True,
             )
-        taken = in_order(ids, found)
-        if thumbnails:
-            for moment_id, one in zip(ids, taken, strict=True):
-                one.thumbnail = self.thumbnail(moment_id)
-        return taken
+        ]
 
     def thumbnail(self, moment_id: int) -> bytes:
         """Read a JPEG; see the base class."""
-        rows = self._of(
-            [moment_id], 'SELECT id, jpeg, crc FROM thumbnails WHERE id IN'
-        )
+        return self._take('thumbnails', [moment_id])[0][0]
+
+    def _take(self, table: str, ids: Sequence[int]) -> list[tuple]:
+        """Read rows of a table of moments, without number and checksum."""
         found = {}
-        for _, jpeg, crc in rows:
-            self._check(crc, f'moment {moment_id}', moment_id, jpeg)
-            found[moment_id] = jpeg
-        return in_order([moment_id], found)[0]
+        for number, *row, crc in self._of(
+            ids, f'SELECT * FROM {table} WHERE id IN'
+        ):
+            self._check(crc, f'moment {number}', number, *row)
+            found[number] = tuple(row)
+        return in_order(ids, found)
 
     def replace(
         self, files: Sequence[tuple[IndexedFile, Sequence[StoredMoment]]]
@@ -289,72 +275,72 @@ class SQLiteStore(MomentStore):
         """Put files in the place of what was known; see the base class."""
         ids: list[int] = []
         with self._transaction() as run:
-            run.executemany(
-                'DELETE FROM videos WHERE path = ?',
-                [(os.fsencode(file.path),) for file, _ in files],
-            )
+            self._delete([file.path for file, _ in files])
             video = self._one('SELECT ifnull(max(id), 0) FROM videos')
-            moment_id = self._one(
+            number = self._one(
                 'SELECT ifnull(max(seq), 0) FROM sqlite_sequence'
             )
             for file, rows in files:
                 video += 1
                 run.execute(
-                    'INSERT INTO videos VALUES (?, ?, ?, ?, ?, ?, ?, ?)',
-                    _video_row(video, file),
+                    'INSERT INTO videos VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)',
+                    _video_row(video, file, len(rows)),
                 )
                 for row in rows:
-                    moment_id += 1
-                    ids.append(moment_id)
-                    self._insert(moment_id, video, row)
+                    number += 1
+                    ids.append(number)
+                    for table, own in (
+                        ('moments', (video, row.start, row.end, row.times)),
+                        ('vectors', (row.vector,)),
+                        ('features', (row.features, row.state)),
+                        ('thumbnails', (row.thumbnail,)),
+                    ):
+                        marks = ', ?' * len(own)
+                        run.execute(
+                            f'INSERT INTO {table} VALUES (?{marks}, ?)',
+                            (number, *own, checksum(number, *own)),
+                        )
+            self._grow(len(files), len(ids))
         return ids
-
-    def _insert(self, number: int, video: int, row: StoredMoment) -> None:
-        run = self._connection.execute
-        span = row.start, row.end, row.times
-        run(
-            'INSERT INTO moments VALUES (?, ?, ?, ?, ?, ?)',
-            (number, video, *span, checksum(number, video, *span)),
-        )
-        run(
-            'INSERT INTO vectors VALUES (?, ?, ?)',
-            (number, row.vector, checksum(number, row.vector)),
-        )
-        kept = row.features, row.state
-        run(
-            'INSERT INTO features VALUES (?, ?, ?, ?)',
-            (number, *kept, checksum(number, *kept)),
-        )
-        run(
-            'INSERT INTO thumbnails VALUES (?, ?, ?)',
-            (number, row.thumbnail, checksum(number, row.thumbnail)),
-        )
 
     def remove(self, paths: Iterable[str]) -> None:
         """Take out files; see the base class."""
-        with self._transaction() as run:
-            run.executemany(
-                'DELETE FROM videos WHERE path = ?',
-                [(os.fsencode(path),) for path in paths],
-            )
+        with self._transaction():
+            self._delete(paths)
+
+    def _delete(self, paths: Iterable[str]) -> None:
+        for path in map(os.fsencode, paths):
+            for number, num_moments in self._rows(
+                'SELECT id, num_moments FROM videos WHERE path = ?', (path,)
+            ):
+                self._rows('DELETE FROM videos WHERE id = ?', (number,))
+                self._grow(-1, -num_moments)
+
+    def _grow(self, num_videos: int, num_moments: int) -> None:
+        """Keep count of the rows, which counting them would take long for."""
+        for name, more in (
+            (_NUM_VIDEOS, num_videos),
+            (_NUM_MOMENTS, num_moments),
+        ):
+            if more:
+                _say(self._connection, name, self._count(name) + more)
 
     def set_tags(self, paths: Iterable[str], tags: Sequence[str]) -> None:
         """Give files tags; see the base class."""
         with self._transaction() as run:
             for path in paths:
-                rows = run.execute(
-                    f'SELECT {_FILE} FROM videos v WHERE v.path = ?',
+                for row in self._rows(
+                    f'SELECT id, {_FILE}, crc FROM videos WHERE path = ?',
                     (os.fsencode(path),),
-                ).fetchall()
-                file = self._file(rows[0])
-                file = IndexedFile(
-                    **{**vars(file), 'tags': tuple(dict.fromkeys(tags))}
-                )
-                row = _video_row(rows[0][0], file)
-                run.execute(
-                    'UPDATE videos SET tags = ?, crc = ? WHERE id = ?',
-                    (row[6], row[7], row[0]),
-                )
+                ):
+                    file = replace(
+                        self._file(row), tags=tuple(dict.fromkeys(tags))
+                    )
+                    *_, kept, _, crc = _video_row(row[0], file, row[-2])
+                    run.execute(
+                        'UPDATE videos SET tags = ?, crc = ? WHERE id = ?',
+                        (kept, crc, row[0]),
+                    )
 
     def verify(self) -> dict[str, str]:
         """Read everything; see the base class."""
@@ -363,37 +349,85 @@ class SQLiteStore(MomentStore):
             raise self._damaged('; '.join(map(str, troubles[:3])))
         damaged: dict[str, str] = {}
         for path in self.files():
-            ids = self.ids_of(path).tolist()
             try:
-                self.take(ids, thumbnails=True)
-                self.vectors(ids)
+                self._whole(path)
             except (DamagedIndexError, KeyError) as err:
                 damaged[path] = str(err)
         return damaged
 
+    def _whole(self, path: str) -> list[StoredMoment]:
+        """Read all rows of a file."""
+        ids = self.ids_of(path).tolist()
+        rows = self.take(ids, thumbnails=True)
+        for row, vector in zip(rows, self.vectors(ids), strict=True):
+            row.vector = vector
+        return rows
+
+    def repair(self) -> dict[str, str]:
+        """Take out what is damaged; see the base class."""
+        try:
+            return super().repair()
+        except DamagedIndexError as err:
+            self._rescue()
+            return {self.where: str(err)}
+
+    def _rescue(self) -> None:
+        """Copy what can be read of a file whose pages are damaged."""
+        rescued, kept = f'{self.where}.rescued', f'{self.where}.damaged'
+        number = 1
+        while os.path.exists(f'{kept}-{number}'):
+            number += 1
+        Path(rescued).unlink(missing_ok=True)
+        try:
+            fresh = type(self).create(rescued, self.about)
+            for row in self._rows(f'SELECT id, {_FILE}, crc FROM videos'):
+                with contextlib.suppress(DamagedIndexError, KeyError):
+                    file = self._file(row)
+                    fresh.replace([(file, self._whole(file.path))])
+        except DamagedIndexError as err:
+            raise DamagedIndexError(
+                f'{self.where} is damaged beyond repair. Make the index '
+                f'again. ({err})'
+            ) from err
+        fresh.close()
+        self.close()
+        with _told(self.where, writing=True):
+            for end in _ENDINGS:
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(self.where + end, f'{kept}-{number}{end}')
+            os.replace(self.where, f'{kept}-{number}')
+            os.replace(rescued, self.where)
+            self._connection = _connect(self.where, self._writable)
+        self._check_kind()
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """Commit what is done inside, or nothing of it."""
-        if not self._writable:
-            raise IndexWriteError(
-                f'{self.where} is not open for writing. Load it with '
-                'writable=True to change it.'
-            )
+        self._require_writable()
         run = self._connection
         with self._lock, _told(self.where, writing=True):
             run.execute('BEGIN IMMEDIATE')
             try:
                 yield run
-                for table in ('videos', 'moments'):
-                    run.execute(
-                        'INSERT OR REPLACE INTO about SELECT '
-                        f"'num_{table}', count(*) FROM {table}"
-                    )
                 run.execute('COMMIT')
             except BaseException:
                 if run.in_transaction:
                     run.execute('ROLLBACK')
                 raise
+
+    @contextlib.contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Read from one commit; see the base class."""
+        with self._lock, _told(self.where):
+            if self._connection.in_transaction:
+                yield
+                return
+            self._connection.execute('BEGIN')
+            try:
+                yield
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute('ROLLBACK')
 
     def _rows(self, statement: str, values: Sequence = ()) -> list[tuple]:
         with self._lock, _told(self.where):
@@ -404,32 +438,59 @@ class SQLiteStore(MomentStore):
 
     def _of(self, ids: Sequence[int], statement: str) -> Iterator[tuple]:
         """Select by ids, a bounded number of variables at a time."""
+        if any(not 0 < x < 2**63 for x in ids):
+            raise KeyError(f'The index has no moment {max(ids, key=abs)}.')
+        if len(ids) > _IDS_AT_ONCE and max(ids) - min(ids) < 2 * len(ids):
+            statement = statement.replace('id IN', 'id BETWEEN ? AND ?')
+            yield from self._rows(statement, (min(ids), max(ids)))
+            return
         for first in range(0, len(ids), _IDS_AT_ONCE):
             some = list(ids[first : first + _IDS_AT_ONCE])
-            if any(not -(2**63) <= x < 2**63 for x in some):
-                raise KeyError(f'The index has no moment {max(some)}.')
             marks = ', '.join('?' * len(some))
             yield from self._rows(f'{statement} ({marks})', some)
 
     def _file(self, row: Sequence[Any]) -> IndexedFile:
-        number, path, size, changed, duration, error, tags, crc = row
-        self._check(
-            crc,
-            os.fsdecode(path),
-            number, path, size, changed, duration, error, tags,
-        )  # fmt: skip
-        return IndexedFile(
-            os.fsdecode(path), size, changed, duration, error,
-            tuple(json.loads(tags)),
-        )  # fmt: skip
+        *values, crc = row
+        self._check(crc, f'file {row[0]}', *values)
+        _, path, size, changed, duration, error, tags, _ = values
+        path, tags = os.fsdecode(path), tuple(json.loads(tags))
+        return IndexedFile(path, size, changed, duration, error, tags)
 
-    def _check_count(self, table: str, found: int) -> None:
+    def _count(self, name: str) -> Any:
+        rows = self._rows('SELECT * FROM about WHERE name = ?', (name,))
+        for _, value, crc in rows:
+            self._check(crc, name, name, value)
+            return json.loads(value)
+        raise self._damaged(name)
+
+    def _check_count(self, wanted: int, found: int, what: str) -> None:
         """Refuse a tree of pages that has lost rows."""
-        kept = self._rows(
-            'SELECT value FROM about WHERE name = ?', (f'num_{table}',)
-        )
-        if kept and int(kept[0][0]) != found:
-            raise self._damaged(f'{kept[0][0]} {table}, but {found} are found')
+        if wanted != found:
+            raise self._damaged(f'{wanted} {what}, but {found} are found')
+
+
+def _connect(where: str, writable: bool) -> sqlite3.Connection:
+    """Open a file that is there."""
+    path = os.path.realpath(where)
+    if writable and not os.access(path, os.W_OK):
+        raise PermissionError('it may not be written')
+    address = Path(path).as_uri()
+    connection = _open(f'{address}?mode={"rw" if writable else "ro"}')
+    if writable:
+        return connection
+    try:
+        connection.execute('PRAGMA schema_version')
+    except sqlite3.OperationalError:
+        # readers need files beside it, which a disk that is only read cannot
+        # take; nobody writes there, so they can do without, unless a writer
+        # has left some
+        if os.access(os.path.dirname(path), os.W_OK) or any(
+            os.path.exists(path + end) for end in _ENDINGS
+        ):
+            raise
+        connection.close()
+        connection = _open(f'{address}?mode=ro&immutable=1')
+    return connection
 
 
 def _open(address: str) -> sqlite3.Connection:
@@ -449,13 +510,20 @@ def _fill(connection: sqlite3.Connection, about: Mapping[str, Any]) -> None:
         f'PRAGMA synchronous=FULL; PRAGMA application_id={_APPLICATION}; '
         f'PRAGMA user_version={_VERSION}; {_SCHEMA}'
     )
-    connection.executemany(
-        'INSERT INTO about VALUES (?, ?)',
-        [(name, json.dumps(value)) for name, value in about.items()],
+    for name, value in {_NUM_VIDEOS: 0, _NUM_MOMENTS: 0, **about}.items():
+        _say(connection, name, value)
+
+
+def _say(connection: sqlite3.Connection, name: str, value: Any) -> None:
+    """Keep plain data of the index."""
+    text = json.dumps(value)
+    connection.execute(
+        'INSERT OR REPLACE INTO about VALUES (?, ?, ?)',
+        (name, text, checksum(name, text)),
     )
 
 
-def _video_row(number: int, file: IndexedFile) -> tuple:
+def _video_row(number: int, file: IndexedFile, num_moments: int) -> tuple:
     row = (
         number,
         os.fsencode(file.path),
@@ -464,6 +532,7 @@ def _video_row(number: int, file: IndexedFile) -> tuple:
         float(file.duration),
         file.error.encode('utf-8', 'replace').decode(),
         json.dumps(file.tags),
+        num_moments,
     )
     return *row, checksum(*row)
 
@@ -478,7 +547,10 @@ def _condition(where: MomentFilter) -> tuple[str, list[Any]]:
         values.extend(own)
 
     if where.glob:
-        add('CAST(v.path AS TEXT) GLOB ?', where.glob)
+        add(
+            'CAST(v.path AS TEXT) GLOB CAST(? AS TEXT)',
+            os.fsencode(where.glob),
+        )
     elif where.path:
         path = os.fsencode(where.path.rstrip('/'))
         below = path + b'/'
@@ -521,7 +593,7 @@ def _told(where: str, writing: bool = False) -> Iterator[None]:
     """Turn errors of SQLite into ours."""
     try:
         yield
-    except sqlite3.Error as err:
+    except (sqlite3.Error, UnicodeDecodeError) as err:  # in a damaged name
         words = str(err)
         if 'locked' in words:
             raise IndexInUseError(

@@ -13,14 +13,7 @@ FeaturesT = TypeVar('FeaturesT', bound=Features)
 
 
 def flatten_state(state: Features) -> dict[str, Tensor]:
-    """List the tensors of a state by name, nested ones as ``outer.inner``.
-
-    Args:
-        state (Features): Of a head's ``prepare_video``, ``n`` rows.
-
-    Returns:
-        dict[str, Tensor]: The tensors that are present, shape ``(n, ...)``.
-    """
+    """List the tensors of a state by name, nested ones as ``outer.inner``."""
     tensors: dict[str, Tensor] = {}
     for field in fields(state):
         value = getattr(state, field.name)
@@ -38,17 +31,6 @@ def restore_state(
     """Make a state of the kind of another one.
 
     A file names tensors, never classes: those come from the head at hand.
-
-    Args:
-        template (Features): A state of the same head, of any row count.
-        tensors (dict[str, Tensor]): Of :func:`flatten_state`.
-        prefix (str): In front of the names. Default: ''.
-
-    Returns:
-        Features: With the given tensors.
-
-    Raises:
-        KeyError: If a tensor is missing.
     """
     values: dict[str, Any] = {}
     for field in fields(template):

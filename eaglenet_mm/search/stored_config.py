@@ -23,15 +23,7 @@ _LIBRARIES = ('mmaction', 'mmpretrain')
 
 
 def to_plain(value: Any) -> Any:
-    """Turn settings into what JSON can hold.
-
-    Args:
-        value (Any): Dicts, lists, tuples, text, numbers, and classes that
-            have a registered name, which they become.
-
-    Raises:
-        VideoIndexError: If something else is among them.
-    """
+    """Turn settings into what JSON can hold."""
     if isinstance(value, dict):
         plain = {
             str(key): to_plain(part)

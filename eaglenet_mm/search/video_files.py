@@ -48,19 +48,10 @@ class FoundVideos:
 def find_videos(
     source: str | os.PathLike | Iterable[str | os.PathLike],
 ) -> FoundVideos:
-    """List video files.
+    """List video files: those named, and those below folders.
 
-    Args:
-        source (str | PathLike | Iterable): A folder, which is searched with
-            all folders below it (hidden ones apart) for :data:`ENDINGS`; a
-            file; or several of either.
-
-    Returns:
-        FoundVideos: The files, and how many others there are.
-
-    Raises:
-        FileNotFoundError: If a folder or file does not exist.
-        ValueError: If there is no video at all.
+    A folder is searched for :data:`ENDINGS`, hidden folders and files apart.
+    One that does not exist, and no video at all, are errors.
     """
     if isinstance(source, str | os.PathLike):
         source = [source]
@@ -103,14 +94,6 @@ def describe_passed_over(
     passed_over: Mapping[str, int], num_named: int = 5
 ) -> str:
     """Say how many files were not looked at, and their endings.
-
-    Args:
-        passed_over (Mapping[str, int]): Files by ending.
-        num_named (int): Endings to name, the most frequent first.
-
-    Returns:
-        str: Such as ``'3 other files (2 .txt, 1 without an ending)'``; empty
-        if there are none.
 
     Example:
         >>> describe_passed_over({'.txt': 2, '': 1})
@@ -161,16 +144,8 @@ def cut_segments(
 ) -> list[tuple[float, float]]:
     """Cut a video into segments of equal length.
 
-    A rest of less than half a segment belongs to the last one.
-
-    Args:
-        duration (float): Second at which the video ends.
-        segment (float): Seconds of a segment, positive.
-        begin (float): Second at which the video begins; segments before that
-            are left out. Defaults to 0.
-
-    Returns:
-        list[tuple[float, float]]: First second and end of each; one at least.
+    A rest of less than half a segment belongs to the last one; what ends
+    before ``begin`` is left out.
 
     Example:
         >>> cut_segments(24, 10)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,12 +13,12 @@ from torch import Tensor
 
 from eaglenet_mm.search.errors import (
     DamagedIndexError,
-    IndexWriteError,
     VideoIndexError,
 )
 from eaglenet_mm.search.model_identity import ModelIdentity
 from eaglenet_mm.search.moment_store import MomentStore, store_kind
 from eaglenet_mm.search.records import (
+    PRECISIONS,
     IndexedFile,
     Moment,
     MomentFilter,
@@ -29,6 +28,7 @@ from eaglenet_mm.search.records import (
 
 #: Rows that are read and written together.
 _BLOCK = 256
+_FEW = 100
 
 
 class VideoIndex:
@@ -47,6 +47,10 @@ class VideoIndex:
         store (MomentStore): Where it is kept; see :meth:`create` and
             :meth:`load`.
 
+    Attributes:
+        about (dict[str, Any]): What it says of itself, as of the last
+            :meth:`refresh`.
+
     Example:
         >>> from eaglenet_mm.search.records import Moments
         >>> model = ModelIdentity(encoders='1f', settings='2e', frames='3d')
@@ -62,7 +66,13 @@ class VideoIndex:
 
     def __init__(self, store: MomentStore) -> None:
         self.store = store
-        about, where = store.about, store.where
+        self.about = about = store.about
+        where = store.where
+        if about.get('is_unfinished'):
+            raise DamagedIndexError(
+                f'{where} is a copy that was not finished. Delete it, and '
+                'save it again.'
+            )
         try:
             self.precision: str = about['precision']
             self.segment: float = float(about['segment'])
@@ -144,7 +154,12 @@ class VideoIndex:
         store = store_kind(where).open(where, writable)
         try:
             if repair:
-                store = _repaired(store)
+                for what, reason in store.repair().items():
+                    print_log(
+                        f'Left out of the index: {what}: {reason}',
+                        logger='current',
+                        level=logging.WARNING,
+                    )
             return cls(store)
         except BaseException:
             store.close()
@@ -158,17 +173,23 @@ class VideoIndex:
             precision (str): Of the copy. Default: the same.
 
         Raises:
-            IndexWriteError: If it cannot be written.
+            IndexWriteError: If it cannot be written. What is there then
+                cannot be opened.
+            VideoIndexError: If the index is less exact.
         """
-        about = {**self.store.about, 'precision': precision or self.precision}
-        if len(self):
-            like = self._moments(self.ids[:1])
-            about['layout'] = MomentLayout.of(
-                like, about['precision']
-            ).to_json()
-        copy = VideoIndex(store_kind(where).create(os.fspath(where), about))
+        copy = VideoIndex.create(
+            where,
+            self.model,
+            self._moments(self.ids[:1]),
+            precision=precision or self.precision,
+            segment=self.segment,
+        )
         with copy:
+            copy.set_about('is_unfinished', True)
             copy.merge(self)
+            for name in self.about.keys() - copy.about.keys():
+                copy.set_about(name, self.about[name])
+            copy.set_about('is_unfinished', False)
 
     def close(self) -> None:
         """Close the store."""
@@ -186,7 +207,13 @@ class VideoIndex:
         if version == self._version:
             return False
         self._ids, self._version, self._files = self.store.ids(), version, None
+        self.about = self.store.about
         return True
+
+    def set_about(self, name: str, value: Any) -> None:
+        """Keep plain data of the index, see :attr:`about`."""
+        self.store.set_about(name, value)
+        self._version = None
 
     @property
     def where(self) -> str:
@@ -198,6 +225,20 @@ class VideoIndex:
         """bool: Whether the store has an index of the vectors."""
         return getattr(self.store, 'has_ann', False)
 
+    def build_ann(self) -> None:
+        """Make an index of the vectors, for a first stage that uses it.
+
+        Raises:
+            VideoIndexError: If the store cannot have one, or rows are few.
+        """
+        if not hasattr(self.store, 'build_ann'):
+            raise VideoIndexError(
+                f'{self.where} is one file, whose vectors are compared in '
+                'memory. An index of vectors is for Lance datasets: copy it '
+                'to a folder that ends with .lance, or index to one.'
+            )
+        self.store.build_ann()
+
     def __len__(self) -> int:
         return len(self.ids)
 
@@ -206,9 +247,10 @@ class VideoIndex:
         """dict[str, IndexedFile]: By path; unreadable ones too."""
         if self._version is None:
             self.refresh()
-        if self._files is None:
-            self._files = self.store.files()
-        return self._files
+        files = self._files  # another thread may set it to None meanwhile
+        if files is None:
+            files = self._files = self.store.files()
+        return files
 
     @property
     def ids(self) -> Tensor:
@@ -246,10 +288,11 @@ class VideoIndex:
         return self.store.thumbnail(moment_id)
 
     def vectors(self, ids: Tensor | None = None) -> Tensor:
-        """Read vectors of the first stage, float32, shape ``(n, C)``."""
-        rows = self.store.vectors(None if ids is None else ids.tolist())
-        if not rows:
-            return torch.zeros(0, 0)
+        """Read vectors of the first stage, float32, shape ``(n, C)``.
+
+        Of all rows if ``ids`` is None.
+        """
+        rows = self.store.vectors((self.ids if ids is None else ids).tolist())
         return self.layout.vector.unpack(rows)['vector']
 
     def read(
@@ -339,13 +382,29 @@ class VideoIndex:
 
     def _known(self, paths: Iterable[str]) -> list[str]:
         paths = list(paths)
-        unknown = [path for path in paths if path not in self.files]
+        # listing all files takes longer than asking for a few
+        few = self._files is None and len(paths) < _FEW
+        files: Container[str] = () if few else self.files
+        unknown = [
+            path
+            for path in paths
+            if not (self._has(path) if few else path in files)
+        ]
         if unknown:
             raise KeyError(
                 f'{len(unknown)} files are not in the index, the first is '
                 f'{unknown[0]}. Paths are absolute.'
             )
         return paths
+
+    def _has(self, path: str) -> bool:
+        try:
+            self.store.ids_of(path)
+        except KeyError:
+            return False
+        except DamagedIndexError:  # what is damaged may be removed, too
+            pass
+        return True
 
     def merge(self, other: VideoIndex, *, replace: bool = False) -> None:
         """Take over the files of another index of the same encoders.
@@ -359,17 +418,27 @@ class VideoIndex:
 
         Raises:
             OtherModelError: If other encoders made it.
-            VideoIndexError: If both have a file, or segments or kept states
-                differ.
+            VideoIndexError: If both have a file, segments or what heads have
+                prepared differ, or the other one is less exact.
         """
         other.model.require(self.model, 'the other index')
-        names = [set(x.layout.state.columns) for x in (self, other)]
-        if names[0] != names[1] or (
-            names[0] and self.model.head != other.model.head
-        ):
+        kept = [
+            (
+                own.model.vectors,
+                own.layout.state.columns and own.model.head,
+                own.layout.features.columns.keys(),
+            )
+            for own in (self, other)
+        ]
+        if kept[0] != kept[1]:
             raise VideoIndexError(
                 'The indexes keep what different heads prepared. Make one of '
                 'them again with the head of the other.'
+            )
+        if (self.precision, other.precision) == PRECISIONS:
+            raise VideoIndexError(
+                'The other index is less exact (float16), and what it has '
+                'lost does not come back. Merge into one with float16.'
             )
         if other.segment != self.segment:
             raise VideoIndexError(
@@ -404,59 +473,3 @@ class VideoIndex:
             state,
             [row.thumbnail for row in rows],
         )
-
-
-def _repaired(store: MomentStore) -> MomentStore:
-    """Leave out what is damaged."""
-    try:
-        damaged = store.verify()
-    except DamagedIndexError as err:
-        store, damaged = _rescued(store), {'': str(err)}
-    for path, reason in damaged.items():
-        print_log(
-            f'Left out of the index: {path or store.where}: {reason}',
-            logger='current',
-            level=logging.WARNING,
-        )
-    store.remove([path for path in damaged if path])
-    return store
-
-
-def _rescued(store: MomentStore) -> MomentStore:
-    """Copy the files that can be read from a store whose pages are damaged."""
-    where, rescued = store.where, f'{store.where}.rescued'
-    Path(rescued).unlink(missing_ok=True)
-    try:
-        fresh = type(store).create(rescued, store.about)
-        for file in store.files().values():
-            try:
-                ids = store.ids_of(file.path).tolist()
-                rows = store.take(ids, thumbnails=True)
-                for row, vector in zip(rows, store.vectors(ids), strict=True):
-                    row.vector = vector
-            except (DamagedIndexError, KeyError):
-                continue
-            fresh.replace([(file, rows)])
-        fresh.close()
-    except DamagedIndexError as err:
-        raise DamagedIndexError(
-            f'{where} is damaged beyond repair. Make the index again. ({err})'
-        ) from err
-    store.close()
-    kept = next(
-        name
-        for number in range(1, 1000)
-        if not os.path.exists(name := f'{where}.damaged-{number}')
-    )
-    try:
-        for ending in ('-wal', '-shm'):
-            if os.path.exists(where + ending):
-                os.replace(where + ending, kept + ending)
-        os.replace(where, kept)
-        os.replace(rescued, where)
-    except OSError as err:
-        raise IndexWriteError(
-            f'{where} could not be put in order: {err}.'
-        ) from err
-    print_log(f'The damaged index is kept as {Path(kept).name}.', 'current')
-    return type(store).open(where, writable=True)

@@ -22,6 +22,8 @@ from eaglenet_mm.apis.feature_file import (
     list_items,
 )
 from eaglenet_mm.apis.index_updating import read_lines
+from eaglenet_mm.search.errors import IndexWriteError
+from eaglenet_mm.search.video_index import VideoIndex
 
 
 @pytest.fixture
@@ -387,3 +389,62 @@ def test_the_content_is_on_the_disk_before_the_name(
         (path.stat().st_ino, False),
         (tmp_path.stat().st_ino, True),
     ]
+
+
+def test_several_items_of_one_file(
+    inferencer: RetrievalInferencer, videos: list[str], tmp_path: Path
+) -> None:
+    items = [
+        dict(video_id=name, path=path, start=None, end=None)
+        for name, path in (
+            ('x', videos[0]),
+            ('y', videos[1]),
+            ('z', videos[0]),
+        )
+    ]
+    found = extract_features(
+        inferencer.encoder, items, [], tmp_path / 'f', num_workers=0
+    )
+    assert [row['video_id'] for row in found.about['videos']] == list('xyz')
+    assert found.videos is not None
+    assert torch.equal(found.videos.frames[0], found.videos.frames[2])
+    # an index that is made later keeps what it would have kept
+    assert not inferencer.encoder.keeps_patches
+
+
+def test_what_is_finished_outlives_a_full_disk(
+    inferencer: RetrievalInferencer,
+    videos: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    items = [
+        dict(video_id=path, path=path, start=None, end=None)
+        for path in videos[:3]
+    ]
+    add, added = VideoIndex.add, []
+
+    def add_two(index: VideoIndex, file: Any, moments: Any) -> Any:
+        if len(added) == 2:
+            raise IndexWriteError('The disk is full.')
+        added.append(file.path)
+        return add(index, file, moments)
+
+    monkeypatch.setattr(VideoIndex, 'add', add_two)
+    with pytest.raises(IndexWriteError):
+        extract_features(
+            inferencer.encoder, items, [], tmp_path / 'f', num_workers=0
+        )
+    monkeypatch.setattr(VideoIndex, 'add', add)
+    encode = inferencer.encoder.encode_moments
+    again: list[str] = []
+
+    def watch(found: Any, names: Any) -> Any:
+        again.extend(names)
+        return encode(found, names)
+
+    monkeypatch.setattr(inferencer.encoder, 'encode_moments', watch)
+    extract_features(
+        inferencer.encoder, items, [], tmp_path / 'f', num_workers=0
+    )
+    assert again == videos[2:3]

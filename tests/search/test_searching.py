@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from eaglenet_mm.models.heads import BasePairHead
-from eaglenet_mm.search.errors import OtherModelError
+from eaglenet_mm.search.errors import DamagedIndexError, OtherModelError
 from eaglenet_mm.search.records import MomentFilter, Moments
 from eaglenet_mm.search.searching import SearchAnswer, VideoSearcher
 from eaglenet_mm.search.shortlisters import build_shortlister
@@ -230,3 +234,40 @@ def test_a_head_that_needs_what_is_not_kept() -> None:
     head.needs_patches = True
     with pytest.raises(OtherModelError, match='needs patches'):
         make_searcher([make_moments(0)], head)
+
+
+def test_a_writer_that_never_rests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer, changed = make_index(tmp_path / 'index'), count(1)
+
+    def write() -> None:
+        for number in range(3):
+            file = make_file(number, changed=next(changed))
+            writer.add(file, make_moments(number))
+
+    write()
+    with VideoIndex.load(tmp_path / 'index') as index:
+        take = index.store.take
+
+        def read(*args: Any, **options: Any) -> Any:
+            write()
+            return take(*args, **options)
+
+        monkeypatch.setattr(index.store, 'take', read)
+        for shortlist in (0, 2):
+            (answer,) = over(index).search(text(), 1, shortlist)
+            assert len(answer) == 1
+
+
+def test_a_row_that_is_listed_and_missing(tmp_path: Path) -> None:
+    with make_index(tmp_path / 'index') as index:
+        index.add(make_file(1), make_moments(1))
+    with contextlib.closing(sqlite3.connect(tmp_path / 'index')) as file:
+        file.execute('DELETE FROM features')
+        file.commit()
+    with (
+        VideoIndex.load(tmp_path / 'index') as index,
+        pytest.raises(DamagedIndexError, match='--repair'),
+    ):
+        over(index).search(text(), 1, 0)

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import multiprocessing
+import os
+import random
+import shutil
+import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +24,7 @@ from eaglenet_mm.search.errors import (
     OtherModelError,
     VideoIndexError,
 )
+from eaglenet_mm.search.records import MomentFilter
 from eaglenet_mm.search.video_index import VideoIndex
 from tests.search.index_rows import (
     MODEL,
@@ -230,3 +238,214 @@ def test_an_index_of_an_earlier_release(tmp_path: Path) -> None:
     (tmp_path / 'old' / 'index.json').write_text('{}')
     with pytest.raises(DamagedIndexError, match='earlier release'):
         VideoIndex.load(tmp_path / 'old')
+
+
+def test_what_is_less_exact_is_not_merged(index: VideoIndex) -> None:
+    half = make_index(precision='float16')
+    with pytest.raises(VideoIndexError, match='less exact'):
+        index.merge(half)
+    half.merge(index)
+
+
+def test_vectors_of_different_kinds_are_not_merged(index: VideoIndex) -> None:
+    own = dataclasses.replace(MODEL, vectors='head')
+    other = VideoIndex.create(':memory:', own, make_moments(0))
+    for one, two in ((index, other), (other, index)):
+        with pytest.raises(VideoIndexError, match='different heads'):
+            one.merge(two)
+
+
+def test_a_copy_that_was_not_finished(
+    index: VideoIndex, tmp_path: Path
+) -> None:
+    index.add(make_file(1), make_moments(1))
+    large = make_moments(2)
+    large.features['frames'][0, 0, 0] = 1e9
+    index.add(make_file(2), large)
+    with pytest.raises(ValueError, match='float16 holds'):
+        index.save(tmp_path / 'half', precision='float16')
+    with pytest.raises(DamagedIndexError, match='not finished'):
+        VideoIndex.load(tmp_path / 'half')
+
+
+def test_a_copy_has_what_the_index_says_of_itself(
+    index: VideoIndex, tmp_path: Path
+) -> None:
+    index.set_about('words', ['a'])
+    index.save(tmp_path / 'copy', precision='float16')
+    copy = VideoIndex.load(tmp_path / 'copy')
+    assert copy.about['words'] == index.about['words'] == ['a']
+    # of an index without a row, too
+    assert copy.layout.vector.columns['vector'][0] == 'float16'
+
+
+def test_vectors_are_those_of_the_rows_that_are_listed(
+    tmp_path: Path,
+) -> None:
+    """Though another writer replaces a file by as many rows."""
+    with make_index(tmp_path / 'index') as writer:
+        writer.add(make_file(1), make_moments(1, 2))
+        writer.add(make_file(2), make_moments(2, 2))
+        with VideoIndex.load(tmp_path / 'index') as reader:
+            assert len(reader.ids) == 4
+            writer.add(make_file(1, changed=2), make_moments(3, 2))
+            with pytest.raises(KeyError, match='no moment 1'):
+                reader.vectors()
+            assert reader.refresh()
+            assert torch.equal(
+                reader.vectors(),
+                torch.cat([make_moments(n, 2).vectors for n in (2, 3)]),
+            )
+
+
+@pytest.mark.parametrize('seed', range(3))
+def test_nothing_is_wrong_in_silence(tmp_path: Path, seed: int) -> None:
+    """Flipped bits and overwritten bytes: an error, or all is right."""
+    filters = [
+        MomentFilter(path='/videos/'),
+        MomentFilter(path='*3.mp4'),
+        MomentFilter(after=20, max_duration=25.0),
+        MomentFilter(tags=('x',)),
+    ]
+
+    def everything(index: VideoIndex) -> list:
+        return [
+            contents(index),
+            index.about,
+            index.vectors().tolist(),
+            *(index.select(where).tolist() for where in filters),
+            *(index.store.ids_of(path).tolist() for path in index.files),
+        ]
+
+    path = tmp_path / 'index'
+    with make_index(path) as index:
+        index.set_about('calibrations', [0.1 * x for x in range(50)])
+        for n in range(40):
+            file = make_file(
+                n,
+                changed=n * 10**9,
+                duration=float(n),
+                tags=('x', 'y')[: n % 3],
+            )
+            index.add(file, make_moments(n, n % 4) if n % 4 else None)
+        whole = everything(index)
+    content, draw, found = path.read_bytes(), random.Random(seed), 0
+    for attempt in range(50):
+        damaged = bytearray(content)
+        place = draw.randrange(len(content))
+        if attempt % 2:
+            damaged[place] ^= 1 << draw.randrange(8)
+        else:
+            piece = damaged[place : place + draw.randrange(1, 60)]
+            damaged[place : place + len(piece)] = draw.randbytes(len(piece))
+        path.write_bytes(damaged)
+        try:
+            with VideoIndex.load(path) as index:
+                assert everything(index) == whole, (place, attempt)
+        except (DamagedIndexError, KeyError):
+            found += 1
+            with (
+                contextlib.suppress(DamagedIndexError),  # beyond repair
+                VideoIndex.load(path, writable=True, repair=True) as own,
+            ):
+                left = contents(own)
+                assert left == {name: whole[0][name] for name in left}
+        for name in tmp_path.glob('index?*'):
+            name.unlink()
+    assert found
+
+
+def test_what_a_deleted_index_has_left_is_not_read(tmp_path: Path) -> None:
+    path, aside = tmp_path / 'index', tmp_path / 'aside'
+    with make_index(path) as old:
+        old.add(make_file(1), make_moments(1))
+        # as if its writer had been killed
+        for name in tmp_path.glob('index-*'):
+            shutil.copy(name, f'{aside}{name.name[5:]}')
+    path.unlink()
+    for name in tmp_path.glob('aside-*'):
+        name.rename(tmp_path / f'index{name.name[5:]}')
+    with make_index(path) as index:
+        assert not len(index)
+        index.add(make_file(2), make_moments(2))
+    assert list(VideoIndex.load(path).files) == ['/videos/2.mp4']
+
+
+def test_one_of_two_makes_an_index(tmp_path: Path) -> None:
+    made, refused = [], []
+
+    def make() -> None:
+        try:
+            made.append(make_index(tmp_path / 'index'))
+        except IndexWriteError:
+            refused.append(1)
+
+    threads = [threading.Thread(target=make) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(made), len(refused)) == (1, 7)
+    made[0].add(make_file(1), make_moments(1))
+    assert len(VideoIndex.load(tmp_path / 'index')) == 1
+
+
+def test_files_while_another_thread_refreshes(tmp_path: Path) -> None:
+    index, done, wrong = make_index(tmp_path / 'index'), [], []
+
+    def read() -> None:
+        while not done:
+            if index.files is None:
+                wrong.append(1)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    for number in range(200):
+        index.set_about('number', number)
+        index.refresh()
+    done.append(1)
+    thread.join()
+    assert not wrong
+
+
+NOBODY = 65534
+
+
+def as_nobody(path: str) -> list[str]:
+    """Open an index as a user who may change nothing; names of files."""
+    told, tell = multiprocessing.Pipe(duplex=False)
+
+    def run() -> None:
+        os.setuid(NOBODY)
+        try:
+            with VideoIndex.load(path) as index:
+                tell.send(list(index.files))
+        except VideoIndexError as err:
+            tell.send([str(err)])
+
+    child = multiprocessing.get_context('fork').Process(target=run)
+    child.start()
+    child.join()
+    return told.recv()
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason='only root is several users')
+@pytest.mark.parametrize('name', ['index', 'an %41 index?#'])
+def test_a_folder_that_may_not_be_written(tmp_path: Path, name: str) -> None:
+    with tempfile.TemporaryDirectory(dir='/tmp') as folder:
+        os.chmod(folder, 0o755)
+        path = f'{folder}/{name}'
+        index = make_index(path)
+        index.add(make_file(1), make_moments(1))
+        index.close()
+        assert as_nobody(path) == ['/videos/1.mp4']
+        index = VideoIndex.load(path, writable=True)
+        index.add(make_file(2), make_moments(2))
+        # copied with its writer at work: what he wrote is not in the file
+        Path(f'{folder}/copy').write_bytes(Path(path).read_bytes())
+        Path(f'{folder}/copy-wal').write_bytes(
+            Path(f'{path}-wal').read_bytes()
+        )
+        (words,) = as_nobody(f'{folder}/copy')
+        assert 'could not be read' in words
+        index.close()

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
-from eaglenet_mm.apis import FeatureFile, feature_extraction
+from eaglenet_mm.apis import FeatureFile
 from eaglenet_mm.apis.retriever_encoding import RetrieverEncoder
+from eaglenet_mm.search.moment_reading import ReadMoments
 from tests.datasets.video_readers.made_videos import cut_off, write_constant
 
 CONFIG = ('--config', 'configs/eaglenet_toy.py', '--untrained')
@@ -97,19 +97,19 @@ def test_an_interrupted_run(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(feature_extraction, '_PART', 2)
-    encode = RetrieverEncoder.encode_frames
+    encode = RetrieverEncoder.encode_moments
     calls: list[str] = []
 
     def interrupted(
-        encoder: RetrieverEncoder, frames: torch.Tensor, name: str
+        encoder: RetrieverEncoder, found: ReadMoments, names: list[str]
     ) -> Any:
-        calls.append(name)
+        if names != ['a black frame']:
+            calls.extend(names)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return encode(encoder, frames, name)
+        return encode(encoder, found, names)
 
-    monkeypatch.setattr(RetrieverEncoder, 'encode_frames', interrupted)
+    monkeypatch.setattr(RetrieverEncoder, 'encode_moments', interrupted)
     out = tmp_path / 'f.safetensors'
     command = (
         toy / 'test.json', '--videos', toy / 'videos', *CONFIG,
@@ -122,9 +122,8 @@ def test_an_interrupted_run(
     told = tool(*command)
     count = len(FeatureFile.load(out).about['videos'])
     assert f'{count} of {count} videos' in told.stdout
-    assert '1 of ' in told.stdout + told.stderr
-    assert 'parts are finished' in told.stdout + told.stderr
-    assert len(calls) == 4 + count - 2
+    assert f'3 of {count} videos are there' in told.stdout + told.stderr
+    assert len(calls) == 4 + count - 3
     assert [path.name for path in tmp_path.iterdir()] == ['f.safetensors']
 
 
@@ -135,19 +134,20 @@ def test_two_runs_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     command = toy / 'videos', *CONFIG, '--out', tmp_path / 'f', '--workers', 0
-    encode = RetrieverEncoder.encode_frames
+    encode = RetrieverEncoder.encode_moments
     told: list[str] = []
 
     def second(
-        encoder: RetrieverEncoder, frames: torch.Tensor, name: str
+        encoder: RetrieverEncoder, found: ReadMoments, names: list[str]
     ) -> Any:
         if not told:
+            told.append('')
             told.append(tool(*command, expected=2).stderr)
-        return encode(encoder, frames, name)
+        return encode(encoder, found, names)
 
-    monkeypatch.setattr(RetrieverEncoder, 'encode_frames', second)
+    monkeypatch.setattr(RetrieverEncoder, 'encode_moments', second)
     tool(*command)
-    assert 'RuntimeError: This process is writing' in told[0]
+    assert 'RuntimeError: This process is writing' in told[1]
     assert (tmp_path / 'f').exists()
 
 
