@@ -28,6 +28,8 @@ from eaglenet_mm.search.records import (
     StoredMoment,
     checksum,
 )
+from eaglenet_mm.utils.durable_file import sync_folder
+from eaglenet_mm.utils.folder_lock import FolderInUseError, take_lock
 
 _APPLICATION = 0x45474C4D  # 'EGLM', to recognise our files
 _VERSION = 1
@@ -92,26 +94,19 @@ class SQLiteStore(MomentStore):
         part = f'{where}.part'
         # what an index that was deleted has left would be taken for ours
         rests = [f'{x}{end}' for x in (part, where) for end in _ENDINGS]
-        with _told(where, writing=True):
-            Path(where).parent.mkdir(parents=True, exist_ok=True)
-            try:
-                Path(where).touch(exist_ok=False)  # now it is ours
-            except FileExistsError:
+        with _told(where, writing=True), _only_maker(Path(f'{where}.lock')):
+            if os.path.lexists(where):
                 raise IndexWriteError(
                     f'{where} exists, so a new index cannot be made there. '
                     'Give another name.'
-                ) from None
-            try:
-                for name in (part, *rests):
-                    Path(name).unlink(missing_ok=True)
-                connection = _open(Path(part).absolute().as_uri())
-                with contextlib.closing(connection):
-                    _fill(connection, about)
-                # whole or not at all: what stands there is an index
-                os.replace(part, where)
-            except BaseException:
-                Path(where).unlink()
-                raise
+                )
+            for name in (part, *rests):
+                Path(name).unlink(missing_ok=True)
+            connection = _open(Path(part).absolute().as_uri())
+            with contextlib.closing(connection):
+                _fill(connection, about)
+            os.replace(part, where)  # whole or not at all
+            sync_folder(Path(where).absolute().parent)
         return cls.open(where, writable=True)
 
     @classmethod
@@ -491,6 +486,22 @@ def _connect(where: str, writable: bool) -> sqlite3.Connection:
         connection.close()
         connection = _open(f'{address}?mode=ro&immutable=1')
     return connection
+
+
+@contextlib.contextmanager
+def _only_maker(path: Path) -> Iterator[None]:
+    """Keep other makers of an index out; nobody needs the file afterwards."""
+    try:
+        lock = take_lock(path)
+    except FolderInUseError as err:
+        raise IndexWriteError(
+            f'{err.writer} is making {path.with_suffix("")}. Wait for it.'
+        ) from err
+    with lock:
+        try:
+            yield
+        finally:
+            path.unlink()
 
 
 def _open(address: str) -> sqlite3.Connection:
