@@ -1,4 +1,4 @@
-"""What is on the disk when the power fails, seen through its image."""
+"""Disks whose power fails, seen through their image, and full ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from eaglenet_mm.search.errors import IndexWriteError
 from eaglenet_mm.search.video_index import VideoIndex
+from tests.search.index_rows import make_file, make_index, make_moments
 
 WRITER = """
 import sys
@@ -89,3 +91,42 @@ def test_what_was_committed_is_there(
         assert latest >= wanted - 1
         assert len(index) == len(index.files) == min(50, latest + 1)
         index.close()
+
+
+def fill(index: VideoIndex) -> int:
+    """Add files until there is no more room; tell how many are there."""
+    for number in range(1000):
+        moments = make_moments(number)
+        moments.thumbnails = [bytes(50_000)]
+        try:
+            index.add(make_file(number), moments)
+        except IndexWriteError as err:
+            assert 'Make room' in str(err)
+            return number
+    raise AssertionError('the disk has no end')
+
+
+@pytest.mark.nightly
+def test_a_full_disk(tmp_path: Path) -> None:
+    """What was committed stays, and with more room the index goes on."""
+    folder = tmp_path / 'small'
+    folder.mkdir()
+    try:
+        run('mount', '-t', 'tmpfs', '-o', 'size=2m', 'small', folder)
+    except (OSError, subprocess.CalledProcessError) as err:
+        pytest.skip(f'a disk can be mounted by its owner alone: {err}')
+    try:
+        index = make_index(folder / 'a.index')
+        added = fill(index)
+        assert added > 5
+        for opened in (index, VideoIndex.load(folder / 'a.index')):
+            assert len(opened) == len(opened.files) == added
+            assert opened.store.verify() == {}
+        run('mount', '-o', 'remount,size=8m', folder)
+        index.add(make_file(added), make_moments(added))
+        assert len(index) == added + 1
+        assert index.store.verify() == {}
+        opened.close()
+        index.close()
+    finally:
+        run('umount', folder)
