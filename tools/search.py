@@ -6,7 +6,9 @@ covers, and the second whose frame fits the sentence best.
 
 import argparse
 import contextlib
+import glob
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -60,7 +62,7 @@ def main() -> None:
     """Search, and print what was found."""
     args = parse_args()
     where = MomentFilter.parse(
-        args.path,
+        existing(args.path),
         args.after,
         args.before,
         args.min_duration,
@@ -91,6 +93,17 @@ def main() -> None:
         print(json.dumps(hit_records(answer), indent=1))
     else:
         Console().print(hit_table(args.query, answer, note))
+
+
+def existing(path: str) -> str:
+    """Make a folder or file that is there a filter of its whole path."""
+    if not os.path.exists(path):
+        return path  # of another machine, or a pattern
+    whole = os.path.abspath(path)
+    if not any(sign in whole for sign in '*?['):
+        return whole
+    escaped = glob.escape(whole)
+    return f'{escaped}/*' if os.path.isdir(whole) else escaped
 
 
 def run_query(

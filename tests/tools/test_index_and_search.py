@@ -315,6 +315,7 @@ def test_filters_tags_and_heads(
     assert found('--tag', 'red', '--tag', 'new') == list(map(str, some))
     assert found('--tag', 'blue') == []
     assert found('--path', folder) == everything
+    assert found('--path', os.path.relpath(folder)) == everything
     assert found('--path', f'{paths[5].name[:-3]}*') == [str(paths[5])]
     assert found('--before', '2001-01-01') == []
     assert found('--min-duration', '0.1s', '--head', 'mean_pooling_toy') == (
@@ -322,6 +323,19 @@ def test_filters_tags_and_heads(
     )
     hostile = "' OR 1=1 --"
     assert found('--tag', hostile) == found('--path', hostile) == []
+
+
+def test_a_folder_that_is_named_like_a_pattern(
+    tool: Callable, folder: Path, tmp_path: Path
+) -> None:
+    videos = tmp_path / 'films [2020]'
+    videos.mkdir()
+    shutil.copy(sorted(folder.iterdir())[0], videos / 'a.mp4')
+    out = tmp_path / 'index'
+    tool('index', videos, '--config', CONFIG, '--untrained', '--out', out)
+    for path in (videos, videos / 'a.mp4'):
+        told = tool('search', out, 'a ring', '--path', path, '--json').stdout
+        assert len(json.loads(told)) == 1
 
 
 def test_captions_tell_what_good_scores_are(
