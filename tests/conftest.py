@@ -157,3 +157,27 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.line(
         f'{len(largest)} arrays; largest {worst[1][0]:.2e} at {worst[0]}'
     )
+
+
+@pytest.fixture
+def object_storage(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket on a server that speaks the protocol of S3."""
+    server_of = pytest.importorskip('moto.server')
+    boto3 = pytest.importorskip('boto3')
+    server = server_of.ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        for name, value in dict(
+            AWS_ACCESS_KEY_ID='any',
+            AWS_SECRET_ACCESS_KEY='any',
+            AWS_REGION='us-east-1',
+            AWS_ENDPOINT_URL=f'http://{host}:{port}',
+            AWS_ALLOW_HTTP='true',
+        ).items():
+            monkeypatch.setenv(name, value)
+        client = boto3.client('s3', region_name='us-east-1')
+        client.create_bucket(Bucket='videos')
+        yield 's3://videos'
+    finally:
+        server.stop()

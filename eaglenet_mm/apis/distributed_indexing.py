@@ -9,7 +9,7 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -82,6 +82,7 @@ class EncodingWorker:
         return self.store.write(rows), told
 
 
+@dataclass
 class RayIndexer:
     """What :class:`VideoIndexer` does, by the workers of Ray.
 
@@ -94,16 +95,9 @@ class RayIndexer:
     kept as unreadable.
     """
 
-    def __init__(
-        self,
-        encoder: RetrieverEncoder,
-        *,
-        num_workers: int = 2,
-        video_batch: int = 1,
-    ) -> None:
-        self.encoder = encoder
-        self.num_workers = num_workers
-        self.video_batch = video_batch
+    encoder: RetrieverEncoder
+    num_workers: int = 2
+    video_batch: int = 1
 
     def update(
         self,

@@ -49,6 +49,7 @@ class IndexingReport:
             )
 
 
+@dataclass
 class VideoIndexer:
     """Encodes videos into an index.
 
@@ -56,16 +57,9 @@ class VideoIndexer:
     have to be encoded again after an interruption.
     """
 
-    def __init__(
-        self,
-        encoder: RetrieverEncoder,
-        *,
-        num_workers: int = 2,
-        video_batch: int = 1,
-    ) -> None:
-        self.encoder = encoder
-        self.num_workers = num_workers
-        self.video_batch = video_batch
+    encoder: RetrieverEncoder
+    num_workers: int = 2
+    video_batch: int = 1
 
     def update(
         self,

@@ -294,40 +294,24 @@ runpy.run_path({str(repository / 'tools/index.py')!r}, run_name='__main__')
 
 
 @pytest.mark.nightly
-def test_object_storage(inferencer, weights, folder, repository, monkeypatch):
-    """The tool, two workers, and a server that speaks S3's protocol."""
-    server_of = pytest.importorskip('moto.server')
-    boto3 = pytest.importorskip('boto3')
-    server = server_of.ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        for name, value in dict(
-            AWS_ACCESS_KEY_ID='any',
-            AWS_SECRET_ACCESS_KEY='any',
-            AWS_REGION='us-east-1',
-            AWS_ENDPOINT_URL=f'http://{host}:{port}',
-            AWS_ALLOW_HTTP='true',
-            PYTHONPATH=str(repository),
-        ).items():
-            monkeypatch.setenv(name, value)
-        boto3.client('s3', region_name='us-east-1').create_bucket(
-            Bucket='videos'
-        )
-        subprocess.run(
-            [
-                sys.executable, repository / 'tools/index.py', folder,
-                '--out', 's3://videos/index', '--ray', 'local',
-                '--config', repository / 'configs/eaglenet_toy.py',
-                '--checkpoint', weights, '--workers', '0',
-            ],
-            check=True,
-        )  # fmt: skip
-        index = VideoIndex.load('s3://videos/index')
-        assert content(index) == plain_index(inferencer, folder)
-        assert index.store.verify() == {}
-    finally:
-        server.stop()
+def test_object_storage(
+    object_storage, inferencer, weights, folder, repository, monkeypatch
+):
+    """The tool, with two workers."""
+    where = f'{object_storage}/index'
+    monkeypatch.setenv('PYTHONPATH', str(repository))
+    subprocess.run(
+        [
+            sys.executable, repository / 'tools/index.py', folder,
+            '--out', where, '--ray', 'local',
+            '--config', repository / 'configs/eaglenet_toy.py',
+            '--checkpoint', weights, '--workers', '0',
+        ],
+        check=True,
+    )  # fmt: skip
+    index = VideoIndex.load(where)
+    assert content(index) == plain_index(inferencer, folder)
+    assert index.store.verify() == {}
 
 
 def test_no_ray_can_be_reached(tmp_path, monkeypatch):

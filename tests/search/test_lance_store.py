@@ -136,46 +136,30 @@ class TestAddress:
             assert len(str(told.value)) < 800
         assert time.monotonic() - begin < 60
 
-    def test_object_storage(self, monkeypatch):
-        """On a server that speaks the protocol of S3."""
-        server_of = pytest.importorskip('moto.server')
-        boto3 = pytest.importorskip('boto3')
-        server = server_of.ThreadedMotoServer(port=0, verbose=False)
-        server.start()
-        try:
-            host, port = server.get_host_and_port()
-            monkeypatch.setenv('AWS_ACCESS_KEY_ID', 'any')
-            monkeypatch.setenv('AWS_SECRET_ACCESS_KEY', 'any')
-            monkeypatch.setenv('AWS_REGION', 'us-east-1')
-            monkeypatch.setenv('AWS_ENDPOINT_URL', f'http://{host}:{port}')
-            monkeypatch.setenv('AWS_ALLOW_HTTP', 'true')
-            client = boto3.client('s3', region_name='us-east-1')
-            client.create_bucket(Bucket='videos')
-            where = 's3://videos/index'
-            with pytest.raises(FileNotFoundError, match=where):
-                LanceStore.open(where)
-            store = LanceStore.create(where, ABOUT)
-            other = LanceStore.open(where, writable=True)
-            for number, writer in enumerate((store, other, store)):
-                writer.replace(
-                    [
-                        (IndexedFile(f'/{number}', 1, 1), rows(2, number)),
-                        (IndexedFile('/same', 1, number), rows(1, number)),
-                    ]
-                )
-            other.set_tags(['/1'], ['x'])
-            store.version()
-            found = read_all(store)
-            assert found['/same'][1] == rows(1, 2)
-            assert found['/1'] == (
-                IndexedFile('/1', 1, 1, tags=('x',)),
-                rows(2, 1),
+    def test_object_storage(self, object_storage):
+        where = f'{object_storage}/index'
+        with pytest.raises(FileNotFoundError, match=where):
+            LanceStore.open(where)
+        store = LanceStore.create(where, ABOUT)
+        other = LanceStore.open(where, writable=True)
+        for number, writer in enumerate((store, other, store)):
+            writer.replace(
+                [
+                    (IndexedFile(f'/{number}', 1, 1), rows(2, number)),
+                    (IndexedFile('/same', 1, number), rows(1, number)),
+                ]
             )
-            assert store.verify() == {}
-            store.tidy()
-            assert read_all(store) == found
-        finally:
-            server.stop()
+        other.set_tags(['/1'], ['x'])
+        store.version()
+        found = read_all(store)
+        assert found['/same'][1] == rows(1, 2)
+        assert found['/1'] == (
+            IndexedFile('/1', 1, 1, tags=('x',)),
+            rows(2, 1),
+        )
+        assert store.verify() == {}
+        store.tidy()
+        assert read_all(store) == found
 
 
 def test_patterns_mean_what_they_mean_to_sqlite(store):
