@@ -34,7 +34,7 @@ HEADER_KEYS = ('dataset', 'split', 'protocol')
 #: Required record keys.
 REQUIRED_KEYS = ('video_id', 'video', 'captions')
 #: Optional record keys.
-OPTIONAL_KEYS = ('start', 'end', 'positives')
+OPTIONAL_KEYS = ('start', 'end', 'positives', 'moments')
 
 _MEND = 'Make the file again with its converter in tools/dataset_converters.'
 
