@@ -63,6 +63,11 @@ class _Item:
     lengths: tuple[int, ...]
     seed: int
 
+    @property
+    def video(self) -> str:
+        """Path of the file below ``videos``: a folder for each split."""
+        return f'{self.video_id.split("-")[0]}/{self.video_id}.mp4'
+
 
 def write_story_dataset(
     out: str | os.PathLike[str],
@@ -74,7 +79,7 @@ def write_story_dataset(
     """Generate the story set, unless it exists already.
 
     Writes ``train.json``, ``val.json`` and ``test.json``, the files of
-    ``videos/`` and a stamp. All are written to a temporary folder that
+    ``videos/SPLIT/`` and a stamp. All are written to a temporary folder that
     replaces ``out`` when complete, so an interrupted run does not touch
     ``out``.
 
@@ -116,7 +121,8 @@ def write_story_dataset(
     _refuse_foreign_folder(out)
     partial = out.with_name(f'.{out.name}.partial')
     shutil.rmtree(partial, ignore_errors=True)
-    (partial / 'videos').mkdir(parents=True)
+    for split in NUM_VIDEOS:
+        (partial / 'videos' / split).mkdir(parents=True)
     try:
         _fill(partial, options, workers)
         stamp = dict(options=options, files=_list_files(partial))
@@ -279,7 +285,7 @@ def _record(item: _Item) -> dict[str, Any]:
     ]
     return dict(
         video_id=item.video_id,
-        video=f'{item.video_id}.mp4',
+        video=item.video,
         captions=[told.text for told in item.captions],
         moments=moments,
     )
@@ -298,17 +304,16 @@ def _draw(task: tuple[Path, _Item]) -> None:
         inner = [time for time in times if time not in kept]
         gone = rng.permutation(inner)[: len(frames) // 4]
         times = np.delete(times, gone)
-    path = folder / 'videos' / f'{item.video_id}.mp4'
-    write_video(path, frames[times], times.tolist())
+    write_video(folder / 'videos' / item.video, frames[times], times.tolist())
 
 
 def _list_files(folder: Path) -> dict[str, int | str]:
     """Size of every video, SHA-256 of every annotation."""
     files: dict[str, int | str] = {
-        f'videos/{path.name}': path.stat().st_size
-        for path in sorted((folder / 'videos').iterdir())
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted((folder / 'videos').rglob('*.mp4'))
     }
-    for split in ('train', 'val', 'test'):
+    for split in NUM_VIDEOS:
         content = (folder / f'{split}.json').read_bytes()
         files[f'{split}.json'] = hashlib.sha256(content).hexdigest()
     return files
