@@ -203,9 +203,9 @@ def make_captions(story: Story, rng: np.random.Generator) -> list[Caption]:
     """Tell a story in different words: each scene twice, some pairs once.
 
     A caption of one scene states shape, colour, motion and background. In
-    about a quarter of the stories one more caption tells two scenes that follow
-    each other, without their backgrounds. Captions are lowercase and have no
-    punctuation.
+    about a quarter of the stories one more caption tells two scenes that
+    follow each other, without their backgrounds. Captions are lowercase and
+    have no punctuation.
     """
     captions = []
     for place, scene in enumerate(story):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.utils import track_parallel_progress, track_progress
 from numpy.typing import NDArray
 
 from eaglenet_mm.datasets.annotation import write_annotation
@@ -36,6 +36,7 @@ from eaglenet_mm.datasets.story.drawing import (
     draw_lengths,
     render_story,
 )
+from eaglenet_mm.utils.progress import Progress
 
 #: Videos of each split. Val and test show no scene twice.
 NUM_VIDEOS = {'train': 2160, 'val': 60, 'test': 180}
@@ -207,11 +208,16 @@ def _fill(folder: Path, options: dict[str, Any], workers: int) -> None:
             [_record(item) for item in items],
         )
         tasks += [(folder, item) for item in items]
-    draw: Callable[[Any], None] = _draw
+    progress = Progress('story videos', len(tasks))
     if workers == 1:
-        track_progress(draw, tasks)
+        for task in tasks:
+            _draw(task)
+            progress.update(1)
     else:
-        track_parallel_progress(draw, tasks, workers, chunksize=16)
+        with multiprocessing.Pool(workers) as pool:
+            for _ in pool.imap_unordered(_draw, tasks, chunksize=16):
+                progress.update(1)
+    progress.close()
 
 
 def _make_items(split: str, scenes: Sequence[Scene], seed: int) -> list[_Item]:

@@ -168,9 +168,7 @@ def test_complete_data_are_left_alone(story, capsys):
     'damage',
     [
         lambda folder: (folder / 'test.json').write_text('{}'),
-        lambda folder: next((folder / 'videos').rglob('*.mp4')).write_bytes(
-            b''
-        ),
+        lambda folder: next(folder.rglob('*.mp4')).write_bytes(b''),
         lambda folder: (folder / 'stamp.json').write_text('[]'),
     ],
     ids=['annotation', 'empty video', 'stamp'],
