@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -103,7 +104,8 @@ def is_right(hit: Any, told: dict[str, Any], query: str) -> bool:
     video, moments = told.get(query, ('', []))
     if Path(hit.path).name != video:
         return False
-    overlaps = temporal_iou([(hit.start, hit.end)], moments)
+    window = torch.tensor([[hit.start, hit.end]])
+    overlaps = temporal_iou(window, torch.tensor(moments))
     return bool(overlaps.max() >= 0.5)
 
 
