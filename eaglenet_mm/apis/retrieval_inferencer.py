@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from eaglenet_mm.search.evidence import (
     words_of,
 )
 from eaglenet_mm.search.records import MomentFilter
-from eaglenet_mm.search.searching import SearchAnswer, VideoSearcher
+from eaglenet_mm.search.searching import Page, SearchAnswer, VideoSearcher
 from eaglenet_mm.search.shortlisters import build_shortlister
 from eaglenet_mm.search.stored_config import from_plain
 from eaglenet_mm.search.video_files import find_videos
@@ -43,8 +42,6 @@ class RetrievalInferencer:
         weights (str, optional): Checkpoint, a file or URL. None only for
             heads without parameters on pretrained encoders.
         device (str, optional): Default: the GPU if there is one.
-        untrained (bool): Whether random weights are allowed, with a loud
-            warning. Default: False.
         num_workers (int): Processes that read videos, 0 for this one alone.
             Default: 2.
         video_batch (int): Videos, or segments, encoded in one call. With 1,
@@ -53,8 +50,8 @@ class RetrievalInferencer:
         first_stage (str | dict): What makes shortlists, see
             :func:`~eaglenet_mm.search.shortlisters.build_shortlister`.
             Default: 'auto'.
-        encoders_only (bool): Whether a head without parameters is put on the
-            encoders of a checkpoint of another head. Default: False.
+        **options (bool): ``untrained`` and ``encoders_only``, see
+            :func:`~eaglenet_mm.apis.retriever_loading.load_retriever`.
 
     Attributes:
         encoder (RetrieverEncoder): The model with its pipeline.
@@ -84,11 +81,10 @@ class RetrievalInferencer:
         weights: str | None = None,
         device: str | torch.device | None = None,
         *,
-        untrained: bool = False,
         num_workers: int = 2,
         video_batch: int = 1,
         first_stage: str | dict = 'auto',
-        encoders_only: bool = False,
+        **options: bool,
     ) -> None:
         if num_workers < 0 or video_batch < 1:
             raise ValueError(
@@ -102,13 +98,8 @@ class RetrievalInferencer:
         self.report: IndexingReport | None = None
         self._searcher: VideoSearcher | None = None
         self._words: frozenset[str] = frozenset()
-        self.encoder = RetrieverEncoder(
-            find_config(model),
-            weights,
-            device,
-            untrained=untrained,
-            encoders_only=encoders_only,
-        )
+        cfg = find_config(model)
+        self.encoder = RetrieverEncoder(cfg, weights, device, **options)
 
     @classmethod
     def of_index(
@@ -153,18 +144,16 @@ class RetrievalInferencer:
                 f'{identity.checkpoint[:200]}. Give it (--checkpoint) if you '
                 'trust it.'
             )
-        kwargs.setdefault('untrained', bool(identity.untrained))
         config = find_config(
             Config(from_plain(identity.config)) if model is None else model
         )
+        known = weights or identity.checkpoint or None
         if head is not None:
             config.model.head = find_config(head).model.head
             kwargs['encoders_only'] = weights is None
-        weights = weights or identity.checkpoint or None
-        if weights is None:
-            kwargs['encoders_only'] = False
+        kwargs.setdefault('untrained', bool(identity.untrained))
         try:
-            inferencer = cls(config, weights, device, **kwargs)
+            inferencer = cls(config, known, device, **kwargs)
         except KeyError as err:
             raise VideoIndexError(
                 f'The model of {index.where} cannot be built from the config '
@@ -192,34 +181,21 @@ class RetrievalInferencer:
         self.index = index
 
     def new_index(
-        self,
-        where: str | os.PathLike = ':memory:',
-        *,
-        segment: float = 0.0,
-        precision: str = 'float32',
+        self, where: str | os.PathLike = ':memory:', **settings: Any
     ) -> VideoIndex:
         """Make an empty index for videos that this model encodes.
 
         Args:
             where (str | PathLike): A new file or URI. Default: ':memory:'.
-            segment (float): Seconds of a segment; 0 for whole videos.
-                Default: 0.
-            precision (str): ``'float32'`` or ``'float16'``. Default:
-                'float32'.
+            **settings (Any): ``segment`` and ``precision``, see
+                :meth:`VideoIndex.create`.
 
         Returns:
             VideoIndex: Open for writing.
-
-        Raises:
-            ValueError: If a setting is not allowed.
-            IndexWriteError: If something is there, or it cannot be made.
         """
+        encoder = self.encoder
         return VideoIndex.create(
-            where,
-            self.encoder.identity,
-            self.encoder.example_rows(),
-            precision=precision,
-            segment=segment,
+            where, encoder.identity, encoder.example_rows(), **settings
         )
 
     def encode_videos(
@@ -227,9 +203,8 @@ class RetrievalInferencer:
         videos: Videos,
         *,
         index: VideoIndex | None = None,
-        segment: float = 0.0,
-        precision: str = 'float32',
         retry: bool = False,
+        **settings: Any,
     ) -> VideoIndex:
         """Encode videos, and search them from now on.
 
@@ -240,10 +215,9 @@ class RetrievalInferencer:
             videos (Videos): A folder, a file, or several of them.
             index (VideoIndex, optional): Takes up what is new or has
                 changed. Default: a new one in memory.
-            segment (float): Of a new index, see :meth:`new_index`.
-            precision (str): Of a new index, see :meth:`new_index`.
             retry (bool): Whether unreadable files that have not changed are
                 tried again. Default: False.
+            **settings (Any): Of a new index, see :meth:`new_index`.
 
         Returns:
             VideoIndex: With the videos.
@@ -255,7 +229,7 @@ class RetrievalInferencer:
         """
         found = find_videos(videos)
         if index is None:
-            index = self.new_index(segment=segment, precision=precision)
+            index = self.new_index(**settings)
         report = self.update(index, found.paths, retry=retry)
         report.passed_over = found.passed_over
         return index
@@ -284,21 +258,13 @@ class RetrievalInferencer:
                 f'({index.model.checkpoint or "no checkpoint"}). Add videos '
                 'with the config and checkpoint it was made with.'
             )
-        encoding = indexer(
-            self.encoder,
-            num_workers=self.num_workers,
-            video_batch=self.video_batch,
-        )
+        encoding = indexer(self.encoder, self.num_workers, self.video_batch)
         pieces = {path: (path, None) for path in paths}
         self.report = encoding.update(index, pieces, retry=retry)
         return self.report
 
     def searcher(self) -> VideoSearcher:
-        """Give what searches the index.
-
-        Raises:
-            ValueError: If there is no index.
-        """
+        """Give what searches the index; an error if there is none."""
         if self.index is None:
             raise ValueError(
                 'There is nothing to search: call encode_videos first, or '
@@ -315,13 +281,7 @@ class RetrievalInferencer:
         return self._searcher
 
     def encode_texts(self, texts: str | Sequence[str]) -> TextFeatures:
-        """Encode sentences.
-
-        Args:
-            texts (str | Sequence[str]): ``Bt`` sentences.
-
-        Returns:
-            TextFeatures: On the device of the model.
+        """Encode sentences, ``Bt`` of them, on the device of the model.
 
         Raises:
             ValueError: If there is none, or one is empty.
@@ -367,61 +327,36 @@ class RetrievalInferencer:
             ValueError: If a text is empty, a number is not allowed, there is
                 no index, or none that is calibrated for ``reject``.
         """
-        if k < 1 or offset < 0 or shortlist < 0 or per_video < 0:
-            raise ValueError(
-                'k must be at least 1, offset, shortlist and per_video at '
-                f'least 0, but they are {k}, {offset}, {shortlist} and '
-                f'{per_video}.'
-            )
+        page = Page(k, offset, where, per_video, shortlist)
         if reject is not None:
             check_alpha(reject)
         searcher = self.searcher()
         texts = [text] if isinstance(text, str) else list(text)
-        answers = searcher.search(
-            self.encode_texts(texts),
-            k,
-            shortlist,
-            offset=offset,
-            where=where,
-            per_video=per_video,
+        answers = searcher.search(self.encode_texts(texts), page)
+        calibration = Calibration.of_index(
+            searcher.index, self.encoder.identity.head, shortlist
         )
-        calibration = self._calibration(shortlist)
         if reject is not None and calibration is None:
             raise ValueError(
                 f'{searcher.index.where} is not calibrated for this head and '
                 f'a shortlist of {shortlist}. Run tools/index.py with '
                 '--calibrate, or leave out --reject.'
             )
-        transform = self.encoder.tokenizer
+        encoding = self.encoder.tokenizer
         for sentence, answer in zip(texts, answers, strict=True):
-            answer.unknown_words = unknown_words(transform.tokenizer, sentence)
+            answer.unknown_words = unknown_words(encoding.tokenizer, sentence)
             if self._words:
+                words = words_of(sentence)
                 answer.unseen_words = [
-                    word
-                    for word in words_of(sentence)
-                    if word not in self._words
+                    word for word in words if word not in self._words
                 ]
             answer.cut_at = characters_read(
-                transform.tokenizer, transform.max_words, sentence
+                encoding.tokenizer, encoding.max_words, sentence
             )
             if calibration is not None and not math.isnan(answer.top_score):
                 answer.p_value = calibration.p_value(answer.top_score)
-                answer.nothing_found = (
-                    reject is not None and answer.p_value <= reject
-                )
+                answer.nothing_found = answer.p_value <= (reject or 0)
         return answers[0] if isinstance(text, str) else answers
-
-    def _calibration(self, shortlist: int) -> Calibration | None:
-        """Find the scores that belong to this head and shortlist."""
-        assert self.index is not None
-        for kept in self.index.about.get('calibrations', ()):
-            found = Calibration(**kept)
-            if (found.head, found.shortlist) == (
-                self.encoder.identity.head,
-                shortlist,
-            ):
-                return found
-        return None
 
     def calibrate(
         self, captions: Sequence[str], *, shortlist: int = 100
@@ -439,20 +374,12 @@ class RetrievalInferencer:
         Raises:
             ValueError: If there are no captions.
         """
-        searcher = self.searcher()
-        answers = searcher.search(self.encode_texts(captions), 1, shortlist)
-        made = Calibration.of(
-            self.encoder.identity.head,
-            shortlist,
-            [answer.top_score for answer in answers],
-        )
-        index = searcher.index
-        others = [
-            kept
-            for kept in index.about.get('calibrations', ())
-            if (kept['head'], kept['shortlist']) != (made.head, shortlist)
-        ]
-        index.set_about('calibrations', [*others, made.to_json()])
+        searcher, head = self.searcher(), self.encoder.identity.head
+        page = Page(1, shortlist=shortlist)
+        answers = searcher.search(self.encode_texts(captions), page)
+        scores = [answer.top_score for answer in answers]
+        made = Calibration.of(head, shortlist, scores)
+        made.keep_in(searcher.index)
         return made
 
     def check_shortlist(self, text: str, k: int, shortlist: int) -> float:
@@ -470,11 +397,12 @@ class RetrievalInferencer:
             float: A share, 1.0 for all.
         """
         searcher, features = self.searcher(), self.encode_texts(text)
-        best = [x.moment_id for x in searcher.search(features, k, 0)[0]]
+        (answer,) = searcher.search(features, Page(k, shortlist=0))
+        best = {hit.moment_id for hit in answer}
         if not shortlist or not best:
             return 1.0
         near = searcher.shortlist(features, max(shortlist, k))[0][1]
-        return len(set(best) & set(near.tolist())) / len(best)
+        return len(best & set(near.tolist())) / len(best)
 
     def search_video(
         self,
@@ -491,9 +419,9 @@ class RetrievalInferencer:
             video (str | PathLike): The file. Where it is in the index, it is
                 found itself.
             k (int): Hits wanted. Default: 5.
-            offset (int): See :meth:`search`.
-            where (MomentFilter, optional): Likewise.
-            per_video (int): Likewise.
+            offset (int): See :meth:`search`, as for the rest.
+            where (MomentFilter, optional): Default: all files.
+            per_video (int): Default: 0.
 
         Returns:
             SearchAnswer: The most similar first, by the first stage.
@@ -501,15 +429,10 @@ class RetrievalInferencer:
         Raises:
             VideoReadError: If the video cannot be read.
         """
-        if k < 1:
-            raise ValueError(f'k must be at least 1, but is {k}.')
-        searcher = self.searcher()
-        features = self.encoder.encode_files(
-            [os.path.abspath(video)], self.num_workers
-        )
-        return searcher.search_video(
-            features, k, offset=offset, where=where, per_video=per_video
-        )
+        page = Page(k, offset, where, per_video)
+        searcher, path = self.searcher(), os.path.abspath(video)
+        features = self.encoder.encode_files([path], self.num_workers)
+        return searcher.search_video(features, page)
 
     def scores(self, texts: str | Sequence[str], videos: Videos) -> Tensor:
         """Score every sentence against every video.
@@ -527,9 +450,8 @@ class RetrievalInferencer:
                 left out.
         """
         if isinstance(videos, str | os.PathLike):
-            paths = find_videos(Path(videos)).paths
-        else:
-            paths = [os.path.abspath(path) for path in videos]
+            videos = find_videos(videos).paths
+        paths = [os.path.abspath(path) for path in videos]
         if not paths:
             raise ValueError('There are no videos to score.')
         text, head = self.encode_texts(texts), self.encoder.head

@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+from eaglenet_mm.search.video_index import VideoIndex
+
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 
@@ -41,7 +43,7 @@ class Calibration:
     def of(
         cls, head: str, shortlist: int, scores: Iterable[float]
     ) -> Calibration:
-        """Keep scores."""
+        """Check and sort scores."""
         kept = sorted(map(float, scores))
         if not kept or not all(map(math.isfinite, kept)):
             raise ValueError(
@@ -51,9 +53,24 @@ class Calibration:
             )
         return cls(head, shortlist, kept)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what the constructor takes."""
-        return asdict(self)
+    @classmethod
+    def of_index(
+        cls, index: VideoIndex, head: str, shortlist: int
+    ) -> Calibration | None:
+        """Find what was kept for a head and a shortlist."""
+        for kept in index.about.get('calibrations', ()):
+            if (kept['head'], kept['shortlist']) == (head, shortlist):
+                return cls(**kept)
+        return None
+
+    def keep_in(self, index: VideoIndex) -> None:
+        """Keep it in the place of an earlier one."""
+        others = [
+            kept
+            for kept in index.about.get('calibrations', ())
+            if (kept['head'], kept['shortlist']) != (self.head, self.shortlist)
+        ]
+        index.set_about('calibrations', [*others, asdict(self)])
 
     def p_value(self, top_score: float) -> float:
         """Share of captions, this query among them, that score as low."""
