@@ -185,13 +185,8 @@ class RetrievalInferencer:
     ) -> VideoIndex:
         """Make an empty index for videos that this model encodes.
 
-        Args:
-            where (str | PathLike): A new file or URI. Default: ':memory:'.
-            **settings (Any): ``segment`` and ``precision``, see
-                :meth:`VideoIndex.create`.
-
-        Returns:
-            VideoIndex: Open for writing.
+        ``settings`` are ``segment`` and ``precision``, see
+        :meth:`VideoIndex.create`.
         """
         encoder = self.encoder
         return VideoIndex.create(
@@ -218,9 +213,6 @@ class RetrievalInferencer:
             retry (bool): Whether unreadable files that have not changed are
                 tried again. Default: False.
             **settings (Any): Of a new index, see :meth:`new_index`.
-
-        Returns:
-            VideoIndex: With the videos.
 
         Raises:
             FileNotFoundError: If a folder or file does not exist.
@@ -363,13 +355,9 @@ class RetrievalInferencer:
     ) -> Calibration:
         """Find out how captions of the index score, and keep it there.
 
-        Args:
-            captions (Sequence[str]): Of videos in the index, as users would
-                write them, and not those of the training.
-            shortlist (int): Of the searches; see :meth:`search`.
-
-        Returns:
-            Calibration: As it is kept; the index must be open for writing.
+        They are of videos in the index, which must be open for writing, as
+        users would write them, and not those of the training. ``shortlist``
+        is that of the searches.
 
         Raises:
             ValueError: If there are no captions.
@@ -385,16 +373,8 @@ class RetrievalInferencer:
     def check_shortlist(self, text: str, k: int, shortlist: int) -> float:
         """Tell how many of the best rows the first stage lets through.
 
-        The ceiling of what a search with this shortlist can find. All rows
-        are scored for it.
-
-        Args:
-            text (str): The sentence.
-            k (int): Best rows that count.
-            shortlist (int): Rows on the shortlist; 0 for all.
-
-        Returns:
-            float: A share, 1.0 for all.
+        A share of the ``k`` best, 1.0 for all: the ceiling of what a search
+        with this shortlist can find. All rows are scored for it.
         """
         searcher, features = self.searcher(), self.encode_texts(text)
         (answer,) = searcher.search(features, Page(k, shortlist=0))
@@ -408,42 +388,27 @@ class RetrievalInferencer:
         self,
         video: str | os.PathLike,
         k: int = 5,
-        *,
-        offset: int = 0,
-        where: MomentFilter | None = None,
-        per_video: int = 0,
+        **options: Any,
     ) -> SearchAnswer:
-        """Find videos, or segments, that resemble a video.
+        """Find videos, or segments, that resemble a video file.
 
-        Args:
-            video (str | PathLike): The file. Where it is in the index, it is
-                found itself.
-            k (int): Hits wanted. Default: 5.
-            offset (int): See :meth:`search`, as for the rest.
-            where (MomentFilter, optional): Default: all files.
-            per_video (int): Default: 0.
-
-        Returns:
-            SearchAnswer: The most similar first, by the first stage.
+        By the first stage alone; a file of the index is found itself.
+        ``options`` are ``offset``, ``where`` and ``per_video``, see
+        :meth:`search`.
 
         Raises:
             VideoReadError: If the video cannot be read.
         """
-        page = Page(k, offset, where, per_video)
+        page = Page(k, **options)
         searcher, path = self.searcher(), os.path.abspath(video)
         features = self.encoder.encode_files([path], self.num_workers)
         return searcher.search_video(features, page)
 
     def scores(self, texts: str | Sequence[str], videos: Videos) -> Tensor:
-        """Score every sentence against every video.
+        """Score every sentence against every video, shape ``(Bt, Bv)``.
 
-        Args:
-            texts (str | Sequence[str]): ``Bt`` sentences.
-            videos (Videos): Files in the order of the columns, ``Bv`` of
-                them; or a folder, whose files are sorted.
-
-        Returns:
-            Tensor: Higher is better, shape ``(Bt, Bv)``.
+        Higher is better. ``videos`` are files in the order of the columns, or
+        a folder, whose files are sorted.
 
         Raises:
             VideoReadError: If a video cannot be read; a column cannot be

@@ -24,20 +24,15 @@ class Calibration:
     whose video is in the index, :meth:`p_value` is at most ``alpha`` with a
     probability of at most ``alpha``, whatever the head and its scores.
 
-    Args:
-        head (str): Hash of the head that gave the scores.
-        shortlist (int): Rows that it scored; 0 for all.
-        scores (list[float]): One a caption, ascending.
-
     Example:
         >>> calibration = Calibration('1f', 100, [0.1, 0.2, 0.3, 0.4])
         >>> calibration.p_value(0.15), calibration.threshold(0.4)
         (0.4, 0.2)
     """
 
-    head: str
-    shortlist: int
-    scores: list[float]
+    head: str  # hash
+    shortlist: int  # rows that the head scored; 0 for all
+    scores: list[float]  # one a caption, ascending
 
     @classmethod
     def of(
@@ -58,10 +53,9 @@ class Calibration:
         cls, index: VideoIndex, head: str, shortlist: int
     ) -> Calibration | None:
         """Find what was kept for a head and a shortlist."""
-        for kept in index.about.get('calibrations', ()):
-            if (kept['head'], kept['shortlist']) == (head, shortlist):
-                return cls(**kept)
-        return None
+        every = [cls(**kept) for kept in index.about.get('calibrations', ())]
+        own = [x for x in every if (x.head, x.shortlist) == (head, shortlist)]
+        return own[0] if own else None
 
     def keep_in(self, index: VideoIndex) -> None:
         """Keep it in the place of an earlier one."""

@@ -303,6 +303,7 @@ class _SegmentPass:
         surprises, most_progress = 0, -1
         segments = self._choose(reader, opened, choosing)
         while segments:
+            before, frame = reader.progress, self._last_frame
             try:
                 yield from self._stream(reader, segments)
             except (VideoEndError, VideoTimelineError):
@@ -314,14 +315,19 @@ class _SegmentPass:
                 if not segments:
                     raise
                 start, end = segments.popleft().span
-                # where readers seek, what lies behind damage can be read; in
-                # order, they would come no further
                 gives_up = isinstance(err, VideoTimeoutError)
-                if most_progress < 0 and segments and not gives_up:
-                    gives_up = not self._seeks(reader)
-                    passes = _MOST_PASSES * len(reader.timeline)
-                    most_progress = reader.progress + passes
-                gives_up = gives_up or reader.progress > most_progress
+                if not gives_up:
+                    progress = reader.progress
+                    if most_progress < 0:
+                        passes = _MOST_PASSES * len(reader.timeline)
+                        most_progress = progress + passes
+                    # where readers seek, what lies behind damage can be read;
+                    # in order, all before it is decoded again, to no avail
+                    in_order = progress - before > 0.75 * frame
+                    is_stuck = frame == self._last_frame > _FEW_FRAMES
+                    gives_up = progress > most_progress or (
+                        is_stuck and in_order
+                    )
                 rest = gives_up and bool(segments)
                 words = _describe(err, self._path)
                 self._lose(start, None if rest else end, words)
@@ -331,20 +337,6 @@ class _SegmentPass:
         self._error = reader.time_note
         if not self._num_finished and not self._error:
             self._error = 'no frame of it is shown.'
-
-    def _seeks(self, reader: VideoReader) -> bool:
-        """Whether frames are read without all those before them."""
-        if self._last_frame < _FEW_FRAMES:
-            return True  # or it costs little
-        before = reader.progress
-        frames: Any = reader.stream([self._last_frame])
-        try:
-            with closing(frames):
-                next(frames)
-        except VideoReadError:
-            return False
-        # from the key frame before it
-        return reader.progress - before < 0.75 * self._last_frame
 
     def _choose(
         self,

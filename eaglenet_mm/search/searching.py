@@ -39,40 +39,32 @@ Group = list[tuple[int, float]]  # likewise, of one video
 class SearchHit:
     """A video, or a segment of one, that was found.
 
-    Args:
-        moment_id (int): Its number in the index.
-        path (str): Of the file.
-        start (float): First second.
-        end (float): Last second.
-        best_time (float): Second of the frame nearest to the query.
-        score (float): Of the head; higher is better. Of the first stage, if
-            a video was searched with.
-        similarity (float): Of the first stage: the cosine of the query and
-            the mean frame, unless the head has vectors of its own.
-        duration (float): Seconds of the file; 0 if unknown.
-        size (int): Bytes of the file when it was indexed.
-        changed (int): Time of its last change then, in nanoseconds.
-        tags (tuple[str, ...]): Of the file.
-        others (tuple[SearchHit, ...]): Further moments of the same video,
-            the best first, where hits are grouped.
-
     Example:
         >>> hit = SearchHit(7, '/videos/dog.mp4', 0.0, 9.5, 2.5, 0.4, 0.3)
         >>> hit.to_dict()['best_time']
         2.5
     """
 
+    #: Its number in the index.
     moment_id: int
     path: str
+    #: First and last second, and that of the frame nearest to the query.
     start: float
     end: float
     best_time: float
+    #: Of the head, higher is better; of the first stage, if a video was
+    #: searched with.
     score: float
+    #: Of the first stage: the cosine of the query and the mean frame, unless
+    #: the head has vectors of its own.
     similarity: float
+    #: Of the file: seconds (0 if unknown), bytes, the time of its last change
+    #: in nanoseconds when it was indexed, and tags.
     duration: float = 0.0
     size: int = 0
     changed: int = 0
     tags: tuple[str, ...] = ()
+    #: Further moments of the video, the best first, where hits are grouped.
     others: tuple[SearchHit, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -113,36 +105,29 @@ class Page:
 class SearchAnswer:
     """What was found for one query; iterates over its hits.
 
-    Args:
-        hits (list[SearchHit]): The best first.
-        has_more (bool): Whether a larger ``offset`` gives more.
-        scored (int): Rows that the head scored; 0 if only the first stage
-            ran.
-        total (int): Rows that the filter allows.
-        unknown_words (list[str]): Words that the tokenizer has no id of.
-        unseen_words (list[str]): Words that the captions of the training do
-            not have; empty if those are not known.
-        p_value (float, optional): Share of calibration captions whose best
-            score is as low as this one's; None without a calibration.
-        nothing_found (bool): Whether that share is so low that the index
-            probably shows nothing of the kind.
-        cut_at (int, optional): Characters of the text that the model reads;
-            None for all.
-
     Example:
         >>> answer = SearchAnswer([], has_more=False, scored=0, total=0)
         >>> len(answer)
         0
     """
 
+    #: The best first.
     hits: list[SearchHit]
+    #: Whether a larger ``offset`` gives more.
     has_more: bool
+    #: Rows that the head scored (0 if only the first stage ran), and those
+    #: that the filter allows.
     scored: int
     total: int
+    #: Words that the tokenizer has no id of, and that the captions of the
+    #: training do not have, as far as those are known.
     unknown_words: list[str] = field(default_factory=list)
     unseen_words: list[str] = field(default_factory=list)
+    #: Share of calibration captions whose best score is as low; None without
+    #: a calibration. If it is very low, nothing of the kind was found.
     p_value: float | None = None
     nothing_found: bool = False
+    #: Characters of the text that the model reads; None for all.
     cut_at: int | None = None
     #: Best score of the query before filters and pages.
     top_score: float = math.nan
@@ -412,24 +397,19 @@ class VideoSearcher:
             described = []
             for _, score in own:
                 moment, second, similarity = next(facts)
-                file = moment.file
-                # times are rounded to float32, spans are not
-                second = min(max(second, moment.start), moment.end)
-                described.append(
-                    SearchHit(
-                        moment.moment_id,
-                        file.path,
-                        moment.start,
-                        moment.end,
-                        second,
-                        score,
-                        similarity,
-                        file.duration,
-                        file.size,
-                        file.changed,
-                        file.tags,
-                    )
+                file = {**vars(moment.file)}
+                del file['error']
+                hit = SearchHit(
+                    moment.moment_id,
+                    start=moment.start,
+                    end=moment.end,
+                    # times are rounded to float32, spans are not
+                    best_time=min(max(second, moment.start), moment.end),
+                    score=score,
+                    similarity=similarity,
+                    **file,
                 )
+                described.append(hit)
             hits.append(replace(described[0], others=tuple(described[1:])))
         return hits
 

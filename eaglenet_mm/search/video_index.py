@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from eaglenet_mm.search.errors import (
-    DamagedIndexError,
-    VideoIndexError,
-)
+from eaglenet_mm.search.errors import DamagedIndexError, VideoIndexError
 from eaglenet_mm.search.model_identity import ModelIdentity
 from eaglenet_mm.search.moment_store import MomentStore, store_kind
 from eaglenet_mm.search.records import (
@@ -24,11 +21,11 @@ from eaglenet_mm.search.records import (
     MomentFilter,
     MomentLayout,
     Moments,
+    StoredMoment,
 )
 
 #: Rows that are read and written together.
 _BLOCK = 256
-_FEW = 100
 
 
 class VideoIndex:
@@ -67,7 +64,7 @@ class VideoIndex:
     def __init__(self, store: MomentStore) -> None:
         self.store = store
         self.about = about = store.about
-        where = store.where
+        self.where = where = store.where
         if about.get('is_unfinished'):
             raise DamagedIndexError(
                 f'{where} is a copy that was not finished. Delete it, and '
@@ -78,9 +75,9 @@ class VideoIndex:
             self.segment: float = float(about['segment'])
             self.model = ModelIdentity.from_json(about['model'], where)
             self.layout = MomentLayout.from_json(about['layout'], where)
+        except DamagedIndexError:
+            raise
         except (KeyError, TypeError, ValueError) as err:
-            if isinstance(err, DamagedIndexError):
-                raise
             raise DamagedIndexError(
                 f'{where} lacks what an index says of itself ({err!r}). Make '
                 'it again.'
@@ -136,13 +133,9 @@ class VideoIndex:
         writable: bool = False,
         repair: bool = False,
     ) -> VideoIndex:
-        """Open an index.
+        """Open an index, to change it only if it is ``writable``.
 
-        Args:
-            where (str | PathLike): A file or URI.
-            writable (bool): Whether it will be changed. Default: False.
-            repair (bool): Whether to go on without what is damaged, which is
-                logged; needs ``writable``. Default: False.
+        ``repair`` goes on without what is damaged, which is logged.
 
         Raises:
             FileNotFoundError: If there is none.
@@ -153,38 +146,32 @@ class VideoIndex:
         where = os.fspath(where)
         store = store_kind(where).open(where, writable)
         try:
-            if repair:
-                for what, reason in store.repair().items():
-                    print_log(
-                        f'Left out of the index: {what}: {reason}',
-                        logger='current',
-                        level=logging.WARNING,
-                    )
+            for what, reason in store.repair().items() if repair else ():
+                print_log(
+                    f'Left out of the index: {what}: {reason}',
+                    logger='current',
+                    level=logging.WARNING,
+                )
             return cls(store)
         except BaseException:
             store.close()
             raise
 
     def save(self, where: str | os.PathLike, *, precision: str = '') -> None:
-        """Write a copy, in a store of either kind.
-
-        Args:
-            where (str | PathLike): A new file or URI.
-            precision (str): Of the copy. Default: the same.
+        """Write a copy, in a store of either kind and any precision.
 
         Raises:
             IndexWriteError: If it cannot be written. What is there then
                 cannot be opened.
             VideoIndexError: If the index is less exact.
         """
-        copy = VideoIndex.create(
+        with VideoIndex.create(
             where,
             self.model,
             self._moments(self.ids[:1]),
             precision=precision or self.precision,
             segment=self.segment,
-        )
-        with copy:
+        ) as copy:
             copy.set_about('is_unfinished', True)
             copy.merge(self)
             for name in self.about.keys() - copy.about.keys():
@@ -214,11 +201,6 @@ class VideoIndex:
         """Keep plain data of the index, see :attr:`about`."""
         self.store.set_about(name, value)
         self._version = None
-
-    @property
-    def where(self) -> str:
-        """str: The file or URI."""
-        return self.store.where
 
     @property
     def has_ann(self) -> bool:
@@ -264,33 +246,21 @@ class VideoIndex:
         return self.store.ids(where) if where else self.ids
 
     def moments(self, ids: Tensor) -> list[Moment]:
-        """Describe rows, int64, shape ``(n,)``.
-
-        Raises:
-            KeyError: If one does not exist.
-        """
+        """Describe rows; ``KeyError`` if one does not exist, as below."""
         return self.store.moments(ids.tolist())
 
     def moment(self, moment_id: int) -> Moment:
-        """Describe a row.
-
-        Raises:
-            KeyError: If it does not exist.
-        """
+        """Describe a row."""
         return self.store.moments([moment_id])[0]
 
     def thumbnail(self, moment_id: int) -> bytes:
-        """Read the JPEG of a row.
-
-        Raises:
-            KeyError: If it does not exist.
-        """
+        """Read the JPEG of a row."""
         return self.store.thumbnail(moment_id)
 
     def vectors(self, ids: Tensor | None = None) -> Tensor:
-        """Read vectors of the first stage, float32, shape ``(n, C)``.
+        """Read vectors of the first stage, of all rows if ``ids`` is None.
 
-        Of all rows if ``ids`` is None.
+        Float32, shape ``(n, C)``.
         """
         rows = self.store.vectors((self.ids if ids is None else ids).tolist())
         return self.layout.vector.unpack(rows)['vector']
@@ -313,42 +283,49 @@ class VideoIndex:
             DamagedIndexError: If one is not what was written.
         """
         rows = self.store.take(ids.tolist(), thumbnails=False)
+        return self._unpack(rows)
+
+    def _unpack(
+        self, rows: Sequence[StoredMoment]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         return (
             self.layout.features.unpack([row.features for row in rows]),
             self.layout.state.unpack([row.state for row in rows]),
             self.layout.times.unpack([row.times for row in rows])['times'],
         )
 
+    def _moments(self, ids: Tensor) -> Moments:
+        """Read rows whole."""
+        rows = self.store.take(ids.tolist(), thumbnails=True)
+        features, state, times = self._unpack(rows)
+        spans = [[row.start, row.end] for row in rows]
+        return Moments(
+            torch.tensor(spans, dtype=torch.float64),
+            self.vectors(ids),
+            times,
+            features,
+            state,
+            [row.thumbnail for row in rows],
+        )
+
     def add(self, file: IndexedFile, moments: Moments | None) -> Tensor:
-        """Add a file, in the place of what was known of it.
+        """Add a file in the place of what was known of it.
 
-        Args:
-            file (IndexedFile): The file, with its ``error`` if it could not
-                be read.
-            moments (Moments, optional): Its rows; None if unreadable.
-
-        Returns:
-            Tensor: Numbers of the new rows, int64, shape ``(n,)``.
-
-        Raises:
-            IndexWriteError: If it cannot be written; nothing has changed.
+        ``moments`` are None, and the file has an ``error``, if it could not
+        be read. Returns and raises what :meth:`add_many` does.
         """
         return self.add_many([(file, moments)])
 
     def add_many(
         self, files: Sequence[tuple[IndexedFile, Moments | None]]
     ) -> Tensor:
-        """Add files together: all of them are there afterwards, or none.
-
-        Args:
-            files (Sequence[tuple[IndexedFile, Moments | None]]): Different
-                files, each as for :meth:`add`.
+        """Add different files together: all of them, or after an error none.
 
         Returns:
             Tensor: Numbers of the new rows, int64, shape ``(n,)``.
 
         Raises:
-            IndexWriteError: If they cannot be written; nothing has changed.
+            IndexWriteError: If they cannot be written.
         """
         ids = self.store.replace(
             [
@@ -382,14 +359,7 @@ class VideoIndex:
 
     def _known(self, paths: Iterable[str]) -> list[str]:
         paths = list(paths)
-        # listing all files takes longer than asking for a few
-        few = self._files is None and len(paths) < _FEW
-        files: Container[str] = () if few else self.files
-        unknown = [
-            path
-            for path in paths
-            if not (self._has(path) if few else path in files)
-        ]
+        unknown = [path for path in paths if path not in self.files]
         if unknown:
             raise KeyError(
                 f'{len(unknown)} files are not in the index, the first is '
@@ -397,24 +367,11 @@ class VideoIndex:
             )
         return paths
 
-    def _has(self, path: str) -> bool:
-        try:
-            self.store.ids_of(path)
-        except KeyError:
-            return False
-        except DamagedIndexError:  # what is damaged may be removed, too
-            pass
-        return True
-
     def merge(self, other: VideoIndex, *, replace: bool = False) -> None:
         """Take over the files of another index of the same encoders.
 
-        Some files after the other: after an error some may be there.
-
-        Args:
-            other (VideoIndex): The other index, which stays as it is.
-            replace (bool): Whether files that both have are taken from the
-                other one. Default: False, they are an error.
+        Files that both have are taken with ``replace``, else an error. After
+        another error some files may be there.
 
         Raises:
             OtherModelError: If other encoders made it.
@@ -430,27 +387,30 @@ class VideoIndex:
             )
             for own in (self, other)
         ]
+        both = sorted(self.files.keys() & other.files.keys())
+        wrong = ''
         if kept[0] != kept[1]:
-            raise VideoIndexError(
+            wrong = (
                 'The indexes keep what different heads prepared. Make one of '
                 'them again with the head of the other.'
             )
-        if (self.precision, other.precision) == PRECISIONS:
-            raise VideoIndexError(
+        elif (self.precision, other.precision) == PRECISIONS:
+            wrong = (
                 'The other index is less exact (float16), and what it has '
                 'lost does not come back. Merge into one with float16.'
             )
-        if other.segment != self.segment:
-            raise VideoIndexError(
+        elif other.segment != self.segment:
+            wrong = (
                 f'The segments of one index are {self.segment:g} seconds, of '
                 f'the other {other.segment:g}. Index with the same segments.'
             )
-        both = sorted(self.files.keys() & other.files.keys())
-        if both and not replace:
-            raise VideoIndexError(
+        elif both and not replace:
+            wrong = (
                 f'{len(both)} files are in both indexes, the first is '
                 f'{both[0]}. Remove them from one, or give replace=True.'
             )
+        if wrong:
+            raise VideoIndexError(wrong)
         waiting: list[tuple[IndexedFile, Moments | None]] = []
         for file in other.files.values():
             ids = other.store.ids_of(file.path)
@@ -459,17 +419,3 @@ class VideoIndex:
                 self.add_many(waiting)
                 waiting = []
         self.add_many(waiting)
-
-    def _moments(self, ids: Tensor) -> Moments:
-        """Read rows whole."""
-        features, state, times = self.read(ids)
-        rows = self.store.take(ids.tolist(), thumbnails=True)
-        spans = [[row.start, row.end] for row in rows]
-        return Moments(
-            torch.tensor(spans, dtype=torch.float64),
-            self.vectors(ids),
-            times,
-            features,
-            state,
-            [row.thumbnail for row in rows],
-        )
