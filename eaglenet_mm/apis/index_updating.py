@@ -48,13 +48,8 @@ def update_index(
     besides those they have; for ``retry``, ``prune`` and ``repair`` see
     ``tools/index.py``, for the rest :class:`RetrievalInferencer`.
 
-    Returns:
-        tuple[RetrievalInferencer, IndexingReport]: With the index, open for
-        writing, and what became of the files.
-
-    Raises:
-        FileNotFoundError, ValueError: If something is missing or does not
-            fit; nothing has changed then.
+    The inferencer that comes back has the index, open for writing. After a
+    ``FileNotFoundError`` or ``ValueError`` nothing has changed.
     """
     if untrained:
         settings['untrained'] = True
@@ -83,10 +78,10 @@ def update_index(
                 index, weights, model=model, **settings
             )
         inferencer.use(index)
-        report = _take_up(
-            inferencer, found.paths, videos, tags, prune,
-            retry=retry, indexer=indexer,
-        )  # fmt: skip
+        options: dict[str, Any] = dict(
+            tags=tags, prune=prune, retry=retry, indexer=indexer
+        )
+        report = _take_up(inferencer, found.paths, videos, **options)
         report.passed_over = found.passed_over
         on_error.pop_all()
     return inferencer, report
@@ -111,7 +106,9 @@ def follow_videos(
     for changed in watch_videos(videos, poll=poll, stop=stop):
         paths = changed or _find(videos, may_be_empty=True).paths
         there = [path for path in paths if os.path.isfile(path)]
-        report = _take_up(inferencer, there, changed or videos, tags, prune)
+        report = _take_up(
+            inferencer, there, changed or videos, tags=tags, prune=prune
+        )
         if report.added or report.updated or report.gone:
             yield report
 
@@ -120,6 +117,7 @@ def _take_up(
     inferencer: RetrievalInferencer,
     paths: Sequence[str],
     roots: Sequence[str],
+    *,
     tags: Sequence[str],
     prune: bool,
     **options: Any,
@@ -179,10 +177,8 @@ def _find(videos: Sequence[str], may_be_empty: bool) -> FoundVideos:
 def _check_settings(
     index: VideoIndex, segment: float | None, precision: str | None
 ) -> None:
-    for name, wanted, kept in (
-        ('segment', segment, index.segment),
-        ('precision', precision, index.precision),
-    ):
+    for name, wanted in dict(segment=segment, precision=precision).items():
+        kept = getattr(index, name)
         if wanted is not None and wanted != kept:
             raise VideoIndexError(
                 f'The index {index.where} was made with --{name} {kept}, '

@@ -60,11 +60,6 @@ class RetrievalInferencer:
         report (IndexingReport, optional): What became of the files of the
             last :meth:`encode_videos`.
 
-    Raises:
-        FileNotFoundError: If the config or the checkpoint does not exist.
-        ValueError: If the checkpoint does not fit, there is none, the
-            method cannot search, or a number is not allowed.
-
     Example:
         >>> inferencer = RetrievalInferencer('eaglenet_toy', untrained=True)
         >>> inferencer.encode_texts('a red ring moves left').embeds.shape
@@ -127,9 +122,6 @@ class RetrievalInferencer:
                 whose encoders must be those of the index.
             **kwargs (Any): Further arguments of the class.
 
-        Returns:
-            RetrievalInferencer: Its :attr:`index` is the index.
-
         Raises:
             OtherModelError: If the encoders are not those of the index.
             VideoIndexError: If its model cannot be built from what it holds.
@@ -169,11 +161,7 @@ class RetrievalInferencer:
         return inferencer
 
     def use(self, index: VideoIndex) -> None:
-        """Search an index from now on.
-
-        Raises:
-            OtherModelError: If other encoders made it.
-        """
+        """Search an index of these encoders from now on."""
         if index is not self.index:
             index.model.require(self.encoder.identity, index.where)
             self._searcher = None
@@ -213,11 +201,6 @@ class RetrievalInferencer:
             retry (bool): Whether unreadable files that have not changed are
                 tried again. Default: False.
             **settings (Any): Of a new index, see :meth:`new_index`.
-
-        Raises:
-            FileNotFoundError: If a folder or file does not exist.
-            ValueError: If there is no video.
-            OtherModelError: If other encoders made the index.
         """
         found = find_videos(videos)
         if index is None:
@@ -273,11 +256,7 @@ class RetrievalInferencer:
         return self._searcher
 
     def encode_texts(self, texts: str | Sequence[str]) -> TextFeatures:
-        """Encode sentences, ``Bt`` of them, on the device of the model.
-
-        Raises:
-            ValueError: If there is none, or one is empty.
-        """
+        """Encode sentences, on the device of the model."""
         return self.encoder.encode_texts(
             [texts] if isinstance(texts, str) else list(texts)
         )
@@ -358,9 +337,6 @@ class RetrievalInferencer:
         They are of videos in the index, which must be open for writing, as
         users would write them, and not those of the training. ``shortlist``
         is that of the searches.
-
-        Raises:
-            ValueError: If there are no captions.
         """
         searcher, head = self.searcher(), self.encoder.identity.head
         page = Page(1, shortlist=shortlist)
@@ -396,8 +372,7 @@ class RetrievalInferencer:
         ``options`` are ``offset``, ``where`` and ``per_video``, see
         :meth:`search`.
 
-        Raises:
-            VideoReadError: If the video cannot be read.
+        A ``VideoReadError`` if it cannot be read.
         """
         page = Page(k, **options)
         searcher, path = self.searcher(), os.path.abspath(video)
@@ -408,11 +383,7 @@ class RetrievalInferencer:
         """Score every sentence against every video, shape ``(Bt, Bv)``.
 
         Higher is better. ``videos`` are files in the order of the columns, or
-        a folder, whose files are sorted.
-
-        Raises:
-            VideoReadError: If a video cannot be read; a column cannot be
-                left out.
+        a folder, whose files are sorted; all must be readable.
         """
         if isinstance(videos, str | os.PathLike):
             videos = find_videos(videos).paths

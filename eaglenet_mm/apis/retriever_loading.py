@@ -65,7 +65,6 @@ def load_retriever(
         parts with random weights.
 
     Raises:
-        FileNotFoundError: If the checkpoint does not exist.
         ValueError: If it does not fit the model, or there is none and parts
             have no weights.
     """

@@ -35,7 +35,6 @@ from eaglenet_mm.datasets.transforms import (
 from eaglenet_mm.datasets.transforms.open_video import closed_on_error
 from eaglenet_mm.datasets.video_readers import (
     VideoEndError,
-    VideoReader,
     VideoReadError,
     VideoSamplingError,
     VideoTimelineError,
@@ -245,6 +244,9 @@ class _SegmentPass:
     def __init__(self, pipeline: MomentReader, path: str) -> None:
         self._pipeline = pipeline
         self._path = path
+        self._opened: dict[str, Any] = _item(path)
+        self._choosing: list[Callable] = []
+        self._reader: Any = None
         self._done = 0.0  # seconds
         self._num_finished = 0
         self._last_frame = -1
@@ -256,8 +258,8 @@ class _SegmentPass:
     def read(self) -> Generator[ReadMoments, None, ReadMoments]:
         """Yield some segments as soon as they are read, return the last."""
         found, begun = ReadMoments(), time.monotonic()
-        with closing(self._moments()) as moments:
-            for moment in moments:
+        try:
+            for moment in self._moments():
                 found.moments.append(moment)
                 if (
                     len(found.moments) == _SEGMENTS_AT_ONCE
@@ -266,87 +268,76 @@ class _SegmentPass:
                     found.duration = self._duration
                     yield found
                     found, begun = ReadMoments(), time.monotonic()
-        found.duration = self._duration
-        found.error = self._describe_lost() or self._error
-        return found
-
-    def _moments(self) -> Generator[ReadMoment, None, None]:
-        """Read to the end, or as far as the file can be read."""
-        opened = _item(self._path)
-        choosing = deque(self._pipeline.before)
-        try:
-            while 'video_reader' not in opened:
-                if not choosing:
-                    raise ValueError(
-                        'The pipeline of the config opens no video before '
-                        'DecodeFrames. Put OpenVideo at its beginning.'
-                    )
-                opened = choosing.popleft()(opened)
-            by_clock = list(map(_by_the_clock, choosing))
-            reader: Any = opened['video_reader']
-            with reader:
-                yield from self._read(reader, opened, by_clock)
         except Exception as err:  # noqa: BLE001 - as for whole videos
             words = _describe(err, self._path)
             if self._done:
                 self._lose(self._done, None, words)
             else:
                 self._error = words
+        found.duration = self._duration
+        found.error = self._describe_lost() or self._error
+        return found
 
-    def _read(
-        self,
-        reader: VideoReader,
-        opened: dict[str, Any],
-        choosing: Sequence[Callable],
-    ) -> Iterator[ReadMoment]:
+    def _moments(self) -> Iterator[ReadMoment]:
         """Read to the end, anew where the file is not as it says."""
+        self._open()
         surprises, most_progress = 0, -1
-        segments = self._choose(reader, opened, choosing)
-        while segments:
-            before, frame = reader.progress, self._last_frame
-            try:
-                yield from self._stream(reader, segments)
-            except (VideoEndError, VideoTimelineError):
-                surprises += 1
-                if surprises > _MOST_SURPRISES:
-                    raise
-                segments = self._choose(reader, opened, choosing)
-            except VideoReadError as err:
-                if not segments:
-                    raise
-                start, end = segments.popleft().span
-                gives_up = isinstance(err, VideoTimeoutError)
-                if not gives_up:
-                    progress = reader.progress
-                    if most_progress < 0:
-                        passes = _MOST_PASSES * len(reader.timeline)
-                        most_progress = progress + passes
-                    # where readers seek, what lies behind damage can be read;
-                    # in order, all before it is decoded again, to no avail
-                    in_order = progress - before > 0.75 * frame
-                    is_stuck = frame == self._last_frame > _FEW_FRAMES
-                    gives_up = progress > most_progress or (
-                        is_stuck and in_order
-                    )
-                rest = gives_up and bool(segments)
-                words = _describe(err, self._path)
-                self._lose(start, None if rest else end, words)
-                if gives_up:
-                    break
-                self._done = end
-        self._error = reader.time_note
+        with self._reader as reader:
+            segments = self._choose()
+            while segments:
+                before, frame = reader.progress, self._last_frame
+                try:
+                    yield from self._stream(segments)
+                except (VideoEndError, VideoTimelineError):
+                    surprises += 1
+                    if surprises > _MOST_SURPRISES:
+                        raise
+                    segments = self._choose()
+                except VideoReadError as err:
+                    if not segments:
+                        raise
+                    start, end = segments.popleft().span
+                    gives_up = isinstance(err, VideoTimeoutError)
+                    if not gives_up:
+                        progress = reader.progress
+                        if most_progress < 0:
+                            passes = _MOST_PASSES * len(reader.timeline)
+                            most_progress = progress + passes
+                        # where readers seek, what lies behind damage can be
+                        # read; in order, all before it is decoded in vain
+                        in_order = progress - before > 0.75 * frame
+                        is_stuck = frame == self._last_frame > _FEW_FRAMES
+                        gives_up = progress > most_progress or (
+                            is_stuck and in_order
+                        )
+                    rest = gives_up and bool(segments)
+                    words = _describe(err, self._path)
+                    self._lose(start, None if rest else end, words)
+                    if gives_up:
+                        break
+                    self._done = end
+            self._error = reader.time_note
         if not self._num_finished and not self._error:
             self._error = 'no frame of it is shown.'
 
-    def _choose(
-        self,
-        reader: VideoReader,
-        opened: dict[str, Any],
-        choosing: Sequence[Callable],
-    ) -> deque[_Segment]:
+    def _open(self) -> None:
+        """Open the video, and find what chooses its frames, by the clock."""
+        before = self._pipeline.before
+        for place, transform in enumerate(before, start=1):
+            self._opened = transform(self._opened)
+            if 'video_reader' in self._opened:
+                self._reader = self._opened['video_reader']
+                self._choosing = list(map(_by_the_clock, before[place:]))
+                return
+        raise ValueError(
+            'The pipeline of the config opens no video before DecodeFrames. '
+            'Put OpenVideo at its beginning.'
+        )
+
+    def _choose(self) -> deque[_Segment]:
         """Cut what is not done yet; segments without a frame are left out."""
         segments: deque[_Segment] = deque()
-        timeline = reader.timeline
+        timeline = self._reader.timeline
         self._duration = timeline.duration
         for start, end in cut_segments(
             timeline.duration, self._pipeline.segment, begin=timeline.begin
@@ -354,9 +345,9 @@ class _SegmentPass:
             if end <= self._done:
                 continue
             span = max(start, self._done), end
-            results = {**opened, 'start': span[0], 'end': span[1]}
+            results = {**self._opened, 'start': span[0], 'end': span[1]}
             try:
-                for transform in choosing:
+                for transform in self._choosing:
                     results = transform(results)
             except VideoSamplingError:
                 continue
@@ -364,19 +355,16 @@ class _SegmentPass:
             segments.append(_Segment(span, results, missing))
         return segments
 
-    def _stream(
-        self, reader: VideoReader, segments: deque[_Segment]
-    ) -> Iterator[ReadMoment]:
+    def _stream(self, segments: deque[_Segment]) -> Iterator[ReadMoment]:
         """Decode what segments need, and take away those that are done."""
         users: dict[int, list[_Segment]] = {}
         for segment in segments:
             for number in segment.missing:
                 users.setdefault(number, []).append(segment)
-        frames: Any = reader.stream(sorted(users))
-        with closing(frames):
+        with closing(self._reader.stream(sorted(users))) as frames:
             for number, frame in frames:
                 self._last_frame = number
-                small = self._pipeline.decode.finish(frame, reader)
+                small = self._pipeline.decode.finish(frame, self._reader)
                 for segment in users.pop(number):
                     if number == _middle(segment.results['frame_indices']):
                         segment.thumbnail = _jpeg(frame)
@@ -386,9 +374,9 @@ class _SegmentPass:
                     segment = segments.popleft()
                     self._done = segment.span[1]
                     self._num_finished += 1
-                    yield self._complete(reader, segment)
+                    yield self._complete(segment)
 
-    def _complete(self, reader: VideoReader, segment: _Segment) -> ReadMoment:
+    def _complete(self, segment: _Segment) -> ReadMoment:
         """Do with a segment what decoding alone would have done."""
         results = segment.results
         for key in ('video_reader', 'frame_sampler'):
@@ -396,8 +384,8 @@ class _SegmentPass:
         pictures = [segment.pictures[i] for i in results['frame_indices']]
         results.update(
             frames=np.stack(pictures),
-            frame_times=clock_times(reader, results),
-            pixel_aspect=reader.pixel_aspect,
+            frame_times=clock_times(self._reader, results),
+            pixel_aspect=self._reader.pixel_aspect,
             num_frames_found=len(pictures),
         )
         return self._pipeline.finish(results, segment.span, segment.thumbnail)

@@ -33,20 +33,17 @@ class VideoIndex:
 
     A row holds the vector of the first stage, what the video encoder made of
     the frames, their times, and a thumbnail; any head on the same encoders
-    can rank it. Rows have numbers that never change.
+    can rank it. Rows have numbers that never change. What the index says of
+    itself is in ``about``. Made by :meth:`create` and :meth:`load`.
 
     A path is one SQLite file; ``':memory:'`` lives as long as the process; a
     path that ends with ``.lance`` and a URI are Lance datasets. Every change
     is there when its method returns, whatever happens to the process
-    afterwards. Others may read meanwhile, and see it with :meth:`refresh`.
+    afterwards; after an :class:`IndexWriteError` nothing has changed. Others
+    may read meanwhile, and see changes with :meth:`refresh`.
 
-    Args:
-        store (MomentStore): Where it is kept; see :meth:`create` and
-            :meth:`load`.
-
-    Attributes:
-        about (dict[str, Any]): What it says of itself, as of the last
-            :meth:`refresh`.
+    Rows and files that are not there are a ``KeyError``, rows that are not
+    what was written a :class:`DamagedIndexError`.
 
     Example:
         >>> from eaglenet_mm.search.records import Moments
@@ -135,13 +132,8 @@ class VideoIndex:
     ) -> VideoIndex:
         """Open an index, to change it only if it is ``writable``.
 
-        ``repair`` goes on without what is damaged, which is logged.
-
-        Raises:
-            FileNotFoundError: If there is none.
-            DamagedIndexError: If it is not what was written, or of another
-                release.
-            IndexWriteError: If it is to be written and cannot be.
+        ``repair`` goes on without what is damaged, which is logged. A
+        ``FileNotFoundError`` if there is none.
         """
         where = os.fspath(where)
         store = store_kind(where).open(where, writable)
@@ -158,12 +150,9 @@ class VideoIndex:
             raise
 
     def save(self, where: str | os.PathLike, *, precision: str = '') -> None:
-        """Write a copy, in a store of either kind and any precision.
+        """Write a copy, in a store of either kind, at most as exact.
 
-        Raises:
-            IndexWriteError: If it cannot be written. What is there then
-                cannot be opened.
-            VideoIndexError: If the index is less exact.
+        What an interrupted copy leaves cannot be opened.
         """
         with VideoIndex.create(
             where,
@@ -208,11 +197,7 @@ class VideoIndex:
         return getattr(self.store, 'has_ann', False)
 
     def build_ann(self) -> None:
-        """Make an index of the vectors, for a first stage that uses it.
-
-        Raises:
-            VideoIndexError: If the store cannot have one, or rows are few.
-        """
+        """Make an index of the vectors, for a first stage that uses it."""
         if not hasattr(self.store, 'build_ann'):
             raise VideoIndexError(
                 f'{self.where} is one file, whose vectors are compared in '
@@ -246,7 +231,7 @@ class VideoIndex:
         return self.store.ids(where) if where else self.ids
 
     def moments(self, ids: Tensor) -> list[Moment]:
-        """Describe rows; ``KeyError`` if one does not exist, as below."""
+        """Describe rows."""
         return self.store.moments(ids.tolist())
 
     def moment(self, moment_id: int) -> Moment:
@@ -270,17 +255,8 @@ class VideoIndex:
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """Read features, the state of the head, and times of frames.
 
-        Args:
-            ids (Tensor): Shape ``(n,)``, at least one.
-
-        Returns:
-            tuple[dict[str, Tensor], dict[str, Tensor], Tensor]: By name,
-            shape ``(n, ...)``; the state is empty where none is kept; times
-            in seconds, NaN where padded, shape ``(n, F)``.
-
-        Raises:
-            KeyError: If a row does not exist.
-            DamagedIndexError: If one is not what was written.
+        By name, shape ``(n, ...)``; the state is empty where none is kept;
+        times in seconds, NaN where padded, shape ``(n, F)``.
         """
         rows = self.store.take(ids.tolist(), thumbnails=False)
         return self._unpack(rows)
@@ -309,23 +285,17 @@ class VideoIndex:
         )
 
     def add(self, file: IndexedFile, moments: Moments | None) -> Tensor:
-        """Add a file in the place of what was known of it.
-
-        ``moments`` are None, and the file has an ``error``, if it could not
-        be read. Returns and raises what :meth:`add_many` does.
-        """
+        """Add a file, see :meth:`add_many`."""
         return self.add_many([(file, moments)])
 
     def add_many(
         self, files: Sequence[tuple[IndexedFile, Moments | None]]
     ) -> Tensor:
-        """Add different files together: all of them, or after an error none.
+        """Add different files, in the place of what was known of them.
 
-        Returns:
-            Tensor: Numbers of the new rows, int64, shape ``(n,)``.
-
-        Raises:
-            IndexWriteError: If they cannot be written.
+        All together or none. Moments are None, and the file has an
+        ``error``, if it could not be read. Gives the numbers of the new rows,
+        int64, shape ``(n,)``.
         """
         ids = self.store.replace(
             [
@@ -337,11 +307,7 @@ class VideoIndex:
         return torch.tensor(ids, dtype=torch.int64)
 
     def remove(self, paths: Iterable[str]) -> int:
-        """Take files out, and tell how many rows are gone.
-
-        Raises:
-            KeyError: If a file is not in the index; nothing has changed.
-        """
+        """Take files out, and tell how many rows are gone."""
         paths, before = self._known(paths), len(self)
         if paths:
             self.store.remove(paths)
@@ -349,11 +315,7 @@ class VideoIndex:
         return before - len(self)
 
     def set_tags(self, paths: Iterable[str], tags: Sequence[str]) -> None:
-        """Give files tags, in the place of those they have.
-
-        Raises:
-            KeyError: If a file is not in the index; nothing has changed.
-        """
+        """Give files tags, in the place of those they have."""
         self.store.set_tags(self._known(paths), tags)
         self._version = None
 
@@ -370,13 +332,9 @@ class VideoIndex:
     def merge(self, other: VideoIndex, *, replace: bool = False) -> None:
         """Take over the files of another index of the same encoders.
 
-        Files that both have are taken with ``replace``, else an error. After
-        another error some files may be there.
-
-        Raises:
-            OtherModelError: If other encoders made it.
-            VideoIndexError: If both have a file, segments or what heads have
-                prepared differ, or the other one is less exact.
+        Files that both have are taken with ``replace``, else an error.
+        Segments, and what heads have prepared, must not differ. After an
+        error while writing some files may be there.
         """
         other.model.require(self.model, 'the other index')
         kept = [
