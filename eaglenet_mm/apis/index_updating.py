@@ -13,6 +13,7 @@ from mmengine.config import Config
 from eaglenet_mm.apis.retrieval_inferencer import RetrievalInferencer
 from eaglenet_mm.apis.video_indexer import IndexingReport, VideoIndexer
 from eaglenet_mm.apis.watching import watch_videos
+from eaglenet_mm.config.knobs import walk
 from eaglenet_mm.datasets.annotation import read_annotation
 from eaglenet_mm.search.errors import VideoIndexError
 from eaglenet_mm.search.evidence import words_of
@@ -146,21 +147,16 @@ def _take_up(
 def _training_words(cfg: Config) -> list[str]:
     """List the words of the training captions, as far as they are here."""
     words: set[str] = set()
-    waiting = [cfg.get('train_dataloader', {})]
-    while waiting:
-        settings = waiting.pop()
-        if isinstance(settings, list | tuple):
-            waiting += settings
-        elif isinstance(settings, dict):
-            waiting += settings.values()
-            file = settings.get('ann_file')
-            if isinstance(file, str):
-                path = os.path.join(settings.get('data_root') or '', file)
-                # gone, of another kind or damaged: indexing does without
-                with suppress(ValueError, KeyError, TypeError, OSError):
-                    for record in read_annotation(path)[1]:
-                        for caption in record['captions']:
-                            words.update(words_of(caption))
+    for _, settings in walk(cfg.get('train_dataloader', {})):
+        if not isinstance(settings, dict) or 'ann_file' not in settings:
+            continue
+        # gone, of another kind or damaged: indexing does without
+        with suppress(ValueError, KeyError, TypeError, OSError):
+            root = settings.get('data_root') or ''
+            path = os.path.join(root, settings['ann_file'])
+            for record in read_annotation(path)[1]:
+                for caption in record['captions']:
+                    words.update(words_of(caption))
     return sorted(words)
 
 

@@ -186,8 +186,9 @@ class RetrievalInferencer:
         videos: Videos,
         *,
         index: VideoIndex | None = None,
+        segment: float = 0.0,
+        precision: str = 'float32',
         retry: bool = False,
-        **settings: Any,
     ) -> VideoIndex:
         """Encode videos, and search them from now on.
 
@@ -200,11 +201,12 @@ class RetrievalInferencer:
                 changed. Default: a new one in memory.
             retry (bool): Whether unreadable files that have not changed are
                 tried again. Default: False.
-            **settings (Any): Of a new index, see :meth:`new_index`.
+            segment (float): Of a new index, see :meth:`new_index`.
+            precision (str): Likewise.
         """
         found = find_videos(videos)
         if index is None:
-            index = self.new_index(**settings)
+            index = self.new_index(segment=segment, precision=precision)
         report = self.update(index, found.paths, retry=retry)
         report.passed_over = found.passed_over
         return index
@@ -374,7 +376,7 @@ class RetrievalInferencer:
 
         A ``VideoReadError`` if it cannot be read.
         """
-        page = Page(k, **options)
+        page = Page(k, shortlist=0, **options)  # it has no second stage
         searcher, path = self.searcher(), os.path.abspath(video)
         features = self.encoder.encode_files([path], self.num_workers)
         return searcher.search_video(features, page)

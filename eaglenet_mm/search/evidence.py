@@ -26,8 +26,8 @@ class Calibration:
 
     Example:
         >>> calibration = Calibration('1f', 100, [0.1, 0.2, 0.3, 0.4])
-        >>> calibration.p_value(0.15), calibration.threshold(0.4)
-        (0.4, 0.2)
+        >>> calibration.p_value(0.15)
+        0.4
     """
 
     head: str  # hash
@@ -70,17 +70,6 @@ class Calibration:
         """Share of captions, this query among them, that score as low."""
         below = bisect_right(self.scores, top_score)
         return (below + 1) / (len(self.scores) + 1)
-
-    def threshold(self, alpha: float) -> float:
-        """Best score up to which ``p_value`` is at most ``alpha``.
-
-        Queries with a lower one are refused. Minus infinity where there are
-        too few captions to refuse any.
-        """
-        check_alpha(alpha)
-        # refused are scores with fewer than so many captions at or below
-        count = math.floor(alpha * (len(self.scores) + 1) + 1e-9)
-        return self.scores[count - 1] if count else -math.inf
 
 
 def check_alpha(alpha: float) -> None:
