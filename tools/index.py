@@ -25,6 +25,8 @@ from eaglenet_mm.launching import (
 )
 from eaglenet_mm.search.records import PRECISIONS, parse_seconds
 
+_SAME = ('device', 'untrained', 'precision', 'retry', 'prune', 'repair')
+
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
@@ -65,17 +67,12 @@ def main() -> None:
             args.out,
             model=read_optional_config(args),
             weights=args.checkpoint,
-            device=args.device,
-            untrained=args.untrained,
             num_workers=args.workers,
             video_batch=args.batch,
             segment=args.segment and parse_seconds(args.segment),
-            precision=args.precision,
             tags=args.tag,
-            retry=args.retry,
-            prune=args.prune,
-            repair=args.repair,
             indexer=many or VideoIndexer,
+            **{name: vars(args)[name] for name in _SAME},
         )
     index = inferencer.index
     with index:
@@ -89,13 +86,8 @@ def main() -> None:
             print('The index of the vectors is made')
         if args.watch:
             print('Waiting for changes; Ctrl-C ends it', flush=True)
-            for report in follow_videos(
-                inferencer,
-                args.videos,
-                tags=args.tag,
-                prune=args.prune,
-                poll=args.poll,
-            ):
+            options = dict(tags=args.tag, prune=args.prune, poll=args.poll)
+            for report in follow_videos(inferencer, args.videos, **options):
                 lines = report_lines(index, report, args.prune)
                 print('\n'.join(lines), flush=True)
 

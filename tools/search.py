@@ -112,24 +112,17 @@ def run_query(
     args: argparse.Namespace,
 ) -> tuple[SearchAnswer, str]:
     """Find hits, and say how."""
+    query, k, recall = args.query, args.top_k, None
     options = dict(
         offset=args.offset, where=where or None, per_video=args.per_video
     )
-    recall = None
     if args.video:
-        answer = inferencer.search_video(args.query, args.top_k, **options)
+        answer = inferencer.search_video(query, k, **options)
     else:
-        answer = inferencer.search(
-            args.query,
-            args.top_k,
-            shortlist=args.shortlist,
-            reject=args.reject,
-            **options,
-        )
+        options |= dict(shortlist=args.shortlist, reject=args.reject)
+        answer = inferencer.search(query, k, **options)
         if args.check_shortlist:
-            recall = inferencer.check_shortlist(
-                args.query, args.top_k, args.shortlist
-            )
+            recall = inferencer.check_shortlist(query, k, args.shortlist)
     return answer, search_note(inferencer.index, answer, recall)
 
 

@@ -113,14 +113,8 @@ class RayIndexer:
         """
         store = index.store
         assert isinstance(store, LanceStore)
-        known = index.files
-        wanted, report = find_changes(known, pieces, retry=retry)
-        files = [
-            IndexedFile(
-                path, *state, tags=known[path].tags if path in known else ()
-            )
-            for path, state in wanted.items()
-        ]
+        wanted, report = find_changes(index.files, pieces, retry=retry)
+        files = list(wanted.values())
         if not files:
             return report
         progress = Progress('videos', len(files))

@@ -404,7 +404,7 @@ def segments() -> None:
     def read(path: str) -> int:
         count = 0
         for _, found, _ in reader.read([path]):
-            count += len(found.spans)
+            count += len(found.moments)
             if found.error:
                 raise SystemExit(f'{path}: {found.error}')
         return count
