@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import os
 import random
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +18,16 @@ import torch
 from torch import Tensor
 
 from eaglenet_mm.registry import SHORTLISTERS
-from eaglenet_mm.search.errors import IndexWriteError, VideoIndexError
+from eaglenet_mm.search.errors import VideoIndexError
 from eaglenet_mm.search.moment_store import (
     SECONDS_TO_WAIT,
     VERSION,
     MomentStore,
     in_use,
+    require_access,
     told,
 )
 from eaglenet_mm.search.records import (
-    FACTS,
-    MOMENT_PARTS,
     PARTS,
     IndexedFile,
     MomentFilter,
@@ -77,29 +75,15 @@ class LanceStore(MomentStore):
         super().__init__(where, writable)
         self._dataset = dataset
         with told(where):
-            schema = dataset.schema
-            content = (schema.metadata or {}).get(_ABOUT, b'[null]')
-            self._check_version(json.loads(content)[0])
-            self._types = {field.name: field.type for field in schema}
+            own = (dataset.schema.metadata or {}).get(_ABOUT, b'[null]')
+            self._check_version(json.loads(own)[0])
+            self._schema = dataset.schema.remove_metadata()
 
     @classmethod
     def create(cls, where: str, about: Mapping[str, Any]) -> LanceStore:
         """Make an empty store; see the base class."""
-        import pyarrow as pa
-
         lance = _import_lance()
-        kind, (width,) = about['layout']['vector']['vector']
-        types = dict.fromkeys(
-            ['size', 'changed', 'num_moments', *(f'{x}_crc' for x in PARTS)],
-            pa.int64(),
-        )
-        types |= dict.fromkeys(['path', 'error', 'tags'], pa.string())
-        types |= dict.fromkeys(['duration', 'start', 'end'], pa.float64())
-        types |= dict.fromkeys(
-            ['times', 'features', 'state', 'thumbnail'], pa.large_binary()
-        )
-        types['vector'] = pa.list_(getattr(pa, kind)(), width)
-        table = _table([_row(_counting(0))], types)
+        table = _table([_row(_counting(0))], _schema(about))
         table = table.replace_schema_metadata(_metadata(about))
         with told(where, writing=True):
             dataset = lance.write_dataset(
@@ -111,14 +95,9 @@ class LanceStore(MomentStore):
     def open(cls, where: str, writable: bool = False) -> LanceStore:
         """Open a store; see the base class."""
         lance = _import_lance()
+        require_access(where, writable)
         with told(where):
-            store = cls(where, lance.dataset(where), writable)
-        if writable and os.path.isdir(where) and not os.access(where, os.W_OK):
-            raise IndexWriteError(
-                f'{where} may not be written. Check the permissions of the '
-                'folder.'
-            )
-        return store
+            return cls(where, lance.dataset(where), writable)
 
     def close(self) -> None:
         """Do nothing: nothing is open; see the base class."""
@@ -149,9 +128,10 @@ class LanceStore(MomentStore):
 
     def files(self) -> dict[str, IndexedFile]:
         """List the files; see the base class."""
-        table = self._scan([*FACTS, 'videos_crc'], "path <> ''")
-        rows = dict.fromkeys(_rows(table.drop(['_rowid']).sort_by('path')))
-        return {x.path: x for x in map(self._file, rows)}
+        names = _columns(['videos'])
+        table = self._scan(names, "path <> ''").sort_by('path')
+        rows = zip(*(table[name].to_pylist() for name in names), strict=True)
+        return {x.path: x for x in map(self._file, dict.fromkeys(rows))}
 
     def ids(self, where: MomentFilter | None = None) -> Tensor:
         """List moments; see the base class."""
@@ -182,7 +162,6 @@ class LanceStore(MomentStore):
     def _select(
         self, parts: Sequence[str], ids: Sequence[int]
     ) -> Iterable[Sequence[Any]]:
-        names = [x for part in parts for x in (*PARTS[part], f'{part}_crc')]
         conditions = ['start IS NOT NULL']
         if len(ids) < max(_IDS_AT_ONCE, self._dataset.count_rows() // 2):
             some = [str(int(x)) for x in ids if 0 <= x < 2**63]
@@ -190,10 +169,20 @@ class LanceStore(MomentStore):
                 f'_rowid IN ({", ".join(some[x : x + _IDS_AT_ONCE])})'
                 for x in range(0, len(some), _IDS_AT_ONCE)
             ]
+        names = _columns(parts)
         for condition in conditions:
-            for row in _rows(self._scan(names, condition)):
-                if row[-2] is not None:  # else it is no moment
-                    yield row[-1], *row[:-1]
+            table = self._scan(names, condition)
+            # those of files without moments have none
+            table = table.filter(table[names[-1]].is_valid())
+            columns = [table['_rowid'].to_pylist()]
+            for name in names:
+                is_vector = name == 'vector'
+                column = table[name].combine_chunks()
+                columns.append(
+                    _bytes_of(column) if is_vector else column.to_pylist()
+                )
+            with told(self.where):
+                yield from zip(*columns, strict=True)
 
     def write(
         self, files: Sequence[tuple[IndexedFile, Sequence[StoredMoment]]]
@@ -207,13 +196,14 @@ class LanceStore(MomentStore):
         return WrittenFiles(
             [file.path for file, _ in files],
             sum(len(moments) for _, moments in files),
-            self._write(_table(rows, self._types)) if rows else [],
+            self._write(rows) if rows else [],
         )
 
-    def _write(self, table: Any) -> list[Any]:
+    def _write(self, rows: Sequence[dict[str, Any]]) -> list[Any]:
         from lance.fragment import write_fragments
 
         with told(self.where, writing=True):
+            table = _table(rows, self._schema)
             return write_fragments(table, self._dataset)
 
     def commit(
@@ -252,9 +242,7 @@ class LanceStore(MomentStore):
                     gone.append(number)
                 else:
                     changed.append(rest)
-            counting = self._write(
-                _table([_row(_counting(left + added))], self._types)
-            )
+            counting = self._write([_row(_counting(left + added))])
             return LanceDataset.commit(
                 dataset,
                 LanceOperation.Update(
@@ -331,35 +319,24 @@ class LanceStore(MomentStore):
 
     def set_tags(self, paths: Iterable[str], tags: Sequence[str]) -> None:
         """Give files tags; see the base class."""
-        import pyarrow as pa
         from lance.fragment import RowIdSequence
 
-        paths = list(paths)
+        paths, names = list(paths), _columns(['videos'])
         wanted = ', '.join(_literal(encode_path(path)) for path in paths)
 
         def write() -> tuple[list[Any], int]:
-            table = self._scan(list(self._types), f'path IN ({wanted})')
-            rows = []
-            for *row, _ in _rows(
-                table.select([*FACTS, 'videos_crc', '_rowid'])
-            ):
-                file = replace(self._file(row), tags=tuple(tags))
-                rows.append(file.to_row(row[-2]))
-            ids = table['_rowid'].to_pylist()
-            count = len(table) - table['start'].null_count
-            table = table.select(list(self._types))
-            for name, values in (
-                ('tags', [x[-2] for x in rows]),
-                ('videos_crc', [checksum(*x) for x in rows]),
-            ):
-                place = table.column_names.index(name)
-                table = table.set_column(
-                    place, name, pa.array(values, self._types[name])
-                )
-            written = self._write(table)
+            table = self._scan(self._schema.names, f'path IN ({wanted})')
+            rows = table.to_pylist()
+            ids = [row.pop('_rowid') for row in rows]
+            for row in rows:
+                file = self._file([row[name] for name in names])
+                file = replace(file, tags=tuple(tags))
+                facts = file.to_row(row['num_moments'])
+                row.update(zip(names, facts, strict=True))
+            written = self._write(rows)
             # one fragment: there are a million rows in each
             written[0].row_id_meta = RowIdSequence(ids).to_inline_metadata()
-            return written, count
+            return written, len(rows) - table['start'].null_count
 
         if paths:
             self._exchange(paths, write)
@@ -512,52 +489,45 @@ def _counting(num_moments: int) -> IndexedFile:
 def _row(
     file: IndexedFile, num_moments: int = 0, moment: StoredMoment | None = None
 ) -> dict[str, Any]:
-    facts = file.to_row(num_moments)
-    row = dict(zip(FACTS, facts, strict=True), videos_crc=checksum(*facts))
-    for part in MOMENT_PARTS if moment else ():
-        own = {name: getattr(moment, name) for name in PARTS[part]}
-        row |= own
-        row[f'{part}_crc'] = checksum(*own.values())
-    return row
+    parts = {'videos': file.to_row(num_moments)}
+    parts |= moment.to_parts() if moment else {}
+    values = [value for own in parts.values() for value in own]
+    return dict(zip(_columns(parts), values, strict=True))
 
 
-def _table(rows: Sequence[Mapping[str, Any]], types: Mapping[str, Any]) -> Any:
-    """Put rows into columns."""
+def _columns(parts: Iterable[str]) -> list[str]:
+    return [x for part in parts for x in (*PARTS[part], f'{part}_crc')]
+
+
+def _schema(about: Mapping[str, Any]) -> Any:
     import pyarrow as pa
 
-    columns = {name: [row.get(name) for row in rows] for name in types}
-    kind = types['vector'].value_type.to_pandas_dtype()
-    columns['vector'] = [
-        x if x is None else np.frombuffer(x, kind) for x in columns['vector']
-    ]
-    return pa.table(
-        {name: pa.array(own, types[name]) for name, own in columns.items()}
-    )
+    kind, (width,) = about['layout']['vector']['vector']
+    types = {
+        'vector': pa.list_(getattr(pa, kind)(), width),
+        **dict.fromkeys(('path', 'error', 'tags'), pa.string()),
+        **dict.fromkeys(('duration', 'start', 'end'), pa.float64()),
+        **dict.fromkeys(
+            ('times', 'features', 'state', 'thumbnail'), pa.large_binary()
+        ),
+    }
+    return pa.schema([(x, types.get(x, pa.int64())) for x in _columns(PARTS)])
 
 
-def _rows(table: Any) -> Iterator[tuple]:
-    """Turn a table into rows; vectors become bytes."""
-    columns = [
-        _vector_bytes(table[name])
-        if name == 'vector'
-        else table[name].to_pylist()
-        for name in table.column_names
-    ]
-    return zip(*columns, strict=True)
+def _table(rows: Sequence[dict[str, Any]], schema: Any) -> Any:
+    import pyarrow as pa
+
+    kind = schema.field('vector').type.value_type.to_pandas_dtype()
+    for row in rows:
+        if isinstance(row.get('vector'), bytes):
+            row['vector'] = np.frombuffer(row['vector'], kind)
+    return pa.Table.from_pylist(rows, schema)
 
 
-def _vector_bytes(column: Any) -> list[bytes | None]:
-    """Take the bytes of vectors out of a column; None where it is null."""
-    there = iter(
-        column.combine_chunks()
-        .flatten()
-        .to_numpy()
-        .reshape(-1, column.type.list_size)
-    )
-    return [
-        next(there).tobytes() if is_there else None
-        for is_there in column.is_valid().to_pylist()
-    ]
+def _bytes_of(vectors: Any) -> list[bytes]:
+    numbers = vectors.flatten().to_numpy()
+    width = vectors.type.list_size
+    return [x.tobytes() for x in numbers.reshape(-1, width)]
 
 
 def _int64(column: Any) -> Tensor:

@@ -310,6 +310,14 @@ def missing(where: str) -> FileNotFoundError:
     )
 
 
+def require_access(where: str, writable: bool) -> None:
+    """Refuse what is there and may not be written as it should."""
+    if writable and os.path.exists(where) and not os.access(where, os.W_OK):
+        raise IndexWriteError(
+            f'{where} may not be written. Check its permissions.'
+        )
+
+
 def in_use(where: str) -> IndexInUseError:
     """Say that others write for too long."""
     return IndexInUseError(

@@ -62,20 +62,22 @@ class IndexedFile:
     tags: tuple[str, ...] = ()
 
     def to_row(self, num_moments: int) -> tuple:
-        """Make the columns :data:`FACTS`."""
-        return (
+        """Make the columns :data:`FACTS`, and their checksum."""
+        lines = [f'\n{json.dumps(tag)}' for tag in dict.fromkeys(self.tags)]
+        facts = (
             encode_path(self.path),
             self.size,
             self.changed,
             float(self.duration),
             self.error.encode('utf-8', 'replace').decode(),
-            json.dumps(list(dict.fromkeys(self.tags)), indent=0),
+            f'[{",".join(lines)}]',
             num_moments,
         )
+        return *facts, checksum(*facts)
 
     @classmethod
     def from_row(cls, row: Sequence[Any]) -> IndexedFile:
-        """Read what :meth:`to_row` made."""
+        """Read :data:`FACTS`."""
         path, size, changed, duration, error, tags, _ = row
         path = re.sub(f'{_NO_TEXT}(....)', lambda x: chr(int(x[1], 16)), path)
         tags = tuple(json.loads(tags))
@@ -327,6 +329,14 @@ class StoredMoment:
     features: bytes
     state: bytes
     thumbnail: bytes = b''
+
+    def to_parts(self) -> dict[str, tuple]:
+        """Make the columns of :data:`MOMENT_PARTS`, and their checksums."""
+        parts = {}
+        for part in MOMENT_PARTS:
+            own = [getattr(self, name) for name in PARTS[part]]
+            parts[part] = *own, checksum(*own)
+        return parts
 
 
 #: Kinds of numbers, which numpy and torch name alike.

@@ -22,6 +22,7 @@ from eaglenet_mm.search.moment_store import (
     VERSION,
     MomentStore,
     missing,
+    require_access,
     told,
 )
 from eaglenet_mm.search.records import (
@@ -229,7 +230,7 @@ class SQLiteStore(MomentStore):
         self, files: Sequence[tuple[IndexedFile, Sequence[StoredMoment]]]
     ) -> list[int]:
         """Put files in the place of what was known; see the base class."""
-        ids: list[int] = []
+        new: dict[str, list[tuple]] = {part: [] for part in PARTS}
         with self._transaction() as run:
             self._delete(file.path for file, _ in files)
             video = self._one('SELECT ifnull(max(id), 0) FROM videos')
@@ -238,16 +239,20 @@ class SQLiteStore(MomentStore):
             )
             for file, rows in files:
                 video += 1
-                facts = file.to_row(len(rows))
-                _insert(run, 'videos', video, facts)
+                *facts, crc = file.to_row(len(rows))
+                new['videos'].append((video, *facts, crc + video))
                 for row in rows:
                     number += 1
-                    ids.append(number)
-                    for part in MOMENT_PARTS:
-                        own = [getattr(row, name) for name in PARTS[part]]
+                    for part, (*values, crc) in row.to_parts().items():
                         link = (video,) if part == 'moments' else ()
-                        _insert(run, part, number, own, *link)
-        return ids
+                        crc += number + sum(link)
+                        new[part].append((number, *values, crc, *link))
+            for part, own in new.items():
+                if own:
+                    marks = ', '.join('?' * len(own[0]))
+                    insert = f'INSERT INTO {part} VALUES ({marks})'
+                    run.executemany(insert, own)
+        return [number for number, *_ in new['moments']]
 
     def remove(self, paths: Iterable[str]) -> None:
         """Take out files; see the base class."""
@@ -269,11 +274,10 @@ class SQLiteStore(MomentStore):
                     (encode_path(path),),
                 ):
                     file = replace(self._file(row), tags=tuple(tags))
-                    *facts, kept, count = file.to_row(row[-2])
-                    crc = checksum(*facts, kept, count) + number
+                    *_, kept, _, crc = file.to_row(row[-2])
                     run.execute(
                         'UPDATE videos SET tags = ?, crc = ? WHERE id = ?',
-                        (kept, crc, number),
+                        (kept, crc + number, number),
                     )
 
     def verify(self) -> dict[str, str]:
@@ -362,8 +366,7 @@ class SQLiteStore(MomentStore):
 def _connect(where: str, writable: bool) -> sqlite3.Connection:
     """Open a file that is there."""
     path = os.path.realpath(where)
-    if writable and not os.access(path, os.W_OK):
-        raise PermissionError('it may not be written')
+    require_access(path, writable)
     address = Path(path).as_uri()
     connection = _open(f'{address}?mode={"rw" if writable else "ro"}')
     try:
@@ -406,17 +409,3 @@ def _filled(address: str, about: Mapping[str, Any]) -> sqlite3.Connection:
 def _said(about: Mapping[str, Any]) -> tuple[int, str]:
     content = json.dumps(dict(about))
     return checksum(content), content
-
-
-def _insert(
-    run: sqlite3.Connection,
-    table: str,
-    number: int,
-    values: Sequence[Any],
-    *video: int,
-) -> None:
-    crc = checksum(*values) + number + sum(video)
-    row = number, *values, crc, *video
-    run.execute(
-        f'INSERT INTO {table} VALUES ({", ".join("?" * len(row))})', row
-    )
