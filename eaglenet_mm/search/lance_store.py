@@ -109,10 +109,9 @@ class LanceStore(MomentStore):
     def set_about(self, name: str, value: Any) -> None:
         """Keep plain data; see the base class."""
 
-        def change(dataset: Any) -> Any:
-            own = _metadata({**self.about, name: value})
-            dataset.update_schema_metadata(own)
-            return dataset
+        def change(dataset: Any) -> None:
+            about = {**self.about, name: value}
+            dataset.update_schema_metadata(_metadata(about))
 
         self._change(change)
 
@@ -284,7 +283,8 @@ class LanceStore(MomentStore):
             while True:
                 self._dataset = self._latest()
                 try:
-                    self._dataset = make(self._dataset)
+                    made = make(self._dataset)
+                    self._dataset = made or self._dataset
                     return
                 except OSError as err:
                     if not re.search(
@@ -348,12 +348,11 @@ class LanceStore(MomentStore):
         week old.
         """
 
-        def change(dataset: Any) -> Any:
+        def change(dataset: Any) -> None:
             dataset.optimize.compact_files(target_rows_per_fragment=_SMALL)
             if self.has_ann:
                 dataset.optimize.optimize_indices()
             dataset.cleanup_old_versions(_KEPT)
-            return dataset
 
         self._change(change)
 
@@ -379,19 +378,13 @@ class LanceStore(MomentStore):
                 'by one in milliseconds.'
             )
 
-        def change(dataset: Any) -> Any:
-            return dataset.create_index(
-                'vector',
-                'IVF_HNSW_SQ',
-                name='vector',
-                metric='dot',
-                num_partitions=max(1, count // _ROWS_OF_PARTITION),
-                m=20,
-                ef_construction=200,
-                replace=True,
+        options = dict(m=20, ef_construction=200, replace=True)
+        options['num_partitions'] = max(1, count // _ROWS_OF_PARTITION)
+        self._change(
+            lambda dataset: dataset.create_index(
+                'vector', 'IVF_HNSW_SQ', 'vector', 'dot', **options
             )
-
-        self._change(change)
+        )
 
     def nearest(
         self, query: np.ndarray, count: int, where: MomentFilter | None

@@ -32,7 +32,6 @@ PARTS: dict[str, tuple[str, ...]] = {
 }
 MOMENT_PARTS = list(PARTS)[1:]
 _NO_TEXT = '\ufdd0'  # no character, so that it stands for what is none
-_MOST_SECONDS = 9e9  # that an int64 of nanoseconds can hold
 #: How numbers may be kept, the most exact first.
 PRECISIONS = ('float32', 'float16')
 
@@ -182,16 +181,14 @@ class MomentFilter:
             path = encode_path(self.path.rstrip('/'))
             below = f'{path}/', f'{path}0'  # which comes after '/'
             tests.append(('(path = ? OR path > ? AND path < ?)', path, *below))
-        for sign, seconds in (('>=', self.after), ('<', self.before)):
-            if seconds is not None:
-                seconds = max(-_MOST_SECONDS, min(seconds, _MOST_SECONDS))
-                tests.append((f'changed {sign} ?', math.ceil(seconds * 1e9)))
-        for sign, length in (
-            ('>=', self.min_duration),
-            ('<=', self.max_duration),
+        for test, bound, kind in (
+            ('changed >= ?', self.after, _nanoseconds),
+            ('changed < ?', self.before, _nanoseconds),
+            ('duration >= ?', self.min_duration, float),
+            ('duration <= ?', self.max_duration, float),
         ):
-            if length is not None:
-                tests.append((f'duration {sign} ?', float(length)))
+            if bound is not None:
+                tests.append((test, kind(bound)))
         for tag in self.tags:  # each begins a line of JSON
             tests.append(('instr(tags, ?) > 0', f'\n{json.dumps(tag)}'))
         return (
@@ -231,6 +228,11 @@ class MomentFilter:
             parse_seconds(max_duration) if max_duration else None,
             tuple(tags),
         )
+
+
+def _nanoseconds(seconds: float) -> int:
+    """Round up, within what an int64 can hold."""
+    return math.ceil(max(-9e9, min(seconds, 9e9)) * 1e9)
 
 
 def _is_text(value: Any, errors: str = 'strict') -> bool:
@@ -308,14 +310,13 @@ class Moments:
     def part(self, start: int, end: int) -> Moments:
         """Take some rows."""
         rows = slice(start, end)
-        return Moments(
-            self.spans[rows],
-            self.vectors[rows],
-            self.times[rows],
-            {name: own[rows] for name, own in self.features.items()},
-            {name: own[rows] for name, own in self.state.items()},
-            self.thumbnails[rows],
-        )
+        columns: list[Any] = [
+            {x: tensor[rows] for x, tensor in own.items()}
+            if isinstance(own, dict)
+            else own[rows]
+            for own in vars(self).values()
+        ]
+        return Moments(*columns)
 
 
 @dataclass

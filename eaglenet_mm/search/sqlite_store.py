@@ -9,6 +9,7 @@ import sqlite3
 import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -327,33 +328,28 @@ class SQLiteStore(MomentStore):
         self._set_up()
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
+    def _transaction(
+        self, begin: str = 'BEGIN IMMEDIATE', end: str = 'COMMIT'
+    ) -> Iterator[sqlite3.Connection]:
         """Commit what is done inside, or nothing of it."""
-        self._require_writable()
-        run = self._connection
-        with self._lock, told(self.where, writing=True):
-            run.execute('BEGIN IMMEDIATE')
+        run, writing = self._connection, end == 'COMMIT'
+        if writing:
+            self._require_writable()
+        with self._lock, told(self.where, writing=writing):
+            if run.in_transaction:
+                yield run
+                return
+            run.execute(begin)
             try:
                 yield run
-                run.execute('COMMIT')
-            except BaseException:
+                run.execute(end)
+            finally:
                 if run.in_transaction:
                     run.execute('ROLLBACK')
-                raise
 
-    @contextlib.contextmanager
-    def snapshot(self) -> Iterator[None]:
+    def snapshot(self) -> AbstractContextManager[Any]:
         """Read from one commit; see the base class."""
-        with self._lock, told(self.where):
-            if self._connection.in_transaction:
-                yield
-                return
-            self._connection.execute('BEGIN')
-            try:
-                yield
-            finally:
-                if self._connection.in_transaction:
-                    self._connection.execute('ROLLBACK')
+        return self._transaction('BEGIN', 'ROLLBACK')
 
     def _rows(self, statement: str, values: Sequence = ()) -> list[tuple]:
         with self._lock, told(self.where):
