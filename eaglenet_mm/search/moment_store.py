@@ -222,8 +222,8 @@ class MomentStore(ABC):
         """Refuse what is of another program, or of another release."""
         if version is None:
             raise DamagedIndexError(
-                f'{self.where} is empty, or made by another program. Give the '
-                'name of an index.'
+                f'{self.where} is empty, or a file of another program. Give '
+                'the name of an index.'
             )
         if version != VERSION:
             raise DamagedIndexError(
