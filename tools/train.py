@@ -7,6 +7,7 @@ from eaglenet_mm.launching import (
     build_runner,
     load_config,
     merge_train_arguments,
+    spare_tracebacks,
 )
 from eaglenet_mm.launching.lost_workers import name_lost_workers
 from eaglenet_mm.launching.processes import leave_processes
@@ -50,4 +51,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    spare_tracebacks()
     main()

@@ -236,6 +236,29 @@ def test_scripts_are_valid(path):
         assert os.access(path, os.X_OK)
 
 
+@pytest.mark.parametrize(
+    ('option', 'told'),
+    [('train_cgf.max_epochs=1', 'did you mean'), ('model.type=Mini', 'Mini')],
+)
+def test_a_wrong_config_ends_with_the_message_alone(
+    environment, mini_config, tmp_path, option, told
+):
+    result = subprocess.run(
+        [
+            *(sys.executable, TOOLS / 'train.py', mini_config),
+            *('--work-dir', tmp_path, '--cfg-options', option),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith('train.py: KeyError: ')
+    assert told in last
+    assert 'Traceback' not in result.stderr
+
+
 PURE = """
 from mini_parts import MiniDataset, MiniMetric, MiniModel
 from mmengine.dataset import DefaultSampler
