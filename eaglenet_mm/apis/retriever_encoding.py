@@ -13,6 +13,7 @@ from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
 from eaglenet_mm.apis.retriever_loading import load_retriever
+from eaglenet_mm.config.frame_counts import check_frame_counts
 from eaglenet_mm.datasets.transforms import DecodeFrames, TokenizeCaptions
 from eaglenet_mm.datasets.video_readers import VideoReadError
 from eaglenet_mm.engine.loops.retrieval_evaluation import (
@@ -57,6 +58,7 @@ class RetrieverEncoder:
     ) -> None:
         self.cfg = cfg
         self.weights = weights
+        check_frame_counts(cfg)
         self.pipeline = _pipeline_of(cfg)
         with naming_keys({'test_dataloader': cfg.test_dataloader}):
             self._transforms = [

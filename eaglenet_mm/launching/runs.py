@@ -13,6 +13,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from eaglenet_mm.config.frame_counts import check_frame_counts
 from eaglenet_mm.config.knobs import KNOBS
 from eaglenet_mm.config.reading import open_config
 from eaglenet_mm.launching.processes import prepare_processes
@@ -187,6 +188,7 @@ def build_runner(cfg: Config, strict: bool) -> Runner:
     """Start several processes if needed, and build the Runner."""
     from eaglenet_mm.engine.hooks import StrictResumeHook
 
+    check_frame_counts(cfg)
     prepare_processes(cfg)
     hooks = cfg.get('default_hooks') or {}
     for name in set(hooks) - set(_MMENGINE_HOOKS):

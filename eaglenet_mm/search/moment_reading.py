@@ -76,15 +76,13 @@ class MomentReader:
         self, function: Callable[[Any], Any], tasks: Sequence[Any]
     ) -> Generator[Outcome, None, None]:
         """Call a function for tasks, here or elsewhere."""
-        if self.num_workers:
-            return run_isolated(
-                function,
-                tasks,
-                num_workers=self.num_workers,
-                time_limit=self.time_limit,
-                progress=reading_progress,
-            )
-        return _run_here(function, tasks)
+        return run_isolated(
+            function,
+            tasks,
+            num_workers=self.num_workers,
+            time_limit=self.time_limit,
+            progress=reading_progress,
+        )
 
     def _read_file(self, path: str) -> Any:
         if self.segment:
@@ -93,20 +91,6 @@ class MomentReader:
 
     def _read_task(self, task: tuple[str, Span | None]) -> ReadMoments:
         return self.pipeline.read(*task)
-
-
-def _run_here(
-    function: Callable[[Any], Any], tasks: Sequence[Any]
-) -> Generator[Outcome, None, None]:
-    """Do what :func:`run_isolated` does, in this process."""
-    for index, task in enumerate(tasks):
-        result = function(task)
-        while isinstance(result, Generator):
-            try:
-                yield Outcome(index, 'part', next(result))
-            except StopIteration as end:
-                result = end.value
-        yield Outcome(index, 'done', result)
 
 
 def _found(outcome: Outcome) -> ReadMoments:
