@@ -64,7 +64,7 @@ def test_no_workers_need_no_other_setting(child, given):
 
 
 @pytest.mark.parametrize(
-    'name', ['eaglenet_toy', 'eaglenet_msrvtt', 'eaglenet_didemo']
+    'name', ['eaglenet_msvd', 'eaglenet_msrvtt', 'eaglenet_didemo']
 )
 def test_shipped_loaders_run_without_workers(name):
     loaders = 'train_dataloader', 'val_dataloader', 'test_dataloader'
