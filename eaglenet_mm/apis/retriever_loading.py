@@ -8,18 +8,15 @@ import os
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.logging import MMLogger, print_log
 from mmengine.runner import CheckpointLoader, load_checkpoint
 
 from eaglenet_mm.config import open_config, skip_pretrained
+from eaglenet_mm.config.start_weights import names_weights
 from eaglenet_mm.launching import check_checkpoint
 from eaglenet_mm.models.retrievers import TextVideoRetriever
 from eaglenet_mm.registry import MODELS, SCOPE
-from eaglenet_mm.utils.type_name import type_name
-
-#: MMEngine's start from a checkpoint: its registered name, and its class.
-_PRETRAINED = ('Pretrained', 'PretrainedInit')
 
 
 def find_config(model: str | os.PathLike | Config) -> Config:
@@ -134,15 +131,13 @@ def _check_head(head: Any, source: str, untrained: bool) -> list[str]:
 
 
 def _build(cfg: Config) -> Any:
-    """Build and initialise a model without a word about its weights.
+    """Build and initialise a model, with warnings only.
 
-    What the parts would say of random weights is wrong before a checkpoint
-    is read, and MMEngine writes a line for every parameter.
+    MMEngine writes a line for every parameter.
     """
 
     def is_news(record: logging.LogRecord) -> bool:
-        is_warning = record.levelno > logging.INFO
-        return is_warning and 'random weights' not in record.getMessage()
+        return record.levelno > logging.INFO
 
     logger = MMLogger.get_current_instance()
     logger.addFilter(is_news)
@@ -162,7 +157,7 @@ def _build_without_checkpoint(cfg: Config, untrained: bool) -> Any:
     parts = [
         name
         for name in ('text_encoder', 'video_encoder')
-        if not _names_weights(cfg.model.get(name))
+        if not names_weights(cfg.model.get(name))
     ]
     if any(
         not name.startswith('loss')
@@ -191,26 +186,3 @@ def warn_of_random_weights(parts: list[str]) -> None:
         logger='current',
         level=logging.WARNING,
     )
-
-
-def _names_weights(settings: Any) -> bool:
-    """Whether settings name weights to start from somewhere."""
-    if isinstance(settings, list | tuple):
-        return any(_names_weights(value) for value in settings)
-    if not isinstance(settings, dict | ConfigDict):
-        return False
-    if any(settings.get(name) for name in ('pretrained', 'checkpoint')):
-        return True
-    if type_name(settings) in _PRETRAINED:  # of init_cfg
-        return True
-    # model folders, which come with weights: of open_clip, of transformers
-    has_folder = any(
-        str(name).startswith(('local-dir:', 'hf-hub:'))
-        for name in (
-            settings.get('arch'),
-            str(settings.get('type')).partition('.')[2],
-        )
-    ) or isinstance(settings.get('model'), str)
-    if has_folder and settings.get('pretrained') is not False:
-        return True
-    return any(_names_weights(value) for value in settings.values())

@@ -186,7 +186,7 @@ _MMENGINE_HOOKS = (
 
 def build_runner(cfg: Config, strict: bool) -> Runner:
     """Start several processes if needed, and build the Runner."""
-    from eaglenet_mm.engine.hooks import StrictResumeHook
+    from eaglenet_mm.engine.hooks import StartWeightsHook, StrictResumeHook
 
     check_frame_counts(cfg)
     prepare_processes(cfg)
@@ -206,10 +206,9 @@ def build_runner(cfg: Config, strict: bool) -> Runner:
     require_matching_weights(runner, partial=not strict)
     _require_training_steps(runner)
     hooks = getattr(runner, 'hooks', None)
-    if hooks is not None and not any(
-        isinstance(hook, StrictResumeHook) for hook in hooks
-    ):
-        runner.register_hook(StrictResumeHook())
+    for kind in (StartWeightsHook, StrictResumeHook):
+        if hooks is not None and not any(isinstance(x, kind) for x in hooks):
+            runner.register_hook(kind())
     return runner
 
 

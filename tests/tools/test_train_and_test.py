@@ -13,6 +13,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from eaglenet_mm.config import open_config
+from eaglenet_mm.engine.hooks import StartWeightsHook, StrictResumeHook
+from eaglenet_mm.launching import build_runner
 from eaglenet_mm.utils import UnsafeCheckpointError, load_checkpoint_file
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
@@ -257,6 +260,14 @@ def test_a_wrong_config_ends_with_the_message_alone(
     assert last.startswith('train.py: KeyError: ')
     assert told in last
     assert 'Traceback' not in result.stderr
+
+
+def test_every_run_has_the_checks(mini_config, tmp_path, monkeypatch):
+    """Also of a config that does not inherit ours."""
+    monkeypatch.syspath_prepend(str(mini_config.parent))
+    cfg = open_config(mini_config, dict(work_dir=str(tmp_path)))
+    hooks = {type(hook) for hook in build_runner(cfg, strict=False).hooks}
+    assert {StartWeightsHook, StrictResumeHook} <= hooks
 
 
 PURE = """
