@@ -66,23 +66,32 @@ class StartWeightsHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Warn of random weights and of rates at which they stay so."""
         for part, encoder, settings in self._random_encoders(runner):
-            if not asks_for_random_weights(settings):
-                _warn_of_weights(part, encoder, 'learn from random weights')
+            if asks_for_random_weights(settings):
+                continue
+            name, keys = _described(part, encoder)
+            backbone = 'backbone.' if 'backbone' in settings else ''
+            _warn(
+                f'{name} starts from random weights. Set {keys}, or load_from '
+                'to a checkpoint of the model. If it is to start from random '
+                f'weights, set model.{part}.{backbone}pretrained=False.'
+            )
         for part, rates in self._slow_rates(runner):
             _warn(
                 f'{len(rates)} parameters of {part} start from random '
                 f'numbers, but learn at a rate of {max(rates.values()):.0e}, '
                 'which is for pretrained weights: they would hardly change '
-                f'({name_some(list(rates))}). Exclude them from the rules of '
-                'optim_wrapper.paramwise_cfg, or give the encoder pretrained '
+                f'({name_some(list(rates))}). Raise their rate, lr_mult of a '
+                'rule in optim_wrapper.paramwise_cfg, or load pretrained '
                 'weights.'
             )
 
     def before_test(self, runner: Runner) -> None:
         """Warn of random weights."""
         for part, encoder, _ in self._random_encoders(runner):
-            _warn_of_weights(
-                part, encoder, 'have random weights, so results mean nothing'
+            name, keys = _described(part, encoder)
+            _warn(
+                f'{name} has random weights, so the results mean nothing. '
+                f'Give a checkpoint, or set {keys}.'
             )
 
     def _is_loaded(self, prefix: str) -> bool:
@@ -151,13 +160,10 @@ def _rates_of(wrapper: Any) -> dict[int, float]:
     }
 
 
-def _warn_of_weights(part: str, encoder: nn.Module, what: str) -> None:
+def _described(part: str, encoder: nn.Module) -> tuple[str, str]:
+    """Name an encoder, and the settings that give it weights."""
     keys = ' or '.join(f'model.{part}.{key}' for key in _keys_of(encoder))
-    _warn(
-        f'The parameters of {part} ({type(encoder).__name__}) {what}. Set '
-        f'{keys}, or give a checkpoint of the whole model; to train from '
-        'random weights, say so with pretrained=False.'
-    )
+    return f'{part} ({type(encoder).__name__})', keys
 
 
 def _warn(message: str) -> None:

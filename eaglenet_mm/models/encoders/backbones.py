@@ -217,12 +217,12 @@ def _class_backbone(config: Mapping[str, Any], kind: type) -> Backbone:
 def _known_weights(config: Mapping[str, Any]) -> dict[str, Any]:
     """Check ``pretrained``, which MMEngine's backbones read much later.
 
-    False means None, as for other libraries.
+    False, which they do not know, is left out.
     """
     settings = dict(config)
-    if 'pretrained' not in settings:
-        return settings
-    source = settings['pretrained'] or None
+    source = settings.get('pretrained')
+    if source is False:
+        del settings['pretrained']
     if (
         isinstance(source, str)
         and '://' not in source
@@ -233,7 +233,6 @@ def _known_weights(config: Mapping[str, Any]) -> dict[str, Any]:
             'neither a file nor a URL. Correct it, or set it to None if it '
             'belongs to the backbone that was there before.'
         )
-    settings['pretrained'] = source
     return settings
 
 

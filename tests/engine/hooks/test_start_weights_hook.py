@@ -96,6 +96,7 @@ def test_each_encoder_without_weights_is_named(
     assert len(lines) == 2
     assert f'model.text_encoder.{text_key}' in lines[0]
     assert f'model.video_encoder.{video_key}' in lines[1]
+    assert all('pretrained=False' in line for line in lines)
     lines.clear()
     StartWeightsHook().before_train(runner_of(asking(text), asking(video)))
     assert not lines
@@ -129,6 +130,7 @@ def test_a_test_names_those_that_were_meant_too(lines: list[str]) -> None:
     StartWeightsHook().before_test(runner)
     assert len(lines) == 2
     assert 'mean nothing' in lines[0]
+    assert 'pretrained=False' not in lines[0]
 
 
 def test_random_weights_at_a_rate_of_pretrained_ones(
