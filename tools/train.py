@@ -31,7 +31,8 @@ def parse_args() -> argparse.Namespace:
         'the work directory (from the start if there is none)'
     )
     add('--resume', nargs='?', const='auto', metavar='FILE', help=resume)
-    add('--seed', type=int, help='seed of all random numbers')
+    seed = 'seed of all random numbers; default: that of the config'
+    add('--seed', type=int, help=seed)
     for flag, about in FLAGS.items():
         add(flag, action='store_true', help=about)
     add_launch_arguments(parser)

@@ -60,7 +60,8 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
         default='none',
         help='what started the processes; default: none, a single one',
     )
-    add('--local_rank', '--local-rank', type=int, default=0)
+    rank = 'set by the launcher; default: %(default)s'
+    add('--local_rank', '--local-rank', type=int, default=0, help=rank)
 
 
 def read_config(args: argparse.Namespace) -> Config:

@@ -15,13 +15,18 @@ def main() -> None:
     """Generate the data set unless it is complete."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add('--out', type=Path, default=Path('data/toy'), help='folder to write')
-    add('--seed', type=int, default=0, help='of split, videos and captions')
-    add('--renderings', type=int, default=6, help='training videos of a kind')
-    captions = dict(type=int, default=4, help='captions of a video, 1-4')
-    add('--captions', **captions, dest='num_captions')
+    default = 'default: %(default)s'
+    out = f'folder to write; {default}'
+    add('--out', type=Path, default=Path('data/toy'), help=out)
+    seed = f'of split, videos and captions; {default}'
+    add('--seed', type=int, default=0, help=seed)
+    renderings = f'training videos of a kind; {default}'
+    add('--renderings', type=int, default=6, help=renderings)
+    captions = f'captions of a video, 1-4; {default}'
+    add('--captions', type=int, default=4, help=captions, dest='num_captions')
     add('--limit', type=int, help='combinations a split; default: all')
-    add('--workers', type=int, default=2, help='processes that draw')
+    workers = f'processes that draw; {default}'
+    add('--workers', type=int, default=2, help=workers)
     args = parser.parse_args()
     options = vars(args)
     out = options.pop('out')
