@@ -32,7 +32,8 @@ def parse_args() -> argparse.Namespace:
     add('--out', required=True, metavar='FILE', help='.safetensors')
     add('--videos', help='folder of the videos of an annotation file')
     add('--texts', metavar='FILE', help='further texts, one a line')
-    add('--workers', type=int, default=2, help='processes that read videos')
+    workers = 'processes that read videos; default: %(default)s'
+    add('--workers', type=int, default=2, help=workers)
     add('--device', help='default: the GPU if there is one')
     add('--untrained', action='store_true', help='allow random weights')
     add_config_arguments(parser)

@@ -47,8 +47,10 @@ def parse_args() -> argparse.Namespace:
     add('--build-ann', action='store_true', help='for millions, of Lance')
     add('--watch', action='store_true', help='go on as files change')
     add('--poll', action='store_true', help='with it: of a network disk')
-    add('--workers', type=int, default=2, help='processes that read videos')
-    add('--batch', type=int, default=1, help='videos encoded together')
+    workers = 'processes that read videos; default: %(default)s'
+    add('--workers', type=int, default=2, help=workers)
+    batch = 'videos encoded together; default: %(default)s'
+    add('--batch', type=int, default=1, help=batch)
     add('--device', help='default: the GPU if there is one')
     add('--retry', action='store_true', help='try unreadable files again')
     add('--prune', action='store_true', help='take out files that are gone')

@@ -12,6 +12,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
 from eaglenet_mm.apis.retriever_loading import load_retriever
+from eaglenet_mm.config.frame_counts import check_frame_counts
 from eaglenet_mm.datasets.video_readers import VideoReadError
 from eaglenet_mm.engine.loops.retrieval_evaluation import (
     check_texts,
@@ -54,6 +55,7 @@ class RetrieverEncoder:
         self.weights = weights
         #: Whether rows keep patches, which are large.
         self.keeps_patches = False
+        check_frame_counts(cfg)
         self.pipeline = _pipeline_of(cfg)
         with naming_keys({'test_dataloader': cfg.test_dataloader}):
             self._reader = MomentReader(self.pipeline)

@@ -13,13 +13,10 @@ from mmengine.logging import MMLogger, print_log
 from mmengine.runner import CheckpointLoader, load_checkpoint
 
 from eaglenet_mm.config import open_config, skip_pretrained
+from eaglenet_mm.config.start_weights import names_weights
 from eaglenet_mm.launching import check_checkpoint
 from eaglenet_mm.models.retrievers import TextVideoRetriever
 from eaglenet_mm.registry import MODELS, SCOPE
-from eaglenet_mm.utils.type_name import type_name
-
-#: MMEngine's start from a checkpoint: its registered name, and its class.
-_PRETRAINED = ('Pretrained', 'PretrainedInit')
 
 
 def find_config(model: str | os.PathLike | Config) -> Config:
@@ -77,7 +74,7 @@ def load_retriever(
         random_parts += [
             name
             for name in ('text_encoder', 'video_encoder')
-            if not _names_weights(cfg.model.get(name))
+            if not names_weights(cfg.model.get(name))
         ]
     else:
         check_checkpoint(checkpoint)
@@ -132,15 +129,13 @@ def _load_weights(model: Any, checkpoint: str, encoders_only: bool) -> None:
 
 
 def _build(cfg: Config) -> Any:
-    """Build and initialise a model without a word about its weights.
+    """Build and initialise a model, with warnings only.
 
-    What the parts would say of random weights is wrong before a checkpoint
-    is read, and MMEngine writes a line for every parameter.
+    MMEngine writes a line for every parameter.
     """
 
     def is_news(record: logging.LogRecord) -> bool:
-        is_warning = record.levelno > logging.INFO
-        return is_warning and 'random weights' not in record.getMessage()
+        return record.levelno > logging.INFO
 
     logger = MMLogger.get_current_instance()
     logger.addFilter(is_news)
@@ -160,25 +155,4 @@ def warn_of_random_weights(parts: list[str]) -> None:
         f'\n{bar}\n! {line} !\n{bar}',
         logger='current',
         level=logging.WARNING,
-    )
-
-
-def _names_weights(settings: Any) -> bool:
-    """Whether settings name weights to start from somewhere."""
-    if isinstance(settings, list | tuple):
-        return any(map(_names_weights, settings))
-    if not isinstance(settings, dict):
-        return False
-    # model folders, which come with weights: of open_clip, of transformers
-    named = settings.get('arch'), str(settings.get('type')).partition('.')[2]
-    folders = ('local-dir:', 'hf-hub:')
-    has_folder = isinstance(settings.get('model'), str) or any(
-        str(name).startswith(folders) for name in named
-    )
-    return bool(
-        settings.get('pretrained')
-        or settings.get('checkpoint')
-        or type_name(settings) in _PRETRAINED  # of init_cfg
-        or (has_folder and settings.get('pretrained') is not False)
-        or any(map(_names_weights, settings.values()))
     )

@@ -16,7 +16,6 @@ from collections.abc import (
 )
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -25,7 +24,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from eaglenet_mm.datasets.isolated_workers import Outcome, run_isolated
+from eaglenet_mm.datasets.isolated_workers import run_isolated
 from eaglenet_mm.datasets.transforms import (
     DecodeFrames,
     SampleFrames,
@@ -138,15 +137,14 @@ class MomentReader:
         if not isinstance(pieces, Mapping):
             pieces = {path: (path, None) for path in pieces}
         names, durations = list(pieces), dict.fromkeys(pieces, 0.0)
-        run: Callable[..., Any] = _run_here
-        if self.num_workers:
-            run = partial(
-                run_isolated,
-                num_workers=self.num_workers,
-                time_limit=self.time_limit,
-                progress=reading_progress,
-            )
-        with closing(run(self._read, list(pieces.values()))) as outcomes:
+        outcomes = run_isolated(
+            self._read,
+            list(pieces.values()),
+            num_workers=self.num_workers,
+            time_limit=self.time_limit,
+            progress=reading_progress,
+        )
+        with closing(outcomes):
             for outcome in outcomes:
                 name, found = names[outcome.index], outcome.value
                 if outcome.kind == 'hang':
@@ -413,19 +411,6 @@ class _SegmentPass:
             named.append(f'from {start:g} s on')
         reasons = ' '.join(list(self._reasons)[:_NAMED_REASONS])
         return f'{", ".join(named)}: {reasons}'
-
-
-def _run_here(
-    function: Callable[[Any], Any], tasks: Sequence[Any]
-) -> Generator[Outcome, None, None]:
-    """Do what :func:`run_isolated` does, in this process."""
-    for index, task in enumerate(tasks):
-        parts = function(task)
-        try:
-            while True:
-                yield Outcome(index, 'part', next(parts))
-        except StopIteration as end:
-            yield Outcome(index, 'done', end.value)
 
 
 def _item(path: str, span: Span | None = None) -> dict[str, Any]:

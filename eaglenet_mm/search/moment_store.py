@@ -30,7 +30,7 @@ from eaglenet_mm.search.records import (
     checksum,
 )
 
-VERSION = 1
+VERSION = 2
 SECONDS_TO_WAIT = 60  # for other writers
 _BLOCK = 256  # rows that are verified together
 

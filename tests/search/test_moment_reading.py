@@ -411,3 +411,13 @@ def test_a_file_is_closed_whatever_happens(
     assert len(closed) == 1
     # the name of the file is known where this is told
     assert path not in found.error
+
+
+def test_errors_of_own_videos_name_no_annotation(
+    fake: type[FakeReader], path: str
+) -> None:
+    """A folder has none."""
+    reader = MomentReader(PIPELINE, num_workers=0)
+    ((_, found),) = reader.read_pieces([(path, (70.0, 80.0))])
+    assert 'No frame lies between 70' in found.error
+    assert 'annotation' not in found.error

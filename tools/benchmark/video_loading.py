@@ -285,7 +285,7 @@ def measure_loader(
         dict(
             batch_size=args.batch,
             num_workers=args.workers,
-            persistent_workers=True,
+            persistent_workers=args.workers > 0,
             pin_memory=bench.device.type == 'cuda',
             collate_fn=dict(type='pseudo_collate'),
             sampler=dict(type='DefaultSampler', shuffle=False),
