@@ -18,6 +18,9 @@ class RetrievalDataSample(BaseDataElement):
       captions of the annotation file, from 0.
     - ``positives`` (list[list[str]], optional): For each caption, the
       ``video_id`` of all relevant videos. Without it, only this video is.
+    - ``moments`` (list[list[list[float]]], optional): For each caption, its
+      moments ``[start, end]`` in seconds of the file; several are
+      alternatives.
     - ``start``, ``end`` (float, optional): Segment of the file, in seconds.
     - ``part`` (int, optional): Index of its dataset in a concatenated one;
       set by the evaluation loop.

@@ -17,6 +17,7 @@ META_KEYS = (
     'captions',
     'caption_indices',
     'positives',
+    'moments',
     'start',
     'end',
     'frame_indices',
