@@ -25,6 +25,10 @@ class RetrievalDataSample(BaseDataElement):
     - ``part`` (int, optional): Index of its dataset in a concatenated one;
       set by the evaluation loop.
     - ``frame_indices`` (list[int]): Indices of the frames read.
+    - ``frame_times`` (list[float], optional): Their display times in seconds;
+      not if they come from a cache.
+    - ``windows`` (list, optional): If the video was read in windows, the first
+      second, the end and the places of the frames of each.
     - ``num_frames_found`` (int): Number of frames read, without padding.
 
     Example:

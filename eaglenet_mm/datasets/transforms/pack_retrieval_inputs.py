@@ -21,6 +21,8 @@ META_KEYS = (
     'start',
     'end',
     'frame_indices',
+    'frame_times',
+    'windows',
     'num_frames_found',
 )
 

@@ -16,7 +16,7 @@ from mmengine.dist import get_rank
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import init_default_scope
 
-from eaglenet_mm.engine.loops.retrieval_evaluation import gather_rows
+from eaglenet_mm.engine.loops.video_features import gather_rows
 from eaglenet_mm.registry import METRICS
 from tests.engine.loops.tiny_retrieval import TinyRetriever, build_runner
 
