@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,13 +100,26 @@ def write_set(
     return path
 
 
-def dataset_config(ann_file: Path, **changes: Any) -> dict[str, Any]:
+def change_records(path: Path, change: Callable[[dict], Any]) -> Path:
+    """Change each record of an annotation file in place."""
+    content = json.loads(path.read_text())
+    for record in content['data_list']:
+        change(record)
+    del content['metainfo']['num_captions']
+    path.write_text(json.dumps(content))
+    return path
+
+
+def dataset_config(
+    ann_file: Path, *, sampling: dict | None = None, **changes: Any
+) -> dict[str, Any]:
     words = dict(type='WordTokenizer', vocabulary=list(COLOURS))
     return dict(
         type='TextVideoDataset',
         ann_file=str(ann_file),
         data_prefix=dict(video=str(ann_file.parent)),
         test_mode=True,
+        serialize_data=False,  # collects garbage, for seconds
         pipeline=[
             dict(type='OpenVideo'),
             dict(type='SampleFrames', num_frames=FRAMES, fps=4, mode='clean'),
@@ -125,6 +139,7 @@ def build_runner(
     model: dict[str, Any] | None = None,
     loop: dict[str, Any] | None = None,
     batch_size: int = 2,
+    num_workers: int = 0,
     evaluator: Sequence[dict] = (dict(type='RetrievalRankMetric'),),
     **runner: Any,
 ) -> Runner:
@@ -136,7 +151,7 @@ def build_runner(
         work_dir=str(work_dir),
         test_dataloader=dict(
             batch_size=batch_size,
-            num_workers=0,
+            num_workers=num_workers,
             dataset=dataset,
             sampler=dict(type='DefaultSampler', shuffle=False),
             collate_fn=dict(type='pseudo_collate'),
