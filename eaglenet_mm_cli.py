@@ -45,7 +45,10 @@ COMMANDS = {
     ),
     'convert msvd': ('dataset_converters/msvd.py', 'annotations of MSVD'),
     'convert vatex': ('dataset_converters/vatex.py', 'annotations of VATEX'),
-    'convert toy': ('dataset_converters/toy.py', 'generate the toy videos'),
+    'convert story': (
+        'dataset_converters/story.py',
+        'generate the story videos',
+    ),
     'convert eaglenet-release': (
         'model_converters/eaglenet_release.py',
         'checkpoint of the EagleNet release',

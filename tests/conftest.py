@@ -102,12 +102,12 @@ def shared_dir() -> Path:
 
 
 @pytest.fixture(scope='session')
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small toy data set; tests read it and leave it as it is."""
-    from eaglenet_mm.datasets.toy import write_toy_dataset
+def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small story set; tests read it and leave it as it is."""
+    from eaglenet_mm.datasets.story import write_story_dataset
 
-    folder = tmp_path_factory.mktemp('data') / 'toy'
-    write_toy_dataset(folder, limit=8, renderings=1, workers=1)
+    folder = tmp_path_factory.mktemp('data') / 'story'
+    write_story_dataset(folder, limit=8, workers=1)
     return folder
 
 

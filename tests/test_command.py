@@ -125,8 +125,8 @@ def test_a_group_is_listed(
 def test_a_tool_gets_its_options_and_name(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    assert call(monkeypatch, 'convert', 'toy', '--help') == 0
-    assert 'usage: eaglenet-mm convert toy [' in capsys.readouterr().out
+    assert call(monkeypatch, 'convert', 'story', '--help') == 0
+    assert 'usage: eaglenet-mm convert story [' in capsys.readouterr().out
     assert call(monkeypatch, 'check', 'eaglenet_msrvt') == 2
     told = capsys.readouterr().err
     assert told.startswith('eaglenet-mm check: FileNotFoundError')
@@ -172,19 +172,21 @@ def test_started_processes_find_the_tool(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.nightly
-def test_a_training_by_name_from_any_folder(toy: Path, tmp_path: Path) -> None:
+def test_a_training_by_name_from_any_folder(
+    story: Path, tmp_path: Path
+) -> None:
     words = (
-        *('--work-dir', 'run', '--cfg-options', f'data_root={toy}/'),
+        *('--work-dir', 'run', '--cfg-options', f'data_root={story}/'),
         *('batch_size=2', 'train_cfg.max_epochs=1'),
         'train_cfg.val_interval=1',
         'train_dataloader.multiprocessing_context=spawn',
         'val_dataloader.multiprocessing_context=forkserver',
     )
-    result = run('train', 'mean_pooling_toy', *words, folder=tmp_path)
+    result = run('train', 'mean_pooling_story', *words, folder=tmp_path)
     assert result.returncode == 0, result.stderr
     (found,) = (tmp_path / 'run').glob('best_*.pth')
     result = run(
-        *('dist-test', 'mean_pooling_toy', str(found), '2'),
+        *('dist-test', 'mean_pooling_story', str(found), '2'),
         *words[:4],
         folder=tmp_path,
     )

@@ -1,4 +1,4 @@
-"""Training, resuming, two processes and testing with the toy config."""
+"""Training, resuming, two processes and testing with the story config."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from eaglenet_mm.datasets.toy import write_toy_dataset
+from eaglenet_mm.datasets.story import write_story_dataset
 from eaglenet_mm.utils import load_checkpoint_file
 from tests.started import Script, run_script
 
@@ -34,9 +34,9 @@ OPTIONS = (
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Work in a folder with a small toy data set as ``data/toy``."""
-    path = tmp_path_factory.mktemp('toy')
-    write_toy_dataset(path / 'data/toy', limit=16, renderings=1, workers=1)
+    """Work in a folder with a small story set as ``data/story``."""
+    path = tmp_path_factory.mktemp('story')
+    write_story_dataset(path / 'data/story', limit=16, workers=1)
     return path
 
 
@@ -51,7 +51,7 @@ def train_command(
 ) -> list[Any]:
     return [
         repository / 'tools/train.py',
-        repository / 'configs/eaglenet_toy.py',
+        repository / 'configs/eaglenet_story.py',
         *('--work-dir', name, *options, '--cfg-options', *OPTIONS),
         f'train_dataloader.batch_size={batch_size}',
     ]
@@ -161,7 +161,7 @@ def test_two_processes_train_and_test_as_one(
                 value, rel=1e-5, abs=1e-6
             ), key
     checkpoint = last_checkpoint(folder / 'two')
-    config = repository / 'configs/eaglenet_toy.py'
+    config = repository / 'configs/eaglenet_story.py'
     options = ('--cfg-options', 'test_dataloader.num_workers=0')
     command = repository / 'tools/test.py', config, checkpoint
     run_script(
@@ -195,16 +195,16 @@ def test_index_and_search(
     tools = repository / 'tools'
     told = run_script(
         tools / 'index.py',
-        folder / 'data/toy/videos',
+        folder / 'data/story/videos',
         '--config',
-        repository / 'configs/eaglenet_toy.py',
+        repository / 'configs/eaglenet_story.py',
         '--checkpoint',
         last_checkpoint(trained),
         '--out',
         'videos.index',
         folder=folder,
     )
-    count = len(list((folder / 'data/toy/videos').iterdir()))
+    count = len(list((folder / 'data/story/videos').iterdir()))
     assert f'{count} videos can be searched' in told
     query = 'a red square moves left'
     told = run_script(
@@ -231,12 +231,12 @@ def test_a_broken_video_is_named(
 ) -> None:
     """Neither trained on as zeros nor left out in silence."""
     shutil.copytree(folder / 'data', tmp_path / 'data')
-    data = json.loads((tmp_path / 'data/toy/test.json').read_text())
+    data = json.loads((tmp_path / 'data/story/test.json').read_text())
     video = data['data_list'][3]['video']
-    damage(tmp_path / 'data/toy/videos' / video)
+    damage(tmp_path / 'data/story/videos' / video)
     told = run_script(
         repository / 'tools/test.py',
-        repository / 'configs/eaglenet_toy.py',
+        repository / 'configs/eaglenet_story.py',
         last_checkpoint(trained),
         *('--work-dir', 'work', '--cfg-options'),
         'test_dataloader.num_workers=0',
@@ -260,7 +260,7 @@ def test_mixed_precision_and_moving_average(
     """``--amp`` and MMEngine's EMAHook, and a test of what they saved."""
     config = folder / 'ema.py'
     config.write_text(
-        f"_base_ = ['{repository}/configs/eaglenet_toy.py']\n"
+        f"_base_ = ['{repository}/configs/eaglenet_story.py']\n"
         "custom_hooks = [dict(type='EMAHook'), dict(type='DatasetEpochHook')]"
     )
     command = train_command(repository, 'ema', '--amp')

@@ -3,7 +3,7 @@
 #
 #   bash tools/quickstart.sh [--fresh]
 #
-# Makes the environment, generates the toy videos, trains and tests EagleNet
+# Makes the environment, generates the story videos, trains and tests EagleNet
 # and the mean-pooling baseline, tests EagleNet untrained, answers one query.
 # A second call skips finished trainings if code, configs and data are the same,
 # and resumes an interrupted one; --fresh trains anew.
@@ -52,7 +52,7 @@ train() {
 
 # A number that changes with code, configs and annotations.
 fingerprint() {
-    find eaglenet_mm configs data/toy tools/train.py \
+    find eaglenet_mm configs data/story tools/train.py \
         \( -name '*.py' -o -name '*.json' -o -name '*.txt' \) -type f -print0 |
         sort -z | xargs -0 cat | cksum
 }
@@ -73,30 +73,30 @@ best() {
 step '1/7 environment'
 ensure_environment
 
-step '2/7 toy videos'
-"$python" tools/dataset_converters/toy.py --out data/toy
+step '2/7 story videos'
+"$python" tools/dataset_converters/story.py --out data/story
 
 step '3/7 train EagleNet'
-train eaglenet_toy
+train eaglenet_story
 
 step '4/7 test its best checkpoint on unseen combinations'
-checkpoint=$(best eaglenet_toy)
+checkpoint=$(best eaglenet_story)
 index=$out/videos-$(cksum <"$checkpoint" | cut -d' ' -f1).index
-"$python" tools/test.py configs/eaglenet_toy.py "$checkpoint" \
-    --work-dir "$out/eaglenet_toy/test"
+"$python" tools/test.py configs/eaglenet_story.py "$checkpoint" \
+    --work-dir "$out/eaglenet_story/test"
 
 step "5/7 search for: $query"
-"$python" tools/index.py data/toy/videos --config configs/eaglenet_toy.py \
+"$python" tools/index.py data/story/videos --config configs/eaglenet_story.py \
     --checkpoint "$checkpoint" --out "$index"
 "$python" tools/search.py "$index" "$query" -k 5
 
 step '6/7 for comparison: mean pooling, equally trained, and no training'
-train mean_pooling_toy
-baseline=$(best mean_pooling_toy)
-"$python" tools/test.py configs/mean_pooling_toy.py "$baseline" \
-    --work-dir "$out/mean_pooling_toy/test"
-"$python" tools/test.py configs/eaglenet_toy.py none \
+train mean_pooling_story
+baseline=$(best mean_pooling_story)
+"$python" tools/test.py configs/mean_pooling_story.py "$baseline" \
+    --work-dir "$out/mean_pooling_story/test"
+"$python" tools/test.py configs/eaglenet_story.py none \
     --work-dir "$out/untrained"
 
 step '7/7 result'
-"$python" tools/quickstart_report.py data/toy/test.json "$out"
+"$python" tools/quickstart_report.py data/story/test.json "$out"

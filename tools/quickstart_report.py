@@ -14,8 +14,8 @@ BOUNDS = {
 }
 MODELS = {
     'EagleNet, untrained': 'untrained',
-    'mean pooling, trained equally': 'mean_pooling_toy/test',
-    'EagleNet': 'eaglenet_toy/test',
+    'mean pooling, trained equally': 'mean_pooling_story/test',
+    'EagleNet': 'eaglenet_story/test',
 }
 
 
@@ -49,10 +49,10 @@ def main() -> None:
     args = parser.parse_args()
     console = Console(width=100)
     console.print(make_table(args.annotation, args.out))
-    console.print(f'toy videos and annotations: {args.annotation.parent}')
+    console.print(f'story videos and annotations: {args.annotation.parent}')
     for title, folder in MODELS.items():
         console.print(f'{title}: {args.out / folder}/metrics.json')
-    for name in ('eaglenet_toy', 'mean_pooling_toy'):
+    for name in ('eaglenet_story', 'mean_pooling_story'):
         console.print(f'checkpoints and logs: {args.out / name}')
 
 

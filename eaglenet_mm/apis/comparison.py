@@ -58,7 +58,7 @@ class Comparison:
     """Trains and tests configs with several seeds, and makes a table of it.
 
     Every run has a folder of its own, named after the config, a digest of
-    all settings, and the seed: ``DIR/x_pool_toy-3f9a01c2/seed0``. It holds the
+    all settings, and the seed: ``DIR/x_pool_story-3f9a01c2/seed0``. Has the
     settings as they were at the start, so that an edit meanwhile changes
     nothing. A run found finished there is taken up, an interrupted one goes
     on from its last checkpoint, a failed one is tried again; other settings

@@ -69,7 +69,7 @@ class RetrievalInferencer:
             method cannot search, or a number is not allowed.
 
     Example:
-        >>> inferencer = RetrievalInferencer('eaglenet_toy', untrained=True)
+        >>> inferencer = RetrievalInferencer('eaglenet_story', untrained=True)
         >>> inferencer.encode_texts('a red ring moves left').embeds.shape
         torch.Size([1, 96])
 

@@ -304,7 +304,7 @@ def walk(settings: Any, path: str = '') -> Iterator[tuple[str, Any]]:
 
 
 def same_path(value: Any) -> Any:
-    """Normalise paths, so that ``data/toy`` equals ``data/toy/``."""
+    """Normalise paths, so that ``data/story`` equals ``data/story/``."""
     return osp.normpath(value) if isinstance(value, str) and value else value
 
 

@@ -65,7 +65,7 @@ def config_path(name: str | os.PathLike) -> str:
 
     Args:
         name (str | PathLike): A file, or a config that the package ships:
-            ``'eaglenet_toy'``, its full name, its path below ``configs``, or
+            ``'eaglenet_story'``, its full name, its path below ``configs``, or
             MMEngine's ``'eaglenet_mm::eaglenet/NAME.py'``.
 
     Returns:

@@ -16,24 +16,24 @@ from eaglenet_mm.registry import MODELS
 
 
 @pytest.fixture(scope='session')
-def videos(toy: Path) -> list[str]:
-    content = json.loads((toy / 'test.json').read_text())
+def videos(story: Path) -> list[str]:
+    content = json.loads((story / 'test.json').read_text())
     return [
-        str(toy / 'videos' / record['video'])
+        str(story / 'videos' / record['video'])
         for record in content['data_list']
     ]
 
 
 @pytest.fixture
-def cfg(repository: Path, toy: Path) -> Config:
-    cfg = Config.fromfile(repository / 'configs/eaglenet_toy.py')
-    cfg.test_dataloader.dataset.data_root = f'{toy}/'
+def cfg(repository: Path, story: Path) -> Config:
+    cfg = Config.fromfile(repository / 'configs/eaglenet_story.py')
+    cfg.test_dataloader.dataset.data_root = f'{story}/'
     return cfg
 
 
 @pytest.fixture(scope='session')
 def weights(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    cfg = Config.fromfile(repository / 'configs/eaglenet_toy.py')
+    cfg = Config.fromfile(repository / 'configs/eaglenet_story.py')
     torch.manual_seed(1)
     model: Any = MODELS.build(cfg.model)
     path = tmp_path_factory.mktemp('weights') / 'weights.pth'
@@ -42,9 +42,9 @@ def weights(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope='session')
-def loaded(repository: Path, toy: Path, weights: str) -> RetrievalInferencer:
-    cfg = Config.fromfile(repository / 'configs/eaglenet_toy.py')
-    cfg.test_dataloader.dataset.data_root = f'{toy}/'
+def loaded(repository: Path, story: Path, weights: str) -> RetrievalInferencer:
+    cfg = Config.fromfile(repository / 'configs/eaglenet_story.py')
+    cfg.test_dataloader.dataset.data_root = f'{story}/'
     return RetrievalInferencer(cfg, weights, num_workers=0)
 
 

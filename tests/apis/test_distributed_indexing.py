@@ -248,7 +248,7 @@ def test_a_driver_that_ends(
 ):
     """What was committed stays, and the same command goes on."""
     where = tmp_path / 'a.lance'
-    config = str(repository / 'configs/eaglenet_toy.py')
+    config = str(repository / 'configs/eaglenet_story.py')
     code = f"""
 import sys
 from eaglenet_mm.apis import distributed_indexing
@@ -304,7 +304,7 @@ def test_object_storage(
         [
             sys.executable, repository / 'tools/index.py', folder,
             '--out', where, '--ray', 'local',
-            '--config', repository / 'configs/eaglenet_toy.py',
+            '--config', repository / 'configs/eaglenet_story.py',
             '--checkpoint', weights, '--workers', '0',
         ],
         check=True,

@@ -27,8 +27,8 @@ from eaglenet_mm.search.video_index import VideoIndex
 
 
 @pytest.fixture
-def items(toy: Path) -> tuple[list, list]:
-    return list_items(str(toy / 'test.json'), str(toy / 'videos'))
+def items(story: Path) -> tuple[list, list]:
+    return list_items(str(story / 'test.json'), str(story / 'videos'))
 
 
 def test_an_annotation_file(

@@ -29,7 +29,7 @@ def test_a_folder_of_real_clips(shared_dir: Path, tmp_path: Path) -> None:
     made, report = update_index(
         [str(videos)],
         tmp_path / 'index',
-        model='eaglenet_toy',
+        model='eaglenet_story',
         untrained=True,
         num_workers=1,
         segment=10.0,

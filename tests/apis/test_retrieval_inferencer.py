@@ -219,13 +219,13 @@ def test_what_cannot_be_asked(
     with pytest.raises(ValueError, match='segment must be a number'):
         inferencer.new_index(segment=-1)
     with pytest.raises(ValueError, match='num_workers must be at least 0'):
-        RetrievalInferencer('eaglenet_toy', num_workers=-1)
+        RetrievalInferencer('eaglenet_story', num_workers=-1)
 
 
 def test_names_of_configs(weights: str) -> None:
-    named = RetrievalInferencer('eaglenet_toy', weights)
+    named = RetrievalInferencer('eaglenet_story', weights)
     assert type(named.encoder.head).__name__ == 'EagleNetHead'
-    with pytest.raises(FileNotFoundError, match=r'names: .*eaglenet_toy'):
+    with pytest.raises(FileNotFoundError, match=r'names: .*eaglenet_story'):
         RetrievalInferencer('eaglenet_toi', weights)
 
 
@@ -313,9 +313,9 @@ def test_any_head_on_the_same_encoders(
     with inferencer.new_index(where) as index:
         inferencer.encode_videos(videos, index=index)
     with pytest.raises(ValueError, match='XPoolHead has parameters'):
-        RetrievalInferencer.of_index(where, head='x_pool_toy')
+        RetrievalInferencer.of_index(where, head='x_pool_story')
     other = RetrievalInferencer.of_index(
-        where, head='mean_pooling_toy', num_workers=0
+        where, head='mean_pooling_story', num_workers=0
     )
     expected = other.scores(QUERY, videos)[0]
     for hit in other.search(QUERY, 99, shortlist=0):
@@ -324,7 +324,7 @@ def test_any_head_on_the_same_encoders(
     # a head with weights, trained on these encoders
     cfg = other.encoder.cfg
     cfg.model.head = Config.fromfile(
-        repository / 'configs/x_pool_toy.py'
+        repository / 'configs/x_pool_story.py'
     ).model.head
     model = MODELS.build(cfg.model)
     encoders = inferencer.encoder.model.state_dict()
@@ -335,7 +335,7 @@ def test_any_head_on_the_same_encoders(
     weights = tmp_path / 'x_pool.pth'
     torch.save(dict(state_dict=model.state_dict()), weights)
     third = RetrievalInferencer.of_index(
-        where, str(weights), head='x_pool_toy', num_workers=0
+        where, str(weights), head='x_pool_story', num_workers=0
     )
     expected = third.scores(QUERY, videos)[0]
     for hit in third.search(QUERY, 99, shortlist=0):
@@ -401,7 +401,7 @@ def test_every_kind_of_state(
     name: str, repository: Path, videos: list[str]
 ) -> None:
     """Heads differ in what they prepare; an index keeps it all."""
-    cfg = Config.fromfile(repository / f'configs/{name}_toy.py')
+    cfg = Config.fromfile(repository / f'configs/{name}_story.py')
     one = RetrievalInferencer(cfg, untrained=True, num_workers=0)
     one.encode_videos(videos[:3])
     expected = one.scores(QUERY, videos[:3])[0]
@@ -417,10 +417,10 @@ def test_a_head_that_needs_captions(repository: Path) -> None:
         repository / 'configs/t_mass_msrvtt_published-evaluation.py'
     )
     assert cfg.model.head.evaluation == 'published'
-    toy = Config.fromfile(repository / 'configs/t_mass_toy.py')
-    toy.model.head.evaluation = 'published'
+    story = Config.fromfile(repository / 'configs/t_mass_story.py')
+    story.model.head.evaluation = 'published'
     with pytest.raises(ValueError, match=r"caption.*evaluation='pairwise'"):
-        RetrievalInferencer(toy, untrained=True)
+        RetrievalInferencer(story, untrained=True)
 
 
 def test_links_to_nowhere_are_reported(

@@ -24,7 +24,7 @@ from eaglenet_mm.datasets import write_annotation
 from eaglenet_mm.models import TextVideoRetriever
 from eaglenet_mm.utils import register_all_modules
 
-FULL = 'eaglenet_vit-tiny-p8-res32_1xb64-u6-16e_toy-rgb'
+FULL = 'eaglenet_vit-tiny-p8-res32_1xb64-u8-16e_story-rgb'
 PIPELINE = 'pipeline.1.num_frames'
 SETTINGS = (
     'train_dataloader.dataset.dataset.data_root',
@@ -35,9 +35,9 @@ SETTINGS = (
 
 @pytest.fixture
 def child(tmp_path):
-    """Write a config over the toy config."""
+    """Write a config over the story config."""
 
-    def write(text, base='eaglenet_toy', name='child'):
+    def write(text, base='eaglenet_story', name='child'):
         path = tmp_path / f'{name}.py'
         path.write_text(f'_base_ = {config_path(base)!r}\n{text}\n')
         return path
@@ -48,34 +48,37 @@ def child(tmp_path):
 @pytest.mark.parametrize(
     'name',
     [
-        'eaglenet_toy',
-        'eaglenet_toy.py',
+        'eaglenet_story',
+        'eaglenet_story.py',
         FULL,
         f'eaglenet/{FULL}',
         f'eaglenet/{FULL}.py',
         f'eaglenet_mm::eaglenet/{FULL}.py',
-        'eaglenet_mm::eaglenet_toy',
+        'eaglenet_mm::eaglenet_story',
     ],
 )
 def test_names(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    expected = open_config('eaglenet_toy').to_dict()
+    expected = open_config('eaglenet_story').to_dict()
     assert open_config(name).to_dict() == expected
     assert find_config(name).to_dict() == expected
 
 
 def test_a_file_wins_over_a_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / 'eaglenet_toy').write_text('')
-    assert config_path('eaglenet_toy') == 'eaglenet_toy'
-    assert config_path(tmp_path / 'eaglenet_toy') == str(
-        tmp_path / 'eaglenet_toy'
+    (tmp_path / 'eaglenet_story').write_text('')
+    assert config_path('eaglenet_story') == 'eaglenet_story'
+    assert config_path(tmp_path / 'eaglenet_story') == str(
+        tmp_path / 'eaglenet_story'
     )
 
 
 @pytest.mark.parametrize(
     ('name', 'near'),
-    [('eaglenet_toi', 'eaglenet_toy'), ('configs/eaglenet_tox.py', '_toy')],
+    [
+        ('eaglenet_toi', 'eaglenet_story'),
+        ('configs/eaglenet_tox.py', '_story'),
+    ],
 )
 def test_no_such_config(name, near):
     with pytest.raises(FileNotFoundError, match=f'{name}.*{near}'):
@@ -145,7 +148,7 @@ def test_mmengine_finds_them_however_installed(tmp_path, repository, kind):
         'print(hub.get_config(name).model.head.type)\n'
         'print(type(hub.get_model(name)).__name__)\n'
         'from eaglenet_mm.config.reading import open_config\n'
-        'print(open_config("eaglenet_toy").num_frames)\n'
+        'print(open_config("eaglenet_story").num_frames)\n'
     )
     done = subprocess.run(
         [sys.executable, '-W', 'ignore', '-c', code, str(site)],
@@ -163,7 +166,7 @@ def test_mmengine_finds_them_however_installed(tmp_path, repository, kind):
 
 def test_a_variable_that_nothing_reads_is_refused():
     with pytest.raises(ValueError, match='vocabulary') as info:
-        open_config('eaglenet_toy', {'vocabulary': ['a']})
+        open_config('eaglenet_story', {'vocabulary': ['a']})
     where = 'dataset.pipeline.3.tokenizer.vocabulary'
     for loader in ('train_dataloader.dataset', 'val_dataloader'):
         assert f'{loader}.{where}' in str(info.value)
@@ -171,10 +174,10 @@ def test_a_variable_that_nothing_reads_is_refused():
 
 def test_a_copied_pipeline_is_named():
     with pytest.raises(ValueError, match='nothing reads') as info:
-        open_config('eaglenet_toy', {PIPELINE: 3})
+        open_config('eaglenet_story', {PIPELINE: 3})
     for loader in ('train_dataloader.dataset', 'test_dataloader'):
         assert f'{loader}.dataset.{PIPELINE}' in str(info.value)
-    assert 'eaglenet_toy.py' in str(info.value)
+    assert 'eaglenet_story.py' in str(info.value)
 
 
 def test_a_computed_value_is_refused_too(tmp_path):
@@ -194,7 +197,7 @@ def test_a_variable_for_code_of_the_user_stays_free(tmp_path):
 def test_a_dumped_config(tmp_path):
     """It holds copies alone: knobs work, other variables are refused."""
     path = tmp_path / 'dumped.py'
-    open_config('eaglenet_toy').dump(path)
+    open_config('eaglenet_story').dump(path)
     cfg = open_config(path, {'data_root': 'x', 'num_frames': 3})
     dataset = cfg.test_dataloader.dataset
     assert dataset.data_root == 'x'
@@ -208,7 +211,7 @@ def test_a_dumped_config(tmp_path):
 def test_what_is_dumped_is_what_was_used(tmp_path):
     path = tmp_path / 'dumped.py'
     options = {**dict.fromkeys(SETTINGS, 'mine'), 'num_frames': 3}
-    open_config('eaglenet_toy', options).dump(path)
+    open_config('eaglenet_story', options).dump(path)
     cfg = Config.fromfile(path)
     assert cfg.data_root == 'mine'
     assert cfg.num_frames == cfg.pipeline[1].num_frames == 3
@@ -216,7 +219,7 @@ def test_what_is_dumped_is_what_was_used(tmp_path):
 
 def test_a_dumped_config_that_contradicts_itself_warns(tmp_path, capsys):
     path = tmp_path / 'dumped.py'
-    cfg = Config.fromfile(config_path('eaglenet_toy'))
+    cfg = Config.fromfile(config_path('eaglenet_story'))
     cfg.data_root = 'edited'
     cfg.dump(path)
     MMLogger._instance_dict.clear()  # others may write elsewhere
@@ -224,7 +227,7 @@ def test_a_dumped_config_that_contradicts_itself_warns(tmp_path, capsys):
     told = capsys.readouterr()
     text = told.out + told.err
     assert "says data_root='edited', which nothing reads" in text
-    assert "test_dataloader.dataset.data_root='data/toy/'" in text
+    assert "test_dataloader.dataset.data_root='data/story/'" in text
 
 
 def test_knobs_of_a_child_config(child):
@@ -304,12 +307,12 @@ def test_knobs_reach_what_a_child_wraps(child, loader, wrapper, places):
 
 
 def test_a_set_of_the_child_beside_a_wrapped_one(child):
-    own = 'dict(type="TextVideoDataset", data_root="data/toy/", pipeline=[])'
+    own = 'dict(type="TextVideoDataset", data_root="data/story/", pipeline=[])'
     text = f'type="ConcatDataset", datasets=[{OLD_TEST}, {own}]'
     text = f'test_dataloader = dict(dataset=dict(_delete_=True, {text}))'
     cfg = open_config(child(f'data_root = "q/"\n{text}'))
     parts = cfg.test_dataloader.dataset.datasets
-    assert [part.data_root for part in parts] == ['q/', 'data/toy/']
+    assert [part.data_root for part in parts] == ['q/', 'data/story/']
 
 
 @pytest.mark.parametrize(
@@ -331,9 +334,9 @@ def test_what_the_child_writes_wins_though_inherited(child, text):
 
 
 def test_an_inherited_folder_that_the_child_writes(child):
-    text = 'val_dataloader = dict(dataset=dict(data_root="data/toy/"))'
+    text = 'val_dataloader = dict(dataset=dict(data_root="data/story/"))'
     cfg = open_config(child(f'data_root = "q/"\n{text}'))
-    assert cfg.val_dataloader.dataset.data_root == 'data/toy/'
+    assert cfg.val_dataloader.dataset.data_root == 'data/story/'
     assert cfg.test_dataloader.dataset.data_root == 'q/'
     one = child('batch_size = 8', name='one')
     two = child('train_dataloader = dict(batch_size=64)', one, 'two')
@@ -345,7 +348,7 @@ def test_an_inherited_folder_that_the_child_writes(child):
 def test_a_child_in_yaml_writes_settings(tmp_path):
     path = tmp_path / 'child.yaml'
     path.write_text(
-        f'_base_: {config_path("eaglenet_toy")}\nbatch_size: 4\n'
+        f'_base_: {config_path("eaglenet_story")}\nbatch_size: 4\n'
         'train_dataloader:\n  batch_size: 64\n'
     )
     cfg = open_config(path)
@@ -429,14 +432,14 @@ def test_a_variable_outlives_the_settings_it_was_copied_to():
         'val_dataloader': None,
         'test_dataloader': None,
     }
-    cfg = open_config('eaglenet_toy', options)
-    assert cfg.data_root == 'data/toy/'
+    cfg = open_config('eaglenet_story', options)
+    assert cfg.data_root == 'data/story/'
     assert len(cfg.pipeline) == 5
 
 
 def test_a_child_over_a_dumped_config(child, tmp_path):
     dumped = tmp_path / 'dumped.py'
-    open_config('eaglenet_toy').dump(dumped)
+    open_config('eaglenet_story').dump(dumped)
     cfg = open_config(child('num_frames = 3', base=dumped))
     assert cfg.model.head.num_frames == 3
     with pytest.raises(ValueError, match=r'test_dataloader\.dataset'):
@@ -453,12 +456,14 @@ def test_a_mistyped_knob_of_a_child(child):
     with pytest.raises(KeyError, match="did you mean 'num_frames'"):
         open_config(child('num_frame = 3'))
     with pytest.raises(KeyError, match="did you mean 'num_frames'"):
-        open_config('eaglenet_toy', {'num_frame': 3})
+        open_config('eaglenet_story', {'num_frame': 3})
 
 
 def test_a_child_in_yaml(tmp_path):
     path = tmp_path / 'child.yaml'
-    path.write_text(f'_base_: {config_path("eaglenet_toy")}\nnum_frames: 3\n')
+    path.write_text(
+        f'_base_: {config_path("eaglenet_story")}\nnum_frames: 3\n'
+    )
     assert open_config(path).model.head.num_frames == 3
 
 
@@ -501,12 +506,12 @@ def test_tools_on_videos_read_alike(child, tmp_path):
         'num_frames': 3,
         'test_dataloader.dataset.data_prefix.video': 'v',
     }
-    found = load_datasets('eaglenet_toy', splits=['test'], options=options)
+    found = load_datasets('eaglenet_story', splits=['test'], options=options)
     sampling = found['test'].pipeline.transforms[1]
     assert sampling.num_frames == 3
     assert found['test'].ann_file == str(tmp_path / 'test.json')
     with pytest.raises(ValueError, match='nothing reads'):
-        load_datasets('eaglenet_toy', options={PIPELINE: 3})
+        load_datasets('eaglenet_story', options={PIPELINE: 3})
 
 
 def test_settings_that_a_config_writes(tmp_path):
@@ -521,11 +526,11 @@ def test_settings_that_a_config_writes(tmp_path):
 
 
 def test_sources_of_a_config(repository):
-    source = read_sources(str(repository / 'configs/eaglenet_toy.py'))
+    source = read_sources(str(repository / 'configs/eaglenet_story.py'))
     (full,) = source.bases
     assert Path(full.path).stem == FULL
     assert 'num_frames' in full.reads  # {{_base_.num_frames}}
     assert [Path(s.path).name for s in source.line_to('vocabulary')] == [
-        *('eaglenet_toy.py', f'{FULL}.py', 'toy.py')
+        *('eaglenet_story.py', f'{FULL}.py', 'story.py')
     ]
     assert source.line_to('nothing') == []

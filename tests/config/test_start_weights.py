@@ -55,7 +55,7 @@ def encoders_of(path: Path) -> str:
 
 def one_of_each() -> list[Path]:
     found = list({encoders_of(path): path for path in ALL}.values())
-    return sorted(found, key=lambda path: 'toy' not in path.stem)
+    return sorted(found, key=lambda path: 'story' not in path.stem)
 
 
 def test_pixel_statistics_of_a_tag_stay() -> None:

@@ -16,7 +16,7 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
-from eaglenet_mm.datasets.toy import toy_vocabulary
+from eaglenet_mm.datasets.story import story_vocabulary
 from eaglenet_mm.registry import LOOPS, MODELS, TRANSFORMS
 from tests.models.tiny import (
     TEXT_ENCODER,
@@ -37,8 +37,8 @@ FULL = sorted(
 #: Of an encoder's settings, those that make it fit the head and the recipe.
 KEPT = ('output_tokens', 'output_patches', 'frozen')
 SIZES = {'embed_dim': WIDTH, 'num_patches': 9}
-#: Configs on the toy set that share all but the head.
-TOYS = [
+#: Configs on the story set that share all but the head.
+STORIES = [
     *('clip4clip_seqlstm', 'clip4clip_seqtransf', 'clip4clip_tighttransf'),
     *('mean_pooling', 'x_pool', 't_mass', 'text_proxy', 'ts2_net', 'wti'),
 ]
@@ -263,7 +263,7 @@ def test_adamw_recipes_begin_and_end_at_0(
 
 def test_a_head_is_exchanged_by_options() -> None:
     """The command of docs/methods.md."""
-    cfg = load(CONFIGS / 'mean_pooling_toy.py')
+    cfg = load(CONFIGS / 'mean_pooling_story.py')
     cfg.merge_from_dict(
         {
             'model.head.type': 'XPoolHead',
@@ -271,7 +271,7 @@ def test_a_head_is_exchanged_by_options() -> None:
             'model.head.dropout': 0.0,
         }
     )
-    expected = load(CONFIGS / 'x_pool_toy.py')
+    expected = load(CONFIGS / 'x_pool_story.py')
     assert cfg.model.to_dict() == expected.model.to_dict()
     MODELS.build(cfg.model)
 
@@ -289,17 +289,17 @@ def _transform(cfg: Config, kind: str) -> dict[str, Any]:
     return found
 
 
-def test_toy_vocabulary_is_that_of_the_captions() -> None:
-    cfg = load(CONFIGS / 'eaglenet_toy.py')
-    assert list(cfg.vocabulary) == toy_vocabulary()
+def test_story_vocabulary_is_that_of_the_captions() -> None:
+    cfg = load(CONFIGS / 'eaglenet_story.py')
+    assert list(cfg.vocabulary) == story_vocabulary()
     size = cfg.model.text_encoder.arch.text_cfg.vocab_size
     assert size == len(cfg.vocabulary) + 4
 
 
-@pytest.mark.parametrize('name', TOYS)
-def test_toy_configs_differ_in_the_head_alone(name: str) -> None:
-    one = load(CONFIGS / 'eaglenet_toy.py').to_dict()
-    other = load(CONFIGS / f'{name}_toy.py').to_dict()
+@pytest.mark.parametrize('name', STORIES)
+def test_story_configs_differ_in_the_head_alone(name: str) -> None:
+    one = load(CONFIGS / 'eaglenet_story.py').to_dict()
+    other = load(CONFIGS / f'{name}_story.py').to_dict()
     for config in (one, other):
         config['model'].pop('head')
         # returned beside the same features, for heads that need them

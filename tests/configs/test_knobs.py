@@ -18,13 +18,13 @@ from tests.some_cases import mostly_nightly
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 #: Each of them inherits a full name and says nothing itself.
 NAMES = sorted(path.stem for path in CONFIGS.glob('*.py'))
-TOYS = [name for name in NAMES if name.endswith('_toy')]
+STORIES = [name for name in NAMES if name.endswith('_story')]
 #: Those whose encoder sees a clip of a fixed length, in frames.
 CLIPS = {'clip4clip_videomae_msrvtt': 16, 'eaglenet_swin3d_msrvtt': 12}
 #: Those whose encoder is not made for one size of the frames.
-ANY_SIZE = {'eaglenet_resnet50_msrvtt', 'eaglenet_swin3d_msrvtt', *TOYS}
+ANY_SIZE = {'eaglenet_resnet50_msrvtt', 'eaglenet_swin3d_msrvtt', *STORIES}
 WHOLE_SENTENCE = ('x_pool_siglip_msrvtt', 'mean_pooling_siglip2_msrvtt')
-_TELLING = ['eaglenet_toy', 'eaglenet_msrvtt', *WHOLE_SENTENCE[:1], *CLIPS]
+_TELLING = ['eaglenet_story', 'eaglenet_msrvtt', *WHOLE_SENTENCE[:1], *CLIPS]
 #: The others are alike.
 SOME = mostly_nightly(
     [*_TELLING, *(name for name in NAMES if name not in _TELLING)],
@@ -79,7 +79,7 @@ def test_every_knob_of_every_config(name: str) -> None:
         words = 64
         with pytest.raises(ValueError, match='all of its 64 places'):
             settings(name, 'max_words', 20)
-    elif name not in TOYS:
+    elif name not in STORIES:
         with pytest.raises(ValueError, match='has 77 rows'):
             settings(name, 'max_words', 78)
     if name not in ANY_SIZE:
@@ -135,7 +135,7 @@ def test_a_knob_changes_nothing_else(name: str) -> None:
     assert set(settings(name, 'num_frames', as_it_is).values()) == {as_it_is}
 
 
-@pytest.mark.parametrize('name', mostly_nightly(TOYS, kept=2))
+@pytest.mark.parametrize('name', mostly_nightly(STORIES, kept=2))
 def test_it_builds_with_all_of_them(name: str) -> None:
     cfg = open_config(
         name, {'num_frames': 3, 'max_words': 30, 'image_size': 40}
@@ -156,10 +156,10 @@ def test_it_builds_with_all_of_them(name: str) -> None:
 
 
 def test_patches_of_a_head_follow_the_size() -> None:
-    cfg = open_config('ts2_net_toy', {'image_size': 64})
+    cfg = open_config('ts2_net_story', {'image_size': 64})
     assert cfg.model.head.num_patches == 64
     with pytest.raises(ValueError, match='multiple of 8'):
-        open_config('ts2_net_toy', {'image_size': 60})
+        open_config('ts2_net_story', {'image_size': 60})
 
 
 @pytest.mark.parametrize('name', ['eaglenet_msrvtt', 'ts2_net_msrvtt'])
@@ -186,7 +186,7 @@ def test_positions_that_may_be_resized(name: str) -> None:
 
 def test_a_setting_by_its_full_name_wins() -> None:
     cfg = open_config(
-        'eaglenet_toy',
+        'eaglenet_story',
         {
             'test_dataloader.dataset.data_root': 'own',
             'data_root': 'all',
@@ -214,7 +214,7 @@ def test_a_setting_by_its_full_name_wins() -> None:
 )
 def test_other_values(option: str, value: Any, message: str) -> None:
     with pytest.raises((ValueError, TypeError), match=message):
-        open_config('eaglenet_toy', {option: value})
+        open_config('eaglenet_story', {option: value})
 
 
 def wrapped(**roots: str) -> Config:

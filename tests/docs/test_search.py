@@ -14,10 +14,10 @@ import torch
 from mmengine.config import Config
 
 from eaglenet_mm.apis import VideoIndex
-from eaglenet_mm.datasets.toy import write_toy_dataset
+from eaglenet_mm.datasets.story import write_story_dataset
 from eaglenet_mm.registry import MODELS
 
-CONFIG = 'configs/eaglenet_toy.py'
+CONFIG = 'configs/eaglenet_story.py'
 
 
 @pytest.fixture(scope='module')
@@ -30,11 +30,11 @@ def folder(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Path:
     """A folder with what the examples name."""
-    write_toy_dataset(tmp_path / 'toy', limit=3, renderings=1, workers=1)
+    write_story_dataset(tmp_path / 'story', limit=3, workers=1)
     (tmp_path / 'holidays').mkdir()
     for name, path in zip(
         ('holidays/a.mp4', 'clip.mp4', 'one.mp4', 'two.mp4'),
-        sorted((tmp_path / 'toy/videos').iterdir()),
+        sorted((tmp_path / 'story/videos').iterdir()),
         strict=False,
     ):
         shutil.copy(path, tmp_path / name)

@@ -101,9 +101,9 @@ def test_a_config_by_name(tmp_path, monkeypatch):
     parser = argparse.ArgumentParser()
     parser.add_argument('config')
     runs.add_launch_arguments(parser)
-    args = ['eaglenet_toy', '--cfg-options', 'num_frames=3', 'sync_bn=torch']
+    args = ['eaglenet_story', '--cfg-options', 'num_frames=3', 'sync_bn=torch']
     cfg = runs.load_config(parser.parse_args(args))
-    assert cfg.work_dir == os.path.join('work_dirs', 'eaglenet_toy')
+    assert cfg.work_dir == os.path.join('work_dirs', 'eaglenet_story')
     assert cfg.model.head.num_frames == 3
     assert cfg.sync_bn == 'torch'
 

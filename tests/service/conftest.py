@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 import eaglenet_mm
-from eaglenet_mm.datasets.toy import write_toy_dataset
+from eaglenet_mm.datasets.story import write_story_dataset
 from eaglenet_mm.search.records import Moment
 from tests.service.fake_index import FakeIndex, FakeInferencer, moments_of
 
@@ -49,9 +49,9 @@ def write_clip(path: Path, codec: str, seconds: int, rate: int = 12) -> None:
 @pytest.fixture(scope='session')
 def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Video files, all of which can be indexed."""
-    toy = tmp_path_factory.mktemp('toy') / 'toy'
-    write_toy_dataset(toy, limit=2, renderings=1, workers=1)
-    clips = sorted((toy / 'videos').iterdir())
+    story = tmp_path_factory.mktemp('story') / 'story'
+    write_story_dataset(story, limit=2, workers=1)
+    clips = sorted((story / 'videos').iterdir())
     folder = tmp_path_factory.mktemp('films')
     (folder / 'below').mkdir()
     names = (

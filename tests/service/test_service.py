@@ -1128,7 +1128,7 @@ def test_options_reach_the_service(serve: Any, capsys: Any) -> None:
         *('--host', '0.0.0.0', '--port', '80', '--no-access-log'),
         *('--allowed-host', 'a.example', '--allowed-host', 'b.example'),
         *('--shortlist', '0', '--reject', '0.1', '--max-upload', '3'),
-        *('--example', 'a ring', '--head', 'x_pool_toy', '--device', 'cpu'),
+        *('--example', 'a ring', '--head', 'x_pool_story', '--device', 'cpu'),
     )
     assert settings['host'] == '0.0.0.0'
     assert settings['log_level'] == 'warning'
@@ -1140,7 +1140,7 @@ def test_options_reach_the_service(serve: Any, capsys: Any) -> None:
     assert told.example == ['a ring']
     args, options = serve.opened[0]
     assert args == ('a.index', None, 'cpu')
-    assert options['head'] == 'x_pool_toy'
+    assert options['head'] == 'x_pool_story'
     for host in ('10.1.2.3', 'a.example', 'b.example'):
         client = testclient.TestClient(app, f'http://{host}')
         assert client.get('/v1/about').status_code == 200

@@ -26,7 +26,9 @@ def where(
     folder = tmp_path_factory.mktemp('copies')
     for name in (MARKUP, 'film.webm', 'page.html', 'old.avi'):
         shutil.copyfile(videos / name, folder / name)
-    maker = RetrievalInferencer('eaglenet_toy', untrained=True, num_workers=1)
+    maker = RetrievalInferencer(
+        'eaglenet_story', untrained=True, num_workers=1
+    )
     where = tmp_path_factory.mktemp('index') / 'films.index'
     with maker.new_index(where, segment=float(MOMENT)) as made:
         # a file of any name is indexed if it is given by its name

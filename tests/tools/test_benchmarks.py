@@ -19,7 +19,7 @@ from mmengine.config import Config
 
 from eaglenet_mm.apis import VideoIndex
 from eaglenet_mm.datasets import read_annotation
-from eaglenet_mm.datasets.toy import write_toy_dataset
+from eaglenet_mm.datasets.story import write_story_dataset
 from eaglenet_mm.models.heads.eaglenet_head import CompiledScore
 from eaglenet_mm.registry import MODELS
 from tests.started import run_script
@@ -258,10 +258,11 @@ def test_an_interrupted_evaluation_keeps_what_it_has(
 @pytest.mark.nightly
 @pytest.mark.slow
 def test_training_iteration(benchmark: Run, tmp_path: Path) -> None:
-    write_toy_dataset(tmp_path / 'toy', renderings=2, limit=2, workers=1)
+    write_story_dataset(tmp_path / 'story', limit=2, workers=1)
     report = benchmark(
         'training_iteration', '--threads', 1, '--repeats', 1, '--batch', 4,
-        '--data-root', f'{tmp_path / "toy"}/', '--checkpointing', 'off', 'on',
+        '--data-root', f'{tmp_path / "story"}/',
+        '--checkpointing', 'off', 'on',
     )  # fmt: skip
     assert report['sizes']['batch'] == 4
     rows = report['rows']
@@ -580,7 +581,7 @@ def test_loader_throughput(benchmark: Run) -> None:
 @pytest.mark.nightly
 def test_video_search(benchmark: Run, tmp_path: Path) -> None:
     report = benchmark(
-        'video_search speed', '--config', 'eaglenet_toy', '--rows', 700,
+        'video_search speed', '--config', 'eaglenet_story', '--rows', 700,
         '--queries', 3, '--threads', 1, '--index', tmp_path / 'index',
     )  # fmt: skip
     assert len(VideoIndex.load(tmp_path / 'index')) == 700
@@ -595,14 +596,14 @@ def test_video_search(benchmark: Run, tmp_path: Path) -> None:
 def test_search_recall(
     benchmark: Run, repository: Path, tmp_path: Path
 ) -> None:
-    write_toy_dataset(tmp_path / 'toy', limit=6, renderings=1, workers=1)
-    cfg = Config.fromfile(repository / 'configs/x_pool_toy.py')
+    write_story_dataset(tmp_path / 'story', limit=6, workers=1)
+    cfg = Config.fromfile(repository / 'configs/x_pool_story.py')
     torch.manual_seed(0)
     weights = tmp_path / 'weights.pth'
     torch.save(dict(state_dict=MODELS.build(cfg.model).state_dict()), weights)
     report = benchmark(
-        'video_search recall', 'x_pool_toy', weights, '--data-root',
-        f'{tmp_path}/toy/', '--shortlists', 3, 6, '--threads', 1,
+        'video_search recall', 'x_pool_story', weights, '--data-root',
+        f'{tmp_path}/story/', '--shortlists', 3, 6, '--threads', 1,
     )  # fmt: skip
     *precisions, half, all_of_them = report['rows']
     assert [row['index'] for row in precisions] == [
@@ -614,8 +615,8 @@ def test_search_recall(
     # all six are on the shortlist, which has ten places at least
     assert all_of_them['of the ten best let through'] == 100
     told = benchmark(
-        'video_search reject', 'x_pool_toy', weights, '--data-root',
-        f'{tmp_path}/toy/', '--splits', 20, '--alphas', 0.2, '--threads', 1,
+        'video_search reject', 'x_pool_story', weights, '--data-root',
+        f'{tmp_path}/story/', '--splits', 20, '--alphas', 0.2, '--threads', 1,
     )['rows']  # fmt: skip
     assert 0 <= told[0]['AUROC'] <= 1
     assert told[1]['good queries that pass'] >= 70
@@ -626,9 +627,9 @@ def test_wide_gallery(
     repository: Path, benchmark: Run, tmp_path: Path
 ) -> None:
     """Two runs of a config, with one video of each combination."""
-    data = tmp_path / 'toy'
-    write_toy_dataset(data, limit=3, renderings=2, workers=1)
-    config = Config.fromfile(repository / 'configs/mean_pooling_toy.py')
+    data = tmp_path / 'story'
+    write_story_dataset(data, limit=3, workers=1)
+    config = Config.fromfile(repository / 'configs/mean_pooling_story.py')
     runs = [tmp_path / 'mean-1234' / f'seed{seed}' for seed in (0, 1)]
     for seed, run in enumerate(runs):
         (run / 'train').mkdir(parents=True)
@@ -652,7 +653,7 @@ def test_distractors_are_one_of_each_combination(
     in_process: Path, tmp_path: Path
 ) -> None:
     """Test videos come first; distractors have no captions."""
-    write_toy_dataset(tmp_path, limit=3, renderings=2, workers=1)
+    write_story_dataset(tmp_path, limit=3, workers=1)
     wide_gallery = importlib.import_module('wide_gallery')
     header, records = wide_gallery.gallery(tmp_path)
     assert header['split'] == 'test'

@@ -1,7 +1,7 @@
 """Comparisons: what is run, found again, reported and counted.
 
 The logic is tested with stand-ins for the two tools, which write what the
-real ones would; one comparison on a very small toy set uses the real ones.
+real ones would; one comparison on a very small story set uses the real ones.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ from eaglenet_mm.apis.comparison import (
 )
 from eaglenet_mm.apis.model_cost import measure_cost
 from eaglenet_mm.apis.tool_process import run_tool
-from eaglenet_mm.datasets.toy import write_toy_dataset
+from eaglenet_mm.datasets.story import write_story_dataset
 from tests.some_cases import mostly_nightly
 from tests.started import start
 
@@ -265,18 +265,18 @@ def test_numbers_in_the_table():
 
 
 @pytest.fixture(scope='module')
-def toy(tmp_path_factory):
-    """A toy set of 12 combinations a split."""
-    folder = tmp_path_factory.mktemp('data') / 'toy'
-    write_toy_dataset(folder, limit=12, renderings=1, workers=1)
+def story(tmp_path_factory):
+    """A story set of 12 combinations a split."""
+    folder = tmp_path_factory.mktemp('data') / 'story'
+    write_story_dataset(folder, limit=12, workers=1)
     return folder
 
 
-def toy_options(toy):
+def story_options(story):
     options = {}
     for split in ('train', 'val', 'test'):
         inner = 'dataset.dataset' if split == 'train' else 'dataset'
-        options[f'{split}_dataloader.{inner}.data_root'] = f'{toy}/'
+        options[f'{split}_dataloader.{inner}.data_root'] = f'{story}/'
         options[f'{split}_dataloader.num_workers'] = 0
     options['train_dataloader.persistent_workers'] = False
     options['train_dataloader.batch_size'] = 12
@@ -299,18 +299,18 @@ def toy_options(toy):
         pytest.param('wti', 24 * 6 * 96, marks=pytest.mark.nightly),
     ],
 )
-def test_cost_of_a_pair(toy, name, products):
-    config = Config.fromfile(CONFIGS / f'{name}_toy.py')
-    config.merge_from_dict(toy_options(toy))
+def test_cost_of_a_pair(story, name, products):
+    config = Config.fromfile(CONFIGS / f'{name}_story.py')
+    config.merge_from_dict(story_options(story))
     cost = measure_cost(config)
     assert cost.flops_per_pair == 2 * products
     assert 0 < cost.head_parameters < cost.parameters
 
 
 @pytest.mark.nightly
-def test_cost_of_the_published_evaluation(toy):
-    config = Config.fromfile(CONFIGS / 't_mass_toy.py')
-    config.merge_from_dict(toy_options(toy))
+def test_cost_of_the_published_evaluation(story):
+    config = Config.fromfile(CONFIGS / 't_mass_story.py')
+    config.merge_from_dict(story_options(story))
     cost = measure_cost(config)
     config.model.head.evaluation = 'published'
     with pytest.warns(UserWarning, match='ground-truth caption'):
@@ -319,16 +319,16 @@ def test_cost_of_the_published_evaluation(toy):
 
 @pytest.mark.nightly
 @pytest.mark.slow
-def test_the_tool_on_a_small_toy_set(toy, tmp_path, environment):
+def test_the_tool_on_a_small_story_set(story, tmp_path, environment):
     broken = tmp_path / 'broken.py'
     broken.write_text(
-        f'_base_ = [{str(CONFIGS / "x_pool_toy.py")!r}]\n'
+        f'_base_ = [{str(CONFIGS / "x_pool_story.py")!r}]\n'
         'model = dict(head=dict(embed_dim=5))\n'
     )
-    options = [f'{key}={value}' for key, value in toy_options(toy).items()]
+    options = [f'{key}={value}' for key, value in story_options(story).items()]
     command = [
         *(sys.executable, ROOT / 'tools/compare.py'),
-        *(CONFIGS / 'mean_pooling_toy.py', broken),
+        *(CONFIGS / 'mean_pooling_story.py', broken),
         *('--seeds', '1', '--epochs', '1', '--work-dir', tmp_path / 'runs'),
         *('--cfg-options', *options),
     ]
@@ -350,9 +350,9 @@ def test_the_tool_on_a_small_toy_set(toy, tmp_path, environment):
     assert (run['status'], failed['status']) == ('finished', 'failed')
     assert 'best_t2v_R1' in run['checkpoint']
     assert run['peak_bytes'] > 2**28
-    assert result['costs']['mean_pooling_toy']['flops_per_pair'] == 192
+    assert result['costs']['mean_pooling_story']['flops_per_pair'] == 192
     *_, row, last = first.stdout.splitlines()
-    assert row.startswith('| mean_pooling_toy | 1 of 1 | ')
+    assert row.startswith('| mean_pooling_story | 1 of 1 | ')
     assert last.startswith('| broken | 0 of 1 | ')
     # mended: its runs alone are done
     del command[command.index(broken)]

@@ -1,4 +1,4 @@
-"""A toy set of which a quarter is damaged: checked, trained, tested."""
+"""A story set of which a quarter is damaged: checked, trained, tested."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from eaglenet_mm.datasets import read_annotation
-from eaglenet_mm.datasets.toy import write_toy_dataset
+from eaglenet_mm.datasets.story import write_story_dataset
 from tests.started import run_script
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -28,18 +28,18 @@ DAMAGES = (
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a toy set in it."""
+    """A folder with a story set in it."""
     path = tmp_path_factory.mktemp('damaged')
-    write_toy_dataset(path / 'data/toy', limit=28, renderings=1, workers=1)
+    write_story_dataset(path / 'data/story', limit=28, workers=1)
     return path
 
 
 @pytest.fixture(scope='module')
 def damaged(folder: Path) -> dict[str, Path]:
     """Damage seven of 28 training videos, and two of the test set."""
-    _, records = read_annotation(folder / 'data/toy/train.json')
+    _, records = read_annotation(folder / 'data/story/train.json')
     assert len(records) == 28
-    videos = folder / 'data/toy/videos'
+    videos = folder / 'data/story/videos'
     paths = {
         damage: videos / records[place]['video']
         for damage, place in zip(DAMAGES, range(1, 28, 4), strict=True)
@@ -54,7 +54,7 @@ def damaged(folder: Path) -> dict[str, Path]:
     paths['folder'].mkdir()
     paths['forbidden'].write_bytes(content)
     paths['forbidden'].chmod(0)
-    _, records = read_annotation(folder / 'data/toy/test.json')
+    _, records = read_annotation(folder / 'data/story/test.json')
     for place in (2, 11):
         (videos / records[place]['video']).unlink()
     return paths
@@ -76,13 +76,13 @@ def test_all_are_found(
 ) -> None:
     command = (
         repository / 'tools/check_videos.py',
-        repository / 'configs/eaglenet_toy.py',
+        repository / 'configs/eaglenet_story.py',
     )
     shown = run_script(
         *command, '--split', 'train', '--write-clean', folder=folder, code=1
     )
     assert 'ok: 21 of 28' in shown
-    report = json.loads((folder / 'data/toy/train_videos.json').read_text())
+    report = json.loads((folder / 'data/story/train_videos.json').read_text())
     found = {
         check['video_id']: check['status']
         for check in report['checks']
@@ -92,7 +92,7 @@ def test_all_are_found(
         path.stem: 'missing' if damage == 'missing' else 'unreadable'
         for damage, path in damaged.items()
     }
-    header, records = read_annotation(folder / 'data/toy/train_clean.json')
+    header, records = read_annotation(folder / 'data/story/train_clean.json')
     assert len(records) == 21
     assert sorted(header['missing_videos']) == sorted(found)
     shown = run_script(*command, '--split', 'val', folder=folder)
@@ -102,7 +102,7 @@ def test_all_are_found(
 def train(folder: Path, repository: Path, *options: str, code: int) -> str:
     return run_script(
         repository / 'tools/train.py',
-        repository / 'configs/eaglenet_toy.py',
+        repository / 'configs/eaglenet_story.py',
         *('--cfg-options', *OPTIONS, *options),
         folder=folder,
         code=code,
@@ -138,7 +138,7 @@ def test_training_and_testing_without_them(
     (checkpoint,) = folder.glob('work_dirs/*/epoch_2.pth')
     command = (
         repository / 'tools/test.py',
-        repository / 'configs/eaglenet_toy.py',
+        repository / 'configs/eaglenet_story.py',
         checkpoint,
     )
     assert 'FileNotFoundError' in run_script(*command, folder=folder, code=1)
@@ -152,7 +152,7 @@ def test_training_and_testing_without_them(
     assert 'NOT the complete set' in shown
     assert '2 of 28 videos (test) were skipped' in shown
     metrics = json.loads(
-        (folder / 'work_dirs/eaglenet_toy/metrics.json').read_text()
+        (folder / 'work_dirs/eaglenet_story/metrics.json').read_text()
     )['metrics']
     assert metrics['videos_found'] == 26
     assert metrics['videos_expected'] == 28

@@ -16,7 +16,7 @@ from eaglenet_mm.apis.retriever_encoding import RetrieverEncoder
 from eaglenet_mm.search.moment_reading import ReadMoments
 from tests.datasets.video_readers.made_videos import cut_off, write_constant
 
-CONFIG = ('--config', 'configs/eaglenet_toy.py', '--untrained')
+CONFIG = ('--config', 'configs/eaglenet_story.py', '--untrained')
 
 
 @pytest.fixture
@@ -25,15 +25,15 @@ def tool(tell_tool: Callable) -> Callable:
 
 
 def test_an_annotation_file_and_texts(
-    tool: Callable, toy: Path, tmp_path: Path
+    tool: Callable, story: Path, tmp_path: Path
 ) -> None:
     out, texts = tmp_path / 'f.safetensors', tmp_path / 'texts.txt'
     texts.write_text('a ring\n\n \t\na cross\n')
     told = tool(
-        toy / 'test.json', '--videos', toy / 'videos', *CONFIG, '--out', out,
-        '--texts', texts,
+        story / 'test.json', '--videos', story / 'videos', *CONFIG,
+        '--out', out, '--texts', texts,
     )  # fmt: skip
-    records = json.loads((toy / 'test.json').read_text())['data_list']
+    records = json.loads((story / 'test.json').read_text())['data_list']
     count = len(records)
     captions = sum(len(record['captions']) for record in records)
     assert (
@@ -55,10 +55,10 @@ def test_an_annotation_file_and_texts(
 
 
 def test_a_folder_with_a_broken_video(
-    tool: Callable, toy: Path, tmp_path: Path
+    tool: Callable, story: Path, tmp_path: Path
 ) -> None:
     folder, out = tmp_path / 'videos', tmp_path / 'f.safetensors'
-    shutil.copytree(toy / 'videos', folder)
+    shutil.copytree(story / 'videos', folder)
     count = len(list(folder.iterdir()))
     broken = folder / 'broken\x1b.mp4'
     broken.write_bytes(b'no video')
@@ -75,13 +75,13 @@ def test_a_folder_with_a_broken_video(
 
 
 def test_what_is_odd_or_not_looked_at(
-    tool: Callable, toy: Path, tmp_path: Path
+    tool: Callable, story: Path, tmp_path: Path
 ) -> None:
     folder, out = tmp_path / 'videos', tmp_path / 'f.safetensors'
     folder.mkdir()
     whole = write_constant(tmp_path / 'whole.mkv', 100)
     short = cut_off(whole).path.rename(folder / 'short.mkv')
-    shutil.copy(next((toy / 'videos').iterdir()), folder)
+    shutil.copy(next((story / 'videos').iterdir()), folder)
     (folder / 'notes.md').touch()
     told = tool(folder, *CONFIG, '--out', out).stdout
     assert f'  in part: {short}: the header promises 10.0 seconds' in told
@@ -93,7 +93,7 @@ def test_what_is_odd_or_not_looked_at(
 
 def test_an_interrupted_run(
     tool: Callable,
-    toy: Path,
+    story: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -112,7 +112,7 @@ def test_an_interrupted_run(
     monkeypatch.setattr(RetrieverEncoder, 'encode_moments', interrupted)
     out = tmp_path / 'f.safetensors'
     command = (
-        toy / 'test.json', '--videos', toy / 'videos', *CONFIG,
+        story / 'test.json', '--videos', story / 'videos', *CONFIG,
         '--workers', 1, '--out', out,
     )  # fmt: skip
     told = tool(*command, expected=130)
@@ -129,11 +129,18 @@ def test_an_interrupted_run(
 
 def test_two_runs_at_once(
     tool: Callable,
-    toy: Path,
+    story: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    command = toy / 'videos', *CONFIG, '--out', tmp_path / 'f', '--workers', 0
+    command = (
+        story / 'videos',
+        *CONFIG,
+        '--out',
+        tmp_path / 'f',
+        '--workers',
+        0,
+    )
     encode = RetrieverEncoder.encode_moments
     told: list[str] = []
 
@@ -151,7 +158,7 @@ def test_two_runs_at_once(
     assert (tmp_path / 'f').exists()
 
 
-def test_bad_input(tool: Callable, toy: Path, tmp_path: Path) -> None:
+def test_bad_input(tool: Callable, story: Path, tmp_path: Path) -> None:
     out = tmp_path / 'f.safetensors'
 
     def fails(source: object, *options: object) -> str:
@@ -162,13 +169,13 @@ def test_bad_input(tool: Callable, toy: Path, tmp_path: Path) -> None:
         assert sum('extract_features.py' in line for line in lines) == 1
         return lines[-1]
 
-    videos, bad = toy / 'videos', tmp_path / 'bad.json'
+    videos, bad = story / 'videos', tmp_path / 'bad.json'
     assert 'neither a file' in fails(tmp_path / 'gone', *CONFIG)
     assert 'does not exist' in fails(tmp_path / 'gone.json', *CONFIG)
     assert 'has no videos' in fails(tmp_path, *CONFIG)
     bad.write_text('{')
     assert 'expected JSON' in fails(bad, *CONFIG)
-    content = json.loads((toy / 'test.json').read_text())
+    content = json.loads((story / 'test.json').read_text())
     content['data_list'][1]['captions'][0] = ' '
     bad.write_text(json.dumps(content))
     assert 'is empty' in fails(bad, *CONFIG)

@@ -18,16 +18,16 @@ from pathlib import Path
 import pytest
 
 from eaglenet_mm.apis import VideoIndex
-from eaglenet_mm.datasets.toy import write_toy_dataset
+from eaglenet_mm.datasets.story import write_story_dataset
 from eaglenet_mm.search.records import parse_seconds
 
-CONFIG = 'configs/eaglenet_toy.py'
+CONFIG = 'configs/eaglenet_story.py'
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data = tmp_path_factory.mktemp('data') / 'toy'
-    write_toy_dataset(data, limit=12, renderings=2, workers=1)
+    data = tmp_path_factory.mktemp('data') / 'story'
+    write_story_dataset(data, limit=12, workers=1)
     return data / 'videos'
 
 
@@ -318,7 +318,7 @@ def test_filters_tags_and_heads(
     assert found('--path', os.path.relpath(folder)) == everything
     assert found('--path', f'{paths[5].name[:-3]}*') == [str(paths[5])]
     assert found('--before', '2001-01-01') == []
-    assert found('--min-duration', '0.1s', '--head', 'mean_pooling_toy') == (
+    assert found('--min-duration', '0.1s', '--head', 'mean_pooling_story') == (
         everything
     )
     hostile = "' OR 1=1 --"

@@ -25,7 +25,13 @@ esac
 
 @pytest.fixture
 def checkout(tmp_path):
-    for folder in ('tools', '.venv/bin', 'configs', 'eaglenet_mm', 'data/toy'):
+    for folder in (
+        'tools',
+        '.venv/bin',
+        'configs',
+        'eaglenet_mm',
+        'data/story',
+    ):
         (tmp_path / folder).mkdir(parents=True)
     for name in ('quickstart.sh', 'environment.sh'):
         text = (TOOLS / name).read_text()
@@ -72,18 +78,18 @@ def trainings(calls):
 
 def test_the_steps(quickstart):
     calls = quickstart()
-    best = 'work_dirs/quickstart/{}_toy/best_t2v_R1_epoch_3.pth'.format
+    best = 'work_dirs/quickstart/{}_story/best_t2v_R1_epoch_3.pth'.format
     expected = [
-        'tools/dataset_converters/toy.py --out data/toy',
-        'tools/train.py configs/eaglenet_toy.py',
-        f'tools/test.py configs/eaglenet_toy.py {best("eaglenet")}',
-        'tools/index.py data/toy/videos --config configs/eaglenet_toy.py '
+        'tools/dataset_converters/story.py --out data/story',
+        'tools/train.py configs/eaglenet_story.py',
+        f'tools/test.py configs/eaglenet_story.py {best("eaglenet")}',
+        'tools/index.py data/story/videos --config configs/eaglenet_story.py '
         f'--checkpoint {best("eaglenet")} --out work_dirs/quickstart/videos-',
         'tools/search.py work_dirs/quickstart/videos-',
-        'tools/train.py configs/mean_pooling_toy.py',
-        f'tools/test.py configs/mean_pooling_toy.py {best("mean_pooling")}',
-        'tools/test.py configs/eaglenet_toy.py none',
-        'tools/quickstart_report.py data/toy/test.json work_dirs/quickstart',
+        'tools/train.py configs/mean_pooling_story.py',
+        f'tools/test.py configs/mean_pooling_story.py {best("mean_pooling")}',
+        'tools/test.py configs/eaglenet_story.py none',
+        'tools/quickstart_report.py data/story/test.json work_dirs/quickstart',
     ]
     assert len(calls) == len(expected)
     for call, start in zip(calls, expected, strict=True):
@@ -105,7 +111,7 @@ def test_a_second_call_reuses_the_trainings(quickstart):
 @pytest.mark.nightly
 def test_a_changed_config_trains_anew(quickstart, checkout):
     quickstart()
-    stale = checkout / 'work_dirs/quickstart/eaglenet_toy/best_old.pth'
+    stale = checkout / 'work_dirs/quickstart/eaglenet_story/best_old.pth'
     stale.touch()
     (checkout / 'configs' / 'a.py').write_text('second')
     calls = trainings(quickstart())

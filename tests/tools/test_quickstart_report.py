@@ -9,8 +9,8 @@ import pytest
 
 TITLES = {
     'untrained': 0.9,
-    'mean_pooling_toy/test': 33.0,
-    'eaglenet_toy/test': 55.5,
+    'mean_pooling_story/test': 33.0,
+    'eaglenet_story/test': 55.5,
 }
 
 

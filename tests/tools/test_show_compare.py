@@ -9,28 +9,30 @@ import pytest
 
 from eaglenet_mm.visualization import read_results, write_results
 from tests.visualization.made_results import make_results
-from tests.visualization.toy_evaluation import CONFIGS, write_toy
+from tests.visualization.story_evaluation import CONFIGS, write_story
 
 
 @pytest.fixture(scope='module')
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy(tmp_path_factory.mktemp('toy') / 'toy')
+def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_story(tmp_path_factory.mktemp('story') / 'story')
 
 
-def arguments(toy: Path, folder: Path, method: str) -> list[object]:
+def arguments(story: Path, folder: Path, method: str) -> list[object]:
     return [
-        *('test.py', CONFIGS / f'{method}_toy.py', 'none'),
+        *('test.py', CONFIGS / f'{method}_story.py', 'none'),
         *('--work-dir', folder / f'{method}-work'),
         *('--show-dir', folder / method, '--show-queries', 6),
         '--cfg-options',
-        f'test_dataloader.dataset.data_root={toy}',
+        f'test_dataloader.dataset.data_root={story}',
         'test_dataloader.num_workers=0',
     ]
 
 
-def test_from_tests_to_a_comparison(toy, call_tool, tmp_path, capsys) -> None:
+def test_from_tests_to_a_comparison(
+    story, call_tool, tmp_path, capsys
+) -> None:
     for method in ('eaglenet', 'x_pool'):
-        call_tool(*arguments(toy, tmp_path, method))
+        call_tool(*arguments(story, tmp_path, method))
         assert (tmp_path / f'{method}-work' / 'metrics.json').is_file()
         assert len(read_results(tmp_path / method).queries) <= 6
     out = tmp_path / 'pages' / 'compare.html'
@@ -46,16 +48,16 @@ def test_from_tests_to_a_comparison(toy, call_tool, tmp_path, capsys) -> None:
 
 @pytest.mark.nightly
 def test_without_the_option_nothing_is_written(
-    toy, call_tool, tmp_path
+    story, call_tool, tmp_path
 ) -> None:
-    call = arguments(toy, tmp_path, 'eaglenet')
+    call = arguments(story, tmp_path, 'eaglenet')
     del call[5:9]
     call_tool(*call)
     assert os.listdir(tmp_path) == ['eaglenet-work']
 
 
 def test_a_full_disk_does_not_cost_the_metrics(
-    toy, call_tool, tmp_path, monkeypatch
+    story, call_tool, tmp_path, monkeypatch
 ) -> None:
     def fail(*_: object) -> None:
         raise OSError('no space')
@@ -63,7 +65,7 @@ def test_a_full_disk_does_not_cost_the_metrics(
     module = 'eaglenet_mm.engine.hooks.results_page_hook'
     monkeypatch.setattr(f'{module}.write_results', fail)
     with pytest.raises(OSError, match='no space'):
-        call_tool(*arguments(toy, tmp_path, 'eaglenet'))
+        call_tool(*arguments(story, tmp_path, 'eaglenet'))
     assert (tmp_path / 'eaglenet-work' / 'metrics.json').is_file()
 
 

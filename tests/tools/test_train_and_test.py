@@ -295,11 +295,11 @@ def test_a_pure_python_config(call_tool, tmp_path):
 
 
 @pytest.fixture
-def toy_set(call_tool, tmp_path):
-    folder = tmp_path / 'toy_data'
+def story_set(call_tool, tmp_path):
+    folder = tmp_path / 'story_data'
     call_tool(
-        *('dataset_converters/toy.py', '--out', folder),
-        *('--limit', 16, '--renderings', 1, '--workers', 1),
+        *('dataset_converters/story.py', '--out', folder),
+        *('--limit', 16, '--workers', 1),
     )
     return folder
 
@@ -307,19 +307,19 @@ def toy_set(call_tool, tmp_path):
 @pytest.mark.nightly
 @pytest.mark.slow
 def test_a_shipped_config_by_name_with_other_settings(
-    call_tool, toy_set, tmp_path, monkeypatch
+    call_tool, story_set, tmp_path, monkeypatch
 ):
     """The model that is trained has the sizes asked for, and is tested."""
     monkeypatch.chdir(tmp_path)
-    options = [f'data_root={toy_set}', 'num_frames=3', 'max_words=12']
+    options = [f'data_root={story_set}', 'num_frames=3', 'max_words=12']
     options += ['batch_size=8', 'image_size=40']
     quick = [
         *('train_cfg.max_epochs=1', 'train_cfg.val_interval=1'),
         *(f'{x}_dataloader.num_workers=0' for x in ('train', 'val', 'test')),
         'train_dataloader.persistent_workers=False',
     ]
-    call_tool('train.py', 'eaglenet_toy', '--cfg-options', *options, *quick)
-    work = tmp_path / 'work_dirs' / 'eaglenet_toy'
+    call_tool('train.py', 'eaglenet_story', '--cfg-options', *options, *quick)
+    work = tmp_path / 'work_dirs' / 'eaglenet_story'
     weights = load_checkpoint_file(work / 'epoch_1.pth')['state_dict']
     shapes = {key: tuple(value.shape) for key, value in weights.items()}
     rows = {
@@ -327,14 +327,14 @@ def test_a_shipped_config_by_name_with_other_settings(
         for side in ('text', 'video')
     }
     assert rows == dict(text=12, video=26)  # 5 x 5 patches and the class
-    saved = Config.fromfile(work / 'eaglenet_toy.py')
-    assert saved.data_root == str(toy_set)
+    saved = Config.fromfile(work / 'eaglenet_story.py')
+    assert saved.data_root == str(story_set)
     assert saved.num_frames == saved.model.head.num_frames == 3
     assert saved.train_dataloader.batch_size == 8
     checkpoint = work / 'epoch_1.pth'
     for name, given in (
-        ('named', ['eaglenet_toy', checkpoint]),
-        ('saved', [work / 'eaglenet_toy.py', checkpoint]),
+        ('named', ['eaglenet_story', checkpoint]),
+        ('saved', [work / 'eaglenet_story.py', checkpoint]),
     ):
         extra = [*options, *quick] if name == 'named' else quick
         call_tool(
@@ -347,23 +347,23 @@ def test_a_shipped_config_by_name_with_other_settings(
     )
     with pytest.raises(ValueError, match='positional_embedding'):
         call_tool(
-            *('test.py', 'eaglenet_toy', checkpoint, '--work-dir', 'x'),
-            *('--cfg-options', f'data_root={toy_set}', *quick),
+            *('test.py', 'eaglenet_story', checkpoint, '--work-dir', 'x'),
+            *('--cfg-options', f'data_root={story_set}', *quick),
         )
 
 
 @pytest.mark.nightly
 @pytest.mark.slow
 def test_training_over_an_installed_config(
-    call_tool, toy_set, tmp_path, monkeypatch
+    call_tool, story_set, tmp_path, monkeypatch
 ):
     """``_base_ = 'eaglenet_mm::...'``, as other OpenMMLab packages have it."""
     monkeypatch.chdir(tmp_path)
-    name = 'eaglenet_vit-tiny-p8-res32_1xb64-u6-16e_toy-rgb'
+    name = 'eaglenet_vit-tiny-p8-res32_1xb64-u8-16e_story-rgb'
     config = tmp_path / 'mine.py'
     config.write_text(
         f"_base_ = 'eaglenet_mm::eaglenet/{name}.py'\n"
-        f'data_root = {str(toy_set)!r}\n'
+        f'data_root = {str(story_set)!r}\n'
         'num_frames = 3\nbatch_size = 8\n'
         'train_cfg = dict(max_epochs=1, val_interval=1)\n'
         'train_dataloader = dict(num_workers=0, persistent_workers=False)\n'
@@ -375,5 +375,5 @@ def test_training_over_an_installed_config(
     call_tool('test.py', saved / 'mine.py', saved / 'epoch_1.pth')
     assert 't2v/R1' in read_metrics(saved)['metrics']
     cfg = Config.fromfile(saved / 'mine.py')
-    assert cfg.test_dataloader.dataset.data_root == str(toy_set)
+    assert cfg.test_dataloader.dataset.data_root == str(story_set)
     assert cfg.test_dataloader.dataset.pipeline[1].num_frames == 3

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.visualization.toy_evaluation import write_toy
+from tests.visualization.story_evaluation import write_story
 
 
 @pytest.fixture(scope='session')
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy(tmp_path_factory.mktemp('toy') / 'toy')
+def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_story(tmp_path_factory.mktemp('story') / 'story')

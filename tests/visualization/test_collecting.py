@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from eaglenet_mm.visualization import read_results
-from tests.visualization.toy_evaluation import build_runner
+from tests.visualization.story_evaluation import build_runner
 
 
 @pytest.fixture(scope='module')
-def shown(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def shown(story: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp('shown')
     runner = build_runner(
-        toy,
+        story,
         folder / 'work',
         custom_hooks=[
             dict(type='ResultsPageHook', out_dir=str(folder / 'page')),
@@ -109,9 +109,9 @@ def test_maps_before_and_after(shown) -> None:
         assert item.rows == list(range(0, 24, 2))  # a caption a video
 
 
-def test_other_heads_show_what_they_have(toy, tmp_path) -> None:
+def test_other_heads_show_what_they_have(story, tmp_path) -> None:
     runner = build_runner(
-        toy,
+        story,
         tmp_path / 'work',
         'mean_pooling',
         custom_hooks=[
@@ -129,9 +129,9 @@ def test_other_heads_show_what_they_have(toy, tmp_path) -> None:
     assert [x.text_name for x in results.projections] == ['text', 'text']
 
 
-def test_two_stage_scores_are_not_shown_as_scores(toy, tmp_path) -> None:
+def test_two_stage_scores_are_not_shown_as_scores(story, tmp_path) -> None:
     runner = build_runner(
-        toy,
+        story,
         tmp_path / 'work',
         test_cfg=dict(shortlist=3),
         custom_hooks=[dict(type='ResultsPageHook', out_dir=str(tmp_path))],

@@ -12,14 +12,14 @@ from eaglenet_mm.visualization import compare_page, read_results
 from eaglenet_mm.visualization.results_page import results_page
 from tests.visualization.made_results import make_results
 from tests.visualization.page_reader import Page
-from tests.visualization.toy_evaluation import build_runner, toy_config
+from tests.visualization.story_evaluation import build_runner, story_config
 
 
 @pytest.fixture(scope='module')
-def shown(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+def shown(story: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Test and val split joined; in the test split, several answers."""
     folder = tmp_path_factory.mktemp('several')
-    content = json.loads((toy / 'test.json').read_text())
+    content = json.loads((story / 'test.json').read_text())
     first, second, third = content['data_list'][:3]
     first['positives'] = [[second['video_id'], third['video_id']], []]
     second['captions'] = []
@@ -27,8 +27,8 @@ def shown(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     del meta['num_videos'], meta['num_captions']
     meta['queries'] = [dict(caption='a red cat')]
     meta['dataset'] = 'several'
-    (toy / 'several.json').write_text(json.dumps(content))
-    cfg = toy_config(toy, folder / 'work', 'mean_pooling')
+    (story / 'several.json').write_text(json.dumps(content))
+    cfg = story_config(story, folder / 'work', 'mean_pooling')
     part = cfg.test_dataloader.dataset
     joined = dict(
         type='ConcatDataset',
@@ -41,7 +41,7 @@ def shown(toy: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         ],
     )  # fmt: skip
     runner = build_runner(
-        toy,
+        story,
         folder / 'work',
         'mean_pooling',
         custom_hooks=[
@@ -75,9 +75,9 @@ def test_results_tell_what_is_right(shown) -> None:
     assert len(parts) == 2
 
 
-def test_captions_of_the_second_part_are_its_own(shown, toy) -> None:
+def test_captions_of_the_second_part_are_its_own(shown, story) -> None:
     _, results = shown
-    records = json.loads((toy / 'val.json').read_text())['data_list']
+    records = json.loads((story / 'val.json').read_text())['data_list']
     ids = [record['video_id'] for record in records]
     assert results.video_ids[12:] == ids
     assert results.captions[-24:] == [

@@ -9,9 +9,9 @@ backward of the encoders and the optimizer; in turn with it, the same iteration
 with the brute-force objective in place of the head. Includes peak memory on a
 GPU. float16 trains with a loss scaler, which needs a GPU.
 
-The first form trains eaglenet_toy on its data, which must be there (python
-tools/dataset_converters/toy.py --out data/toy) and are loaded in this process,
-so the figure is their full cost. With --arch the towers are CLIP's, with
+The first form trains eaglenet_story on its data, which must be there (python
+tools/dataset_converters/story.py --out data/story) and are loaded in this
+process, so the figure is their full cost. With --arch the towers are CLIP's, with
 random weights, the head is that of the recipe, and the data are random pixels
 of 224 x 224 and random words.
 """
@@ -42,7 +42,7 @@ from eaglenet_mm.registry import MODELS
 
 #: By towers, the recipe that is made for them.
 RECIPES = {
-    None: 'eaglenet_toy.py',
+    None: 'eaglenet_story.py',
     'ViT-B-16': 'eaglenet_msrvtt.py',
     'ViT-B-32': 'eaglenet_msrvtt_vit-b32.py',
 }
@@ -232,7 +232,7 @@ def main() -> None:
         'head',
         'dtype',
         repeats=3,
-        data_root=(str, 'folder of the toy set, if not of the config'),
+        data_root=(str, 'folder of the story set, if not of the config'),
         batch=(int, 'default: that of the config; 8 of --arch'),
         arch=(str, 'a CLIP of open_clip, as ViT-B-32, on random pixels'),
         checkpointing=(

@@ -1,12 +1,12 @@
-"""Rank the captions of the toy test set among many more videos.
+"""Rank the captions of the story test set among many more videos.
 
-    python tools/benchmark/wide_gallery.py work_dirs/toy_comparison/*/seed* \
-        --data-root data/toy
+    python tools/benchmark/wide_gallery.py work_dirs/story_comparison/*/seed* \
+        --data-root data/story
 
 Takes run folders of tools/compare.py and tests the checkpoint of each again,
 among the videos of the test set and distractors: those of the validation set,
 and the first rendering of every combination of the training set. With the
-whole toy set these are 120 and 280 videos, so that R@10 by chance is 2.5 %
+whole story set these are 120 and 280 videos, so that R@10 by chance is 2.5 %
 instead of 8.3 %. Splits share no combination: a test caption still fits one
 video only. Distractors of the training set were seen in training, with
 captions of their own.
@@ -64,10 +64,10 @@ def measure(run: Path, data_root: Path, annotation: Path) -> dict[str, float]:
 def main() -> None:
     """Measure, print and write."""
     parser = harness.make_parser(
-        __doc__, data_root=(Path('data/toy'), 'of the toy set'), threads=1
+        __doc__, data_root=(Path('data/story'), 'of the story set'), threads=1
     )
     add = parser.add_argument
-    add('runs', nargs='+', type=Path, help='as .../x_pool_toy-*/seed0')
+    add('runs', nargs='+', type=Path, help='as .../x_pool_story-*/seed0')
     args = parser.parse_args()
     for run in args.runs:
         if not (run / 'config.py').is_file():

@@ -1,4 +1,4 @@
-"""One toy set for all hooks that show results."""
+"""One story set for all hooks that show results."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.visualization.toy_evaluation import write_toy
+from tests.visualization.story_evaluation import write_story
 
 
 @pytest.fixture(scope='package')
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_toy(tmp_path_factory.mktemp('toy') / 'toy')
+def story(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_story(tmp_path_factory.mktemp('story') / 'story')
 
 
 @pytest.fixture
-def own_toy(toy: Path, tmp_path: Path) -> Path:
+def own_story(story: Path, tmp_path: Path) -> Path:
     """A copy to damage."""
-    return shutil.copytree(toy, tmp_path / 'toy')
+    return shutil.copytree(story, tmp_path / 'story')

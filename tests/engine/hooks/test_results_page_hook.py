@@ -17,17 +17,17 @@ from eaglenet_mm.evaluation import KeptScores
 from eaglenet_mm.visualization import read_results
 from tests.engine.loops import tiny_retrieval
 from tests.started import run_ranks
-from tests.visualization.toy_evaluation import build_runner
+from tests.visualization.story_evaluation import build_runner
 
 
 def page_hook(folder: Path, **options: Any) -> dict:
     return dict(type='ResultsPageHook', out_dir=str(folder), **options)
 
 
-def test_metrics_stay_as_they_are(toy, tmp_path) -> None:
-    plain = build_runner(toy, tmp_path / 'plain').test()
+def test_metrics_stay_as_they_are(story, tmp_path) -> None:
+    plain = build_runner(story, tmp_path / 'plain').test()
     runner = build_runner(
-        toy, tmp_path / 'shown', custom_hooks=[page_hook(tmp_path / 'page')]
+        story, tmp_path / 'shown', custom_hooks=[page_hook(tmp_path / 'page')]
     )
     assert runner.test() == plain
     assert sorted(os.listdir(tmp_path / 'page')) == [
@@ -41,13 +41,13 @@ def test_metrics_stay_as_they_are(toy, tmp_path) -> None:
 
 @pytest.mark.nightly
 def test_repeated_noise_shows_the_noise_of_the_checkpoint(
-    toy, tmp_path
+    story, tmp_path
 ) -> None:
     plain = build_runner(
-        toy, tmp_path / 'one', custom_hooks=[page_hook(tmp_path / 'plain')]
+        story, tmp_path / 'one', custom_hooks=[page_hook(tmp_path / 'plain')]
     )
     repeated = build_runner(
-        toy,
+        story,
         tmp_path / 'two',
         custom_hooks=[page_hook(tmp_path / 'repeated')],
         test_cfg=dict(noise_seeds=2),
@@ -64,20 +64,20 @@ def test_repeated_noise_shows_the_noise_of_the_checkpoint(
     assert first.top_scores == second.top_scores
 
 
-def test_a_deferred_page_waits(toy, tmp_path) -> None:
+def test_a_deferred_page_waits(story, tmp_path) -> None:
     folder = tmp_path / 'page'
     hook = page_hook(folder, deferred=True)
-    runner = build_runner(toy, tmp_path / 'work', custom_hooks=[hook])
+    runner = build_runner(story, tmp_path / 'work', custom_hooks=[hook])
     runner.test()
     assert os.listdir(folder) == []
     write_results_pages(runner)
     assert len(os.listdir(folder)) == 2
 
 
-def test_a_bad_folder_is_told_before_the_test(toy, tmp_path) -> None:
+def test_a_bad_folder_is_told_before_the_test(story, tmp_path) -> None:
     (tmp_path / 'file').write_text('')
     runner = build_runner(
-        toy,
+        story,
         tmp_path / 'work',
         custom_hooks=[page_hook(tmp_path / 'file' / 'page')],
     )
@@ -105,10 +105,10 @@ def test_no_query_is_refused() -> None:
 
 
 def test_a_video_that_is_gone_meanwhile_is_shown_as_such(
-    own_toy, tmp_path
+    own_story, tmp_path
 ) -> None:
     hook = page_hook(tmp_path / 'page', deferred=True)
-    runner = build_runner(own_toy, tmp_path / 'work', custom_hooks=[hook])
+    runner = build_runner(own_story, tmp_path / 'work', custom_hooks=[hook])
     runner.test()
     lost = runner.test_dataloader.dataset.get_data_info(3)['video']
     Path(lost).unlink()
@@ -122,12 +122,12 @@ def test_a_video_that_is_gone_meanwhile_is_shown_as_such(
 
 
 @pytest.mark.nightly
-def test_a_set_with_lost_videos_says_so(own_toy, tmp_path) -> None:
+def test_a_set_with_lost_videos_says_so(own_story, tmp_path) -> None:
     settings = dict(
         custom_hooks=[page_hook(tmp_path / 'page')],
         test_dataloader=dict(dataset=dict(on_missing='skip')),
     )
-    runner = build_runner(own_toy, tmp_path / 'work', **settings)
+    runner = build_runner(own_story, tmp_path / 'work', **settings)
     lost = runner.test_dataloader.dataset.get_data_info(3)
     Path(lost['video']).unlink()
     runner.test()
@@ -151,7 +151,7 @@ def test_kept_scores_are_in_order() -> None:
     assert kept.columns.tolist() == [0, 1, 2]
 
 
-def show(rank: int, folder: str, toy: str) -> None:
+def show(rank: int, folder: str, story: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group(
         'gloo',
@@ -162,7 +162,7 @@ def show(rank: int, folder: str, toy: str) -> None:
     )
     init_default_scope('eaglenet_mm')
     runner = build_runner(
-        Path(toy),
+        Path(story),
         Path(folder) / 'work',
         custom_hooks=[page_hook(Path(folder) / 'two')],
         model_wrapper_cfg=dict(
@@ -180,10 +180,10 @@ def show(rank: int, folder: str, toy: str) -> None:
 @pytest.mark.nightly
 @pytest.mark.dist
 @pytest.mark.slow
-def test_two_processes_write_the_page_of_one(toy, tmp_path) -> None:
-    run_ranks(show, str(tmp_path), str(toy))
+def test_two_processes_write_the_page_of_one(story, tmp_path) -> None:
+    run_ranks(show, str(tmp_path), str(story))
     single = build_runner(
-        toy, tmp_path / 'work', custom_hooks=[page_hook(tmp_path / 'one')]
+        story, tmp_path / 'work', custom_hooks=[page_hook(tmp_path / 'one')]
     ).test()
     for rank in range(2):
         with open(f'{tmp_path}/metrics{rank}.pkl', 'rb') as file:

@@ -9,11 +9,11 @@ from PIL import Image
 from eaglenet_mm.datasets import read_annotation
 from eaglenet_mm.engine.hooks import RetrievalVisualizationHook
 from tests.engine.loops import tiny_retrieval
-from tests.visualization.toy_evaluation import build_runner
+from tests.visualization.story_evaluation import build_runner
 
 
 def train(
-    toy: Path,
+    story: Path,
     folder: Path,
     *backends: str,
     val_dataloader: dict | None = None,
@@ -21,7 +21,7 @@ def train(
 ) -> Path:
     """Train two epochs; return the folder of the backends."""
     runner = build_runner(
-        toy,
+        story,
         folder,
         custom_hooks=[
             dict(type='DatasetEpochHook'),
@@ -39,8 +39,8 @@ def train(
     return Path(runner.log_dir) / 'vis_data'
 
 
-def test_files_of_the_local_backend(toy, tmp_path) -> None:
-    folder = train(toy, tmp_path, 'LocalVisBackend', num_queries=3)
+def test_files_of_the_local_backend(story, tmp_path) -> None:
+    folder = train(story, tmp_path, 'LocalVisBackend', num_queries=3)
     names = sorted(path.name for path in (folder / 'vis_image').iterdir())
     assert names == [
         'retrieval_queries_1.png',
@@ -55,11 +55,11 @@ def test_files_of_the_local_backend(toy, tmp_path) -> None:
 
 
 @pytest.mark.nightly
-def test_tensorboard_shows_them(toy, tmp_path) -> None:
+def test_tensorboard_shows_them(story, tmp_path) -> None:
     accumulator = pytest.importorskip(
         'tensorboard.backend.event_processing.event_accumulator'
     )
-    folder = train(toy, tmp_path, 'TensorboardVisBackend')
+    folder = train(story, tmp_path, 'TensorboardVisBackend')
     events = accumulator.EventAccumulator(str(folder)).Reload()
     assert set(events.Tags()['images']) == {
         'retrieval_queries',
@@ -70,8 +70,8 @@ def test_tensorboard_shows_them(toy, tmp_path) -> None:
     assert images[0].width > 1000
 
 
-def test_interval(toy, tmp_path) -> None:
-    folder = train(toy, tmp_path, 'LocalVisBackend', interval=2)
+def test_interval(story, tmp_path) -> None:
+    folder = train(story, tmp_path, 'LocalVisBackend', interval=2)
     assert sorted(path.name for path in (folder / 'vis_image').iterdir()) == [
         'retrieval_queries_2.png',
         'retrieval_ranks_2.png',
@@ -79,11 +79,11 @@ def test_interval(toy, tmp_path) -> None:
 
 
 @pytest.mark.nightly
-def test_a_lost_video_does_not_stop_training(own_toy, tmp_path) -> None:
-    lost = read_annotation(own_toy / 'val.json')[1][0]['video']
-    (own_toy / 'videos' / lost).unlink()
+def test_a_lost_video_does_not_stop_training(own_story, tmp_path) -> None:
+    lost = read_annotation(own_story / 'val.json')[1][0]['video']
+    (own_story / 'videos' / lost).unlink()
     settings = dict(val_dataloader=dict(dataset=dict(on_missing='skip')))
-    folder = train(own_toy, tmp_path / 'work', 'LocalVisBackend', **settings)
+    folder = train(own_story, tmp_path / 'work', 'LocalVisBackend', **settings)
     assert len(list((folder / 'vis_image').iterdir())) == 4
 
 

@@ -14,7 +14,7 @@ from tests.models.live_bytes import LiveBytes
 
 WORDS = 32  # as WTIHead has it by default
 PATCHES = 9
-#: Width and frames: as published, as on the toy set, narrow, long, one frame.
+#: Width and frames: as published, story set, narrow, long, one frame.
 SIZES = [(512, 12), (96, 6), (32, 3), (64, 40), (64, 1)]
 NIGHTLY = pytest.mark.nightly
 #: Texts and videos of a chunk: one side alone must not weigh in either.

@@ -1,3 +1,0 @@
-_base_ = [
-    'clip4clip/clip4clip-seqlstm_vit-tiny-p8-res32_1xb64-u6-16e_toy-rgb.py'
-]

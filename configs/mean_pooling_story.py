@@ -1,0 +1,3 @@
+_base_ = [
+    'mean_pooling/mean-pooling_vit-tiny-p8-res32_1xb64-u8-16e_story-rgb.py'
+]

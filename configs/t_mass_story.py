@@ -1,0 +1,1 @@
+_base_ = ['t_mass/t-mass_vit-tiny-p8-res32_1xb64-u8-16e_story-rgb.py']

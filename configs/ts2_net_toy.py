@@ -1,1 +1,0 @@
-_base_ = ['ts2_net/ts2-net_vit-tiny-p8-res32_1xb64-u6-16e_toy-rgb.py']
