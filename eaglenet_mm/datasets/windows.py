@@ -23,6 +23,8 @@ Span = tuple[float, float]
 #: Frames a second, of which some are chosen, where a config takes every one.
 _EVERY_FRAME = 30
 _ROUNDING = 1e-6  # of seconds
+#: Attributes of a dataset that a copy shares.
+_SHARED = ('lost_videos', 'current_items')
 
 
 def cut_windows(
@@ -199,8 +201,10 @@ def read_in_windows(
                 f'that of {type(inner).__name__} has {count}. Add it, or '
                 'leave MomentMetric out.'
             )
-        # tokenizers are large; transforms do not change
-        shared.update({id(x): x for x in transforms})
+        # tokenizers are large, and transforms do not change; which videos
+        # are lost, or being read by a worker, is known to both
+        known = [getattr(inner, x, None) for x in _SHARED]
+        shared.update({id(x): x for x in (*transforms, *known)})
     copied = copy.deepcopy(dataset, shared)
     for inner in inner_datasets(copied):
         transforms = _transforms(inner)
