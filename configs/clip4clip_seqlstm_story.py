@@ -1,3 +1,3 @@
 _base_ = [
-    'clip4clip/clip4clip-seqlstm_vit-tiny-p8-res32_1xb64-u8-16e_story-rgb.py'
+    'clip4clip/clip4clip-seqlstm_vit-tiny-p8-res24_1xb32-u8-12e_story-rgb.py'
 ]

@@ -1,3 +1,3 @@
 _base_ = [
-    'mean_pooling/mean-pooling_vit-tiny-p8-res32_1xb64-u8-16e_story-rgb.py'
+    'mean_pooling/mean-pooling_vit-tiny-p8-res24_1xb32-u8-12e_story-rgb.py'
 ]

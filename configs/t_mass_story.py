@@ -1,1 +1,1 @@
-_base_ = ['t_mass/t-mass_vit-tiny-p8-res32_1xb64-u8-16e_story-rgb.py']
+_base_ = ['t_mass/t-mass_vit-tiny-p8-res24_1xb32-u8-12e_story-rgb.py']

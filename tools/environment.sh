@@ -48,10 +48,11 @@ launch_slurm() {
         "${more[@]}" "$(find_python)" -u "$repository/tools/$3" "${@:4}"
 }
 
-# Create the virtual environment (.venv or $EAGLENET_MM_VENV) with $BASE_PYTHON,
-# and install the package if its pins have changed. Sets $python.
+# ensure_environment EXTRAS: create the virtual environment (.venv or
+# $EAGLENET_MM_VENV) with $BASE_PYTHON, and install the package with these
+# extras if its pins have changed or an extra is missing. Sets $python.
 ensure_environment() {
-    local venv=${EAGLENET_MM_VENV:-$repository/.venv}
+    local extras=$1 venv=${EAGLENET_MM_VENV:-$repository/.venv}
     python=$venv/bin/python
     if [ ! -x "$python" ]; then
         local base
@@ -59,18 +60,24 @@ ensure_environment() {
         echo "Making a virtual environment in $venv with $base"
         "$base" -m venv "$venv"
     fi
-    local stamp=$venv/eaglenet_mm.installed wanted
-    wanted=$(cd "$repository" && pwd && cat setup.py pyproject.toml \
+    local stamp=$venv/eaglenet_mm.installed pins found=() extra missing=
+    pins=$(cd "$repository" && pwd && cat setup.py pyproject.toml \
         constraints.txt | cksum)
-    if [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+    if [ -f "$stamp" ]; then mapfile -t found <"$stamp"; fi
+    for extra in ${extras//,/ }; do
+        [[ " ${found[1]:-} " == *" $extra "* ]] || missing+=" $extra"
+    done
+    if [ "${found[0]:-}" = "$pins" ] && [ -z "$missing" ]; then
         echo "Using the environment in $venv"
         return
     fi
     echo "Installing into $venv (some minutes the first time)"
     rm -f "$stamp"
     (cd "$repository" && "$python" -m pip install --quiet \
-        --disable-pip-version-check -c constraints.txt -e '.[dev,lite]')
-    echo "$wanted" >"$stamp"
+        --disable-pip-version-check -c constraints.txt -e ".[$extras]")
+    # after a change of the pins, extras of before may not fit any more
+    [ "${found[0]:-}" = "$pins" ] || found=()
+    printf '%s\n%s\n' "$pins" "${found[1]:-} ${extras//,/ }" >"$stamp"
 }
 
 # The wheel of torchcodec has no FFmpeg: link the libraries of PyAV's wheel under

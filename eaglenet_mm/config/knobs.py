@@ -104,6 +104,12 @@ def knob_places(cfg: Config, name: str) -> Places:
     """Find the main settings behind a knob, with their current values."""
     if name in ('data_root', 'ann_file'):
         return _in_datasets(cfg, name, SPLITS)
+    if name == 'frame_cache':
+        # no config names a cache, but a data set with a root takes one
+        return {
+            f'{place.removesuffix("data_root")}frame_cache': None
+            for place in _in_datasets(cfg, 'data_root', SPLITS)
+        }
     if name == 'batch_size':
         return {
             f'{loader}.batch_size': cfg[loader].get('batch_size')
@@ -131,6 +137,18 @@ def _data_root(request: Request) -> Places:
             f'data_root must be a folder, but got {request.value!r}.'
         )
     return _of_datasets(request, SPLITS)
+
+
+def _frame_cache(request: Request) -> Places:
+    if not isinstance(request.value, str | None):
+        raise TypeError(
+            'frame_cache must be a folder below the data_root, or None, but '
+            f'got {request.value!r}.'
+        )
+    places = knob_places(request.cfg, 'frame_cache')
+    if not places:
+        raise request.refusal('it has no data set with a data_root.')
+    return dict.fromkeys(places, request.value)
 
 
 def _ann_file(request: Request) -> Places:
@@ -284,6 +302,7 @@ KNOBS: dict[str, Callable[[Request], Places]] = {
     'ann_file': _ann_file,
     'batch_size': _batch_size,
     'data_root': _data_root,
+    'frame_cache': _frame_cache,
     'image_size': _image_size,
     'max_words': _max_words,
     'num_frames': _num_frames,

@@ -24,7 +24,7 @@ from eaglenet_mm.datasets import write_annotation
 from eaglenet_mm.models import TextVideoRetriever
 from eaglenet_mm.utils import register_all_modules
 
-FULL = 'eaglenet_vit-tiny-p8-res32_1xb64-u8-16e_story-rgb'
+FULL = 'eaglenet_vit-tiny-p8-res24_1xb32-u8-12e_story-rgb'
 PIPELINE = 'pipeline.1.num_frames'
 SETTINGS = (
     'train_dataloader.dataset.dataset.data_root',

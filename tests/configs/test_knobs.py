@@ -261,9 +261,17 @@ def test_nested_wrappers() -> None:
 
 @pytest.mark.parametrize('name', sorted(KNOBS))
 def test_a_config_without_such_settings(name: str) -> None:
-    value = {'ann_file': {'test': 'x'}, 'data_root': 'x'}.get(name, 8)
+    values = dict(ann_file={'test': 'x'}, data_root='x', frame_cache='x')
+    value = values.get(name, 8)
     with pytest.raises(ValueError, match=f'{name}=.* cannot be set'):
         Request(Config(dict(model=dict())), name, value).settings()
+
+
+def test_a_frame_cache_is_set_for_all_data_sets() -> None:
+    cfg = open_config('eaglenet_didemo', {'frame_cache': 'cache'})
+    assert [d.frame_cache for d in datasets(cfg)] == ['cache'] * 3
+    with pytest.raises(TypeError, match='got 3'):
+        open_config('eaglenet_story', {'frame_cache': 3})
 
 
 def test_frames_that_differ_are_named() -> None:

@@ -508,7 +508,7 @@ def test_folder_keeps_odd_names(tmp_path, write_clip, frame_numbers, capsys):
             ]
         assert frames[0].shape == (32, 42, 3)
         assert frame_numbers(frames) == [0, 3, 6]
-    assert f'{len(names)}/{len(names)}' in capsys.readouterr().out
+    assert f'{len(names)} of {len(names)}' in capsys.readouterr().out
     before = times_below(target)
     again = compress_folder(source, target, short_side=32)
     assert (again.num_made, again.num_kept) == (0, len(names))

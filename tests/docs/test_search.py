@@ -34,7 +34,7 @@ def folder(
     (tmp_path / 'holidays').mkdir()
     for name, path in zip(
         ('holidays/a.mp4', 'clip.mp4', 'one.mp4', 'two.mp4'),
-        sorted((tmp_path / 'story/videos').iterdir()),
+        sorted((tmp_path / 'story/videos').rglob('*.mp4')),
         strict=False,
     ):
         shutil.copy(path, tmp_path / name)

@@ -51,7 +51,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Video files, all of which can be indexed."""
     story = tmp_path_factory.mktemp('story') / 'story'
     write_story_dataset(story, limit=2, workers=1)
-    clips = sorted((story / 'videos').iterdir())
+    clips = sorted((story / 'videos').rglob('*.mp4'))
     folder = tmp_path_factory.mktemp('films')
     (folder / 'below').mkdir()
     names = (

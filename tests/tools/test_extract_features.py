@@ -81,7 +81,7 @@ def test_what_is_odd_or_not_looked_at(
     folder.mkdir()
     whole = write_constant(tmp_path / 'whole.mkv', 100)
     short = cut_off(whole).path.rename(folder / 'short.mkv')
-    shutil.copy(next((story / 'videos').iterdir()), folder)
+    shutil.copy(next((story / 'videos').rglob('*.mp4')), folder)
     (folder / 'notes.md').touch()
     told = tool(folder, *CONFIG, '--out', out).stdout
     assert f'  in part: {short}: the header promises 10.0 seconds' in told

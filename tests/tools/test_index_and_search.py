@@ -28,7 +28,7 @@ CONFIG = 'configs/eaglenet_story.py'
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = tmp_path_factory.mktemp('data') / 'story'
     write_story_dataset(data, limit=12, workers=1)
-    return data / 'videos'
+    return data / 'videos/test'
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ def test_generates_once(repository, tmp_path):
     first = run(repository, *arguments, '--workers', 1)
     assert first.returncode == 0, first.stderr
     assert 'Wrote the story set' in first.stdout
-    assert '6/6' in first.stdout
+    assert '6 of 6' in first.stdout
     _, records = read_annotation(tmp_path / 'story' / 'test.json')
     assert len(records) == 2
     second = run(repository, *arguments)

@@ -359,7 +359,7 @@ def test_training_over_an_installed_config(
 ):
     """``_base_ = 'eaglenet_mm::...'``, as other OpenMMLab packages have it."""
     monkeypatch.chdir(tmp_path)
-    name = 'eaglenet_vit-tiny-p8-res32_1xb64-u8-16e_story-rgb'
+    name = 'eaglenet_vit-tiny-p8-res24_1xb32-u8-12e_story-rgb'
     config = tmp_path / 'mine.py'
     config.write_text(
         f"_base_ = 'eaglenet_mm::eaglenet/{name}.py'\n"

@@ -11,9 +11,9 @@ GPU. float16 trains with a loss scaler, which needs a GPU.
 
 The first form trains eaglenet_story on its data, which must be there (python
 tools/dataset_converters/story.py --out data/story) and are loaded in this
-process, so the figure is their full cost. With --arch the towers are CLIP's, with
-random weights, the head is that of the recipe, and the data are random pixels
-of 224 x 224 and random words.
+process, so the figure is their full cost. With --arch the towers are CLIP's,
+with random weights, the head is that of the recipe, and the data are random
+pixels of 224 x 224 and random words.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ pipeline = [
     dict(type='SampleFrames', num_frames=num_frames, fps=4, mode='clean'),
     dict(
         type='DecodeFrames',
-        resize=dict(type='ResizeCenterCrop', size=32),
+        resize=dict(type='ResizeCenterCrop', size=24),
     ),
     dict(
         type='TokenizeCaptions',
@@ -35,7 +35,7 @@ pipeline = [
 data_root = 'data/story/'
 
 train_dataloader = dict(
-    batch_size=64,
+    batch_size=32,
     num_workers=1,
     persistent_workers=True,
     drop_last=True,

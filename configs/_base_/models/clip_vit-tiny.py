@@ -1,4 +1,4 @@
-# Towers of one and two layers, trained from scratch on 32 x 32 pixels
+# Towers of one and two layers, trained from scratch on 24 x 24 pixels
 model = dict(
     type='TextVideoRetriever',
     # Videos, and texts, a process encodes at once in training; None: all of
@@ -32,7 +32,7 @@ model = dict(
             embed_dim=96,
             quick_gelu=True,
             vision_cfg=dict(
-                image_size=32,
+                image_size=24,
                 patch_size=8,
                 width=96,
                 head_width=24,

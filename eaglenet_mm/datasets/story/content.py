@@ -203,16 +203,16 @@ def make_captions(story: Story, rng: np.random.Generator) -> list[Caption]:
     """Tell a story in different words: each scene twice, some pairs once.
 
     A caption of one scene states shape, colour, motion and background. In
-    about a third of the stories one more caption tells two scenes that follow
-    each other, without their backgrounds. Captions are lowercase and have no
-    punctuation.
+    about a quarter of the stories one more caption tells two scenes that
+    follow each other, without their backgrounds. Captions are lowercase and
+    have no punctuation.
     """
     captions = []
     for place, scene in enumerate(story):
         for template in rng.permutation(len(_TEMPLATES))[:2]:
             text = _word(_TEMPLATES[template], scene, rng)
             captions.append(Caption(text, place, place))
-    if rng.random() < 1 / 3:
+    if rng.random() < 1 / 4:
         first = int(rng.integers(len(story) - 1))
         one, other = (_word(_PART, story[first + k], rng) for k in (0, 1))
         text = rng.choice(_LINKS).format(first=one, second=other)

@@ -12,7 +12,7 @@ from eaglenet_mm.datasets.story.content import MOTIONS, SHAPES, Scene, Story
 #: Frame rate of the files, before frames of the variable ones are left out.
 VIDEO_FPS = 8
 #: Shortest and longest scene, in frames.
-SCENE_FRAMES = (12, 24)
+SCENE_FRAMES = (14, 24)
 #: Width and height of the files in pixels.
 VIDEO_SIZE = 64
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
@@ -15,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from mmengine.utils import track_parallel_progress, track_progress
 from numpy.typing import NDArray
 
 from eaglenet_mm.datasets.annotation import write_annotation
@@ -36,6 +36,7 @@ from eaglenet_mm.datasets.story.drawing import (
     draw_lengths,
     render_story,
 )
+from eaglenet_mm.utils.progress import Progress
 
 #: Videos of each split. Val and test show no scene twice.
 NUM_VIDEOS = {'train': 2160, 'val': 60, 'test': 180}
@@ -63,6 +64,11 @@ class _Item:
     lengths: tuple[int, ...]
     seed: int
 
+    @property
+    def video(self) -> str:
+        """Path of the file below ``videos``: a folder for each split."""
+        return f'{self.video_id.split("-")[0]}/{self.video_id}.mp4'
+
 
 def write_story_dataset(
     out: str | os.PathLike[str],
@@ -74,7 +80,7 @@ def write_story_dataset(
     """Generate the story set, unless it exists already.
 
     Writes ``train.json``, ``val.json`` and ``test.json``, the files of
-    ``videos/`` and a stamp. All are written to a temporary folder that
+    ``videos/SPLIT/`` and a stamp. All are written to a temporary folder that
     replaces ``out`` when complete, so an interrupted run does not touch
     ``out``.
 
@@ -116,7 +122,8 @@ def write_story_dataset(
     _refuse_foreign_folder(out)
     partial = out.with_name(f'.{out.name}.partial')
     shutil.rmtree(partial, ignore_errors=True)
-    (partial / 'videos').mkdir(parents=True)
+    for split in NUM_VIDEOS:
+        (partial / 'videos' / split).mkdir(parents=True)
     try:
         _fill(partial, options, workers)
         stamp = dict(options=options, files=_list_files(partial))
@@ -201,11 +208,16 @@ def _fill(folder: Path, options: dict[str, Any], workers: int) -> None:
             [_record(item) for item in items],
         )
         tasks += [(folder, item) for item in items]
-    draw: Callable[[Any], None] = _draw
+    progress = Progress('story videos', len(tasks))
     if workers == 1:
-        track_progress(draw, tasks)
+        for task in tasks:
+            _draw(task)
+            progress.update(1)
     else:
-        track_parallel_progress(draw, tasks, workers, chunksize=16)
+        with multiprocessing.Pool(workers) as pool:
+            for _ in pool.imap_unordered(_draw, tasks, chunksize=16):
+                progress.update(1)
+    progress.close()
 
 
 def _make_items(split: str, scenes: Sequence[Scene], seed: int) -> list[_Item]:
@@ -279,7 +291,7 @@ def _record(item: _Item) -> dict[str, Any]:
     ]
     return dict(
         video_id=item.video_id,
-        video=f'{item.video_id}.mp4',
+        video=item.video,
         captions=[told.text for told in item.captions],
         moments=moments,
     )
@@ -298,17 +310,16 @@ def _draw(task: tuple[Path, _Item]) -> None:
         inner = [time for time in times if time not in kept]
         gone = rng.permutation(inner)[: len(frames) // 4]
         times = np.delete(times, gone)
-    path = folder / 'videos' / f'{item.video_id}.mp4'
-    write_video(path, frames[times], times.tolist())
+    write_video(folder / 'videos' / item.video, frames[times], times.tolist())
 
 
 def _list_files(folder: Path) -> dict[str, int | str]:
     """Size of every video, SHA-256 of every annotation."""
     files: dict[str, int | str] = {
-        f'videos/{path.name}': path.stat().st_size
-        for path in sorted((folder / 'videos').iterdir())
+        path.relative_to(folder).as_posix(): path.stat().st_size
+        for path in sorted((folder / 'videos').rglob('*.mp4'))
     }
-    for split in ('train', 'val', 'test'):
+    for split in NUM_VIDEOS:
         content = (folder / f'{split}.json').read_bytes()
         files[f'{split}.json'] = hashlib.sha256(content).hexdigest()
     return files

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import sys
 import time
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -13,8 +12,6 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-from mmengine.utils import ProgressBar
 
 from eaglenet_mm.datasets.isolated_workers import run_isolated
 from eaglenet_mm.datasets.shared_records import identify
@@ -29,6 +26,7 @@ from eaglenet_mm.utils.durable_file import (
     replace_durably,
     write_text_durably,
 )
+from eaglenet_mm.utils.progress import Progress
 
 #: Record of the complete copies, in their folder.
 STAMP_NAME = '.compression.json'
@@ -234,7 +232,7 @@ def _compress(
         num_workers=workers,
         time_limit=0,
     )
-    progress = ProgressBar(len(todo), file=sys.stdout)
+    progress = Progress('videos', len(todo))
     try:
         with closing(outcomes):
             for done in outcomes:
@@ -252,9 +250,9 @@ def _compress(
                 else:
                     report.num_made += 1
                     stamp.add(name, todo[name])
-                progress.update()
+                progress.update(1)
+        progress.close()
     finally:
-        sys.stdout.write('\n')
         _remove_partial_files(stamp.folder)
         stamp.save()
 

@@ -3,7 +3,7 @@ optim_wrapper = dict(
     type='OptimWrapper',
     constructor='PatternOptimWrapperConstructor',
     optimizer=dict(
-        type='AdamW', lr=1e-3, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.05
+        type='AdamW', lr=5e-4, betas=(0.9, 0.98), eps=1e-6, weight_decay=0.05
     ),
     clip_grad=dict(max_norm=1.0),
     paramwise_cfg=dict(
@@ -17,6 +17,6 @@ param_scheduler = dict(
     convert_to_iter_based=True,
 )
 
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=16, val_interval=4)
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=12, val_interval=3)
 val_cfg = dict(type='RetrievalValLoop')
 test_cfg = dict(type='RetrievalTestLoop')

@@ -1,7 +1,7 @@
 _base_ = [
     '../_base_/models/clip_vit-tiny.py',
     '../_base_/datasets/story.py',
-    '../_base_/schedules/adamw_16e.py',
+    '../_base_/schedules/adamw_12e.py',
     '../_base_/default_runtime.py',
 ]
 
@@ -23,5 +23,5 @@ model = dict(
         positive_weight=0.25,
     ),
 )
-# 64 pairs in one loss, encoded at once, without accumulation
-auto_scale_lr = dict(enable=False, base_batch_size=64)
+# 32 pairs in one loss, encoded at once, without accumulation
+auto_scale_lr = dict(enable=False, base_batch_size=32)

@@ -1,7 +1,7 @@
 _base_ = [
     '../_base_/models/clip_vit-tiny.py',
     '../_base_/datasets/story.py',
-    '../_base_/schedules/adamw_16e.py',
+    '../_base_/schedules/adamw_12e.py',
     '../_base_/default_runtime.py',
 ]
 
@@ -9,15 +9,11 @@ model = dict(
     data_preprocessor=dict(num_frames={{_base_.num_frames}}),
     text_encoder=dict(max_words={{_base_.max_words}}),
     head=dict(
-        type='TMASSHead',
+        type='XPoolHead',
         embed_dim=96,
-        num_frames={{_base_.num_frames}},
-        num_trials=20,
         dropout=0.0,
-        evaluation='pairwise',
         loss_match=dict(type='InfoNCELoss'),
-        support_weight=0.8,
     ),
 )
-# 64 pairs in one loss, encoded at once, without accumulation
-auto_scale_lr = dict(enable=False, base_batch_size=64)
+# 32 pairs in one loss, encoded at once, without accumulation
+auto_scale_lr = dict(enable=False, base_batch_size=32)
