@@ -21,6 +21,10 @@ from eaglenet_mm.launching.metric_file import (
     start_metrics,
     write_metrics,
 )
+from eaglenet_mm.launching.moments import (
+    add_moment_arguments,
+    add_moment_metric,
+)
 from eaglenet_mm.launching.processes import leave_processes
 
 
@@ -31,6 +35,7 @@ def parse_args() -> argparse.Namespace:
     add('config', help='config file, or the name of one')
     add('checkpoint', help="file or URL; 'none' tests an untrained model")
     add('--dump', metavar='OUT.pkl', help='write the scores of all pairs')
+    add_moment_arguments(parser)
     add_page_arguments(parser)
     add_launch_arguments(parser)
     return parser.parse_args()
@@ -46,6 +51,7 @@ def main() -> None:
         check_checkpoint(args.checkpoint)
         cfg.load_from = args.checkpoint
         skip_pretrained(cfg)
+    add_moment_metric(cfg, args)
     if args.dump is not None:
         dump_scores(cfg, args.dump)
     add_results_page(cfg, args)

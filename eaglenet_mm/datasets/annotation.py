@@ -11,6 +11,11 @@ A file is JSON in the layout of MMEngine's ``BaseDataset``::
 ``start`` and ``end`` (seconds) are optional. ``video`` is a path relative to
 the video folder, with forward slashes on every system.
 
+``moments``, optional and parallel to ``captions``, says when a caption is
+shown: for each caption a list of one or more ``[start, end]``, in seconds of
+the file, as ``start`` and ``end`` of the record are. Several are alternatives,
+such as the answers of several annotators: ``"moments": [[[5, 10], [0, 10]]]``.
+
 ``captions`` may be empty: the video is then a distractor. ``positives`` is an
 optional list parallel to ``captions``; it gives for each caption the
 ``video_id`` of the other videos it matches. A caption always matches its own
@@ -300,6 +305,8 @@ def _check_record(record: Any, place: int, source: str) -> None:
             )
     _check_captions(record['captions'], where)
     _check_times(record, where)
+    if 'moments' in record:
+        _check_moments(record, where)
 
 
 def _check_captions(captions: Any, where: str) -> None:
@@ -356,3 +363,53 @@ def _check_times(record: Mapping[str, Any], where: str) -> None:
             f"{where}: 'start' must come before 'end', but got {start} and "
             f'{end} seconds. Swap or correct them.'
         )
+
+
+def _check_moments(record: Mapping[str, Any], where: str) -> None:
+    """Check that every caption has moments, which lie within the clip."""
+    moments, captions = record['moments'], record['captions']
+    if not isinstance(moments, list) or len(moments) != len(captions):
+        count = f' with {len(moments)}' if isinstance(moments, list) else ''
+        raise ValueError(
+            f"{where}: 'moments' must be a list with an entry for each of the "
+            f'{len(captions)} captions, but got {type(moments).__name__}'
+            f'{count}. {_MEND}'
+        )
+    first = record.get('start') or 0
+    last = record.get('end')
+    for number, spans in enumerate(moments):
+        name = f"{where}: 'moments'[{number}]"
+        if not isinstance(spans, list) or not spans:
+            raise ValueError(
+                f'{name} must be a list of one or more [start, end] in '
+                f"seconds, but got {spans!r:.80}. Leave out 'moments' of a "
+                'record whose captions have none.'
+            )
+        for span in spans:
+            if (
+                not isinstance(span, list)
+                or len(span) != 2
+                or any(isinstance(x, bool) for x in span)
+                or not all(isinstance(x, int | float) for x in span)
+            ):
+                raise TypeError(
+                    f'{name} must hold pairs [start, end] of seconds, but got '
+                    f'{span!r:.80}. {_MEND}'
+                )
+            start, end = span
+            if not (math.isfinite(start) and math.isfinite(end)):
+                raise ValueError(
+                    f'{name} must be finite, but got {span}. {_MEND}'
+                )
+            if start >= end:
+                raise ValueError(
+                    f'{name} must start before it ends, but got {span}. '
+                    'Swap or correct the seconds.'
+                )
+            if start < first or (last is not None and end > last):
+                clip = 'the end of the file' if last is None else f'{last}'
+                raise ValueError(
+                    f'{name} must lie within the clip, from {first} to '
+                    f'{clip}, but got {span}. Count the seconds from the '
+                    "start of the file, as 'start' and 'end' are."
+                )

@@ -29,7 +29,9 @@ class TextVideoDataset(BaseDataset):
     among all captions of the file), ``video_index`` (int, position of the
     record), ``start`` and ``end`` (seconds or None). If any caption of the
     file matches several videos or none, items also have ``positives``
-    (list[list[str]]): for each caption, the ids of all matching videos.
+    (list[list[str]]): for each caption, the ids of all matching videos. Items
+    of records with moments also have ``moments``: for each caption, a list of
+    ``[start, end]`` in seconds; empty for a text without a video.
 
     Texts without a video (``queries`` in the header) are appended to the
     captions of the items, one after the other, in ``test_mode``. Otherwise
@@ -175,12 +177,16 @@ class TextVideoDataset(BaseDataset):
             )
             if positives is not None:
                 data_list[-1]['positives'] = positives[video_index]
+            if 'moments' in record:
+                data_list[-1]['moments'] = record['moments']
             num_captions += len(captions)
         for number, query in enumerate(queries):
             item = data_list[number % len(data_list)]
             item['captions'].append(query['caption'])
             item['caption_indices'].append(num_captions + number)
             item['positives'].append(list(query.get('positives', ())))
+            if 'moments' in item:
+                item['moments'].append([])
         if self.check_files:
             self._check_files(data_list)
         return data_list

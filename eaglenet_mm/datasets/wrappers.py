@@ -266,6 +266,8 @@ class ParagraphDataset(RetrievalDatasetWrapper):
     paragraph counts as one caption: ``caption_indices`` skips videos without
     captions, and ``metainfo['num_captions']`` is the number of videos with
     captions. A paragraph matches the videos that all of its captions match.
+    It has no ``moments``: it tells the whole clip, no part of which is right
+    for all of its sentences. To measure moments, leave this wrapper out.
 
     Args:
         dataset (dict | BaseDataset | RetrievalDatasetWrapper): See
@@ -318,6 +320,7 @@ class ParagraphDataset(RetrievalDatasetWrapper):
         item = super().get_data_info(index)
         if item['captions']:
             before = int(np.searchsorted(self._silent, item['video_index']))
+            item.pop('moments', None)
             item['captions'] = [' '.join(item['captions'])]
             item['caption_indices'] = [item['video_index'] - before]
             if 'positives' in item:
@@ -402,7 +405,7 @@ class VideoSubset(RetrievalDatasetWrapper):
 
 def _keep_caption(item: dict[str, Any], place: int) -> dict[str, Any]:
     """Keep a single caption of an item."""
-    for key in ('captions', 'caption_indices', 'positives'):
+    for key in ('captions', 'caption_indices', 'positives', 'moments'):
         if key in item:
             item[key] = [item[key][place]]
     return item

@@ -1,5 +1,9 @@
 """Retrieval metrics and the functions behind them."""
 
-from eaglenet_mm.evaluation.metrics import KeptScores, RetrievalRankMetric
+from eaglenet_mm.evaluation.metrics import (
+    KeptScores,
+    MomentMetric,
+    RetrievalRankMetric,
+)
 
-__all__ = ['KeptScores', 'RetrievalRankMetric']
+__all__ = ['KeptScores', 'MomentMetric', 'RetrievalRankMetric']

@@ -29,6 +29,14 @@ _METRICS = {
 }  # fmt: skip
 #: Shown only if captions may have several right videos or none.
 _SEVERAL = ('mAP10', 'nDCG10', 'unanswerable')
+_MOMENTS = {
+    'mIoU': 'mIoU',
+    'best_time': 'best time in the moment',
+    'rank1': 'rank@1',
+    'rank5': 'rank@5',
+}
+#: Measures of moments that stand beside others, or on their own.
+_BESIDE = ('_chance', '_ceiling', '_mean', '_std', 'captions', 'captions_lost')
 
 
 def results_page(results: RetrievalResults) -> str:
@@ -52,6 +60,7 @@ def results_page(results: RetrievalResults) -> str:
         unread=sum(bool(video.problem) for video in results.videos),
         metric_head=head,
         metric_rows=rows,
+        moment_rows=_moments(results.metrics),
         charts=list(_charts(results)),
         maps=[
             (item, embedding_map(item, results.captions, results.ranks))
@@ -153,6 +162,33 @@ def _metrics(
                 )
             rows.append(row)
     return head, rows
+
+
+def _moments(metrics: dict[str, float]) -> list[list[str]]:
+    """Table of the measures of found moments, beside chance."""
+    rows = []
+    for key in metrics:
+        name = key.removeprefix('moments/')
+        if name == key or name.endswith(_BESIDE):
+            continue
+        own = name.removeprefix('corpus_').removeprefix('didemo_')
+        found = re.fullmatch(r'R(\d+)_IoU([\d.]+)', own)
+        said = _MOMENTS.get(own, own)
+        ceiling = ''
+        if found:
+            said = f'R@{found[1]}, IoU ≥ {found[2]}'
+            ceiling = key.replace(own, f'IoU{found[2]}_ceiling')
+        for start, place in (
+            ('corpus_', ', among all videos'),
+            ('didemo_', ' of DiDeMo'),
+        ):
+            said += place if name.startswith(start) else ''
+        cells = (key, f'{key}_chance', ceiling)
+        rows.append(
+            [said]
+            + [f'{metrics[x]:.2f}' if x in metrics else '' for x in cells]
+        )
+    return rows
 
 
 def _charts(

@@ -116,3 +116,32 @@ def test_post_processing_and_intervals_are_shown() -> None:
     assert 'text to video after dsl' in page.text
     assert '71.25' in page.text
     assert '50.00 to 75.00' in page.text
+
+
+def test_found_moments_beside_chance() -> None:
+    page = Page(results_page(make_results()))
+    assert 'Moments' not in page.text
+    results = make_results()
+    results.metrics.update(
+        {
+            'moments/R1_IoU0.5': 41.5,
+            'moments/R1_IoU0.5_chance': 12.25,
+            'moments/IoU0.5_ceiling': 93.75,
+            'moments/corpus_R1_IoU0.5': 3.5,
+            'moments/corpus_R1_IoU0.5_chance': 0.25,
+            'moments/corpus_IoU0.5_ceiling': 92.5,
+            'moments/best_time': 61.0,
+            'moments/best_time_chance': 44.0,
+            'moments/didemo_rank1': 21.0,
+            'moments/captions': 8.0,
+        }
+    )
+    text = ' '.join(Page(results_page(results)).text.split())
+    for said in (
+        'R@1, IoU ≥ 0.5 41.50 12.25 93.75',
+        'R@1, IoU ≥ 0.5, among all videos 3.50 0.25 92.50',
+        'best time in the moment 61.00 44.00',
+        'rank@1 of DiDeMo 21.00',
+        '8 captions with moments',
+    ):
+        assert said in text

@@ -1,8 +1,9 @@
-"""DiDeMo, paragraph-to-video: official JSON files and split lists."""
+"""DiDeMo: official JSON files, with moments, and split lists."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from eaglenet_mm.datasets.official.reading import (
     collect_captions,
@@ -22,10 +23,18 @@ PLANS = {
 }
 
 
-def read_didemo_captions(path: Path) -> dict[str, list[str]]:
-    """Read the descriptions of every video, in file order.
+#: Seconds of a chunk, by which annotators count.
+CHUNK_SECONDS = 5.0
 
-    The annotated moments (``times``) are not needed for paragraphs.
+
+def read_didemo_captions(
+    path: Path,
+) -> tuple[dict[str, list[str]], dict[str, list[list[list[float]]]] | None]:
+    """Read the descriptions of every video and their moments, in file order.
+
+    ``times`` are the answers of several annotators, each the first and the
+    last chunk of a moment. None instead of moments if no description has
+    ``times``, as in some copies.
     """
     content = read_json(path)
     if not isinstance(content, list):
@@ -34,7 +43,35 @@ def read_didemo_captions(path: Path) -> dict[str, list[str]]:
             f'format of DiDeMo, but got {type(content).__name__}.'
         )
     where = f'{path}: item {{}}'
-    return collect_captions(content, ('video', 'description'), where)
+    captions = collect_captions(content, ('video', 'description'), where)
+    if not any('times' in item for item in content):
+        return captions, None
+    moments: dict[str, list[list[list[float]]]] = {}
+    for place, item in enumerate(content):
+        spans = _moments_of(item.get('times'), where.format(place))
+        moments.setdefault(item['video'], []).append(spans)
+    return captions, moments
+
+
+def _moments_of(times: Any, where: str) -> list[list[float]]:
+    """Turn pairs of first and last chunk into seconds."""
+    pairs = times if isinstance(times, list) else []
+    for pair in pairs or [times]:
+        if (
+            not isinstance(pair, list)
+            or len(pair) != 2
+            or not all(type(chunk) is int for chunk in pair)
+            or not 0 <= pair[0] <= pair[1]
+        ):
+            raise ValueError(
+                f"{where} needs 'times', a list of pairs of its first and its "
+                f'last chunk of {CHUNK_SECONDS:g} seconds, but has '
+                f'{str(times)[:100]}.'
+            )
+    return [
+        [first * CHUNK_SECONDS, (last + 1) * CHUNK_SECONDS]
+        for first, last in pairs
+    ]
 
 
 def stem_of(name: str) -> str:
@@ -73,7 +110,7 @@ def convert_didemo(
         path = data / f'{split}_data.json'
         if not path.is_file():
             continue
-        captions = read_didemo_captions(path)
+        captions, moments = read_didemo_captions(path)
         listed = list(captions)
         if lists is not None:
             listed = read_id_list(lists / f'{split}_list.txt')
@@ -83,7 +120,9 @@ def convert_didemo(
                 name if name in captions else by_stem.get(stem_of(name), name)
                 for name in listed
             ]
-        splits.append(assemble_split(plan, listed, captions, video_name))
+        splits.append(
+            assemble_split(plan, listed, captions, video_name, moments=moments)
+        )
     if not splits:
         raise FileNotFoundError(
             f'{data}: expected a folder with train_data.json, val_data.json '

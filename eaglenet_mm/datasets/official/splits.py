@@ -119,6 +119,8 @@ def assemble_split(
     captions: Mapping[str, Sequence[str]],
     video_name: Callable[[str], str],
     siblings: Iterable[str] = (),
+    *,
+    moments: Mapping[str, Sequence[list]] | None = None,
 ) -> ConvertedSplit:
     """Assemble a split from a list of ids and captions by id.
 
@@ -130,17 +132,19 @@ def assemble_split(
         video_name (Callable): Maps an id to the name of its file.
         siblings (Iterable[str]): Ids of other splits, not to be reported as
             unlisted. Default: none.
+        moments (Mapping, optional): By id, the moments of each caption.
+            Default: None.
 
     Raises:
         ValueError: If a caption holds a NUL character.
     """
     report = SplitReport(plan.file, plan.videos, plan.captions, len(listed))
-    records = []
+    records: list[dict[str, Any]] = []
     for name, times in Counter(listed).items():
         if times > 1:
             report.duplicate.append(name)
-        sentences = []
-        for sentence in captions.get(name, ()):
+        sentences, places = [], []
+        for place, sentence in enumerate(captions.get(name, ())):
             if '\0' in sentence:
                 raise ValueError(
                     f'{plan.dataset}: a caption of {name!r} holds a NUL '
@@ -148,6 +152,7 @@ def assemble_split(
                 )
             if sentence.strip():
                 sentences.append(sentence.strip())
+                places.append(place)
             else:
                 report.empty.append(name)
         if not sentences:
@@ -156,6 +161,8 @@ def assemble_split(
         records.append(
             dict(video_id=name, video=video_name(name), captions=sentences)
         )
+        if moments is not None:
+            records[-1]['moments'] = [moments[name][place] for place in places]
     known = {*listed, *siblings}
     report.unlisted = [name for name in captions if name not in known]
     report.found_videos = len(records)

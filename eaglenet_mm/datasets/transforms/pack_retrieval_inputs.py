@@ -17,9 +17,12 @@ META_KEYS = (
     'captions',
     'caption_indices',
     'positives',
+    'moments',
     'start',
     'end',
     'frame_indices',
+    'frame_times',
+    'windows',
     'num_frames_found',
 )
 

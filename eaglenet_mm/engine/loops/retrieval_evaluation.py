@@ -6,17 +6,11 @@ import copy
 import statistics
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import fields
 from itertools import accumulate
 from typing import Any
 
 import torch
-from mmengine.dist import (
-    all_gather,
-    all_gather_object,
-    get_rank,
-    get_world_size,
-)
+from mmengine.dist import all_gather_object, get_rank, get_world_size
 from mmengine.evaluator import DumpResults, Evaluator
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
@@ -31,11 +25,21 @@ from eaglenet_mm.datasets.joined_parts import (
     joined_metainfo,
     mark_parts,
 )
+from eaglenet_mm.engine.loops.moment_windows import (
+    MomentWindows,
+    encode_windows,
+    window_loader,
+)
 from eaglenet_mm.engine.loops.two_stage import (
     SHORTLIST_BLOCK,
     TwoStageScorer,
 )
-from eaglenet_mm.evaluation import KeptScores
+from eaglenet_mm.engine.loops.video_features import (
+    VideoBatches,
+    gather_rows,
+    gather_videos,
+)
+from eaglenet_mm.evaluation import KeptScores, MomentMetric
 from eaglenet_mm.models.heads import BasePairHead
 from eaglenet_mm.models.precision import at_least_float32
 from eaglenet_mm.registry import LOOPS
@@ -53,6 +57,8 @@ FoundVideo = tuple[Key, str, tuple | None]
 #: Key of a caption, index of its own video, and ids of its right videos
 #: (None: only its own).
 FoundCaption = tuple[Key, int, tuple[str, ...] | None]
+#: Key of a caption, index of its own video, and its moments in seconds.
+FoundMoments = tuple[Key, int, list[list[float]]]
 #: Rows of the score matrix with the features of their captions.
 Blocks = Iterable[tuple[range, TextFeatures]]
 
@@ -60,6 +66,13 @@ Blocks = Iterable[tuple[range, TextFeatures]]
 #: Not an option, because the size of a product can change its last bits, and
 #: no option may change a score.
 TEXT_BLOCK = 64
+
+
+#: Ends of keys that are not repeated over noise seeds.
+_NOT_OF_NOISE = (
+    *('ties', '_low', '_high', 'unanswerable'),
+    *('_chance', '_ceiling', 'captions', 'windows'),
+)
 
 
 class _RetrievalLoop(BaseLoop):
@@ -99,6 +112,17 @@ class _RetrievalLoop(BaseLoop):
         self.fp16: bool
         # part of the names of the hooks to call
         self.stage = 'test' if isinstance(self, TestLoop) else 'val'
+        measuring = [
+            metric
+            for metric in self.evaluator.metrics
+            if isinstance(metric, MomentMetric)
+        ]
+        if len(measuring) > 1:
+            raise ValueError(
+                f'An evaluation takes one MomentMetric, but got '
+                f'{len(measuring)}. Evaluate once for each.'
+            )
+        self.moment_metric = measuring[0] if measuring else None
         self.parts = mark_parts(self.dataloader.dataset)
         if self.parts:  # MMEngine takes that of the first part
             self.evaluator.dataset_meta = joined_metainfo(self.parts)
@@ -119,6 +143,9 @@ class _RetrievalLoop(BaseLoop):
         with torch.no_grad():
             # an item is at most one video, so fail now, not after hours
             check_shortlist(self.shortlist, len(self.dataloader.dataset))
+            in_windows = None
+            if self.moment_metric is not None:
+                in_windows = window_loader(self.dataloader, self.moment_metric)
             evaluation = RetrievalEvaluation(
                 model,
                 fp16=self.fp16,
@@ -135,6 +162,15 @@ class _RetrievalLoop(BaseLoop):
                 progress.update(1)
             progress.close()
             evaluation.gather()
+            if self.moment_metric is not None and in_windows is not None:
+                evaluation.windows = encode_windows(
+                    model,
+                    in_windows,
+                    self.moment_metric,
+                    evaluation.order.column_of,
+                    fp16=self.fp16,
+                    video_batch=self.video_batch,
+                )
             blocks: Blocks = evaluation.encode_texts()
             if self.noise_seeds:
                 blocks = list(blocks)  # encoded once, scored several times
@@ -176,7 +212,7 @@ class _RetrievalLoop(BaseLoop):
             runs.append(_measure(evaluation, head, blocks, evaluator))
         result: dict[str, float] = {}
         for key in runs[0]:
-            if key.endswith(('ties', '_low', '_high', 'unanswerable')):
+            if key.endswith(_NOT_OF_NOISE):
                 continue
             values = [run[key] for run in runs]
             mean, spread = statistics.fmean(values), statistics.stdev(values)
@@ -311,6 +347,8 @@ class RetrievalEvaluation:
         positives (list[list[int]], optional): Columns of all right videos of
             each caption, ascending; None if every caption has exactly one.
         num_frames (int): Frames of a video, including padding.
+        windows (MomentWindows, optional): Windows of the videos, if moments
+            are measured; set by the loop.
     """
 
     def __init__(
@@ -328,9 +366,9 @@ class RetrievalEvaluation:
         self.shortlist = shortlist
         self.parts = parts
         self.device = torch.device(model.data_preprocessor.device)
+        self.windows: MomentWindows | None = None
         self._found = Found()
-        self._pending: list[tuple[Tensor, Tensor]] = []  # pixels, mask
-        self._encoded: list[VideoFeatures] = []
+        self._encoder = VideoBatches(model, fp16=fp16, size=video_batch)
         self._token_ids: list[Tensor] = []
 
     def add_batch(self, data_batch: dict) -> list[BaseDataElement]:
@@ -355,44 +393,33 @@ class RetrievalEvaluation:
                     for offset in new_captions
                 ]
                 if new_video:
-                    self._pending.append(
-                        (inputs['pixels'][place], inputs['frame_mask'][place])
+                    self._encoder.add(
+                        inputs['pixels'][place], inputs['frame_mask'][place]
                     )
-                    if len(self._pending) == self.video_batch:
-                        self._encode_pending()
         return samples
-
-    def _encode_pending(self) -> None:
-        """Encode the pending videos in one call of constant shape."""
-        waiting, self._pending = self._pending, []
-        padded = waiting + waiting[-1:] * (self.video_batch - len(waiting))
-        pixels, masks = zip(*padded, strict=True)
-        features = self.model.encode_video(
-            torch.stack(pixels), torch.stack(masks)
-        )
-        own = features.index_select(slice(len(waiting)))
-        self._encoded.append(own.map(at_least_float32))
 
     def gather(self) -> None:
         """Join the videos and captions of all processes by canonical index."""
-        if self._pending:
-            with autocast(enabled=self.fp16):
-                self._encode_pending()
         # a wrapper around joined datasets may hide the parts from samples
         marked = any(all_gather_object(self._found.is_marked))
-        videos, captions = (
+        videos, captions, moments = (
             [item for own in all_gather_object(found) for item in own]
-            for found in (self._found.videos, self._found.captions)
+            for found in (
+                self._found.videos,
+                self._found.captions,
+                self._found.moments,
+            )
         )
-        order = CanonicalOrder(videos, captions, self.parts if marked else ())
+        order = CanonicalOrder(
+            videos, captions, self.parts if marked else (), moments
+        )
         check_shortlist(self.shortlist, len(order.videos))
         self.order = order
         self.video_indices, self.video_ids = order.videos, order.video_ids
         self.caption_indices = order.captions
         self.columns, self.positives = order.columns, order.positives
-        own = VideoFeatures.cat(self._encoded) if self._encoded else None
-        self._encoded = []
-        self.videos = _gather_videos(own, self.device).index_select(
+        encoded = self._encoder.finish()
+        self.videos = gather_videos(encoded, self.device).index_select(
             torch.tensor(order.video_places, device=self.device)
         )
         check_videos(self.videos, self.video_ids)
@@ -456,6 +483,8 @@ class RetrievalEvaluation:
         if self.shortlist:
             found['shortlist'] = self.shortlist
             found['first_stage'] = head.first_stage
+        if self.windows is not None:
+            found['windows'] = self.windows.announcement()
         return found
 
     def score(
@@ -470,20 +499,40 @@ class RetrievalEvaluation:
         -1 if none is right); and ``scores`` on the CPU, shape ``(Bv,)``. If
         some caption does not have exactly one right video, rows also have
         ``positives``, the columns of all right ones; in a joined dataset,
-        ``part``, the name of the part.
+        ``part``, the name of the part. If moments are measured, rows of
+        captions with moments have what
+        :meth:`~eaglenet_mm.evaluation.MomentMetric.process` takes.
         """
         score = (
             TwoStageScorer(head, self.videos, self.shortlist)
             if self._two_stage
             else self._all_pairs_scorer(head)
         )
+        score_windows = None
+        if self.windows is not None:
+            score_windows = self.windows.scorer(head)
         for rows, text in blocks:
             scores = score(text).detach().cpu()
-            yield [
+            found = [
                 # pickling a view would pickle its whole block
                 {**self.order.row(row), 'scores': values.clone()}
                 for row, values in zip(rows, scores, strict=True)
             ]
+            if score_windows is not None:
+                columns, moments = zip(
+                    *map(self.order.moments_of, rows), strict=True
+                )
+                for said, spans, column, more in zip(
+                    found,
+                    moments,
+                    columns,
+                    score_windows(columns, text),
+                    strict=True,
+                ):
+                    if spans:
+                        own = dict(moments=spans, moment_column=column)
+                        said.update(own, **more)
+            yield found
 
     def _all_pairs_scorer(
         self, head: BasePairHead
@@ -515,6 +564,7 @@ class Found:
     def __init__(self) -> None:
         self.videos: list[FoundVideo] = []
         self.captions: list[FoundCaption] = []
+        self.moments: list[FoundMoments] = []
         self.is_marked = False  # whether samples name their part
         self._known: set[tuple] = set()
 
@@ -544,6 +594,13 @@ class Found:
                 'caption_indices. A transform that removes captions must '
                 'remove their positives as well.'
             )
+        moments = sample.get('moments')
+        if moments is not None and len(moments) != len(captions):
+            raise ValueError(
+                f"Video '{sample.video_id}' has moments of {len(moments)} "
+                f'captions, but {len(captions)} caption_indices. A transform '
+                'that removes captions must remove their moments as well.'
+            )
         new_captions = []
         for place, caption in enumerate(captions):
             # two videos with one index are an error, not a duplicate
@@ -551,6 +608,10 @@ class Found:
                 right = None if positives is None else tuple(positives[place])
                 self.captions.append(((part, caption), index, right))
                 new_captions.append(place)
+                if moments and moments[place]:
+                    self.moments.append(
+                        ((part, caption), index, moments[place])
+                    )
         return new_video, new_captions
 
     def _is_new(self, item: tuple) -> bool:
@@ -569,6 +630,7 @@ class CanonicalOrder:
         videos: Sequence[FoundVideo],
         captions: Sequence[FoundCaption],
         parts: Sequence[Part] = (),
+        moments: Sequence[FoundMoments] = (),
     ) -> None:
         if not videos or not captions:
             raise ValueError(
@@ -579,6 +641,10 @@ class CanonicalOrder:
         self.parts = parts
         self._order_videos(videos)
         self._order_captions(captions)
+        self._moments: dict[Key, tuple[int, list[list[float]]]] = {}
+        for key, video, spans in moments:
+            column = self.column_of[key[0], video]
+            self._moments.setdefault(key, (column, spans))
 
     def _order_videos(self, videos: Sequence[FoundVideo]) -> None:
         """Sort the videos; the same video in two parts is one column."""
@@ -604,7 +670,7 @@ class CanonicalOrder:
         self.videos: list[int] = []
         self.video_ids: list[str] = []
         self.video_places: list[int] = []
-        self._column: dict[Key, int] = {}
+        self.column_of: dict[Key, int] = {}
         self._by_id: dict[tuple[int, str], list[int]] = defaultdict(list)
         first: dict[tuple, int] = {}
         for key, place in known.items():
@@ -616,7 +682,7 @@ class CanonicalOrder:
                 self.videos.append(bounds[key[0]] + key[1])
                 self.video_ids.append(video_id)
                 self.video_places.append(place)
-            self._column[key] = column
+            self.column_of[key] = column
             if column not in self._by_id[key[0], video_id]:
                 self._by_id[key[0], video_id].append(column)
 
@@ -628,7 +694,7 @@ class CanonicalOrder:
         bounds = self._bounds(keys, 1)
         # canonical id of each row, ascending
         self.captions = [bounds[part] + index for part, index in keys]
-        self._part_of_row = [part for part, _ in keys]
+        self._keys = keys
         # for each caption: its videos, with the positives listed there
         stands: dict[Key, dict[int, tuple[str, ...] | None]] = {}
         self._copies: list[tuple[int, int]] = []
@@ -644,10 +710,10 @@ class CanonicalOrder:
             found: set[int] = set()
             for video, right in own.items():
                 if right is None:
-                    found.add(self._column[key[0], video])
+                    found.add(self.column_of[key[0], video])
                 else:
                     found.update(self._columns_of(key[0], right))
-            home = self._column[key[0], min(own)]
+            home = self.column_of[key[0], min(own)]
             first = min(found, default=-1)
             self.columns.append(home if home in found else first)
             answers.append(sorted(found))
@@ -700,6 +766,13 @@ class CanonicalOrder:
                 'several videos: number the captions of a data set from 0.'
             )
 
+    def moments_of(self, row: int) -> tuple[int, list[list[float]]]:
+        """Column of the video that a caption has moments in, and these.
+
+        The column is -1 if it has none.
+        """
+        return self._moments.get(self._keys[row], (-1, []))
+
     def row(self, row: int) -> dict[str, Any]:
         """Describe a row; see :meth:`RetrievalEvaluation.score`."""
         column = self.columns[row]
@@ -712,20 +785,20 @@ class CanonicalOrder:
         if self.positives is not None:
             said['positives'] = self.positives[row]
         if self.parts:
-            said['part'] = self.parts[self._part_of_row[row]].name
+            said['part'] = self.parts[self._keys[row][0]].name
         return said
 
     def announcement(self) -> dict[str, Any]:
         """Describe the parts; see :meth:`RetrievalRankMetric.process`."""
-        num_repeated = len(self._column) - len(self.videos)
+        num_repeated = len(self.column_of) - len(self.videos)
         if not self.parts:
             return {'num_repeated': num_repeated} if num_repeated else {}
         parts, start = [], 0
         for number, part in enumerate(self.parts):
-            stop = start + self._part_of_row.count(number)
+            stop = start + sum(part == number for part, _ in self._keys)
             columns = {
                 column
-                for (of_part, _), column in self._column.items()
+                for (of_part, _), column in self.column_of.items()
                 if of_part == number
             }
             parts.append(
@@ -757,48 +830,6 @@ def check_shortlist(shortlist: int, num_videos: int) -> None:
             f'{num_videos} videos at most. Make it smaller, or set it to 0 '
             'to score all pairs.'
         )
-
-
-def gather_rows(rows: Tensor | None, device: torch.device) -> Tensor:
-    """Join rows ``(n, ...)`` of all processes, in order of rank.
-
-    Pass None in a process without rows, which does not know their shape.
-    """
-    if get_world_size() == 1 and rows is not None:
-        return rows
-    own: Any = None if rows is None else (tuple(rows.shape), rows.dtype)
-    shapes = all_gather_object(own)
-    counts = [0 if shape is None else shape[0][0] for shape in shapes]
-    (_, *tail), dtype = next(shape for shape in shapes if shape is not None)
-    # gloo has no collective for bool
-    wire_dtype = torch.uint8 if dtype == torch.bool else dtype
-    # collectives need equal shapes: pad to the longest, cut off afterwards
-    padded = torch.zeros((max(counts), *tail), dtype=wire_dtype, device=device)
-    if rows is not None:
-        padded[: len(rows)] = rows.to(device=device, dtype=wire_dtype)
-    joined = torch.cat(
-        [
-            part[:count]
-            for part, count in zip(all_gather(padded), counts, strict=True)
-        ]
-    )
-    return joined.to(device=device, dtype=dtype)
-
-
-def _gather_videos(
-    own: VideoFeatures | None, device: torch.device
-) -> VideoFeatures:
-    """Join the video features of all processes, field by field."""
-    names = [field.name for field in fields(VideoFeatures)]
-    present = [name for name in names if getattr(own, name, None) is not None]
-    anywhere = set().union(*all_gather_object(present))
-    return VideoFeatures(
-        **{
-            name: gather_rows(getattr(own, name, None), device)
-            for name in names
-            if name in anywhere
-        }
-    )
 
 
 def check_videos(videos: VideoFeatures, video_ids: Sequence[str]) -> None:

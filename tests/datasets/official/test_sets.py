@@ -98,8 +98,34 @@ def test_didemo(tmp_path):
     assert list(captions_of(split)) == DIDEMO[1:]
     assert captions_of(split)['3_4_cd.'] == ['3_4_cd. 0', '3_4_cd. 1']
     assert split.report.unlisted == DIDEMO[:1]
+    assert split.records[0]['moments'] == [[[0, 5]] * 4, [[5, 15]] * 7]
     (everything,) = convert_didemo(tmp_path)
     assert everything.report.found_videos == 4
+
+
+def test_didemo_keeps_the_moments_of_captions_that_stay(tmp_path):
+    items = [
+        dict(video='a.mov', description=text, times=[[place, place]])
+        for place, text in enumerate(['one', ' ', 'three'])
+    ]
+    (tmp_path / 'val_data.json').write_text(json.dumps(items))
+    (split,) = convert_didemo(tmp_path)
+    assert split.records[0]['captions'] == ['one', 'three']
+    assert split.records[0]['moments'] == [[[0, 5]], [[10, 15]]]
+
+
+def test_didemo_without_times(tmp_path):
+    """Copies of others have none; some without are a damaged file."""
+    items = [dict(video='a.mov', description=text) for text in 'xy']
+    path = tmp_path / 'val_data.json'
+    path.write_text(json.dumps(items))
+    assert 'moments' not in convert_didemo(tmp_path)[0].records[0]
+    for times in ([[0, 0]], [[1, 0]], [[0, 1.5]], [[0, True]], [[-1, 0]], 3):
+        items[0]['times'] = times
+        items[1]['times'] = [[0, 0]] if times != [[0, 0]] else []
+        path.write_text(json.dumps(items))
+        with pytest.raises(ValueError, match=r"item \d needs 'times'"):
+            convert_didemo(tmp_path)
 
 
 def test_didemo_of_copies(tmp_path):

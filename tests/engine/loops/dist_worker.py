@@ -16,8 +16,9 @@ from mmengine.dist import get_rank
 from mmengine.evaluator import BaseMetric
 from mmengine.registry import init_default_scope
 
-from eaglenet_mm.engine.loops.retrieval_evaluation import gather_rows
+from eaglenet_mm.engine.loops.video_features import gather_rows
 from eaglenet_mm.registry import METRICS
+from tests.engine.loops import coloured_scenes
 from tests.engine.loops.tiny_retrieval import TinyRetriever, build_runner
 
 
@@ -63,6 +64,28 @@ def evaluate(
         with Path(f'{out_dir}/metrics{number}_{rank}.pkl').open('wb') as file:
             pickle.dump(metrics, file)
         del runner  # before the group: else DDP's destructor can deadlock
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def measure_moments(
+    rank: int, world_size: int, init_file: str, out_dir: str, ann_file: str
+) -> None:
+    """Measure moments of a set of an odd number of videos."""
+    start(rank, world_size, init_file)
+    metrics = coloured_scenes.build_runner(
+        coloured_scenes.dataset_config(Path(ann_file)),
+        Path(out_dir),
+        moments=dict(segment=1.5, overlap=0.25, corpus=True),
+        batch_size=1,
+        cfg=dict(
+            model_wrapper_cfg=dict(
+                type='MMDistributedDataParallel', device_ids=None
+            )
+        ),
+    ).test()
+    with Path(f'{out_dir}/moments_{rank}.pkl').open('wb') as file:
+        pickle.dump(metrics, file)
     dist.barrier()
     dist.destroy_process_group()
 

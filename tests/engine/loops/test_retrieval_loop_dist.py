@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.engine.loops import dist_worker
+from tests.engine.loops import coloured_scenes, dist_worker
 from tests.engine.loops.tiny_retrieval import build_runner
 from tests.started import CONTEXT, run_ranks
 
@@ -100,6 +100,28 @@ def test_processes_equal_one(world, tmp_path):
             assert ours['caption_index'] == theirs['caption_index']
             assert ours['video_id'] == theirs['video_id']
             assert torch.equal(ours['scores'], theirs['scores'])
+
+
+def test_moments_of_two_processes(tmp_path):
+    """Three videos: the sampler repeats one, which counts once."""
+    videos = [
+        [('red', 2.3), ('green', 1.1)],
+        [('blue', 1.4), ('red', 3)],
+        [('white', 1.2), ('green', 1.9), ('blue', 1)],
+    ]
+    path = coloured_scenes.write_set(tmp_path, videos)
+    run_ranks(
+        dist_worker.measure_moments,
+        *(2, str(tmp_path / 'init'), str(tmp_path), str(path)),
+    )
+    metrics = coloured_scenes.build_runner(
+        coloured_scenes.dataset_config(path),
+        tmp_path,
+        moments=dict(segment=1.5, overlap=0.25, corpus=True),
+    ).test()
+    assert 0 < metrics['moments/corpus_mIoU'] < metrics['moments/mIoU'] < 100
+    for rank in (0, 1):
+        assert load(tmp_path / f'moments_{rank}.pkl') == metrics
 
 
 @pytest.mark.parametrize(
