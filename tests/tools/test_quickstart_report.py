@@ -47,10 +47,10 @@ def results(tmp_path):
         metrics = {
             't2v/R1': value,
             'v2t/R1': value + 1,
-            'moments/R1_IoU0.5': value + 2,
-            'moments/R1_IoU0.5_chance': 12.5,
-            'moments/best_time': value + 3,
-            'moments/best_time_chance': 45.5,
+            'moments/corpus_R1_IoU0.5': value + 2,
+            'moments/corpus_R1_IoU0.5_chance': 12.5,
+            'moments/R1_IoU0.5': value + 3,
+            'moments/R1_IoU0.5_chance': 45.5,
         }
         text = json.dumps({'metrics': metrics})
         (tmp_path / folder / 'metrics.json').write_text(text)
