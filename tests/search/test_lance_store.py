@@ -103,8 +103,8 @@ class TestAddress:
             LanceStore.open(where)
 
     def test_an_index_of_a_later_release(self, store, monkeypatch):
-        monkeypatch.setattr(moment_store, 'VERSION', 2)
-        with pytest.raises(DamagedIndexError, match=r'version 1.*version 2'):
+        monkeypatch.setattr(moment_store, 'VERSION', 3)
+        with pytest.raises(DamagedIndexError, match=r'version 2.*version 3'):
             LanceStore.open(store.where)
 
     def test_without_pylance(self, store, monkeypatch):

@@ -418,6 +418,6 @@ def test_errors_of_own_videos_name_no_annotation(
 ) -> None:
     """A folder has none."""
     reader = MomentReader(PIPELINE, num_workers=0)
-    ((_, found),) = reader.read_pieces([(path, (70.0, 80.0))])
+    ((_, found, _),) = reader.read({'clip': (path, (70.0, 80.0))})
     assert 'No frame lies between 70' in found.error
     assert 'annotation' not in found.error
