@@ -36,6 +36,7 @@ import eaglenet_mm_cli
 from eaglenet_mm.config import open_config, skip_pretrained
 from eaglenet_mm.datasets import write_annotation
 from eaglenet_mm.registry import MODELS
+from eaglenet_mm.utils import register_all_modules
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGES = [
@@ -158,10 +159,38 @@ def parsed(script: Path, arguments: list[str]) -> argparse.Namespace:
     return info.value.args[0]
 
 
+def registries() -> list[Registry]:
+    roots = [x for x in vars(root).values() if isinstance(x, Registry)]
+    return [y for x in roots for y in (x, *x.children.values())]
+
+
+def types_in(value: Any) -> Iterator[str]:
+    """The types that settings name."""
+    if isinstance(value, dict):
+        if isinstance(value.get('type'), str):
+            yield value['type']
+        for part in value.values():
+            yield from types_in(part)
+    elif isinstance(value, (list, tuple)):
+        for part in value:
+            yield from types_in(part)
+
+
+def check_types(settings: Any) -> None:
+    register_all_modules()
+    known = {key for registry in registries() for key in registry.module_dict}
+    for kind in types_in(settings):
+        # mmaction.ResNet and others are looked up when they are built; names
+        # such as dsl of post_process are no classes
+        if kind[0].isupper() and '.' not in kind:
+            assert kind in known, f'{kind} is not registered'
+
+
 @functools.cache
 def builds(config: str, options: str) -> None:
     """Read a config with options and build its model, without weights."""
     cfg = open_config(config, json.loads(options))
+    check_types(cfg.to_dict())
     skip_pretrained(cfg)
     try:
         with torch.device('meta'):
@@ -254,23 +283,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             del registry.module_dict[name]
 
 
-def registries() -> list[Registry]:
-    roots = [x for x in vars(root).values() if isinstance(x, Registry)]
-    return [y for x in roots for y in (x, *x.children.values())]
-
-
-def types_in(value: Any) -> Iterator[str]:
-    """The types that settings name."""
-    if isinstance(value, dict):
-        if isinstance(value.get('type'), str):
-            yield value['type']
-        for part in value.values():
-            yield from types_in(part)
-    elif isinstance(value, (list, tuple)):
-        for part in value:
-            yield from types_in(part)
-
-
 def run_python(block: Block, names: dict[str, Any]) -> None:
     path = Path(block.value or 'block.py')
     path.write_text(block.text, 'utf-8')
@@ -283,10 +295,8 @@ def run_python(block: Block, names: dict[str, Any]) -> None:
         return
     before = set(names)
     exec(compile(block.text, str(block), 'exec'), names)
-    known = {key for registry in registries() for key in registry.module_dict}
     for name in set(names) - before - {'__builtins__'}:
-        for kind in types_in(names[name]):
-            assert kind in known or '.' in kind, f'{kind} is not registered'
+        check_types(names[name])
 
 
 def run(words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
