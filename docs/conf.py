@@ -2,6 +2,8 @@
 
 Furo, and not the theme of OpenMMLab: that one is no package of PyPI, cannot
 be pinned, and was made for older versions of Sphinx.
+
+No page may be called search or genindex: Sphinx has pages of these names.
 """
 
 import re

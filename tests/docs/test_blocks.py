@@ -330,6 +330,14 @@ def test_blocks_are_of_known_kinds(page: Path) -> None:
     assert not re.findall(r'^ *<!-- needs:.*-->(?!\n *```)', text, re.M)
 
 
+@pytest.mark.parametrize('name', ['README.md', 'CONTRIBUTING.md'])
+def test_links_of_pages_outside_the_site_lead_to_files(name: str) -> None:
+    text = (REPOSITORY / name).read_text('utf-8')
+    links = re.findall(r'(?:\]\(|src=")(?!https?:|#)([^)"#]+)', text)
+    assert links
+    assert not [link for link in links if not (REPOSITORY / link).exists()]
+
+
 CHECKED = [
     block
     for page in PAGES

@@ -1,4 +1,4 @@
-"""The Python example of docs/search.md runs."""
+"""The Python example of docs/search_videos.md runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONFIG = 'configs/eaglenet_toy.py'
 
 @pytest.fixture(scope='module')
 def text(repository: Path) -> str:
-    return (repository / 'docs/search.md').read_text(encoding='utf-8')
+    return (repository / 'docs/search_videos.md').read_text(encoding='utf-8')
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_the_python_example(text: str, folder: Path, repository: Path) -> None:
     assert code is not None
     example = code[1].replace('eaglenet_msrvtt', str(repository / CONFIG))
     found: dict = {}
-    exec(compile(example, 'search.md', 'exec'), found)
+    exec(compile(example, 'search_videos.md', 'exec'), found)
     assert len(found['index']) == 1
     assert found['hit'].path == str(folder / 'holidays/a.mp4')
     assert len(VideoIndex.load(folder / 'holidays.index')) == 1
