@@ -251,9 +251,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
             stream = container.add_stream('libx264', rate=8)
             stream.width = stream.height = 64
             stream.pix_fmt = 'yuv420p'
-            for second in range(3 * 8):
+            for row in range(3 * 8):
                 picture = np.full((64, 64, 3), 40 * number, np.uint8)
-                picture[second : second + 8] = 250
+                picture[row : row + 8] = 250
                 container.mux(
                     stream.encode(av.VideoFrame.from_ndarray(picture))
                 )
@@ -276,11 +276,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv('LOCAL_RANK', '0')
     monkeypatch.setenv('EAGLENET_MM_TRUST_CHECKPOINTS', '0')
     monkeypatch.syspath_prepend(str(tmp_path))
-    kept = {id(x): dict(x.module_dict) for x in registries()}
+    register_all_modules()
+    kept = [(x.module_dict, set(x.module_dict)) for x in registries()]
     yield tmp_path
-    for registry in registries():
-        for name in set(registry.module_dict) - set(kept[id(registry)]):
-            del registry.module_dict[name]
+    for modules, names in kept:
+        for name in set(modules) - names:
+            del modules[name]
 
 
 def run_python(block: Block, names: dict[str, Any]) -> None:
