@@ -4,8 +4,8 @@
 
 SOURCE is a folder of videos or an annotation file. The file (safetensors) has
 ``video.frames``, ``video.frame_mask``, ``video.vectors``,
-``video.frame_times`` and ``text.embeds``; docs/search.md tells how to read it.
-An interrupted run goes on with the same command.
+``video.frame_times`` and ``text.embeds``; docs/search_videos.md tells how to
+read it. An interrupted run goes on with the same command.
 """
 
 import argparse

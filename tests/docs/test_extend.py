@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import os
 import re
-import shlex
-import subprocess
 import sys
 from pathlib import Path
 
@@ -15,21 +12,18 @@ import torch
 
 from eaglenet_mm.models.heads import BasePairHead, base_pair_head
 from eaglenet_mm.registry import MODELS
-from eaglenet_mm.utils import load_checkpoint_file
 from tests.models.every_head import features
 from tests.models.tiny import FRAMES
 
 
-def block(repository: Path, name: str) -> str:
-    text = (repository / 'docs/extend.md').read_text(encoding='utf-8')
-    match = re.search(rf'<!-- {name} -->\n```\w+\n(.*?)```', text, re.S)
-    assert match is not None
-    return match[1]
-
-
 @pytest.fixture(scope='module')
 def example(repository: Path) -> str:
-    return block(repository, 'example')
+    text = (repository / 'docs/extend.md').read_text(encoding='utf-8')
+    match = re.search(
+        r'<!-- file: soft_pooling.py -->\n```python\n(.*?)```', text, re.S
+    )
+    assert match is not None
+    return match[1]
 
 
 @pytest.fixture
@@ -87,37 +81,3 @@ def test_masked_frames_have_no_weight(head: BasePairHead) -> None:
     expected = head(text, video)
     video.frames[~video.frame_mask] = 99.0
     torch.testing.assert_close(head(text, video), expected)
-
-
-@pytest.mark.slow
-def test_it_trains_in_a_checkout(
-    example: str, repository: Path, story: Path, tmp_path: Path
-) -> None:
-    """As the page says, with a smaller set and for one epoch."""
-    for name in ('configs', 'eaglenet_mm', 'tools'):
-        (tmp_path / name).symlink_to(repository / name)
-    (tmp_path / 'soft_pooling.py').write_text(example)
-    config = block(repository, 'example config')
-    (tmp_path / 'soft_pooling_config.py').write_text(config)
-    command = block(repository, 'example command').strip()
-    options = [
-        *(f'data_root={story}', 'train_dataloader.batch_size=8'),
-        *('train_cfg.max_epochs=1', 'train_cfg.val_interval=1'),
-        *(f'{x}_dataloader.num_workers=0' for x in ('train', 'val', 'test')),
-    ]
-    python = Path(sys.executable).parent
-    result = subprocess.run(
-        f'{command} --cfg-options {shlex.join(options)}',
-        shell=True,
-        cwd=tmp_path,
-        env={
-            'PATH': f'{python}:{os.environ["PATH"]}',
-            'HOME': os.environ.get('HOME', str(tmp_path)),
-            'OMP_NUM_THREADS': '1',
-        },
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr
-    weights = tmp_path / 'work_dirs/soft_pooling_config/epoch_1.pth'
-    assert 'head.sharpness' in load_checkpoint_file(weights)['state_dict']
