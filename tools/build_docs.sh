@@ -17,7 +17,7 @@ case ${1:-} in
     '') ;;
     *) show_usage ;;
 esac
-ensure_environment
+ensure_environment docs,lite,serve
 export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 for builder in "${builders[@]}"; do
     "$python" -m sphinx --quiet --fail-on-warning --keep-going \
