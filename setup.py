@@ -24,6 +24,7 @@ HUGGING_FACE = ['transformers>=4.40']
 # writes of pylance are of its lower level, and it changes every month
 RAY = ['pylance>=14.0.2,<15', 'ray>=2.50,<3']
 WATCH = ['watchfiles>=1.0']
+SHOTS = ['scenedetect>=0.7,<0.8']  # its interface is not stable yet
 MILVUS = ['pymilvus>=2.4.2', 'milvus-lite>=2.4.8']
 SERVE = ['fastapi>=0.165', 'python-multipart>=0.0.9', 'uvicorn>=0.29']
 LORA = ['peft>=0.17']  # the first with target_parameters
@@ -127,6 +128,7 @@ setup(
         'milvus': MILVUS,
         'ray': RAY,
         'watch': WATCH,
+        'shots': SHOTS,
         'serve': SERVE,
         'demo': SERVE,
         'lora': LORA,
@@ -159,6 +161,7 @@ setup(
             *TENSORBOARD,
             *TORCHCODEC,
             *WATCH,
+            *SHOTS,
         ],
     },
     cmdclass={'build_py': BuildWithConfigs},

@@ -23,7 +23,8 @@ from eaglenet_mm.launching import (
     read_optional_config,
     run_script,
 )
-from eaglenet_mm.search.records import PRECISIONS, parse_seconds
+from eaglenet_mm.search.records import PRECISIONS
+from eaglenet_mm.search.segments import parse_segment
 
 _SAME = ('device', 'untrained', 'precision', 'retry', 'prune', 'repair')
 
@@ -39,7 +40,9 @@ def parse_args() -> argparse.Namespace:
     add('--out', required=True, metavar='INDEX', help='file, or URI')
     add('--config', help='config, file or name; needed the first time')
     add('--checkpoint', help='its weights; needed the first time')
-    add('--segment', metavar='TIME', help='cut videos: 10s, 1.5m')
+    add('--segment', metavar='TIME', help='cut videos: 10s, 1.5m, or shots')
+    share = 'of a segment that the next one repeats: 0.5; default: 0'
+    add('--overlap', type=float, metavar='SHARE', help=share)
     add('--precision', choices=PRECISIONS, help='default: float32')
     add('--tag', action='append', default=[], help='of these videos')
     add('--calibrate', metavar='FILE', help='captions, for --reject')
@@ -71,7 +74,8 @@ def main() -> None:
             weights=args.checkpoint,
             num_workers=args.workers,
             video_batch=args.batch,
-            segment=args.segment and parse_seconds(args.segment),
+            segment=args.segment and parse_segment(args.segment),
+            overlap=args.overlap,
             tags=args.tag,
             indexer=many or VideoIndexer,
             **{name: vars(args)[name] for name in _SAME},

@@ -62,7 +62,8 @@ class EncodingWorker:
         self.indexer = VideoIndexer(encoder, **settings)
         self.store = LanceStore.open(where, writable=True)
         about = self.store.about
-        self.segment: float = about['segment']
+        self.segment: float | str = about['segment']
+        self.overlap: float = about['overlap']
         self.layout = MomentLayout.from_json(about['layout'], where)
 
     def encode(self, files: Sequence[IndexedFile]) -> Encoded:
@@ -71,7 +72,7 @@ class EncodingWorker:
         rows: list[tuple[IndexedFile, list[StoredMoment]]] = []
         pieces: dict[str, Piece] = {path: (path, None) for path in by_path}
         for path, moments, duration, error in self.indexer.read(
-            pieces, self.segment
+            pieces, self.segment, self.overlap
         ):
             file = replace(by_path[path], duration=duration, error=error)
             own = [] if moments is None else self.layout.pack(moments)

@@ -32,7 +32,8 @@ def update_index(
     *,
     model: str | os.PathLike | Config | None = None,
     weights: str | None = None,
-    segment: float | None = None,
+    segment: float | str | None = None,
+    overlap: float | None = None,
     precision: str | None = None,
     prune: bool = False,
     repair: bool = False,
@@ -44,10 +45,11 @@ def update_index(
 ) -> tuple[RetrievalInferencer, IndexingReport]:
     """Make an index of videos, or bring one up to date.
 
-    A new one needs ``model`` and ``weights``; else they, ``segment`` and
-    ``precision`` are those of the index. ``tags`` are given to these videos
-    besides those they have; for ``retry``, ``prune`` and ``repair`` see
-    ``tools/index.py``, for the rest :class:`RetrievalInferencer`.
+    A new one needs ``model`` and ``weights``; else they, ``segment``,
+    ``overlap`` and ``precision`` are those of the index. ``tags`` are given
+    to these videos besides those they have; for ``retry``, ``prune`` and
+    ``repair`` see ``tools/index.py``, for the rest
+    :class:`RetrievalInferencer`.
 
     The inferencer that comes back has the index, open for writing. After a
     ``FileNotFoundError`` or ``ValueError`` nothing has changed.
@@ -67,14 +69,19 @@ def update_index(
             inferencer = RetrievalInferencer(model, weights, **settings)
             words = _training_words(inferencer.encoder.cfg)
             index = inferencer.new_index(
-                where, segment=segment or 0.0, precision=precision or 'float32'
+                where,
+                segment=segment or 0.0,
+                overlap=overlap or 0.0,
+                precision=precision or 'float32',
             )
             on_error.callback(index.close)
             index.set_about('words', words)
         else:
             on_error.callback(index.close)
             found = _find(videos, may_be_empty=prune)
-            _check_settings(index, segment, precision)
+            _check_settings(
+                index, segment=segment, overlap=overlap, precision=precision
+            )
             inferencer = RetrievalInferencer.of_index(
                 index, weights, model=model, **settings
             )
@@ -170,10 +177,8 @@ def _find(videos: Sequence[str], may_be_empty: bool) -> FoundVideos:
         raise
 
 
-def _check_settings(
-    index: VideoIndex, segment: float | None, precision: str | None
-) -> None:
-    for name, wanted in dict(segment=segment, precision=precision).items():
+def _check_settings(index: VideoIndex, **settings: Any) -> None:
+    for name, wanted in settings.items():
         kept = getattr(index, name)
         if wanted is not None and wanted != kept:
             raise VideoIndexError(

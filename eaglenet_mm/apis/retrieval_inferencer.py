@@ -173,7 +173,7 @@ class RetrievalInferencer:
     ) -> VideoIndex:
         """Make an empty index for videos that this model encodes.
 
-        ``settings`` are ``segment`` and ``precision``, see
+        ``settings`` are ``segment``, ``overlap`` and ``precision``, see
         :meth:`VideoIndex.create`.
         """
         encoder = self.encoder

@@ -79,7 +79,9 @@ class VideoIndexer:
             return report
         progress = Progress('videos', len(wanted))
         read = self.read(
-            {name: pieces[name] for name in wanted}, index.segment
+            {name: pieces[name] for name in wanted},
+            index.segment,
+            index.overlap,
         )
         for name, moments, duration, error in read:
             file = replace(wanted[name], duration=duration, error=error)
@@ -90,7 +92,10 @@ class VideoIndexer:
         return report
 
     def read(
-        self, pieces: Mapping[str, Piece], segment: float
+        self,
+        pieces: Mapping[str, Piece],
+        segment: float | str,
+        overlap: float,
     ) -> Iterator[tuple[str, Moments | None, float, str]]:
         """Read and encode files, as they are finished.
 
@@ -100,6 +105,7 @@ class VideoIndexer:
         reader = MomentReader(
             self.encoder.pipeline,
             segment=segment,
+            overlap=overlap,
             num_workers=self.num_workers,
         )
         waiting: list[tuple[str, ReadMoment]] = []

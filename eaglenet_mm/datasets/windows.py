@@ -60,11 +60,18 @@ def cut_windows(
     """
     step = length if stride is None else stride
     rest = (end - begin - length) / step
-    count = max(1, math.floor(rest + 0.5 + _ROUNDING) + 1)
-    starts = [begin + step * number for number in range(count)]
-    spans = [(float(x), float(x + length)) for x in starts[:-1]]
-    spans.append((float(starts[-1]), float(end)))
-    return [x for x in spans[:-1] if x[1] > shown_from] + spans[-1:]
+    last = max(0, math.floor(rest + 0.5 + _ROUNDING))
+    # a recording may begin at the time of day, in seconds since 1970
+    first = math.floor((shown_from - begin - length) / step)
+    numbers = range(min(max(0, first), last), last)
+    if stride is None:  # to the last bit, so that neighbours do not overlap
+        edges = [float(begin + step * x) for x in [*numbers, last]]
+        spans = list(pairwise(edges))
+    else:
+        starts = [float(begin + step * x) for x in numbers]
+        spans = [(x, x + length) for x in starts]
+    kept = [x for x in spans if x[1] > shown_from]
+    return [*kept, (float(begin + step * last), float(end))]
 
 
 def check_windows(lengths: Sequence[float], overlap: float) -> None:

@@ -41,7 +41,7 @@ from eaglenet_mm.datasets.video_readers import (
     reading_progress,
 )
 from eaglenet_mm.registry import SCOPE, TRANSFORMS
-from eaglenet_mm.search.video_files import cut_segments
+from eaglenet_mm.search.segments import SHOTS, cut_segments, find_shots
 
 #: Segments that are passed on together, and seconds of reading after which
 #: those that are there are passed on. A process that dies loses no more.
@@ -87,19 +87,23 @@ class ReadMoments:
 class MomentReader:
     """Reads videos as a test does, whole or in segments.
 
-    In ``num_workers`` other processes, or with 0 in this one; there, reading
-    a video may stand still for ``time_limit`` seconds, 0 for no limit.
+    ``segment`` and ``overlap`` are as in
+    :func:`~eaglenet_mm.search.segments.check_segment`. In ``num_workers``
+    other processes, or with 0 in this one; there, reading a video may stand
+    still for ``time_limit`` seconds, 0 for no limit.
     """
 
     def __init__(
         self,
         pipeline: Sequence[dict],
         *,
-        segment: float = 0.0,
+        segment: float | str = 0.0,
+        overlap: float = 0.0,
         num_workers: int = 1,
         time_limit: float = 300.0,
     ) -> None:
         self.segment = segment
+        self.overlap = overlap
         self.num_workers = num_workers
         self.time_limit = time_limit
         self.transforms = [
@@ -248,6 +252,7 @@ class _SegmentPass:
         self._done = 0.0  # seconds
         self._num_finished = 0
         self._last_frame = -1
+        self._shots: list[Span] | None = None
         self._lost: list[tuple[float, float | None]] = []  # None: the rest
         self._reasons: dict[str, None] = {}
         self._duration = 0.0
@@ -335,14 +340,12 @@ class _SegmentPass:
     def _choose(self) -> deque[_Segment]:
         """Cut what is not done yet; segments without a frame are left out."""
         segments: deque[_Segment] = deque()
-        timeline = self._reader.timeline
-        self._duration = timeline.duration
-        for start, end in cut_segments(
-            timeline.duration, self._pipeline.segment, begin=timeline.begin
-        ):
+        self._duration = self._reader.timeline.duration
+        overlap = self._pipeline.overlap
+        for start, end in self._cut():
             if end <= self._done:
                 continue
-            span = max(start, self._done), end
+            span = (start if overlap else max(start, self._done)), end
             results = {**self._opened, 'start': span[0], 'end': span[1]}
             try:
                 for transform in self._choosing:
@@ -352,6 +355,16 @@ class _SegmentPass:
             missing = set(results['frame_indices'])
             segments.append(_Segment(span, results, missing))
         return segments
+
+    def _cut(self) -> list[Span]:
+        segment = self._pipeline.segment
+        if segment != SHOTS:
+            return cut_segments(
+                self._reader, float(segment), overlap=self._pipeline.overlap
+            )
+        if self._shots is None:
+            self._shots = find_shots(self._reader)
+        return self._shots
 
     def _stream(self, segments: deque[_Segment]) -> Iterator[ReadMoment]:
         """Decode what segments need, and take away those that are done."""
@@ -390,7 +403,7 @@ class _SegmentPass:
 
     def _lose(self, start: float, end: float | None, reason: str) -> None:
         """Note a part behind those before that could not be read."""
-        if self._lost and self._lost[-1][1] == start:
+        if self._lost and start <= (self._lost[-1][1] or 0.0):
             start = self._lost.pop()[0]
         self._lost.append((start, end))
         self._reasons[reason] = None

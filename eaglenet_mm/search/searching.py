@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -324,6 +325,10 @@ class VideoSearcher:
     ) -> SearchAnswer:
         """Show a page of what is ranked, as far as it must be."""
         total, end = len(allowed), page.offset + page.k
+        # overlapping segments are one moment, also where hits are not grouped
+        per_video = page.per_video
+        if self.index.overlap:
+            per_video = per_video or sys.maxsize
         answer = SearchAnswer([], has_more=False, scored=0, total=total)
         groups: list[Group] = []
         seen: dict[str, tuple[list[Moment], list[Group]]] = {}
@@ -333,15 +338,15 @@ class VideoSearcher:
                 answer.top_score = float(scores[0])
             answer.scored += len(ids)
             pairs = list(zip(ids.tolist(), scores.tolist(), strict=True))
-            if page.per_video:
-                self._group(pairs, page.per_video, groups, seen)
+            if per_video:
+                self._group(pairs, per_video, groups, seen)
             else:
                 groups += [[pair] for pair in pairs]
-            if len(groups) >= end + bool(page.per_video):
+            if len(groups) >= end + bool(per_video):
                 break
         shown = groups[page.offset : end]
         answer.has_more = len(groups) > end or (
-            not page.per_video and end < total and len(shown) == page.k
+            not per_video and end < total and len(shown) == page.k
         )
         answer.hits = self._hits(shown, query.float().cpu(), vector)
         return answer

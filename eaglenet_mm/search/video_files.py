@@ -1,4 +1,4 @@
-"""Which video files there are, and how they are cut into segments."""
+"""Which video files there are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 from eaglenet_mm.utils.near_match import near_match_hint
@@ -127,21 +126,3 @@ def _below(folder: Path) -> Iterable[str]:
             is_file = os.path.isfile(path) or os.path.islink(path)
             if is_file and not name.startswith('.'):
                 yield path
-
-
-def cut_segments(
-    duration: float, segment: float, *, begin: float = 0.0
-) -> list[tuple[float, float]]:
-    """Cut a video into segments of equal length.
-
-    A rest of less than half a segment belongs to the last one; what ends
-    before ``begin`` is left out.
-
-    Example:
-        >>> cut_segments(24, 10)
-        [(0.0, 10.0), (10.0, 24.0)]
-    """
-    count = max(1, int(duration / segment + 0.5))
-    first = min(max(0, int(begin / segment)), count - 1)
-    edges = [float(segment * number) for number in range(first, count)]
-    return list(pairwise([*edges, float(duration)]))

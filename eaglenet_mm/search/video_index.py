@@ -23,6 +23,7 @@ from eaglenet_mm.search.records import (
     Moments,
     StoredMoment,
 )
+from eaglenet_mm.search.segments import check_segment
 
 #: Rows that are read and written together.
 _BLOCK = 256
@@ -69,7 +70,9 @@ class VideoIndex:
             )
         try:
             self.precision: str = about['precision']
-            self.segment: float = float(about['segment'])
+            #: Seconds; 0 for whole videos, ``'shots'`` for shots.
+            self.segment: float | str = about['segment']
+            self.overlap = float(about['overlap'])
             self.model = ModelIdentity.from_json(about['model'], where)
             self.layout = MomentLayout.from_json(about['layout'], where)
         except DamagedIndexError:
@@ -92,7 +95,8 @@ class VideoIndex:
         like: Moments,
         *,
         precision: str = 'float32',
-        segment: float = 0.0,
+        segment: float | str = 0.0,
+        overlap: float = 0.0,
     ) -> VideoIndex:
         """Make an empty index, open for writing.
 
@@ -102,22 +106,20 @@ class VideoIndex:
             like (Moments): Rows of the shapes it will take.
             precision (str): ``'float32'``, with which scores are those of a
                 test, or ``'float16'``. Default: 'float32'.
-            segment (float): Seconds of a segment; 0 for whole videos.
-                Default: 0.
+            segment (float | str): Seconds of a segment, 0 for whole videos,
+                or ``'shots'``, found by their content. Default: 0.
+            overlap (float): Share of a segment that the next one repeats,
+                in [0, 1). Default: 0.
 
         Raises:
             IndexWriteError: If something is there, or it cannot be written.
             ValueError: If a setting is not allowed.
         """
-        if not 0 <= segment < float('inf'):
-            raise ValueError(
-                'segment must be a number of seconds, or 0 for whole videos, '
-                f'but is {segment}.'
-            )
         about = dict(
             model=model.to_json(),
             precision=precision,
-            segment=float(segment),
+            segment=check_segment(segment, overlap),
+            overlap=float(overlap),
             layout=MomentLayout.of(like, precision).to_json(),
         )
         return cls(store_kind(where).create(os.fspath(where), about))
@@ -160,6 +162,7 @@ class VideoIndex:
             self._moments(self.ids[:1]),
             precision=precision or self.precision,
             segment=self.segment,
+            overlap=self.overlap,
         ) as copy:
             copy.set_about('is_unfinished', True)
             copy.merge(self)
@@ -345,6 +348,10 @@ class VideoIndex:
             )
             for own in (self, other)
         ]
+        cuts = [
+            f'{own.segment} s, overlap {own.overlap:g}'
+            for own in (self, other)
+        ]
         both = sorted(self.files.keys() & other.files.keys())
         wrong = ''
         if kept[0] != kept[1]:
@@ -357,10 +364,10 @@ class VideoIndex:
                 'The other index is less exact (float16), and what it has '
                 'lost does not come back. Merge into one with float16.'
             )
-        elif other.segment != self.segment:
+        elif cuts[0] != cuts[1]:
             wrong = (
-                f'The segments of one index are {self.segment:g} seconds, of '
-                f'the other {other.segment:g}. Index with the same segments.'
+                f'The segments of one index are {cuts[0]}, of the other '
+                f'{cuts[1]}. Index with the same segments.'
             )
         elif both and not replace:
             wrong = (

@@ -142,7 +142,8 @@ class About(BaseModel):
     files: int
     unreadable: int
     moments: int
-    segment: float
+    segment: float | str
+    overlap: float
     head: str
     untrained: list[str]
     root: str

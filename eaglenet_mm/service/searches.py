@@ -199,6 +199,7 @@ class Searches:
                 unreadable=len(self.index.files) - len(files),
                 moments=len(self.index),
                 segment=self.index.segment,
+                overlap=self.index.overlap,
                 head=type(self.inferencer.encoder.head).__name__,
                 untrained=list(self.index.model.untrained),
                 root=_text(root),

@@ -10,7 +10,6 @@ import pytest
 
 from eaglenet_mm.datasets.video_readers import open_video
 from eaglenet_mm.search.video_files import (
-    cut_segments,
     describe_passed_over,
     find_videos,
     tell_passed_over,
@@ -117,29 +116,3 @@ def test_other_files_are_counted(tmp_path: Path) -> None:
     (tmp_path / 'a.mp4').unlink()
     with pytest.raises(ValueError, match=r'There are 4 other files \(3 \.srt'):
         find_videos(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ('duration', 'segment', 'expected'),
-    [
-        (24, 10, [(0, 10), (10, 24)]),
-        (26, 10, [(0, 10), (10, 20), (20, 26)]),
-        (3, 10, [(0, 3)]),
-        (20, 10, [(0, 10), (10, 20)]),
-    ],
-)
-def test_segments(
-    duration: float, segment: float, expected: list[tuple[float, float]]
-) -> None:
-    assert cut_segments(duration, segment) == expected
-
-
-def test_segments_of_a_late_video() -> None:
-    """A recording may begin at the time of day, in seconds since 1970."""
-    late = 1.6e9
-    assert cut_segments(late + 26, 10, begin=late + 3) == [
-        (late, late + 10),
-        (late + 10, late + 20),
-        (late + 20, late + 26),
-    ]
-    assert cut_segments(13, 10, begin=12) == [(0, 13)]
