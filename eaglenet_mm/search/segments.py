@@ -34,7 +34,6 @@ def check_segment(segment: float | str, overlap: float) -> float | str:
 
     Raises:
         ValueError: If a value is not allowed.
-        ImportError: If shots need a package that is missing.
     """
     if segment == SHOTS:
         if overlap:
@@ -42,7 +41,6 @@ def check_segment(segment: float | str, overlap: float) -> float | str:
                 f'Shots do not overlap, but overlap is {overlap}. Leave it '
                 'out, or give segments a length.'
             )
-        _make_detector()
         return segment
     if isinstance(segment, str) or not 0 <= segment < math.inf:
         raise ValueError(
@@ -93,7 +91,7 @@ def find_shots(reader: Any) -> list[Span]:
     timeline = reader.timeline
     edges = [timeline.begin]
     numbers = clean_frames(timeline, fps=_LOOKS)
-    detector = _make_detector()
+    detector = make_detector()
     with (
         suppress(VideoReadError),  # what cannot be read is told later
         closing(reader.stream(numbers)) as frames,
@@ -111,7 +109,8 @@ def find_shots(reader: Any) -> list[Span]:
     ]
 
 
-def _make_detector() -> Any:
+def make_detector() -> Any:
+    """Make what finds cuts; an ImportError names what to install."""
     try:
         from scenedetect import ContentDetector
     except ImportError as err:

@@ -23,7 +23,7 @@ from eaglenet_mm.search.records import (
     Moments,
     StoredMoment,
 )
-from eaglenet_mm.search.segments import check_segment
+from eaglenet_mm.search.segments import SHOTS, check_segment, make_detector
 
 #: Rows that are read and written together.
 _BLOCK = 256
@@ -71,8 +71,8 @@ class VideoIndex:
         try:
             self.precision: str = about['precision']
             #: Seconds; 0 for whole videos, ``'shots'`` for shots.
-            self.segment: float | str = about['segment']
-            self.overlap = float(about['overlap'])
+            self.segment = check_segment(about['segment'], about['overlap'])
+            self.overlap: float = about['overlap']
             self.model = ModelIdentity.from_json(about['model'], where)
             self.layout = MomentLayout.from_json(about['layout'], where)
         except DamagedIndexError:
@@ -115,6 +115,8 @@ class VideoIndex:
             IndexWriteError: If something is there, or it cannot be written.
             ValueError: If a setting is not allowed.
         """
+        if segment == SHOTS:
+            make_detector()
         about = dict(
             model=model.to_json(),
             precision=precision,

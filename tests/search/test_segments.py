@@ -18,6 +18,7 @@ from eaglenet_mm.search.segments import (
     check_segment,
     cut_segments,
     find_shots,
+    make_detector,
     parse_segment,
 )
 from tests.datasets.video_readers import made_videos as made
@@ -200,7 +201,7 @@ def test_odd_segments(
 def test_shots_without_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, 'scenedetect', None)
     with pytest.raises(ImportError, match=r'eaglenet_mm\[shots\]'):
-        check_segment('shots', 0)
+        make_detector()
 
 
 def test_parsing() -> None:
