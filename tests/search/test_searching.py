@@ -181,6 +181,31 @@ def test_hits_of_one_video() -> None:
     assert len(two) == 10
 
 
+def test_hits_of_overlapping_segments_are_no_repeats() -> None:
+    """Also where they are not grouped by video."""
+    moments = make_moments(1, 4)
+    spans = [[0, 10], [5, 15], [10, 20], [30, 40]]
+    moments.spans = torch.tensor(spans).double()
+    searcher = make_searcher([moments], FirstFrameHead())
+    (every,) = searcher.search(text(), Page(9, shortlist=0))
+    assert len(every) == 4
+    searcher.index.overlap = 0.5
+    (hits,) = searcher.search(text(), Page(9, shortlist=0))
+    kept: list = []
+    for hit in every:  # the best one stands for those that it overlaps
+        if not any(hit.start < x.end and hit.end > x.start for x in kept):
+            kept.append(hit)
+    assert ids(hits) == ids(kept)
+    assert len(hits) < 4
+    assert not any(hit.others for hit in hits)
+    pages = [
+        searcher.search(text(), Page(1, shortlist=0, offset=offset))[0]
+        for offset in range(len(kept))
+    ]
+    assert [page[0].moment_id for page in pages] == ids(kept)
+    assert [page.has_more for page in pages[-2:]] == [True, False]
+
+
 def test_overlapping_moments_are_one() -> None:
     moments = make_moments(1, 3)
     moments.spans = torch.tensor([[0, 10], [5, 15], [10, 20]]).double()
