@@ -30,6 +30,7 @@ LORA = ['peft>=0.17']  # the first with target_parameters
 EXPORT = ['onnx>=1.16', 'onnxruntime>=1.18', 'onnxscript>=0.2']
 TORCHCODEC = ['torchcodec']  # brings no FFmpeg; that of the system, 4 to 9
 TENSORBOARD = ['tensorboard>=2.15']
+DOCS = ['furo>=2024.8.6', 'myst-parser>=4', 'sphinx>=8']
 
 
 class BuildWithConfigs(build_py):
@@ -133,6 +134,7 @@ setup(
         'video': VIDEO,
         'torchcodec': TORCHCODEC,
         'tensorboard': TENSORBOARD,
+        'docs': DOCS,
         'browser': ['playwright>=1.40'],  # tests of pages; needs a Chromium
         'dev': [
             'boto3',
@@ -148,6 +150,7 @@ setup(
             'pytest-xdist',
             'ruff',
             'wheel',
+            *DOCS,
             *EXPORT,
             *LORA,
             *MILVUS,

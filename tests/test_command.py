@@ -15,7 +15,7 @@ import eaglenet_mm_cli
 #: Tools that are parts of others, or for those who work on the package.
 NO_COMMANDS = {
     *('quickstart_report.py', 'quickstart.sh', 'run_tests.sh'),
-    *('environment.sh', 'slurm_train.sh', 'slurm_test.sh'),
+    *('environment.sh', 'slurm_train.sh', 'slurm_test.sh', 'build_docs.sh'),
     *('dataset_converters/command_line.py', 'model_converters/converting.py'),
 }
 

@@ -172,7 +172,7 @@ def test_build_requirements_agree_with_the_pins(repository):
 
 
 def test_the_version_is_the_one_of_the_changelog_rules(repository):
-    assert re.fullmatch(r'\d+\.\d+\.\d+', eaglenet_mm.__version__)
+    assert re.fullmatch(r'\d+\.\d+\.\d+(rc\d+)?', eaglenet_mm.__version__)
     assert '## [Unreleased]' in (repository / 'CHANGELOG.md').read_text()
     assert installed_version('mmaction2') == '1.2.0'
 

@@ -61,8 +61,8 @@ ensure_environment() {
         "$base" -m venv "$venv"
     fi
     local stamp=$venv/eaglenet_mm.installed pins found=() extra missing=
-    pins=$(cd "$repository" && pwd && cat setup.py pyproject.toml \
-        constraints.txt | cksum)
+    pins=$(cd "$repository" && { pwd && cat setup.py pyproject.toml \
+        constraints.txt; } | cksum)
     if [ -f "$stamp" ]; then mapfile -t found <"$stamp"; fi
     for extra in ${extras//,/ }; do
         [[ " ${found[1]:-} " == *" $extra "* ]] || missing+=" $extra"

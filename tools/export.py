@@ -18,6 +18,7 @@ from eaglenet_mm.launching import (
     add_config_arguments,
     check_checkpoint,
     read_config,
+    spare_tracebacks,
 )
 
 
@@ -65,4 +66,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    spare_tracebacks()
     main()

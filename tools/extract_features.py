@@ -4,8 +4,8 @@
 
 SOURCE is a folder of videos or an annotation file. The file (safetensors) has
 ``video.frames``, ``video.frame_mask``, ``video.vectors``,
-``video.frame_times`` and ``text.embeds``; docs/search.md tells how to read it.
-An interrupted run goes on with the same command.
+``video.frame_times`` and ``text.embeds``; docs/search_videos.md tells how to
+read it. An interrupted run goes on with the same command.
 """
 
 import argparse
@@ -32,7 +32,8 @@ def parse_args() -> argparse.Namespace:
     add('--out', required=True, metavar='FILE', help='.safetensors')
     add('--videos', help='folder of the videos of an annotation file')
     add('--texts', metavar='FILE', help='further texts, one a line')
-    add('--workers', type=int, default=2, help='processes that read videos')
+    workers = 'processes that read videos; default: %(default)s'
+    add('--workers', type=int, default=2, help=workers)
     add('--device', help='default: the GPU if there is one')
     add('--untrained', action='store_true', help='allow random weights')
     add_config_arguments(parser)

@@ -25,6 +25,8 @@ from eaglenet_mm.launching import (
 )
 from eaglenet_mm.search.records import PRECISIONS, parse_seconds
 
+_SAME = ('device', 'untrained', 'precision', 'retry', 'prune', 'repair')
+
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
@@ -45,8 +47,10 @@ def parse_args() -> argparse.Namespace:
     add('--build-ann', action='store_true', help='for millions, of Lance')
     add('--watch', action='store_true', help='go on as files change')
     add('--poll', action='store_true', help='with it: of a network disk')
-    add('--workers', type=int, default=2, help='processes that read videos')
-    add('--batch', type=int, default=1, help='videos encoded together')
+    workers = 'processes that read videos; default: %(default)s'
+    add('--workers', type=int, default=2, help=workers)
+    batch = 'videos encoded together; default: %(default)s'
+    add('--batch', type=int, default=1, help=batch)
     add('--device', help='default: the GPU if there is one')
     add('--retry', action='store_true', help='try unreadable files again')
     add('--prune', action='store_true', help='take out files that are gone')
@@ -65,17 +69,12 @@ def main() -> None:
             args.out,
             model=read_optional_config(args),
             weights=args.checkpoint,
-            device=args.device,
-            untrained=args.untrained,
             num_workers=args.workers,
             video_batch=args.batch,
             segment=args.segment and parse_seconds(args.segment),
-            precision=args.precision,
             tags=args.tag,
-            retry=args.retry,
-            prune=args.prune,
-            repair=args.repair,
             indexer=many or VideoIndexer,
+            **{name: vars(args)[name] for name in _SAME},
         )
     index = inferencer.index
     with index:
@@ -89,13 +88,8 @@ def main() -> None:
             print('The index of the vectors is made')
         if args.watch:
             print('Waiting for changes; Ctrl-C ends it', flush=True)
-            for report in follow_videos(
-                inferencer,
-                args.videos,
-                tags=args.tag,
-                prune=args.prune,
-                poll=args.poll,
-            ):
+            options = dict(tags=args.tag, prune=args.prune, poll=args.poll)
+            for report in follow_videos(inferencer, args.videos, **options):
                 lines = report_lines(index, report, args.prune)
                 print('\n'.join(lines), flush=True)
 

@@ -3,42 +3,76 @@
 #
 #   bash tools/quickstart.sh [--fresh]
 #
-# Makes the environment, generates the story videos, trains and tests EagleNet
-# and the mean-pooling baseline, tests EagleNet untrained, answers one query.
+# Makes the environment, generates the story videos, trains EagleNet, X-Pool and
+# mean pooling under the same budget, tests them, makes a page of EagleNet's
+# results and an index of the test videos, and asks it one sentence.
 # A second call skips finished trainings if code, configs and data are the same,
-# and resumes an interrupted one; --fresh trains anew.
+# and resumes interrupted ones; --fresh trains anew. The screen shows a summary,
+# work_dirs/quickstart/log.txt the rest.
 # Works from any directory. Variables: EAGLENET_MM_VENV (instead of .venv),
-# BASE_PYTHON, QUERY (the sentence to search for).
+# BASE_PYTHON, QUERY (the sentence to search for), SEED (of videos and
+# trainings; default: 0).
 set -euo pipefail
 
 # shellcheck source=tools/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$repository"
 out=work_dirs/quickstart
-query=${QUERY:-a red square moves up on a grey background}
+data=data/story
+seed=${SEED:-0}
 case ${1:-} in
     --fresh) rm -rf "$out" ;;
     '') ;;
     *) show_usage ;;
 esac
-trap 'echo "Stopped. The same command goes on from the last checkpoint." >&2
-exit 130' INT TERM
+mkdir -p "$out"
+log=$out/log.txt
+: >"$log"
 export HF_HUB_OFFLINE=1
-# One thread for the model, the other core for the videos.
+# One thread for each model: trainings share the cores.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
-step() { printf '\n== %s\n' "$*"; }
+start=$SECONDS
+step() { printf '%2d min  %s\n' $(((SECONDS - start) / 60)) "$*" | tee -a "$log"; }
+
+# quietly COMMAND: write its output to the log; if it fails, show the end of it.
+quietly() {
+    local status=0
+    "$@" >>"$log" 2>&1 || status=$?
+    if [ "$status" != 0 ]; then
+        printf '\n%s failed. The end of %s:\n' "$1 ${2:-}" "$log" >&2
+        tail -n 15 "$log" >&2
+        return "$status"
+    fi
+}
+
+stop() {
+    trap - INT TERM
+    echo 'Stopped. The same command goes on from the last checkpoint.' >&2
+    # shellcheck disable=SC2046
+    kill $(jobs -p) 2>/dev/null || true
+    wait
+    exit 130
+}
+trap stop INT TERM
+
+# A number that changes with code, configs, annotations and seed.
+fingerprint() {
+    echo "$seed"
+    find eaglenet_mm configs "$data" tools/train.py \
+        \( -name '*.py' -o -name '*.json' -o -name '*.txt' \) -type f -print0 |
+        sort -z | xargs -0 cat
+}
 
 # Train CONFIG into its folder unless that has happened, with these inputs.
 train() {
-    local name=$1 folder=$out/$1 inputs resume=()
-    inputs=$(fingerprint)
+    local name=$1 folder=$out/$1 resume=()
     if [ "$(cat "$folder/finished" 2>/dev/null)" = "$inputs" ]; then
-        echo "$folder is trained already; --fresh trains it anew."
+        echo "         $name is trained already; --fresh trains it anew."
         return
     fi
     if [ "$(cat "$folder/started" 2>/dev/null)" = "$inputs" ]; then
-        echo "Going on with the interrupted training in $folder"
+        echo "         going on with the interrupted training of $name"
         resume=(--resume)
     else
         rm -rf "$folder"
@@ -46,15 +80,14 @@ train() {
         echo "$inputs" >"$folder/started"
     fi
     "$python" tools/train.py "configs/$name.py" --work-dir "$folder" \
-        "${resume[@]}"
+        "${resume[@]}" --cfg-options frame_cache=frame_cache \
+        randomness.seed="$seed" >"$folder/log.txt" 2>&1 || {
+        printf '\nTraining %s failed. The end of %s/log.txt:\n' \
+            "$name" "$folder" >&2
+        tail -n 15 "$folder/log.txt" >&2
+        return 1
+    }
     echo "$inputs" >"$folder/finished"
-}
-
-# A number that changes with code, configs and annotations.
-fingerprint() {
-    find eaglenet_mm configs data/story tools/train.py \
-        \( -name '*.py' -o -name '*.json' -o -name '*.txt' \) -type f -print0 |
-        sort -z | xargs -0 cat | cksum
 }
 
 # Print the best checkpoint of a training.
@@ -70,33 +103,46 @@ best() {
     echo "$newest"
 }
 
-step '1/7 environment'
-ensure_environment
+# measure CONFIG CHECKPOINT NAME [OPTIONS]: test on scenes never seen.
+measure() {
+    quietly "$python" tools/test.py "configs/$1.py" "$2" \
+        --work-dir "$out/$3" --moments 2s --overlap 0.5 --corpus "${@:4}" \
+        --cfg-options frame_cache=frame_cache \
+        randomness.seed="$seed"
+}
 
-step '2/7 story videos'
-"$python" tools/dataset_converters/story.py --out data/story
+step 'environment'
+ensure_environment lite,serve
 
-step '3/7 train EagleNet'
-train eaglenet_story
+step 'story videos, and their frames in a cache'
+quietly "$python" tools/dataset_converters/story.py --out "$data" \
+    --seed "$seed"
+quietly "$python" tools/cache_frames.py configs/eaglenet_story.py --workers 2
 
-step '4/7 test its best checkpoint on unseen combinations'
-checkpoint=$(best eaglenet_story)
-index=$out/videos-$(cksum <"$checkpoint" | cut -d' ' -f1).index
-"$python" tools/test.py configs/eaglenet_story.py "$checkpoint" \
-    --work-dir "$out/eaglenet_story/test"
-
-step "5/7 search for: $query"
-"$python" tools/index.py data/story/videos --config configs/eaglenet_story.py \
-    --checkpoint "$checkpoint" --out "$index"
-"$python" tools/search.py "$index" "$query" -k 5
-
-step '6/7 for comparison: mean pooling, equally trained, and no training'
+step 'training: EagleNet beside mean pooling, then X-Pool, a core each'
+inputs=$(fingerprint | cksum)
+train eaglenet_story &
+slow=$!
+# the two cheap ones take as long as the dear one
 train mean_pooling_story
-baseline=$(best mean_pooling_story)
-"$python" tools/test.py configs/mean_pooling_story.py "$baseline" \
-    --work-dir "$out/mean_pooling_story/test"
-"$python" tools/test.py configs/eaglenet_story.py none \
-    --work-dir "$out/untrained"
+train x_pool_story
+wait "$slow"
 
-step '7/7 result'
-"$python" tools/quickstart_report.py data/story/test.json "$out"
+step 'testing on scenes never seen; a page of the results'
+checkpoint=$(best eaglenet_story)
+measure eaglenet_story "$checkpoint" eaglenet_story/test \
+    --show-dir "$out/page"
+for name in mean_pooling_story x_pool_story; do
+    measure "$name" "$(best "$name")" "$name/test"
+done
+measure eaglenet_story none untrained
+
+step 'indexing the test videos'
+index=$out/test-videos-$(cksum <"$checkpoint" | cut -d' ' -f1).index
+quietly "$python" tools/index.py "$data/videos/test" --out "$index" \
+    --config configs/eaglenet_story.py --checkpoint "$checkpoint" \
+    --segment 2s --overlap 0.5
+
+step 'done'
+"$python" tools/quickstart_report.py "$data/test.json" "$out" "$index" \
+    ${QUERY:+--query "$QUERY"} | tee -a "$log"

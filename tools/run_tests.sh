@@ -11,7 +11,7 @@ set -euo pipefail
 # shellcheck source=tools/environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 cd "$repository"
-ensure_environment
+ensure_environment dev,lite
 find_ffmpeg
 
 # One thread per process; no test may use the network.

@@ -34,9 +34,12 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add('index', help='file or URI of the index')
     add('query', help='what the video shows, in quotes; or a video file')
-    add('-k', '--top-k', type=int, default=10, help='hits to show')
-    add('--offset', type=int, default=0, help='hits to leave out first')
-    add('--per-video', type=int, default=0, help='hits of a video; 0: all')
+    top_k = 'hits to show; default: %(default)s'
+    add('-k', '--top-k', type=int, default=10, help=top_k)
+    offset = 'hits to leave out first; default: %(default)s'
+    add('--offset', type=int, default=0, help=offset)
+    per_video = 'hits of a video; 0: all; default: %(default)s'
+    add('--per-video', type=int, default=0, help=per_video)
     add('--path', default='', help="folder, or pattern such as '*.mkv'")
     add('--after', default='', metavar='DATE', help='changed since then')
     add('--before', default='', metavar='DATE', help='changed before')
@@ -44,8 +47,10 @@ def parse_args() -> argparse.Namespace:
     add('--max-duration', default='', metavar='TIME', help='such as 1.5m')
     add('--tag', action='append', default=[], help='may be given again')
     add('--reject', type=float, metavar='ALPHA', help='say when nothing fits')
-    add('--shortlist', type=int, default=100, help='rows scored; 0: all')
-    add('--first-stage', default='auto', help='torch, lance, milvus:ADDRESS')
+    shortlist = 'rows scored; 0: all; default: %(default)s'
+    add('--shortlist', type=int, default=100, help=shortlist)
+    stage = 'torch, lance, milvus:ADDRESS; default: %(default)s'
+    add('--first-stage', default='auto', help=stage)
     add('--check-shortlist', action='store_true', help='score all as well')
     add('--video', action='store_true', help='the query is a video file')
     add('--json', action='store_true', help='print records instead')
@@ -112,24 +117,17 @@ def run_query(
     args: argparse.Namespace,
 ) -> tuple[SearchAnswer, str]:
     """Find hits, and say how."""
+    query, k, recall = args.query, args.top_k, None
     options = dict(
         offset=args.offset, where=where or None, per_video=args.per_video
     )
-    recall = None
     if args.video:
-        answer = inferencer.search_video(args.query, args.top_k, **options)
+        answer = inferencer.search_video(query, k, **options)
     else:
-        answer = inferencer.search(
-            args.query,
-            args.top_k,
-            shortlist=args.shortlist,
-            reject=args.reject,
-            **options,
-        )
+        options |= dict(shortlist=args.shortlist, reject=args.reject)
+        answer = inferencer.search(query, k, **options)
         if args.check_shortlist:
-            recall = inferencer.check_shortlist(
-                args.query, args.top_k, args.shortlist
-            )
+            recall = inferencer.check_shortlist(query, k, args.shortlist)
     return answer, search_note(inferencer.index, answer, recall)
 
 

@@ -22,7 +22,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add('index', help='file or address of the index')
-    add('--host', default='127.0.0.1', help='default: this machine alone')
+    host = 'default: %(default)s, this machine alone'
+    add('--host', default='127.0.0.1', help=host)
     add('--port', type=int, default=7860, help='default: 7860')
     add('--allowed-host', action='append', metavar='NAME')
     add('--root-path', help='path below which a proxy shows it')
@@ -31,7 +32,8 @@ def parse_args() -> argparse.Namespace:
     add('--max-upload', type=int, help='MB of a clip; default: 200')
     add('--time-limit', type=float, help='seconds; default: 120')
     add('--shortlist', type=int, help='default: 100; 0: all')
-    add('--first-stage', default='auto', help='torch, lance, milvus[:URL]')
+    stage = 'torch, lance, milvus[:URL]; default: %(default)s'
+    add('--first-stage', default='auto', help=stage)
     add('--reject', type=float, metavar='ALPHA', help='say nothing was found')
     add('--example', action='append', metavar='TEXT', help='offered query')
     add('--config', help='file or name; default: what the index holds')

@@ -7,6 +7,7 @@ The folders are those of ``tools/test.py --show-dir``.
 
 import argparse
 
+from eaglenet_mm.launching import spare_tracebacks
 from eaglenet_mm.visualization import compare_page, read_results
 from eaglenet_mm.visualization.compare_page import choose_names
 from eaglenet_mm.visualization.results_file import write_text
@@ -35,4 +36,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    spare_tracebacks()
     main()

@@ -13,6 +13,7 @@ from eaglenet_mm.launching import (
     build_runner,
     check_checkpoint,
     load_config,
+    spare_tracebacks,
 )
 from eaglenet_mm.launching.lost_workers import name_lost_workers
 from eaglenet_mm.launching.metric_file import (
@@ -66,4 +67,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    spare_tracebacks()
     main()

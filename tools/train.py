@@ -7,6 +7,7 @@ from eaglenet_mm.launching import (
     build_runner,
     load_config,
     merge_train_arguments,
+    spare_tracebacks,
 )
 from eaglenet_mm.launching.lost_workers import name_lost_workers
 from eaglenet_mm.launching.processes import leave_processes
@@ -30,7 +31,8 @@ def parse_args() -> argparse.Namespace:
         'the work directory (from the start if there is none)'
     )
     add('--resume', nargs='?', const='auto', metavar='FILE', help=resume)
-    add('--seed', type=int, help='seed of all random numbers')
+    seed = 'seed of all random numbers; default: that of the config'
+    add('--seed', type=int, help=seed)
     for flag, about in FLAGS.items():
         add(flag, action='store_true', help=about)
     add_launch_arguments(parser)
@@ -50,4 +52,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    spare_tracebacks()
     main()

@@ -16,6 +16,7 @@ default_hooks = dict(
     contrastive_batch=dict(type='ContrastiveBatchHook'),
     logit_scale=dict(type='LogitScaleClampHook'),
     strict_resume=dict(type='StrictResumeHook', stretch_schedule=False),
+    start_weights=dict(type='StartWeightsHook'),
     dataset_epoch=dict(type='DatasetEpochHook'),
 )
 

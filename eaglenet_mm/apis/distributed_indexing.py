@@ -54,15 +54,12 @@ class EncodingWorker:
         weights: str | None,
         identity: ModelIdentity,
         device: str,
-        num_workers: int,
-        video_batch: int,
+        **settings: int,
     ) -> None:
         untrained = bool(identity.untrained)
         encoder = RetrieverEncoder(cfg, weights, device, untrained=untrained)
         encoder.identity.require(identity, f'The model on {os.uname()[1]}')
-        self.indexer = VideoIndexer(
-            encoder, num_workers=num_workers, video_batch=video_batch
-        )
+        self.indexer = VideoIndexer(encoder, **settings)
         self.store = LanceStore.open(where, writable=True)
         about = self.store.about
         self.segment: float = about['segment']
@@ -72,8 +69,9 @@ class EncodingWorker:
         """Encode files; they are in the index when the driver commits."""
         by_path = {file.path: file for file in files}
         rows: list[tuple[IndexedFile, list[StoredMoment]]] = []
+        pieces: dict[str, Piece] = {path: (path, None) for path in by_path}
         for path, moments, duration, error in self.indexer.read(
-            {path: (path, None) for path in by_path}, self.segment
+            pieces, self.segment
         ):
             file = replace(by_path[path], duration=duration, error=error)
             own = [] if moments is None else self.layout.pack(moments)
@@ -113,14 +111,8 @@ class RayIndexer:
         """
         store = index.store
         assert isinstance(store, LanceStore)
-        known = index.files
-        wanted, report = find_changes(known, pieces, retry=retry)
-        files = [
-            IndexedFile(
-                path, *state, tags=known[path].tags if path in known else ()
-            )
-            for path, state in wanted.items()
-        ]
+        wanted, report = find_changes(index.files, pieces, retry=retry)
+        files = list(wanted.values())
         if not files:
             return report
         progress = Progress('videos', len(files))
@@ -154,24 +146,24 @@ class RayIndexer:
         import ray
         from ray.exceptions import RayActorError, RayTaskError
 
-        tasks = deque(
-            (files[x : x + FILES_OF_A_TASK], 0)
-            for x in range(0, len(files), FILES_OF_A_TASK)
-        )
+        size = FILES_OF_A_TASK
+        starts = range(0, len(files), size)
+        tasks = deque((files[x : x + size], 0) for x in starts)
         there, encoder = ray.cluster_resources(), self.encoder
         cores = min(max(1, self.num_workers), int(there.get('CPU', 1)))
         gpus = int(encoder.device.type == 'cuda')
         count = there.get('GPU', 0) if gpus else there.get('CPU', 1) // cores
         kind = ray.remote(num_cpus=cores, num_gpus=gpus)(EncodingWorker)
+        where = store.where
         start = partial(
             kind.remote,
-            _absolute(store.where),
+            where if '://' in where else os.path.abspath(where),
             encoder.cfg,
             encoder.weights,
             encoder.identity,
             encoder.device.type,
-            self.num_workers,
-            self.video_batch,
+            num_workers=self.num_workers,
+            video_batch=self.video_batch,
         )
         idle = [start() for _ in range(max(1, min(int(count), len(tasks))))]
         most_deaths, deaths = _ATTEMPTS + 2 * len(idle), 0
@@ -252,7 +244,3 @@ def connected(
         yield RayIndexer
     finally:
         ray.shutdown()
-
-
-def _absolute(where: str) -> str:
-    return where if '://' in where else os.path.abspath(where)

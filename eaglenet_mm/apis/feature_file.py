@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from eaglenet_mm.apis.retriever_encoding import RetrieverEncoder
-from eaglenet_mm.apis.video_indexer import Piece, VideoIndexer
+from eaglenet_mm.apis.video_indexer import VideoIndexer
 from eaglenet_mm.datasets.annotation import read_annotation
 from eaglenet_mm.search.errors import VideoIndexError
+from eaglenet_mm.search.moment_reading import Piece
 from eaglenet_mm.search.video_files import find_videos
 from eaglenet_mm.search.video_index import VideoIndex
 from eaglenet_mm.structures import TextFeatures, VideoFeatures
@@ -28,8 +29,11 @@ from eaglenet_mm.utils.folder_lock import FolderInUseError, take_lock
 
 Item = dict[str, Any]
 
-_FORMAT = 'eaglenet_mm features'
-_VERSION = '1'
+_KIND = dict(format='eaglenet_mm features', version='1')
+_DAMAGE = (
+    *(SafetensorError, OSError, RuntimeError),
+    *(KeyError, TypeError, ValueError),
+)
 _BLOCK = 256  # rows that are read together
 
 
@@ -37,31 +41,25 @@ _BLOCK = 256  # rows that are read together
 class FeatureFile:
     """Features of texts and videos, and what they are of.
 
-    Args:
-        videos (VideoFeatures, optional): As the encoder returns them, ``Bv``
-            rows.
-        vectors (Tensor, optional): One vector of unit length a video, that of
-            the first stage of a search, shape ``(Bv, C)``.
-        frame_times (Tensor, optional): Seconds, NaN where padded, shape
-            ``(Bv, F)``.
-        texts (TextFeatures, optional): Likewise, ``Bt`` rows.
-        about (dict[str, Any]): ``videos`` (for each row ``video_id``,
-            ``path``, ``start``, ``end``), ``texts`` (for each row ``text``
-            and, for captions, ``video``, the place of its video or None),
-            ``unreadable`` (path to reason), ``notes`` (id of a video to what
-            is odd about it, such as that it ends early), ``passed_over``
-            (files not looked at, by ending) and ``model``.
-
     Example:
         >>> FeatureFile(videos=video).save('features.safetensors')
         >>> FeatureFile.load('features.safetensors').videos.frames.shape
         torch.Size([4, 8, 32])
     """
 
+    #: As the encoder returns them, ``Bv`` rows.
     videos: VideoFeatures | None = None
+    #: Of the first stage of a search, unit length, shape ``(Bv, C)``.
     vectors: Tensor | None = None
+    #: Seconds, NaN where padded, shape ``(Bv, F)``.
     frame_times: Tensor | None = None
+    #: As the encoder returns them, ``Bt`` rows.
     texts: TextFeatures | None = None
+    #: ``videos`` (for each row ``video_id``, ``path``, ``start``, ``end``),
+    #: ``texts`` (for each row ``text`` and, for captions, ``video``, the place
+    #: of its video or None), ``unreadable`` (path to reason), ``notes`` (id
+    #: of a video to what is odd about it), ``passed_over`` (files not looked
+    #: at, by ending) and ``model``.
     about: dict[str, Any] = field(default_factory=dict)
 
     def save(self, path: str | os.PathLike) -> None:
@@ -70,31 +68,26 @@ class FeatureFile:
         Raises:
             OSError: If it cannot be written.
         """
-        about = {
-            'format': _FORMAT,
-            'version': _VERSION,
-            'about': json.dumps(self.about),
+        named = {'video.vectors': self.vectors}
+        named['video.frame_times'] = self.frame_times
+        for side, features in (('video', self.videos), ('text', self.texts)):
+            if features is not None:
+                for name, tensor in vars(features).items():
+                    named[f'{side}.{name}'] = tensor
+        tensors = {
+            name: tensor.cpu().contiguous()
+            for name, tensor in named.items()
+            if tensor is not None
         }
+        about = {**_KIND, 'about': json.dumps(self.about)}
         try:
             with replace_durably(Path(path)) as part:
-                save_file(dict(self._tensors()), part, about)
+                save_file(tensors, part, about)
         except (OSError, SafetensorError) as err:
             raise OSError(
                 f'{path} could not be written: {err}. Make room, or check '
                 'the folder and its permissions.'
             ) from err
-
-    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        for side, features in (('video', self.videos), ('text', self.texts)):
-            if features is None:
-                continue
-            for name, tensor in vars(features).items():
-                if tensor is not None:
-                    yield f'{side}.{name}', tensor.cpu().contiguous()
-        for name in ('vectors', 'frame_times'):
-            tensor = getattr(self, name)
-            if tensor is not None:
-                yield f'video.{name}', tensor.cpu().contiguous()
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> FeatureFile:
@@ -105,34 +98,27 @@ class FeatureFile:
             OSError: If it cannot be read.
             ValueError: If it is damaged, or something else.
         """
+        again = 'Make it with tools/extract_features.py.'
         if not os.path.isfile(path):
             raise FileNotFoundError(
                 f'Features were expected at {path}, but there is no file. '
-                'Make it with tools/extract_features.py.'
+                f'{again}'
             )
+        sides: dict[str, dict[str, Tensor]] = {'video': {}, 'text': {}}
+        is_ours = True
         try:
             with safe_open(path, 'pt') as file:
                 about = file.metadata() or {}
-                tensors = {
-                    name: file.get_tensor(name)
-                    for name in file.keys()  # noqa: SIM118 - no dict
-                }
-        except (SafetensorError, OSError, RuntimeError) as err:
-            if isinstance(err, OSError) and err.errno is not None:
-                raise  # no permission: the file may be whole
-            raise _damaged(path, str(err)) from err
-        kind = about.get('format'), about.get('version')
-        if kind != (_FORMAT, _VERSION):
-            raise ValueError(
-                f'{path} is no file of features of version {_VERSION}, but '
-                f'{kind[0]} of version {kind[1]}. Make it with '
-                'tools/extract_features.py.'
-            )
-        sides: dict[str, dict[str, Tensor]] = {'video': {}, 'text': {}}
-        try:
-            for name, tensor in tensors.items():
-                side, _, rest = name.partition('.')
-                sides[side][rest] = tensor
+                is_ours = about.items() >= _KIND.items()
+                if not is_ours:
+                    raise ValueError(
+                        f'{path} is no file of features of version '
+                        f'{_KIND["version"]}, but {about.get("format")} of '
+                        f'version {about.get("version")}. {again}'
+                    )
+                for name in file.keys():  # noqa: SIM118 - no dict
+                    side, _, rest = name.partition('.')
+                    sides[side][rest] = file.get_tensor(name)
             video, text = sides['video'], sides['text']
             return cls(
                 vectors=video.pop('vectors', None),
@@ -141,8 +127,11 @@ class FeatureFile:
                 texts=TextFeatures(**text) if text else None,
                 about=dict(json.loads(about['about'])),
             )
-        except (KeyError, TypeError, ValueError, RecursionError) as err:
-            raise _damaged(path, repr(err)) from err
+        except _DAMAGE as err:
+            no_permission = isinstance(err, OSError) and err.errno is not None
+            if no_permission or not is_ours:
+                raise
+            raise ValueError(f'{path} is damaged ({err!r}). {again}') from err
 
     @classmethod
     def of_index(
@@ -155,14 +144,13 @@ class FeatureFile:
         for place, item in enumerate(items):
             file = index.files[_name(item)]
             ids = index.store.ids_of(file.path)
-            if not len(ids):
-                about['unreadable'][item['video_id']] = file.error
-                continue
             if file.error:
-                about['notes'][item['video_id']] = file.error
-            read[place] = len(rows)
-            rows.append(ids)
-            about['videos'].append(dict(item))
+                kind = 'notes' if len(ids) else 'unreadable'
+                about[kind][item['video_id']] = file.error
+            if len(ids):
+                read[place] = len(rows)
+                rows.append(ids)
+                about['videos'].append(dict(item))
         if not rows:
             raise NoVideoError(
                 f'None of {len(items)} videos could be read; the first: '
@@ -172,19 +160,16 @@ class FeatureFile:
             dict(text=text['text'], video=read.get(text['video']))
             for text in texts
         ]
-        about['model'] = dict(
-            fingerprint=index.model.fingerprint,
-            checkpoint=index.model.checkpoint,
-            untrained=index.model.untrained,
-        )
+        about['model'] = {
+            name: getattr(index.model, name)
+            for name in ('fingerprint', 'checkpoint', 'untrained')
+        }
         blocks = torch.cat(rows).split(_BLOCK)
         features, _, times = zip(*map(index.read, blocks), strict=True)
+        videos = [VideoFeatures(**own) for own in features]
+        vectors = torch.cat([index.vectors(ids) for ids in blocks])
         return cls(
-            VideoFeatures.cat([VideoFeatures(**own) for own in features]),
-            torch.cat([index.vectors(ids) for ids in blocks]),
-            torch.cat(times),
-            None,
-            about,
+            VideoFeatures.cat(videos), vectors, torch.cat(times), None, about
         )
 
 
@@ -201,31 +186,21 @@ def list_items(
     and ``video``, the place of its video, None without one. The videos of a
     file lie in ``videos``, by default its own folder.
     """
+    items: list[Item] = []
+    texts: list[Item] = []
     if not source.endswith('.json'):
-        return [
-            dict(video_id=path, path=path, start=None, end=None)
-            for path in find_videos(source).paths
-        ], []
+        for path in find_videos(source).paths:
+            items.append(dict(video_id=path, path=path, start=None, end=None))
+        return items, texts
     header, records = read_annotation(source)
     folder = videos if videos is not None else os.path.dirname(source)
-    items = [
-        dict(
-            video_id=record['video_id'],
-            path=os.path.abspath(os.path.join(folder, record['video'])),
-            start=record.get('start'),
-            end=record.get('end'),
-        )
-        for record in records
-    ]
-    texts = [
-        dict(text=caption, video=place)
-        for place, record in enumerate(records)
-        for caption in record['captions']
-    ]
-    texts += [
-        dict(text=query['caption'], video=None)
-        for query in header.get('queries', [])
-    ]
+    for place, record in enumerate(records):
+        path = os.path.abspath(os.path.join(folder, record['video']))
+        span = dict(start=record.get('start'), end=record.get('end'))
+        items.append(dict(video_id=record['video_id'], path=path, **span))
+        texts += [dict(text=x, video=place) for x in record['captions']]
+    for query in header.get('queries', []):
+        texts.append(dict(text=query['caption'], video=None))
     return items, texts
 
 
@@ -238,25 +213,13 @@ def extract_features(
     num_workers: int = 2,
     passed_over: Mapping[str, int] | None = None,
 ) -> FeatureFile:
-    """Encode videos and texts into one file.
+    """Encode videos and texts, see :func:`list_items`, into one file.
 
     Videos are encoded into an index beside it, ``.NAME.index``, which is
     deleted at the end: the same call goes on after an interruption. Videos
     that cannot be read are left out and listed in ``about['unreadable']``;
     what is odd about others is in ``about['notes']``. Texts are checked
-    before any video is read.
-
-    Args:
-        encoder (RetrieverEncoder): The model.
-        items (Sequence[Item]): Videos, see :func:`list_items`.
-        texts (Sequence[Item]): Texts, likewise.
-        out (str | PathLike): The file.
-        num_workers (int): Processes that read videos. Default: 2.
-        passed_over (Mapping[str, int], optional): Other files of the folder,
-            by ending, to be told in the file.
-
-    Returns:
-        FeatureFile: What was written.
+    before any video is read. Gives what was written.
 
     Raises:
         ValueError: If a text is empty, or no video could be read.
@@ -288,14 +251,14 @@ def extract_features(
         kept_before, encoder.keeps_patches = encoder.keeps_patches, True
         try:
             with _beside(beside, encoder) as index:
-                pieces = {_name(item): _piece(item) for item in items}
                 if index.files:
                     print_log(
                         f'Going on: {len(index.files)} of {len(items)} videos '
                         'are there.',
                         logger='current',
                     )
-                indexer = VideoIndexer(encoder, num_workers=num_workers)
+                pieces = {_name(item): _piece(item) for item in items}
+                indexer = VideoIndexer(encoder, num_workers)
                 indexer.update(index, pieces, retry=True)
                 found = FeatureFile.of_index(index, items, texts)
             found.texts = encoded
@@ -329,21 +292,15 @@ def _beside(where: Path, encoder: RetrieverEncoder) -> VideoIndex:
     return VideoIndex.create(where, encoder.identity, encoder.example_rows())
 
 
-def _name(item: Item) -> str:
-    """Name a row: several may be of one file, or of one piece of it."""
-    span = item['start'], item['end']
-    if span == (None, None) and item['video_id'] == item['path']:
-        return item['path']
-    return f'{item["path"]}#{item["video_id"]}&t={span[0]},{span[1]}'
-
-
 def _piece(item: Item) -> Piece:
     span = item['start'], item['end']
     return item['path'], None if span == (None, None) else span
 
 
-def _damaged(path: str | os.PathLike, reason: str) -> ValueError:
-    return ValueError(
-        f'{path} is damaged ({reason}). Make it again with '
-        'tools/extract_features.py.'
-    )
+def _name(item: Item) -> str:
+    """Name a row: several may be of one file, or of one piece of it."""
+    path, span = _piece(item)
+    if span is None and item['video_id'] == path:
+        return path
+    start, end = span or (None, None)
+    return f'{path}#{item["video_id"]}&t={start},{end}'

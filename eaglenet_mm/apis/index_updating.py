@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from mmengine.config import Config
 from eaglenet_mm.apis.retrieval_inferencer import RetrievalInferencer
 from eaglenet_mm.apis.video_indexer import IndexingReport, VideoIndexer
 from eaglenet_mm.apis.watching import watch_videos
+from eaglenet_mm.config.knobs import walk
 from eaglenet_mm.datasets.annotation import read_annotation
 from eaglenet_mm.search.errors import VideoIndexError
 from eaglenet_mm.search.evidence import words_of
@@ -27,21 +28,19 @@ from eaglenet_mm.utils.printable import printable
 
 def update_index(
     videos: Sequence[str],
-    where: str | Path,
+    where: str | os.PathLike,
     *,
     model: str | os.PathLike | Config | None = None,
     weights: str | None = None,
-    device: str | None = None,
-    untrained: bool = False,
-    num_workers: int = 2,
-    video_batch: int = 1,
     segment: float | None = None,
     precision: str | None = None,
-    tags: Sequence[str] = (),
-    retry: bool = False,
     prune: bool = False,
     repair: bool = False,
+    tags: Sequence[str] = (),
+    retry: bool = False,
     indexer: Callable[..., Any] = VideoIndexer,
+    untrained: bool = False,
+    **settings: Any,
 ) -> tuple[RetrievalInferencer, IndexingReport]:
     """Make an index of videos, or bring one up to date.
 
@@ -50,59 +49,42 @@ def update_index(
     besides those they have; for ``retry``, ``prune`` and ``repair`` see
     ``tools/index.py``, for the rest :class:`RetrievalInferencer`.
 
-    Returns:
-        tuple[RetrievalInferencer, IndexingReport]: With the index, open for
-        writing, and what became of the files.
-
-    Raises:
-        FileNotFoundError, ValueError: If something is missing or does not
-            fit; nothing has changed then.
+    The inferencer that comes back has the index, open for writing. After a
+    ``FileNotFoundError`` or ``ValueError`` nothing has changed.
     """
-    settings: dict[str, Any] = dict(
-        device=device, num_workers=num_workers, video_batch=video_batch
-    )
-    try:
-        index = VideoIndex.load(where, writable=True, repair=repair)
-    except FileNotFoundError:
-        found = find_videos(videos)
-        if model is None:
-            raise ValueError(
-                f'{where} is no index yet. A new one needs the config of the '
-                'model (--config), and its weights (--checkpoint).'
-            ) from None
-        inferencer = RetrievalInferencer(
-            model, weights, untrained=untrained, **settings
-        )
-        words = _training_words(inferencer.encoder.cfg)
-        index = inferencer.new_index(
-            where, segment=segment or 0.0, precision=precision or 'float32'
-        )
-        index.set_about('words', words)
-    else:
+    if untrained:
+        settings['untrained'] = True
+    with ExitStack() as on_error:
         try:
+            index = VideoIndex.load(where, writable=True, repair=repair)
+        except FileNotFoundError:
+            found = find_videos(videos)
+            if model is None:
+                raise ValueError(
+                    f'{where} is no index yet. A new one needs the config of '
+                    'the model (--config), and its weights (--checkpoint).'
+                ) from None
+            inferencer = RetrievalInferencer(model, weights, **settings)
+            words = _training_words(inferencer.encoder.cfg)
+            index = inferencer.new_index(
+                where, segment=segment or 0.0, precision=precision or 'float32'
+            )
+            on_error.callback(index.close)
+            index.set_about('words', words)
+        else:
+            on_error.callback(index.close)
             found = _find(videos, may_be_empty=prune)
             _check_settings(index, segment, precision)
-            if untrained:
-                settings['untrained'] = True
             inferencer = RetrievalInferencer.of_index(
                 index, weights, model=model, **settings
             )
-        except BaseException:
-            index.close()
-            raise
-    try:
-        report = inferencer.update(
-            index, found.paths, retry=retry, indexer=indexer
+        inferencer.use(index)
+        options: dict[str, Any] = dict(
+            tags=tags, prune=prune, retry=retry, indexer=indexer
         )
+        report = _take_up(inferencer, found.paths, videos, **options)
         report.passed_over = found.passed_over
-        roots = [os.path.abspath(video) for video in videos]
-        report.gone = [p for p in report.gone if _lies_below(p, roots)]
-        if prune:
-            index.remove(report.gone)
-        add_tags(index, found.paths, tags)
-    except BaseException:
-        index.close()
-        raise
+        on_error.pop_all()
     return inferencer, report
 
 
@@ -117,53 +99,64 @@ def follow_videos(
 ) -> Iterator[IndexingReport]:
     """Keep an index up to date while files change, until Ctrl-C.
 
-    Args:
-        inferencer (RetrievalInferencer): With its index, as
-            :func:`update_index` gives it.
-        videos (Sequence[str]): Folders and files.
-        tags (Sequence[str]): See :func:`update_index`.
-        prune (bool): Whether files that are deleted are taken out.
-        poll (bool): See :func:`~eaglenet_mm.apis.watching.watch_videos`.
-        stop (threading.Event, optional): Likewise.
-
-    Yields:
-        IndexingReport: After each change of the index.
+    The index is that of the inferencer; ``tags`` and ``prune`` are as for
+    :func:`update_index`, ``poll`` and ``stop`` as for
+    :func:`~eaglenet_mm.apis.watching.watch_videos`. Yields a report after
+    each change of the index.
     """
-    index = inferencer.index
-    assert index is not None
     for changed in watch_videos(videos, poll=poll, stop=stop):
-        index.refresh()
         paths = changed or _find(videos, may_be_empty=True).paths
         there = [path for path in paths if os.path.isfile(path)]
-        report = inferencer.update(index, there)
-        roots = changed or [os.path.abspath(video) for video in videos]
-        report.gone = [p for p in report.gone if _lies_below(p, roots)]
-        if prune:
-            index.remove(report.gone)
-        add_tags(index, there, tags)
+        report = _take_up(
+            inferencer, there, changed or videos, tags=tags, prune=prune
+        )
         if report.added or report.updated or report.gone:
             yield report
 
 
+def _take_up(
+    inferencer: RetrievalInferencer,
+    paths: Sequence[str],
+    roots: Sequence[str],
+    *,
+    tags: Sequence[str],
+    prune: bool,
+    **options: Any,
+) -> IndexingReport:
+    """Index files, give them tags, and see what is gone below roots."""
+    index = inferencer.index
+    assert index is not None
+    index.refresh()
+    report = inferencer.update(index, paths, **options)
+    below = tuple(os.path.join(os.path.abspath(root), '') for root in roots)
+    gone = [p for p in report.gone if os.path.join(p, '').startswith(below)]
+    report.gone = gone
+    if prune:
+        index.remove(gone)
+    by_tags: dict[tuple[str, ...], list[str]] = {}
+    for path in paths if tags else ():
+        old = index.files[path].tags
+        new = tuple(dict.fromkeys([*old, *tags]))
+        if new != old:
+            by_tags.setdefault(new, []).append(path)
+    for new, some in by_tags.items():
+        index.set_tags(some, new)
+    return report
+
+
 def _training_words(cfg: Config) -> list[str]:
     """List the words of the training captions, as far as they are here."""
-    words: dict[str, None] = {}
-    waiting = [cfg.get('train_dataloader', {})]
-    while waiting:
-        settings = waiting.pop()
-        if isinstance(settings, list | tuple):
-            waiting += settings
-        elif isinstance(settings, dict):
-            waiting += settings.values()
-            file = settings.get('ann_file')
-            path = os.path.join(settings.get('data_root') or '', file or '')
-            if not isinstance(file, str) or not os.path.isfile(path):
-                continue
-            # of another kind, or damaged: indexing does without
-            with contextlib.suppress(ValueError, OSError):
-                for record in read_annotation(path)[1]:
-                    for caption in record['captions']:
-                        words.update(dict.fromkeys(words_of(caption)))
+    words: set[str] = set()
+    for _, settings in walk(cfg.get('train_dataloader', {})):
+        if not isinstance(settings, dict) or 'ann_file' not in settings:
+            continue
+        # gone, of another kind or damaged: indexing does without
+        with suppress(ValueError, KeyError, TypeError, OSError):
+            root = settings.get('data_root') or ''
+            path = os.path.join(root, settings['ann_file'])
+            for record in read_annotation(path)[1]:
+                for caption in record['captions']:
+                    words.update(words_of(caption))
     return sorted(words)
 
 
@@ -177,34 +170,11 @@ def _find(videos: Sequence[str], may_be_empty: bool) -> FoundVideos:
         raise
 
 
-def add_tags(
-    index: VideoIndex, paths: Sequence[str], tags: Sequence[str]
-) -> None:
-    """Give files tags besides those they have."""
-    by_tags: dict[tuple[str, ...], list[str]] = {}
-    for path in paths if tags else ():
-        old = index.files[path].tags
-        new = tuple(dict.fromkeys([*old, *tags]))
-        if new != old:
-            by_tags.setdefault(new, []).append(path)
-    for new, some in by_tags.items():
-        index.set_tags(some, new)
-
-
-def _lies_below(path: str, roots: Sequence[str]) -> bool:
-    return any(
-        path == root or path.startswith(os.path.join(root, ''))
-        for root in roots
-    )
-
-
 def _check_settings(
     index: VideoIndex, segment: float | None, precision: str | None
 ) -> None:
-    for name, wanted, kept in (
-        ('segment', segment, index.segment),
-        ('precision', precision, index.precision),
-    ):
+    for name, wanted in dict(segment=segment, precision=precision).items():
+        kept = getattr(index, name)
         if wanted is not None and wanted != kept:
             raise VideoIndexError(
                 f'The index {index.where} was made with --{name} {kept}, '

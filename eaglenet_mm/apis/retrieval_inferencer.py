@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,7 +23,7 @@ from eaglenet_mm.search.evidence import (
     words_of,
 )
 from eaglenet_mm.search.records import MomentFilter
-from eaglenet_mm.search.searching import SearchAnswer, VideoSearcher
+from eaglenet_mm.search.searching import Page, SearchAnswer, VideoSearcher
 from eaglenet_mm.search.shortlisters import build_shortlister
 from eaglenet_mm.search.stored_config import from_plain
 from eaglenet_mm.search.video_files import find_videos
@@ -43,8 +42,6 @@ class RetrievalInferencer:
         weights (str, optional): Checkpoint, a file or URL. None only for
             heads without parameters on pretrained encoders.
         device (str, optional): Default: the GPU if there is one.
-        untrained (bool): Whether random weights are allowed, with a loud
-            warning. Default: False.
         num_workers (int): Processes that read videos, 0 for this one alone.
             Default: 2.
         video_batch (int): Videos, or segments, encoded in one call. With 1,
@@ -53,8 +50,8 @@ class RetrievalInferencer:
         first_stage (str | dict): What makes shortlists, see
             :func:`~eaglenet_mm.search.shortlisters.build_shortlister`.
             Default: 'auto'.
-        encoders_only (bool): Whether a head without parameters is put on the
-            encoders of a checkpoint of another head. Default: False.
+        **options (bool): ``untrained`` and ``encoders_only``, see
+            :func:`~eaglenet_mm.apis.retriever_loading.load_retriever`.
 
     Attributes:
         encoder (RetrieverEncoder): The model with its pipeline.
@@ -62,11 +59,6 @@ class RetrievalInferencer:
             was encoded or opened.
         report (IndexingReport, optional): What became of the files of the
             last :meth:`encode_videos`.
-
-    Raises:
-        FileNotFoundError: If the config or the checkpoint does not exist.
-        ValueError: If the checkpoint does not fit, there is none, the
-            method cannot search, or a number is not allowed.
 
     Example:
         >>> inferencer = RetrievalInferencer('eaglenet_story', untrained=True)
@@ -84,11 +76,10 @@ class RetrievalInferencer:
         weights: str | None = None,
         device: str | torch.device | None = None,
         *,
-        untrained: bool = False,
         num_workers: int = 2,
         video_batch: int = 1,
         first_stage: str | dict = 'auto',
-        encoders_only: bool = False,
+        **options: bool,
     ) -> None:
         if num_workers < 0 or video_batch < 1:
             raise ValueError(
@@ -102,13 +93,8 @@ class RetrievalInferencer:
         self.report: IndexingReport | None = None
         self._searcher: VideoSearcher | None = None
         self._words: frozenset[str] = frozenset()
-        self.encoder = RetrieverEncoder(
-            find_config(model),
-            weights,
-            device,
-            untrained=untrained,
-            encoders_only=encoders_only,
-        )
+        cfg = find_config(model)
+        self.encoder = RetrieverEncoder(cfg, weights, device, **options)
 
     @classmethod
     def of_index(
@@ -136,9 +122,6 @@ class RetrievalInferencer:
                 whose encoders must be those of the index.
             **kwargs (Any): Further arguments of the class.
 
-        Returns:
-            RetrievalInferencer: Its :attr:`index` is the index.
-
         Raises:
             OtherModelError: If the encoders are not those of the index.
             VideoIndexError: If its model cannot be built from what it holds.
@@ -153,18 +136,16 @@ class RetrievalInferencer:
                 f'{identity.checkpoint[:200]}. Give it (--checkpoint) if you '
                 'trust it.'
             )
-        kwargs.setdefault('untrained', bool(identity.untrained))
         config = find_config(
             Config(from_plain(identity.config)) if model is None else model
         )
+        known = weights or identity.checkpoint or None
         if head is not None:
             config.model.head = find_config(head).model.head
             kwargs['encoders_only'] = weights is None
-        weights = weights or identity.checkpoint or None
-        if weights is None:
-            kwargs['encoders_only'] = False
+        kwargs.setdefault('untrained', bool(identity.untrained))
         try:
-            inferencer = cls(config, weights, device, **kwargs)
+            inferencer = cls(config, known, device, **kwargs)
         except KeyError as err:
             raise VideoIndexError(
                 f'The model of {index.where} cannot be built from the config '
@@ -180,11 +161,7 @@ class RetrievalInferencer:
         return inferencer
 
     def use(self, index: VideoIndex) -> None:
-        """Search an index from now on.
-
-        Raises:
-            OtherModelError: If other encoders made it.
-        """
+        """Search an index of these encoders from now on."""
         if index is not self.index:
             index.model.require(self.encoder.identity, index.where)
             self._searcher = None
@@ -192,34 +169,16 @@ class RetrievalInferencer:
         self.index = index
 
     def new_index(
-        self,
-        where: str | os.PathLike = ':memory:',
-        *,
-        segment: float = 0.0,
-        precision: str = 'float32',
+        self, where: str | os.PathLike = ':memory:', **settings: Any
     ) -> VideoIndex:
         """Make an empty index for videos that this model encodes.
 
-        Args:
-            where (str | PathLike): A new file or URI. Default: ':memory:'.
-            segment (float): Seconds of a segment; 0 for whole videos.
-                Default: 0.
-            precision (str): ``'float32'`` or ``'float16'``. Default:
-                'float32'.
-
-        Returns:
-            VideoIndex: Open for writing.
-
-        Raises:
-            ValueError: If a setting is not allowed.
-            IndexWriteError: If something is there, or it cannot be made.
+        ``settings`` are ``segment`` and ``precision``, see
+        :meth:`VideoIndex.create`.
         """
+        encoder = self.encoder
         return VideoIndex.create(
-            where,
-            self.encoder.identity,
-            self.encoder.example_rows(),
-            precision=precision,
-            segment=segment,
+            where, encoder.identity, encoder.example_rows(), **settings
         )
 
     def encode_videos(
@@ -240,18 +199,10 @@ class RetrievalInferencer:
             videos (Videos): A folder, a file, or several of them.
             index (VideoIndex, optional): Takes up what is new or has
                 changed. Default: a new one in memory.
-            segment (float): Of a new index, see :meth:`new_index`.
-            precision (str): Of a new index, see :meth:`new_index`.
             retry (bool): Whether unreadable files that have not changed are
                 tried again. Default: False.
-
-        Returns:
-            VideoIndex: With the videos.
-
-        Raises:
-            FileNotFoundError: If a folder or file does not exist.
-            ValueError: If there is no video.
-            OtherModelError: If other encoders made the index.
+            segment (float): Of a new index, see :meth:`new_index`.
+            precision (str): Likewise.
         """
         found = find_videos(videos)
         if index is None:
@@ -284,21 +235,13 @@ class RetrievalInferencer:
                 f'({index.model.checkpoint or "no checkpoint"}). Add videos '
                 'with the config and checkpoint it was made with.'
             )
-        encoding = indexer(
-            self.encoder,
-            num_workers=self.num_workers,
-            video_batch=self.video_batch,
-        )
+        encoding = indexer(self.encoder, self.num_workers, self.video_batch)
         pieces = {path: (path, None) for path in paths}
         self.report = encoding.update(index, pieces, retry=retry)
         return self.report
 
     def searcher(self) -> VideoSearcher:
-        """Give what searches the index.
-
-        Raises:
-            ValueError: If there is no index.
-        """
+        """Give what searches the index; an error if there is none."""
         if self.index is None:
             raise ValueError(
                 'There is nothing to search: call encode_videos first, or '
@@ -315,17 +258,7 @@ class RetrievalInferencer:
         return self._searcher
 
     def encode_texts(self, texts: str | Sequence[str]) -> TextFeatures:
-        """Encode sentences.
-
-        Args:
-            texts (str | Sequence[str]): ``Bt`` sentences.
-
-        Returns:
-            TextFeatures: On the device of the model.
-
-        Raises:
-            ValueError: If there is none, or one is empty.
-        """
+        """Encode sentences, on the device of the model."""
         return self.encoder.encode_texts(
             [texts] if isinstance(texts, str) else list(texts)
         )
@@ -367,169 +300,96 @@ class RetrievalInferencer:
             ValueError: If a text is empty, a number is not allowed, there is
                 no index, or none that is calibrated for ``reject``.
         """
-        if k < 1 or offset < 0 or shortlist < 0 or per_video < 0:
-            raise ValueError(
-                'k must be at least 1, offset, shortlist and per_video at '
-                f'least 0, but they are {k}, {offset}, {shortlist} and '
-                f'{per_video}.'
-            )
+        page = Page(k, offset, where, per_video, shortlist)
         if reject is not None:
             check_alpha(reject)
         searcher = self.searcher()
         texts = [text] if isinstance(text, str) else list(text)
-        answers = searcher.search(
-            self.encode_texts(texts),
-            k,
-            shortlist,
-            offset=offset,
-            where=where,
-            per_video=per_video,
+        answers = searcher.search(self.encode_texts(texts), page)
+        calibration = Calibration.of_index(
+            searcher.index, self.encoder.identity.head, shortlist
         )
-        calibration = self._calibration(shortlist)
         if reject is not None and calibration is None:
             raise ValueError(
                 f'{searcher.index.where} is not calibrated for this head and '
                 f'a shortlist of {shortlist}. Run tools/index.py with '
                 '--calibrate, or leave out --reject.'
             )
-        transform = self.encoder.tokenizer
+        encoding = self.encoder.tokenizer
         for sentence, answer in zip(texts, answers, strict=True):
-            answer.unknown_words = unknown_words(transform.tokenizer, sentence)
+            answer.unknown_words = unknown_words(encoding.tokenizer, sentence)
             if self._words:
+                words = words_of(sentence)
                 answer.unseen_words = [
-                    word
-                    for word in words_of(sentence)
-                    if word not in self._words
+                    word for word in words if word not in self._words
                 ]
             answer.cut_at = characters_read(
-                transform.tokenizer, transform.max_words, sentence
+                encoding.tokenizer, encoding.max_words, sentence
             )
             if calibration is not None and not math.isnan(answer.top_score):
                 answer.p_value = calibration.p_value(answer.top_score)
-                answer.nothing_found = (
-                    reject is not None and answer.p_value <= reject
-                )
+                answer.nothing_found = answer.p_value <= (reject or 0)
         return answers[0] if isinstance(text, str) else answers
-
-    def _calibration(self, shortlist: int) -> Calibration | None:
-        """Find the scores that belong to this head and shortlist."""
-        assert self.index is not None
-        for kept in self.index.about.get('calibrations', ()):
-            found = Calibration(**kept)
-            if (found.head, found.shortlist) == (
-                self.encoder.identity.head,
-                shortlist,
-            ):
-                return found
-        return None
 
     def calibrate(
         self, captions: Sequence[str], *, shortlist: int = 100
     ) -> Calibration:
         """Find out how captions of the index score, and keep it there.
 
-        Args:
-            captions (Sequence[str]): Of videos in the index, as users would
-                write them, and not those of the training.
-            shortlist (int): Of the searches; see :meth:`search`.
-
-        Returns:
-            Calibration: As it is kept; the index must be open for writing.
-
-        Raises:
-            ValueError: If there are no captions.
+        They are of videos in the index, which must be open for writing, as
+        users would write them, and not those of the training. ``shortlist``
+        is that of the searches.
         """
-        searcher = self.searcher()
-        answers = searcher.search(self.encode_texts(captions), 1, shortlist)
-        made = Calibration.of(
-            self.encoder.identity.head,
-            shortlist,
-            [answer.top_score for answer in answers],
-        )
-        index = searcher.index
-        others = [
-            kept
-            for kept in index.about.get('calibrations', ())
-            if (kept['head'], kept['shortlist']) != (made.head, shortlist)
-        ]
-        index.set_about('calibrations', [*others, made.to_json()])
+        searcher, head = self.searcher(), self.encoder.identity.head
+        page = Page(1, shortlist=shortlist)
+        answers = searcher.search(self.encode_texts(captions), page)
+        scores = [answer.top_score for answer in answers]
+        made = Calibration.of(head, shortlist, scores)
+        made.keep_in(searcher.index)
         return made
 
     def check_shortlist(self, text: str, k: int, shortlist: int) -> float:
         """Tell how many of the best rows the first stage lets through.
 
-        The ceiling of what a search with this shortlist can find. All rows
-        are scored for it.
-
-        Args:
-            text (str): The sentence.
-            k (int): Best rows that count.
-            shortlist (int): Rows on the shortlist; 0 for all.
-
-        Returns:
-            float: A share, 1.0 for all.
+        A share of the ``k`` best, 1.0 for all: the ceiling of what a search
+        with this shortlist can find. All rows are scored for it.
         """
         searcher, features = self.searcher(), self.encode_texts(text)
-        best = [x.moment_id for x in searcher.search(features, k, 0)[0]]
+        (answer,) = searcher.search(features, Page(k, shortlist=0))
+        best = {hit.moment_id for hit in answer}
         if not shortlist or not best:
             return 1.0
         near = searcher.shortlist(features, max(shortlist, k))[0][1]
-        return len(set(best) & set(near.tolist())) / len(best)
+        return len(best & set(near.tolist())) / len(best)
 
     def search_video(
         self,
         video: str | os.PathLike,
         k: int = 5,
-        *,
-        offset: int = 0,
-        where: MomentFilter | None = None,
-        per_video: int = 0,
+        **options: Any,
     ) -> SearchAnswer:
-        """Find videos, or segments, that resemble a video.
+        """Find videos, or segments, that resemble a video file.
 
-        Args:
-            video (str | PathLike): The file. Where it is in the index, it is
-                found itself.
-            k (int): Hits wanted. Default: 5.
-            offset (int): See :meth:`search`.
-            where (MomentFilter, optional): Likewise.
-            per_video (int): Likewise.
+        By the first stage alone; a file of the index is found itself.
+        ``options`` are ``offset``, ``where`` and ``per_video``, see
+        :meth:`search`.
 
-        Returns:
-            SearchAnswer: The most similar first, by the first stage.
-
-        Raises:
-            VideoReadError: If the video cannot be read.
+        A ``VideoReadError`` if it cannot be read.
         """
-        if k < 1:
-            raise ValueError(f'k must be at least 1, but is {k}.')
-        searcher = self.searcher()
-        features = self.encoder.encode_files(
-            [os.path.abspath(video)], self.num_workers
-        )
-        return searcher.search_video(
-            features, k, offset=offset, where=where, per_video=per_video
-        )
+        page = Page(k, shortlist=0, **options)  # it has no second stage
+        searcher, path = self.searcher(), os.path.abspath(video)
+        features = self.encoder.encode_files([path], self.num_workers)
+        return searcher.search_video(features, page)
 
     def scores(self, texts: str | Sequence[str], videos: Videos) -> Tensor:
-        """Score every sentence against every video.
+        """Score every sentence against every video, shape ``(Bt, Bv)``.
 
-        Args:
-            texts (str | Sequence[str]): ``Bt`` sentences.
-            videos (Videos): Files in the order of the columns, ``Bv`` of
-                them; or a folder, whose files are sorted.
-
-        Returns:
-            Tensor: Higher is better, shape ``(Bt, Bv)``.
-
-        Raises:
-            VideoReadError: If a video cannot be read; a column cannot be
-                left out.
+        Higher is better. ``videos`` are files in the order of the columns, or
+        a folder, whose files are sorted; all must be readable.
         """
         if isinstance(videos, str | os.PathLike):
-            paths = find_videos(Path(videos)).paths
-        else:
-            paths = [os.path.abspath(path) for path in videos]
+            videos = find_videos(videos).paths
+        paths = [os.path.abspath(path) for path in videos]
         if not paths:
             raise ValueError('There are no videos to score.')
         text, head = self.encode_texts(texts), self.encoder.head

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from torch import Tensor
 
 from eaglenet_mm.apis.retriever_loading import load_retriever
-from eaglenet_mm.datasets.transforms import DecodeFrames, TokenizeCaptions
+from eaglenet_mm.config.frame_counts import check_frame_counts
 from eaglenet_mm.datasets.video_readers import VideoReadError
 from eaglenet_mm.engine.loops.retrieval_evaluation import (
     check_texts,
@@ -21,7 +20,6 @@ from eaglenet_mm.engine.loops.retrieval_evaluation import (
 )
 from eaglenet_mm.models.heads import BasePairHead
 from eaglenet_mm.models.precision import at_least_float32
-from eaglenet_mm.registry import SCOPE, TRANSFORMS
 from eaglenet_mm.search.model_identity import (
     ModelIdentity,
     hash_settings,
@@ -29,7 +27,7 @@ from eaglenet_mm.search.model_identity import (
 )
 from eaglenet_mm.search.moment_reading import (
     MomentReader,
-    ReadMoments,
+    ReadMoment,
     pad_times,
 )
 from eaglenet_mm.search.records import Moments
@@ -51,27 +49,23 @@ class RetrieverEncoder:
         cfg: Config,
         weights: str | None,
         device: str | torch.device | None = None,
-        *,
-        untrained: bool = False,
-        encoders_only: bool = False,
+        **options: bool,
     ) -> None:
         self.cfg = cfg
         self.weights = weights
+        #: Whether rows keep patches, which are large.
+        self.keeps_patches = False
+        check_frame_counts(cfg)
         self.pipeline = _pipeline_of(cfg)
         with naming_keys({'test_dataloader': cfg.test_dataloader}):
-            self._transforms = [
-                TRANSFORMS.build({'_scope_': SCOPE, **settings})
-                for settings in self.pipeline
-            ]
-        self.tokenizer: TokenizeCaptions = self._find(TokenizeCaptions)
-        self._find(DecodeFrames)
-        self.model = load_retriever(
-            cfg,
-            weights,
-            device,
-            untrained=untrained,
-            encoders_only=encoders_only,
-        )
+            self._reader = MomentReader(self.pipeline)
+        self.tokenizer = self._reader.tokenizer
+        if self.tokenizer is None:
+            raise ValueError(
+                'The pipeline of test_dataloader has no TokenizeCaptions, so '
+                'nothing can be searched. Add it to the pipeline.'
+            )
+        self.model = load_retriever(cfg, weights, device, **options)
         self.head: BasePairHead = self.model.head
         if self.head.needs_own_captions:
             raise ValueError(
@@ -79,91 +73,48 @@ class RetrieverEncoder:
                 'with the help of its own caption, which a search does not '
                 "have. Set evaluation='pairwise' of the head."
             )
-        #: Whether rows keep patches, which are large.
-        self.keeps_patches = False
-        self._identity: ModelIdentity | None = None
-
-    def _find(self, kind: type) -> Any:
-        for transform in self._transforms:
-            if isinstance(transform, kind):
-                return transform
-        raise ValueError(
-            f'The pipeline of test_dataloader has no {kind.__name__}, so '
-            'nothing can be searched. Add it to the pipeline.'
-        )
 
     @property
     def device(self) -> torch.device:
         """torch.device: Where the model computes."""
         return torch.device(self.model.data_preprocessor.device)
 
-    @property
+    @cached_property
     def identity(self) -> ModelIdentity:
         """ModelIdentity: What an index is compared with."""
-        if self._identity is None:
-            frames = [
-                settings
-                for settings, built in zip(
-                    self.pipeline, self._transforms, strict=True
-                )
-                if built is not self.tokenizer
-            ]
-            settings = to_plain(self.cfg.model)
-            own = settings.pop('head')
-            weights = self.model.state_dict().items()
-            is_head = {k: k.startswith('head.') for k, _ in weights}
-            head = hash_settings(
-                [
-                    own,
-                    # weights of a loss have no influence on a score
-                    hash_weights(
-                        (k, v)
-                        for k, v in weights
-                        if is_head[k] and not k.startswith('head.loss')
-                    ),
-                ]
-            )
-            kind = type(self.head).shortlist_video
-            has_own_vectors = kind is not BasePairHead.shortlist_video
-            self._identity = ModelIdentity(
-                encoders=hash_weights(
-                    (k, v) for k, v in weights if not is_head[k]
-                ),
-                settings=hash_settings(settings),
-                frames=hash_settings(to_plain(frames)),
-                head=head,
-                vectors=head if has_own_vectors else '',
-                config=self._stored_config(),
-                checkpoint=_absolute(self.weights),
-                untrained=self.model.untrained,
-            )
-        return self._identity
+        model, pipeline = to_plain([self.cfg.model, self.pipeline])
+        dataset = dict(dataset=dict(pipeline=pipeline))
+        config = dict(model=model, test_dataloader=dataset)
+        settings = {k: v for k, v in model.items() if k != 'head'}
+        steps = zip(pipeline, self._reader.transforms, strict=True)
+        frames = [step for step, own in steps if own is not self.tokenizer]
+        weights = self.model.state_dict().items()
+        # weights of a loss have no influence on a score
+        of_head = hash_weights(
+            (name, weight)
+            for name, weight in weights
+            if name.startswith('head.') and not name.startswith('head.loss')
+        )
+        head = hash_settings([model['head'], of_head])
+        kind = type(self.head).shortlist_video
+        has_own_vectors = kind is not BasePairHead.shortlist_video
+        return ModelIdentity(
+            encoders=hash_weights(
+                pair for pair in weights if not pair[0].startswith('head.')
+            ),
+            settings=hash_settings(settings),
+            frames=hash_settings(frames),
+            head=head,
+            vectors=head if has_own_vectors else '',
+            config=config if self.weights is None else without_weights(config),
+            checkpoint=_absolute(self.weights),
+            untrained=self.model.untrained,
+        )
 
     def example_rows(self) -> Moments:
         """Encode a black frame, for the shapes of the rows of an index."""
-        black = np.zeros((1, 64, 64, 3), np.uint8)
-        results: dict[str, Any] = dict(
-            frames=black, video_id='', video='', frame_indices=[0]
-        )
-        decoded = False
-        for transform in self._transforms:
-            if decoded and transform is not self.tokenizer:
-                results = transform(results)
-            if isinstance(transform, DecodeFrames):
-                decoded = True
-                if transform.resize is not None:
-                    results = transform.resize(results)
-        frames = results['inputs']['frames'].numpy()
-        found = ReadMoments([(0.0, 0.0)], [frames], [[0.0]], [b''])
-        return self.encode_moments(found, ['a black frame'])
-
-    def _stored_config(self) -> dict[str, Any]:
-        config = dict(
-            model=self.cfg.model,
-            test_dataloader=dict(dataset=dict(pipeline=self.pipeline)),
-        )
-        plain = to_plain(config)
-        return plain if self.weights is None else without_weights(plain)
+        frame = self._reader.read_black()
+        return self.encode_moments([frame], ['a black frame'])
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> TextFeatures:
@@ -173,29 +124,21 @@ class RetrieverEncoder:
                 'The query is empty. Say in a sentence what the video shows.'
             )
         results = self.tokenizer.transform({'captions': list(texts)})
-        token_ids = results['token_ids'].to(self.device)
-        blocks = [
-            self.model.encode_text(block)
-            for block in token_ids.split(_TEXT_BLOCK)
-        ]
-        features = TextFeatures.cat(blocks).map(at_least_float32)
+        blocks = results['token_ids'].to(self.device).split(_TEXT_BLOCK)
+        features = TextFeatures.cat(list(map(self.model.encode_text, blocks)))
+        features = features.map(at_least_float32)
         check_texts(features, range(len(texts)))
         return features
 
-    def encode_frames(self, frames: Tensor, name: str) -> VideoFeatures:
-        """Encode one video or segment; see :meth:`encode_batch`."""
-        return self.encode_batch([frames], [name])
-
     @torch.no_grad()
-    def encode_batch(
-        self, frames: Sequence[Tensor], names: Sequence[str]
+    def _encode(
+        self, found: Sequence[ReadMoment], names: Sequence[str]
     ) -> VideoFeatures:
-        """Encode videos or segments in one call.
-
-        ``frames`` of the pipeline are uint8, (n, 3, H, W) each; ``names`` are
-        what messages call them. Features are on the device of the model.
-        """
-        batch = [{'inputs': {'frames': own}} for own in frames]
+        """Encode videos or segments in one call, on the device."""
+        batch = [
+            {'inputs': {'frames': torch.from_numpy(one.frames)}}
+            for one in found
+        ]
         inputs = self.model.data_preprocessor(pseudo_collate(batch))['inputs']
         features = self.model.encode_video(
             inputs['pixels'], inputs['frame_mask']
@@ -205,12 +148,13 @@ class RetrieverEncoder:
 
     @torch.no_grad()
     def encode_moments(
-        self, found: ReadMoments, names: Sequence[str]
+        self, found: Sequence[ReadMoment], names: Sequence[str]
     ) -> Moments:
-        """Make rows of videos or segments, encoded in one call, on the CPU."""
-        features = self.encode_batch(
-            [torch.from_numpy(own) for own in found.frames], names
-        )
+        """Make rows of videos or segments, encoded in one call, on the CPU.
+
+        Messages call them by ``names``.
+        """
+        features = self._encode(found, names)
         kept = {
             name: tensor.cpu()
             for name, tensor in vars(features).items()
@@ -219,26 +163,20 @@ class RetrieverEncoder:
         state = {}
         if self.head.keeps_state:
             state = flatten_state(self.head.prepare_video(features))
+        num_steps = features.frames.shape[1]
+        # an encoder of clips makes one vector of several frames
+        taken = getattr(self.model.video_encoder, 'num_input_frames', None)
         own = self.identity.vectors
         return Moments(
-            spans=torch.tensor(found.spans, dtype=torch.float64),
+            spans=torch.tensor([x.span for x in found], dtype=torch.float64),
             vectors=video_vectors(self.head, features, own).cpu(),
-            times=self.pad_times(found.frame_times, features.frames.shape[1]),
+            times=pad_times(
+                [one.times for one in found], num_steps, taken or num_steps
+            ),
             features=kept,
             state={name: tensor.cpu() for name, tensor in state.items()},
-            thumbnails=found.thumbnails,
+            thumbnails=[one.thumbnail for one in found],
         )
-
-    def pad_times(
-        self, times: Sequence[Sequence[float]], num_steps: int
-    ) -> Tensor:
-        """Say when the vectors of videos are shown, by seconds of frames.
-
-        An encoder of clips makes one vector of several frames, whose mean
-        time is taken. NaN where padded, float32, (n, num_steps).
-        """
-        taken = getattr(self.model.video_encoder, 'num_input_frames', None)
-        return pad_times(times, num_steps, taken or num_steps)
 
     def encode_files(
         self, paths: Sequence[str], num_workers: int
@@ -246,11 +184,10 @@ class RetrieverEncoder:
         """Encode whole videos, all of which must be readable, in order."""
         encoded: dict[str, VideoFeatures] = {}
         reader = MomentReader(self.pipeline, num_workers=num_workers)
-        for path, found, _ in reader.read(list(dict.fromkeys(paths))):
-            if not found.frames:
+        for path, found, _ in reader.read(paths):
+            if not found.moments:
                 raise VideoReadError(f'{path}: {found.error}')
-            frames = torch.from_numpy(found.frames[0])
-            encoded[path] = self.encode_frames(frames, path)
+            encoded[path] = self._encode(found.moments, [path])
         return VideoFeatures.cat([encoded[path] for path in paths])
 
 
@@ -262,19 +199,15 @@ def _pipeline_of(cfg: Config) -> list[dict[str, Any]]:
         dataset = waiting.pop()
         if 'pipeline' in dataset:
             found.append([dict(step) for step in dataset['pipeline']])
-            continue
-        inner = [dataset['dataset']] if 'dataset' in dataset else []
-        waiting += [*dataset.get('datasets', []), *inner]
-    if not found:
+        else:
+            inner = [dataset['dataset']] if 'dataset' in dataset else []
+            waiting += [*dataset.get('datasets', []), *inner]
+    if not found or any(pipeline != found[0] for pipeline in found):
         raise ValueError(
-            'test_dataloader.dataset of the config has no pipeline, so '
-            'videos cannot be read. Take a config with one.'
-        )
-    if any(pipeline != found[0] for pipeline in found):
-        raise ValueError(
-            'The joined sets of test_dataloader.dataset have different '
-            f'pipelines ({len(found)} sets), so it is not said how videos '
-            'are to be read. Take a config with one.'
+            'test_dataloader.dataset of the config must say once how videos '
+            f'are read, but its {len(found)} sets have '
+            f'{"different pipelines" if found else "no pipeline"}. Take a '
+            'config with one.'
         )
     return found[0]
 

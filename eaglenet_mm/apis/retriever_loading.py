@@ -8,34 +8,23 @@ import os
 from typing import Any
 
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config
 from mmengine.logging import MMLogger, print_log
 from mmengine.runner import CheckpointLoader, load_checkpoint
 
 from eaglenet_mm.config import open_config, skip_pretrained
+from eaglenet_mm.config.start_weights import names_weights
 from eaglenet_mm.launching import check_checkpoint
 from eaglenet_mm.models.retrievers import TextVideoRetriever
 from eaglenet_mm.registry import MODELS, SCOPE
-from eaglenet_mm.utils.type_name import type_name
-
-#: MMEngine's start from a checkpoint: its registered name, and its class.
-_PRETRAINED = ('Pretrained', 'PretrainedInit')
 
 
 def find_config(model: str | os.PathLike | Config) -> Config:
-    """Read a config by its file or its name.
+    """Read a config by its file or its name, or copy one.
 
-    Args:
-        model (str | PathLike | Config): A file; the name of a config that
-            the package ships, such as ``'eaglenet_msrvtt'``; or a config,
-            which is copied.
-
-    Returns:
-        Config: The config.
-
-    Raises:
-        FileNotFoundError, KeyError, ValueError, TypeError: See
-            :func:`~eaglenet_mm.config.reading.open_config`.
+    Names are of configs that the package ships, such as
+    ``'eaglenet_msrvtt'``; errors are those of
+    :func:`~eaglenet_mm.config.reading.open_config`.
     """
     if isinstance(model, Config):
         return copy.deepcopy(model)
@@ -73,37 +62,59 @@ def load_retriever(
         parts with random weights.
 
     Raises:
-        FileNotFoundError: If the checkpoint does not exist.
         ValueError: If it does not fit the model, or there is none and parts
             have no weights.
     """
     cfg = copy.deepcopy(cfg)
+    random_parts: list[str] = []
     if checkpoint is None:
-        model = _build_without_checkpoint(cfg, untrained)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # an index must fit the next time, too
+            model = _build(cfg)
+        random_parts += [
+            name
+            for name in ('text_encoder', 'video_encoder')
+            if not names_weights(cfg.model.get(name))
+        ]
     else:
         check_checkpoint(checkpoint)
         skip_pretrained(cfg)
         model = _build(cfg)
-        model.untrained = []
         try:
-            if encoders_only:
-                model.untrained = _load_encoders(model, checkpoint, untrained)
-            else:
-                load_checkpoint(
-                    model, checkpoint, map_location='cpu', strict=True
-                )
+            _load_weights(model, checkpoint, encoders_only)
         except RuntimeError as err:
             raise ValueError(
                 f'{checkpoint} does not fit the model of the config: {err}\n'
                 'Use the config that the checkpoint was trained with.'
             ) from err
+    names = [name for name, _ in model.head.named_parameters()]
+    has_own = any(not name.startswith('loss') for name in names)
+    if has_own and (checkpoint is None or encoders_only):
+        random_parts.append('head')
+    if random_parts and not untrained and checkpoint is not None:
+        raise ValueError(
+            f'{type(model.head).__name__} has parameters, which {checkpoint} '
+            'does not hold. Give a checkpoint of this head with --checkpoint.'
+        )
+    if random_parts and not untrained:
+        raise ValueError(
+            f'No weights were given, and {" and ".join(random_parts)} of '
+            f'{cfg.filename or "the config"} would start from random '
+            'numbers, so what is found would mean nothing. Give a '
+            'checkpoint, or untrained=True (--untrained) to try out the rest.'
+        )
+    if random_parts:
+        warn_of_random_weights(random_parts)
+    model.untrained = random_parts
     if device is None:
         device = 'cuda' if torch.cuda.is_available() else 'cpu'
     return model.to(device).eval()
 
 
-def _load_encoders(model: Any, checkpoint: str, untrained: bool) -> list[str]:
-    """Load all but a head; return the parts that have random weights."""
+def _load_weights(model: Any, checkpoint: str, encoders_only: bool) -> None:
+    if not encoders_only:
+        load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
+        return
     content = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
     weights = content.get('state_dict', content)
     found = model.load_state_dict(
@@ -115,34 +126,16 @@ def _load_encoders(model: Any, checkpoint: str, untrained: bool) -> list[str]:
         raise RuntimeError(
             f'missing {missing[:5]}, unexpected {found.unexpected_keys[:5]}'
         )
-    return _check_head(model.head, checkpoint, untrained)
-
-
-def _check_head(head: Any, source: str, untrained: bool) -> list[str]:
-    """Refuse a head whose parameters would be random numbers."""
-    own = [
-        name
-        for name, _ in head.named_parameters()
-        if not name.startswith('loss')
-    ]
-    if own and not untrained:
-        raise ValueError(
-            f'{type(head).__name__} has parameters, which {source} does not '
-            'hold. Give a checkpoint of this head with --checkpoint.'
-        )
-    return ['head'] if own else []
 
 
 def _build(cfg: Config) -> Any:
-    """Build and initialise a model without a word about its weights.
+    """Build and initialise a model, with warnings only.
 
-    What the parts would say of random weights is wrong before a checkpoint
-    is read, and MMEngine writes a line for every parameter.
+    MMEngine writes a line for every parameter.
     """
 
     def is_news(record: logging.LogRecord) -> bool:
-        is_warning = record.levelno > logging.INFO
-        return is_warning and 'random weights' not in record.getMessage()
+        return record.levelno > logging.INFO
 
     logger = MMLogger.get_current_instance()
     logger.addFilter(is_news)
@@ -151,34 +144,6 @@ def _build(cfg: Config) -> Any:
         model.init_weights()
     finally:
         logger.removeFilter(is_news)
-    return model
-
-
-def _build_without_checkpoint(cfg: Config, untrained: bool) -> Any:
-    """Build a model from pretrained encoders, or from random numbers."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)  # an index must fit the next time, too
-        model = _build(cfg)
-    parts = [
-        name
-        for name in ('text_encoder', 'video_encoder')
-        if not _names_weights(cfg.model.get(name))
-    ]
-    if any(
-        not name.startswith('loss')
-        for name, _ in model.head.named_parameters()
-    ):
-        parts.append('head')
-    if parts and not untrained:
-        raise ValueError(
-            f'No weights were given, and {" and ".join(parts)} of '
-            f'{cfg.filename or "the config"} would start from random '
-            'numbers, so what is found would mean nothing. Give a '
-            'checkpoint, or untrained=True (--untrained) to try out the rest.'
-        )
-    if parts:
-        warn_of_random_weights(parts)
-    model.untrained = parts
     return model
 
 
@@ -191,26 +156,3 @@ def warn_of_random_weights(parts: list[str]) -> None:
         logger='current',
         level=logging.WARNING,
     )
-
-
-def _names_weights(settings: Any) -> bool:
-    """Whether settings name weights to start from somewhere."""
-    if isinstance(settings, list | tuple):
-        return any(_names_weights(value) for value in settings)
-    if not isinstance(settings, dict | ConfigDict):
-        return False
-    if any(settings.get(name) for name in ('pretrained', 'checkpoint')):
-        return True
-    if type_name(settings) in _PRETRAINED:  # of init_cfg
-        return True
-    # model folders, which come with weights: of open_clip, of transformers
-    has_folder = any(
-        str(name).startswith(('local-dir:', 'hf-hub:'))
-        for name in (
-            settings.get('arch'),
-            str(settings.get('type')).partition('.')[2],
-        )
-    ) or isinstance(settings.get('model'), str)
-    if has_folder and settings.get('pretrained') is not False:
-        return True
-    return any(_names_weights(value) for value in settings.values())

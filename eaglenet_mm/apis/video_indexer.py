@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from mmengine.logging import print_log
 
 from eaglenet_mm.apis.retriever_encoding import RetrieverEncoder
 from eaglenet_mm.datasets.shared_records import identify
-from eaglenet_mm.search.moment_pipeline import Span
-from eaglenet_mm.search.moment_reading import MomentReader, ReadMoments
+from eaglenet_mm.search.moment_reading import (
+    MomentReader,
+    Piece,
+    ReadMoment,
+)
 from eaglenet_mm.search.records import IndexedFile, Moments
 from eaglenet_mm.search.video_index import VideoIndex
 from eaglenet_mm.utils.printable import printable
 from eaglenet_mm.utils.progress import Progress
-
-#: A piece of a video file: its path, and what to read of it if not all.
-Piece = tuple[str, Span | None]
 
 
 @dataclass
@@ -78,19 +78,11 @@ class VideoIndexer:
         if not wanted:
             return report
         progress = Progress('videos', len(wanted))
-        known = index.files
         read = self.read(
             {name: pieces[name] for name in wanted}, index.segment
         )
         for name, moments, duration, error in read:
-            old = known.get(name)
-            file = IndexedFile(
-                name,
-                *wanted[name],
-                duration,
-                error,
-                () if old is None else old.tags,
-            )
+            file = replace(wanted[name], duration=duration, error=error)
             index.add(file, moments)
             report.tell(file, moments is not None)
             progress.update(1)
@@ -99,93 +91,48 @@ class VideoIndexer:
 
     def read(
         self, pieces: Mapping[str, Piece], segment: float
-    ) -> Generator[tuple[str, Moments | None, float, str], None, None]:
+    ) -> Iterator[tuple[str, Moments | None, float, str]]:
         """Read and encode files, as they are finished.
 
         Yields a name, its rows if there are any, the duration of the file in
         seconds, and what could not be read.
         """
-        rows: dict[str, list[Moments]] = {}
-        errors: dict[str, str] = {}
-        waiting: list[tuple[str, ReadMoments, bool]] = []
-        for piece in self._frames(pieces, segment):
-            waiting.append(piece)
-            count = sum(len(found.frames) for _, found, _ in waiting)
-            if 0 < count < self.video_batch:
-                continue
-            yield from self._finished(waiting, rows, errors)
-        yield from self._finished(waiting, rows, errors)
-
-    def _frames(
-        self, pieces: Mapping[str, Piece], segment: float
-    ) -> Generator[tuple[str, ReadMoments, bool], None, None]:
-        """Read frames of each piece, and say whether they are its last."""
         reader = MomentReader(
             self.encoder.pipeline,
             segment=segment,
             num_workers=self.num_workers,
         )
-        names = {path: name for name, (path, _) in pieces.items()}
-        are_files = all(span is None for _, span in pieces.values())
-        if are_files and len(names) == len(pieces):
-            for path, found, is_last in reader.read(list(names)):
-                yield names[path], found, is_last
-            return
-        order = list(pieces)
-        for place, found in reader.read_pieces(list(pieces.values())):
-            yield order[place], found, True
+        waiting: list[tuple[str, ReadMoment]] = []
+        ended: list[tuple[str, float]] = []
+        rows: dict[str, list[Moments]] = {name: [] for name in pieces}
+        errors: dict[str, str] = {}
 
-    def _finished(
-        self,
-        waiting: list[tuple[str, ReadMoments, bool]],
-        rows: dict[str, list[Moments]],
-        errors: dict[str, str],
-    ) -> Generator[tuple[str, Moments | None, float, str], None, None]:
-        """Encode what waits, and hand out the files that are complete."""
-        encoded = self._encode([(name, found) for name, found, _ in waiting])
-        for (name, found, is_last), own in zip(waiting, encoded, strict=True):
+        def finished() -> Iterator[tuple[str, Moments | None, float, str]]:
+            """Encode what waits, and hand out the files that are complete."""
+            for x in range(0, len(waiting), self.video_batch):
+                batch = waiting[x : x + self.video_batch]
+                names = [name for name, _ in batch]
+                encoded = self.encoder.encode_moments(
+                    [moment for _, moment in batch], names
+                )
+                for row, name in enumerate(names):
+                    rows[name].append(encoded.part(row, row + 1))
+            for name, duration in ended:
+                own = rows.pop(name)
+                moments = Moments.join(own) if own else None
+                yield name, moments, duration, errors.pop(name, '')
+            waiting.clear()
+            ended.clear()
+
+        for name, found, is_last in reader.read(pieces):
+            waiting += [(name, moment) for moment in found.moments]
             if found.error:
                 errors.setdefault(name, found.error)
-            if own is not None:
-                rows.setdefault(name, []).append(own)
             if is_last:
-                parts = rows.pop(name, [])
-                yield (
-                    name,
-                    Moments.join(parts) if parts else None,
-                    float(found.duration),
-                    errors.pop(name, ''),
-                )
-        waiting.clear()
-
-    def _encode(
-        self, pieces: Sequence[tuple[str, ReadMoments]]
-    ) -> list[Moments | None]:
-        """Encode what was read, in calls of at most a batch."""
-        joined, names = ReadMoments(), []
-        for name, found in pieces:
-            joined.frames += found.frames
-            joined.frame_times += found.frame_times
-            joined.spans += found.spans
-            joined.thumbnails += found.thumbnails
-            names += [name] * len(found.frames)
-        size = self.video_batch
-        blocks = [
-            self.encoder.encode_moments(
-                joined.part(x, x + size), names[x : x + size]
-            )
-            for x in range(0, len(names), size)
-        ]
-        rows = Moments.join(blocks) if blocks else None
-        encoded: list[Moments | None] = []
-        first = 0
-        for _, found in pieces:
-            count = len(found.frames)
-            encoded.append(
-                rows.part(first, first + count) if rows and count else None
-            )
-            first += count
-        return encoded
+                ended.append((name, float(found.duration)))
+            if not 0 < len(waiting) < self.video_batch:
+                yield from finished()
+        yield from finished()
 
 
 def find_changes(
@@ -193,14 +140,13 @@ def find_changes(
     pieces: Mapping[str, Piece],
     *,
     retry: bool = False,
-) -> tuple[dict[str, tuple[int, int]], IndexingReport]:
+) -> tuple[dict[str, IndexedFile], IndexingReport]:
     """Compare an index with files.
 
-    Gives size and time of change of those to read, by name, and the report
-    so far.
+    Gives those to read as they are now, by name, and the report so far.
     """
     report = IndexingReport()
-    wanted: dict[str, tuple[int, int]] = {}
+    wanted: dict[str, IndexedFile] = {}
     for name, (path, _) in pieces.items():
         state, old = identify(path), known.get(name)
         if old is None:
@@ -212,6 +158,6 @@ def find_changes(
             if old.error:
                 report.unreadable[name] = old.error
             continue
-        wanted[name] = state
+        wanted[name] = IndexedFile(name, *state, tags=old.tags if old else ())
     report.gone = sorted(p for p in known if not os.path.isfile(p))
     return wanted, report

@@ -12,12 +12,20 @@ from typing import Any
 from mmengine.config import Config
 
 from eaglenet_mm.config.keys import check_config_keys, check_options
+from eaglenet_mm.config.knobs import LOADERS
 from eaglenet_mm.config.variables import (
     apply_options,
     read_sources,
     resolve_variables,
 )
 
+#: Settings of a loader that torch refuses without workers.
+_OF_WORKERS = (
+    'persistent_workers',
+    'prefetch_factor',
+    'timeout',
+    'multiprocessing_context',
+)
 _PACKAGE = Path(__file__).parents[1]
 #: The first in an installation, the second in a plain checkout.
 _FOLDERS = (_PACKAGE / '.mim' / 'configs', _PACKAGE.parent / 'configs')
@@ -39,7 +47,8 @@ def open_config(
     Returns:
         Config: The config with overrides applied. Values of ``num_frames``
         and similar names, from a child config or an override, are set
-        wherever they apply.
+        wherever they apply. Loaders with ``num_workers=0`` have no
+        ``persistent_workers`` and the like.
 
     Raises:
         FileNotFoundError: If there is no such config.
@@ -57,7 +66,16 @@ def open_config(
     if options:
         check_options(cfg, options)
         apply_options(cfg, options, sources)
+    for loader in LOADERS:
+        _leave_out_workers(cfg.get(loader))
     return cfg
+
+
+def _leave_out_workers(loader: Any) -> None:
+    """Drop settings of workers, which torch refuses if there are none."""
+    if isinstance(loader, dict) and not loader.get('num_workers'):
+        for name in _OF_WORKERS:
+            loader.pop(name, None)
 
 
 def config_path(name: str | os.PathLike) -> str:

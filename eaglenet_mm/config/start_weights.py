@@ -1,4 +1,4 @@
-"""Model configs without initial weights."""
+"""Initial weights in model configs."""
 
 from typing import Any
 
@@ -10,6 +10,8 @@ from eaglenet_mm.utils.type_name import type_name
 _START_WEIGHTS = ('pretrained', 'checkpoint', 'checkpoint_path')
 #: Prefixes of open_clip models that include weights.
 _MODEL_FOLDERS = ('local-dir:', 'hf-hub:')
+#: MMEngine's initialisation from a checkpoint: registered name, and class.
+_PRETRAINED = ('Pretrained', 'PretrainedInit')
 
 
 def skip_pretrained(cfg: Config) -> None:
@@ -43,11 +45,7 @@ def _skip_weights(settings: Any) -> None:
             settings[name] = False
         elif name == 'init_cfg':
             settings[name] = _without_weights(value)
-    names = (settings.get('arch'), str(settings.get('type')).partition('.')[2])
-    if any(str(name).startswith(_MODEL_FOLDERS) for name in names) or (
-        type_name(settings) == 'HuggingFaceTextEncoder'
-        and isinstance(settings.get('model'), str)
-    ):
+    if _has_model_folder(settings):
         settings['pretrained'] = False
     for value in settings.values():
         _skip_weights(value)
@@ -60,5 +58,37 @@ def _without_weights(init: Any) -> Any:
         return kept or None
     if not isinstance(init, dict):
         return init
-    is_file = type_name(init) in ('Pretrained', 'PretrainedInit')
-    return None if is_file else init
+    return None if type_name(init) in _PRETRAINED else init
+
+
+def names_weights(settings: Any) -> bool:
+    """Whether the settings of an encoder name initial weights."""
+    if isinstance(settings, list | tuple):
+        return any(map(names_weights, settings))
+    if not isinstance(settings, dict):
+        return False
+    if type_name(settings) in _PRETRAINED:  # of init_cfg
+        return True
+    if any(
+        value and (name in _START_WEIGHTS or name.endswith('_pretrained'))
+        for name, value in settings.items()
+    ):
+        return True
+    if _has_model_folder(settings) and settings.get('pretrained') is not False:
+        return True
+    return any(map(names_weights, settings.values()))
+
+
+def asks_for_random_weights(settings: Any) -> bool:
+    """Whether an encoder, or its backbone, has ``pretrained=False``."""
+    parts = settings, settings.get('backbone') or {}
+    return any(part.get('pretrained') is False for part in parts)
+
+
+def _has_model_folder(settings: dict[str, Any]) -> bool:
+    """Whether weights come with the architecture, of the two libraries."""
+    names = (settings.get('arch'), str(settings.get('type')).partition('.')[2])
+    return any(str(name).startswith(_MODEL_FOLDERS) for name in names) or (
+        type_name(settings) == 'HuggingFaceTextEncoder'
+        and isinstance(settings.get('model'), str)
+    )

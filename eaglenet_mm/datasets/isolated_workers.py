@@ -49,13 +49,17 @@ def run_isolated(
     waits until each value is consumed. ``time_limit`` is the seconds a call
     may take without a value or a change of ``progress()``, which is called in
     another thread of the worker; 0 for no limit. Raises RuntimeError, with the
-    traceback, if the function raises.
+    traceback, if the function raises. Without workers (0), everything runs in
+    this process, in order and without a limit, and errors are the function's.
     """
-    if num_workers < 1 or not 0 <= time_limit < math.inf:
+    if num_workers < 0 or not 0 <= time_limit < math.inf:
         raise ValueError(
-            'Expected at least 1 worker and a finite time limit of at least '
+            'Expected at least 0 workers and a finite time limit of at least '
             f'0 seconds, but got {num_workers} and {time_limit}.'
         )
+    if not num_workers:
+        yield from _run_here(function, tasks)
+        return
     waiting = iter(enumerate(tasks))
     workers = [
         _Worker(function, time_limit, progress)
@@ -78,6 +82,19 @@ def run_isolated(
     finally:
         for worker in workers:
             worker.stop()
+
+
+def _run_here(
+    function: Callable[[Any], Any], tasks: Sequence[Any]
+) -> Generator[Outcome, None, None]:
+    for index, task in enumerate(tasks):
+        result = function(task)
+        while isinstance(result, Generator):
+            try:
+                yield Outcome(index, 'part', next(result))
+            except StopIteration as end:
+                result = end.value
+        yield Outcome(index, 'done', result)
 
 
 class _Worker:

@@ -10,7 +10,7 @@ from eaglenet_mm.launching.runs import (
     read_config,
     read_optional_config,
 )
-from eaglenet_mm.launching.scripts import run_script
+from eaglenet_mm.launching.scripts import run_script, spare_tracebacks
 
 __all__ = [
     'add_config_arguments',
@@ -22,4 +22,5 @@ __all__ = [
     'read_config',
     'read_optional_config',
     'run_script',
+    'spare_tracebacks',
 ]

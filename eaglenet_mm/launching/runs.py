@@ -13,6 +13,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from eaglenet_mm.config.frame_counts import check_frame_counts
 from eaglenet_mm.config.knobs import KNOBS
 from eaglenet_mm.config.reading import open_config
 from eaglenet_mm.launching.processes import prepare_processes
@@ -59,7 +60,8 @@ def add_launch_arguments(parser: argparse.ArgumentParser) -> None:
         default='none',
         help='what started the processes; default: none, a single one',
     )
-    add('--local_rank', '--local-rank', type=int, default=0)
+    rank = 'set by the launcher; default: %(default)s'
+    add('--local_rank', '--local-rank', type=int, default=0, help=rank)
 
 
 def read_config(args: argparse.Namespace) -> Config:
@@ -185,8 +187,9 @@ _MMENGINE_HOOKS = (
 
 def build_runner(cfg: Config, strict: bool) -> Runner:
     """Start several processes if needed, and build the Runner."""
-    from eaglenet_mm.engine.hooks import StrictResumeHook
+    from eaglenet_mm.engine.hooks import StartWeightsHook, StrictResumeHook
 
+    check_frame_counts(cfg)
     prepare_processes(cfg)
     hooks = cfg.get('default_hooks') or {}
     for name in set(hooks) - set(_MMENGINE_HOOKS):
@@ -204,10 +207,9 @@ def build_runner(cfg: Config, strict: bool) -> Runner:
     require_matching_weights(runner, partial=not strict)
     _require_training_steps(runner)
     hooks = getattr(runner, 'hooks', None)
-    if hooks is not None and not any(
-        isinstance(hook, StrictResumeHook) for hook in hooks
-    ):
-        runner.register_hook(StrictResumeHook())
+    for kind in (StartWeightsHook, StrictResumeHook):
+        if hooks is not None and not any(isinstance(x, kind) for x in hooks):
+            runner.register_hook(kind())
     return runner
 
 

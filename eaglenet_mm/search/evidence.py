@@ -11,6 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
+from eaglenet_mm.search.video_index import VideoIndex
+
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 
 
@@ -22,26 +24,21 @@ class Calibration:
     whose video is in the index, :meth:`p_value` is at most ``alpha`` with a
     probability of at most ``alpha``, whatever the head and its scores.
 
-    Args:
-        head (str): Hash of the head that gave the scores.
-        shortlist (int): Rows that it scored; 0 for all.
-        scores (list[float]): One a caption, ascending.
-
     Example:
         >>> calibration = Calibration('1f', 100, [0.1, 0.2, 0.3, 0.4])
-        >>> calibration.p_value(0.15), calibration.threshold(0.4)
-        (0.4, 0.2)
+        >>> calibration.p_value(0.15)
+        0.4
     """
 
-    head: str
-    shortlist: int
-    scores: list[float]
+    head: str  # hash
+    shortlist: int  # rows that the head scored; 0 for all
+    scores: list[float]  # one a caption, ascending
 
     @classmethod
     def of(
         cls, head: str, shortlist: int, scores: Iterable[float]
     ) -> Calibration:
-        """Keep scores."""
+        """Check and sort scores."""
         kept = sorted(map(float, scores))
         if not kept or not all(map(math.isfinite, kept)):
             raise ValueError(
@@ -51,25 +48,28 @@ class Calibration:
             )
         return cls(head, shortlist, kept)
 
-    def to_json(self) -> dict[str, Any]:
-        """Return what the constructor takes."""
-        return asdict(self)
+    @classmethod
+    def of_index(
+        cls, index: VideoIndex, head: str, shortlist: int
+    ) -> Calibration | None:
+        """Find what was kept for a head and a shortlist."""
+        every = [cls(**kept) for kept in index.about.get('calibrations', ())]
+        own = [x for x in every if (x.head, x.shortlist) == (head, shortlist)]
+        return own[0] if own else None
+
+    def keep_in(self, index: VideoIndex) -> None:
+        """Keep it in the place of an earlier one."""
+        others = [
+            kept
+            for kept in index.about.get('calibrations', ())
+            if (kept['head'], kept['shortlist']) != (self.head, self.shortlist)
+        ]
+        index.set_about('calibrations', [*others, asdict(self)])
 
     def p_value(self, top_score: float) -> float:
         """Share of captions, this query among them, that score as low."""
         below = bisect_right(self.scores, top_score)
         return (below + 1) / (len(self.scores) + 1)
-
-    def threshold(self, alpha: float) -> float:
-        """Best score up to which ``p_value`` is at most ``alpha``.
-
-        Queries with a lower one are refused. Minus infinity where there are
-        too few captions to refuse any.
-        """
-        check_alpha(alpha)
-        # refused are scores with fewer than so many captions at or below
-        count = math.floor(alpha * (len(self.scores) + 1) + 1e-9)
-        return self.scores[count - 1] if count else -math.inf
 
 
 def check_alpha(alpha: float) -> None:

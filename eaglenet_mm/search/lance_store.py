@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
-import math
-import os
 import random
 import re
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,36 +18,32 @@ import torch
 from torch import Tensor
 
 from eaglenet_mm.registry import SHORTLISTERS
-from eaglenet_mm.search.errors import (
-    DamagedIndexError,
-    IndexInUseError,
-    IndexWriteError,
-    VideoIndexError,
+from eaglenet_mm.search.errors import VideoIndexError
+from eaglenet_mm.search.moment_store import (
+    SECONDS_TO_WAIT,
+    VERSION,
+    MomentStore,
+    in_use,
+    require_access,
+    told,
 )
-from eaglenet_mm.search.moment_store import MomentStore, in_order
 from eaglenet_mm.search.records import (
+    PARTS,
     IndexedFile,
-    Moment,
     MomentFilter,
     StoredMoment,
     checksum,
+    encode_path,
 )
 from eaglenet_mm.search.shortlisters import Shortlister, highest
 
 if TYPE_CHECKING:
     from eaglenet_mm.search.video_index import VideoIndex
 
-_VERSION = 1
-_ABOUT = 'eaglenet_mm'  # key of the metadata of the schema
-_SECONDS_TO_WAIT = 60  # for other writers
+_ABOUT = b'eaglenet_mm'  # key of the metadata of the schema
 _IDS_AT_ONCE = 10_000
 _SMALL, _MANY_SMALL = 5000, 100  # rows of a fragment; such fragments
 _KEPT = datetime.timedelta(minutes=10)  # old versions, for their readers
-_FACTS = ['path', 'size', 'changed', 'duration', 'error', 'tags']
-_SPAN = ['start', 'end']
-_DATA = ['path', *_SPAN, 'times', 'features', 'state']
-_CONFLICT = 'commit conflict|Incompatible transaction'
-_UNREACHED = 'Generic|object store|region|credential|account'
 _EF = 200  # candidates at least
 _LEAST_INDEXED, _ROWS_OF_PARTITION, _PARTITIONS = 1000, 250_000, 20
 _NOTHING = '[^\\x{0}-\\x{10ffff}]'  # an expression without a match
@@ -80,14 +74,18 @@ class LanceStore(MomentStore):
     def __init__(self, where: str, dataset: Any, writable: bool) -> None:
         super().__init__(where, writable)
         self._dataset = dataset
+        with told(where):
+            own = (dataset.schema.metadata or {}).get(_ABOUT, b'[null]')
+            self._check_version(json.loads(own)[0])
+            self._schema = dataset.schema.remove_metadata()
 
     @classmethod
     def create(cls, where: str, about: Mapping[str, Any]) -> LanceStore:
         """Make an empty store; see the base class."""
         lance = _import_lance()
-        table = _table([_counting(0)], _vector_type(about))
+        table = _table([_row(_counting(0))], _schema(about))
         table = table.replace_schema_metadata(_metadata(about))
-        with _told(where, writing=True):
+        with told(where, writing=True):
             dataset = lance.write_dataset(
                 table, where, mode='create', enable_stable_row_ids=True
             )
@@ -97,56 +95,29 @@ class LanceStore(MomentStore):
     def open(cls, where: str, writable: bool = False) -> LanceStore:
         """Open a store; see the base class."""
         lance = _import_lance()
-        with _told(where):
-            store = cls(where, lance.dataset(where), writable)
-        store.about  # noqa: B018  checks that it is one
-        if writable and os.path.isdir(where) and not os.access(where, os.W_OK):
-            raise IndexWriteError(
-                f'{where} may not be written. Check the permissions of the '
-                'folder.'
-            )
-        return store
+        require_access(where, writable)
+        with told(where):
+            return cls(where, lance.dataset(where), writable)
 
     def close(self) -> None:
         """Do nothing: nothing is open; see the base class."""
 
-    @property
-    def about(self) -> dict[str, Any]:
-        """dict: See the base class."""
-        with _told(self.where):
-            text = (self._dataset.schema.metadata or {}).get(_ABOUT.encode())
-        if text is None:
-            raise DamagedIndexError(
-                f'{self.where} is a Lance dataset of another program. Give '
-                'the address of an index.'
-            )
-        try:
-            version, crc, content = json.loads(text)
-            if crc == checksum(content) and version == _VERSION:
-                return json.loads(content)
-        except (TypeError, ValueError) as err:
-            raise self._damaged(f'what it says of itself: {err}') from err
-        if version == _VERSION:
-            raise self._damaged('what it says of itself')
-        raise DamagedIndexError(
-            f'{self.where} is an index of version {version}, but this release '
-            f'reads version {_VERSION}. Use the release that made it, or make '
-            'it again.'
-        )
+    def _read_about(self) -> Sequence[Any]:
+        with told(self.where):
+            return json.loads(self._dataset.schema.metadata[_ABOUT])[1:]
 
     def set_about(self, name: str, value: Any) -> None:
         """Keep plain data; see the base class."""
 
-        def change(dataset: Any) -> Any:
-            own = _metadata({**self.about, name: value})
-            dataset.update_schema_metadata(own)
-            return dataset
+        def change(dataset: Any) -> None:
+            about = {**self.about, name: value}
+            dataset.update_schema_metadata(_metadata(about))
 
         self._change(change)
 
     def version(self) -> Any:
         """Take up the last commit and say which; see the base class."""
-        with _told(self.where):
+        with told(self.where):
             self._dataset = self._latest()
         return self._dataset.version
 
@@ -156,102 +127,68 @@ class LanceStore(MomentStore):
 
     def files(self) -> dict[str, IndexedFile]:
         """List the files; see the base class."""
-        files: dict[str, IndexedFile] = {}
-        names = [*_FACTS, *_SPAN, 'facts_crc']
-        for row in _rows(self._read(names, "path <> ''")):
-            path = _decode(row['path'])
-            if path not in files:
-                files[path] = self._file(row)
-        return dict(sorted(files.items(), key=lambda x: os.fsencode(x[0])))
+        names = _columns(['videos'])
+        table = self._scan(names, "path <> ''").sort_by('path')
+        rows = zip(*(table[name].to_pylist() for name in names), strict=True)
+        return {x.path: x for x in map(self._file, dict.fromkeys(rows))}
 
     def ids(self, where: MomentFilter | None = None) -> Tensor:
         """List moments; see the base class."""
         if where:
-            table = self._read(
-                [], 'start IS NOT NULL' + filter_condition(where)
-            )
+            table = self._scan([], f'start IS NOT NULL AND {_sql(where)}')
         else:
-            table = self._read(
+            table = self._scan(
                 ['size', 'start'], "start IS NOT NULL OR path = ''"
             )
             counted = table.filter(table['start'].is_null())['size']
             table = table.drop_null()
-            if counted.to_pylist() != [len(table)]:
-                raise self._damaged(
-                    f'{counted.to_pylist()} moments, {len(table)} are found'
-                )
+            self._check_count(sum(counted.to_pylist()), len(table), 'moments')
         return _int64(table['_rowid']).sort().values
 
     def ids_of(self, path: str) -> Tensor:
         """List the moments of a file; see the base class."""
-        rows = self._read(['start'], f'path = {_literal(_encode(path))}')
+        rows = self._scan(
+            ['start', 'num_moments'], f'path = {_literal(encode_path(path))}'
+        )
         if not len(rows):
             raise KeyError(f'The index has no file {path}.')
+        wanted = rows['num_moments'][0].as_py()
         rows = rows.filter(rows['start'].is_valid())
+        self._check_count(wanted, len(rows), f'moments of {path}')
         rows = rows.sort_by([('start', 'ascending'), ('_rowid', 'ascending')])
         return _int64(rows['_rowid'])
 
-    def moments(self, ids: Sequence[int]) -> list[Moment]:
-        """Describe moments; see the base class."""
-        rows = self._of(ids, [*_FACTS, *_SPAN, 'facts_crc'])
-        return [
-            Moment(row['_rowid'], self._file(row), row['start'], row['end'])
-            for row in rows
-        ]
-
-    def vectors(self, ids: Sequence[int]) -> list[bytes]:
-        """Read vectors; see the base class."""
+    def _select(
+        self, parts: Sequence[str], ids: Sequence[int]
+    ) -> Iterable[Sequence[Any]]:
         conditions = ['start IS NOT NULL']
         if len(ids) < max(_IDS_AT_ONCE, self._dataset.count_rows() // 2):
-            some = [x for x in ids if 0 <= x < 2**63]
-            conditions = [f'_rowid IN ({_listed(x)})' for x in _blocks(some)]
-        found = {}
+            some = [str(int(x)) for x in ids if 0 <= x < 2**63]
+            conditions = [
+                f'_rowid IN ({", ".join(some[x : x + _IDS_AT_ONCE])})'
+                for x in range(0, len(some), _IDS_AT_ONCE)
+            ]
+        names = _columns(parts)
         for condition in conditions:
-            table = self._read(['vector', 'vector_crc'], condition)
-            for moment_id, vector, crc in zip(
-                table['_rowid'].to_pylist(),
-                _vector_bytes(table['vector']),
-                table['vector_crc'].to_pylist(),
-                strict=True,
-            ):
-                if crc is not None:
-                    self._check(crc, f'moment {moment_id}', vector)
-                    found[moment_id] = vector
-        return in_order(ids, found)
-
-    def take(self, ids: Sequence[int], thumbnails: bool) -> list[StoredMoment]:
-        """Read rows; see the base class."""
-        names = [*_DATA, 'data_crc']
-        if thumbnails:
-            names += ['thumbnail', 'thumbnail_crc']
-        taken = []
-        for row in self._of(ids, names):
-            path = _decode(row['path'])
-            self._check(row['data_crc'], path, *(row[x] for x in _DATA))
-            if thumbnails:
-                self._check(row['thumbnail_crc'], path, row['thumbnail'])
-            taken.append(
-                StoredMoment(
-                    row['start'], row['end'], b'', row['times'],
-                    row['features'], row['state'], row.get('thumbnail', b''),
+            table = self._scan(names, condition)
+            # those of files without moments have none
+            table = table.filter(table[names[-1]].is_valid())
+            columns = [table['_rowid'].to_pylist()]
+            for name in names:
+                is_vector = name == 'vector'
+                column = table[name].combine_chunks()
+                columns.append(
+                    _bytes_of(column) if is_vector else column.to_pylist()
                 )
-            )  # fmt: skip
-        return taken
-
-    def thumbnail(self, moment_id: int) -> bytes:
-        """Read a JPEG; see the base class."""
-        row = self._of([moment_id], ['thumbnail', 'thumbnail_crc'])[0]
-        self._check(
-            row['thumbnail_crc'], f'moment {moment_id}', row['thumbnail']
-        )
-        return row['thumbnail']
+            with told(self.where):
+                yield from zip(*columns, strict=True)
 
     def write(
         self, files: Sequence[tuple[IndexedFile, Sequence[StoredMoment]]]
     ) -> WrittenFiles:
         """Write files for a later :meth:`commit`, of whichever process."""
         rows = [
-            _row(file, moment)
+            _row(file, len(moments), moment)
             for file, moments in files
             for moment in moments or [None]  # type: ignore[list-item]
         ]
@@ -264,8 +201,8 @@ class LanceStore(MomentStore):
     def _write(self, rows: Sequence[dict[str, Any]]) -> list[Any]:
         from lance.fragment import write_fragments
 
-        table = _table(rows, self._dataset.schema.field('vector').type)
-        with _told(self.where, writing=True):
+        with told(self.where, writing=True):
+            table = _table(rows, self._schema)
             return write_fragments(table, self._dataset)
 
     def commit(
@@ -304,7 +241,7 @@ class LanceStore(MomentStore):
                     gone.append(number)
                 else:
                     changed.append(rest)
-            counting = self._write([_counting(left + added)])
+            counting = self._write([_row(_counting(left + added))])
             return LanceDataset.commit(
                 dataset,
                 LanceOperation.Update(
@@ -326,7 +263,7 @@ class LanceStore(MomentStore):
         import pyarrow as pa
         import pyarrow.compute as pc
 
-        wanted = pa.array([_encode(path) for path in paths])
+        wanted = pa.array([encode_path(path) for path in paths])
         places, left = [], 0
         for batch in self._dataset.to_batches(
             columns=['path', 'start', 'size'], with_row_address=True
@@ -341,22 +278,21 @@ class LanceStore(MomentStore):
     def _change(self, make: Callable[[Any], Any]) -> None:
         """Commit on top of the last version, until nobody was faster."""
         self._require_writable()
-        deadline = time.monotonic() + _SECONDS_TO_WAIT
-        with _told(self.where, writing=True):
+        deadline = time.monotonic() + SECONDS_TO_WAIT
+        with told(self.where, writing=True):
             while True:
                 self._dataset = self._latest()
                 try:
-                    self._dataset = make(self._dataset)
+                    made = make(self._dataset)
+                    self._dataset = made or self._dataset
                     return
                 except OSError as err:
-                    if not re.search(_CONFLICT, str(err)):
+                    if not re.search(
+                        'commit conflict|Incompatible transaction', str(err)
+                    ):
                         raise
                     if time.monotonic() > deadline:
-                        raise IndexInUseError(
-                            f'Others have been writing {self.where} for more '
-                            f'than {_SECONDS_TO_WAIT} seconds. Wait for them, '
-                            'and try again.'
-                        ) from err
+                        raise in_use(self.where) from err
                     time.sleep(random.uniform(0, 0.1))
 
     def replace(
@@ -371,7 +307,7 @@ class LanceStore(MomentStore):
         )
         fragments = self._dataset.get_fragments()
         new = [x for x in fragments if x.fragment_id >= first]
-        ids = self._read([], 'start IS NOT NULL', fragments=new)['_rowid']
+        ids = self._scan([], 'start IS NOT NULL', fragments=new)['_rowid']
         if sum(x.count_rows() < _SMALL for x in fragments) >= _MANY_SMALL:
             with contextlib.suppress(VideoIndexError):  # there is a next time
                 self.tidy()
@@ -385,47 +321,25 @@ class LanceStore(MomentStore):
         """Give files tags; see the base class."""
         from lance.fragment import RowIdSequence
 
-        paths = list(paths)
-        wanted = ', '.join(_literal(_encode(path)) for path in paths)
+        paths, names = list(paths), _columns(['videos'])
+        wanted = ', '.join(_literal(encode_path(path)) for path in paths)
 
         def write() -> tuple[list[Any], int]:
-            table = self._read(
-                self._dataset.schema.names, f'path IN ({wanted})'
-            )
-            rows = _rows(table)
+            table = self._scan(self._schema.names, f'path IN ({wanted})')
+            rows = table.to_pylist()
             ids = [row.pop('_rowid') for row in rows]
-            for row, vector in zip(
-                rows, _vector_bytes(table['vector']), strict=True
-            ):
-                row['vector'], row['tags'] = vector, list(dict.fromkeys(tags))
-                row['facts_crc'] = checksum(*_facts(row))
+            for row in rows:
+                file = self._file([row[name] for name in names])
+                file = replace(file, tags=tuple(tags))
+                facts = file.to_row(row['num_moments'])
+                row.update(zip(names, facts, strict=True))
             written = self._write(rows)
             # one fragment: there are a million rows in each
             written[0].row_id_meta = RowIdSequence(ids).to_inline_metadata()
-            return written, sum(row['start'] is not None for row in rows)
+            return written, len(rows) - table['start'].null_count
 
         if paths:
             self._exchange(paths, write)
-
-    def verify(self) -> dict[str, str]:
-        """Read everything; see the base class."""
-        damaged: dict[str, str] = {}
-        self.files()
-        for some in _blocks(self.ids().tolist(), 256):
-            try:
-                self._check_rows(some)
-            except DamagedIndexError:
-                for moment_id in some:
-                    try:
-                        self._check_rows([moment_id])
-                    except DamagedIndexError as err:
-                        path = self._of([moment_id], ['path'])[0]['path']
-                        damaged[_decode(path)] = str(err)
-        return damaged
-
-    def _check_rows(self, ids: Sequence[int]) -> None:
-        self.take(ids, thumbnails=True)
-        self.vectors(ids)
 
     def tidy(self) -> None:
         """Join small fragments; delete what no reader needs any more.
@@ -434,12 +348,11 @@ class LanceStore(MomentStore):
         week old.
         """
 
-        def change(dataset: Any) -> Any:
+        def change(dataset: Any) -> None:
             dataset.optimize.compact_files(target_rows_per_fragment=_SMALL)
             if self.has_ann:
                 dataset.optimize.optimize_indices()
             dataset.cleanup_old_versions(_KEPT)
-            return dataset
 
         self._change(change)
 
@@ -465,19 +378,13 @@ class LanceStore(MomentStore):
                 'by one in milliseconds.'
             )
 
-        def change(dataset: Any) -> Any:
-            return dataset.create_index(
-                'vector',
-                'IVF_HNSW_SQ',
-                name='vector',
-                metric='dot',
-                num_partitions=max(1, count // _ROWS_OF_PARTITION),
-                m=20,
-                ef_construction=200,
-                replace=True,
+        options = dict(m=20, ef_construction=200, replace=True)
+        options['num_partitions'] = max(1, count // _ROWS_OF_PARTITION)
+        self._change(
+            lambda dataset: dataset.create_index(
+                'vector', 'IVF_HNSW_SQ', 'vector', 'dot', **options
             )
-
-        self._change(change)
+        )
 
     def nearest(
         self, query: np.ndarray, count: int, where: MomentFilter | None
@@ -485,22 +392,21 @@ class LanceStore(MomentStore):
         """Find moments near a vector by the index, int64, in no order."""
         nearest = dict(column='vector', q=query, k=count, metric='dot')
         nearest.update(nprobes=_PARTITIONS, ef=max(2 * count, _EF))
-        table = self._read(
+        table = self._scan(
             [],
-            filter_condition(where).removeprefix(' AND '),
+            _sql(where) if where else None,
             nearest=nearest,
             prefilter=True,
             disable_scoring_autoprojection=True,
         )
         return _int64(table['_rowid']).unique()
 
-    def _read(
-        self, names: Iterable[str], condition: str, **options: Any
+    def _scan(
+        self, names: list[str], condition: str | None, **options: Any
     ) -> Any:
         """Read columns of the rows that fulfil a condition, with their ids."""
-        options |= dict(columns=list(names), filter=condition or None)
-        options['with_row_id'] = True
-        with _told(self.where):
+        options |= dict(columns=names, filter=condition, with_row_id=True)
+        with told(self.where):
             try:
                 return self._dataset.scanner(**options).to_table()
             except (OSError, ValueError) as err:
@@ -509,26 +415,6 @@ class LanceStore(MomentStore):
                 # the version that was read is no longer kept
                 self._dataset = self._latest()
                 return self._dataset.scanner(**options).to_table()
-
-    def _of(
-        self, ids: Sequence[int], names: Sequence[str]
-    ) -> list[dict[str, Any]]:
-        """Read columns of moments, in the order of their ids."""
-        found = {
-            row['_rowid']: row
-            for some in _blocks([x for x in ids if 0 <= x < 2**63])
-            for row in _rows(
-                self._read({'start', *names}, f'_rowid IN ({_listed(some)})')
-            )
-            if row['start'] is not None
-        }
-        return in_order(ids, found)
-
-    def _file(self, row: Mapping[str, Any]) -> IndexedFile:
-        path = _decode(row['path'])
-        self._check(row['facts_crc'], path, *_facts(row))
-        facts = {name: row[name] for name in _FACTS}
-        return IndexedFile(**facts | dict(path=path, tags=tuple(row['tags'])))
 
 
 @SHORTLISTERS.register_module()
@@ -585,112 +471,60 @@ def _import_lance() -> Any:
 
 def _metadata(about: Mapping[str, Any]) -> dict[str, str]:
     content = json.dumps(dict(about))
-    return {_ABOUT: json.dumps([_VERSION, checksum(content), content])}
+    own = [VERSION, checksum(content), content]
+    return {_ABOUT.decode(): json.dumps(own)}
 
 
-def _facts(row: Mapping[str, Any]) -> list[Any]:
-    """What the first checksum of a row is of."""
-    facts = [row[name] for name in (*_FACTS[:-1], *_SPAN)]
-    facts += [len(row['tags']), *row['tags']]
-    return [x for x in facts if x is not None]
+def _counting(num_moments: int) -> IndexedFile:
+    return IndexedFile('', num_moments, 0)
 
 
-def _row(file: IndexedFile, moment: StoredMoment | None) -> dict[str, Any]:
-    row: dict[str, Any] = {**vars(file), **(vars(moment) if moment else {})}
-    row['path'] = _encode(file.path)
-    row['duration'] = float(file.duration)
-    row['error'] = file.error.encode('utf-8', 'replace').decode()
-    row['tags'] = list(file.tags)
-    row.update({name: None for name in _SPAN if moment is None})
-    row['facts_crc'] = checksum(*_facts(row))
-    if moment:
-        row['data_crc'] = checksum(*(row[name] for name in _DATA))
-        row['vector_crc'] = checksum(moment.vector)
-        row['thumbnail_crc'] = checksum(moment.thumbnail)
-    return row
+def _row(
+    file: IndexedFile, num_moments: int = 0, moment: StoredMoment | None = None
+) -> dict[str, Any]:
+    parts = {'videos': file.to_row(num_moments)}
+    parts |= moment.to_parts() if moment else {}
+    values = [value for own in parts.values() for value in own]
+    return dict(zip(_columns(parts), values, strict=True))
 
 
-def _counting(num_moments: int) -> dict[str, Any]:
-    return _row(IndexedFile('', num_moments, 0), None)
+def _columns(parts: Iterable[str]) -> list[str]:
+    return [x for part in parts for x in (*PARTS[part], f'{part}_crc')]
 
 
-def _vector_type(about: Mapping[str, Any]) -> Any:
+def _schema(about: Mapping[str, Any]) -> Any:
     import pyarrow as pa
 
     kind, (width,) = about['layout']['vector']['vector']
-    return pa.list_(getattr(pa, kind)(), width)
+    types = {
+        'vector': pa.list_(getattr(pa, kind)(), width),
+        **dict.fromkeys(('path', 'error', 'tags'), pa.string()),
+        **dict.fromkeys(('duration', 'start', 'end'), pa.float64()),
+        **dict.fromkeys(
+            ('times', 'features', 'state', 'thumbnail'), pa.large_binary()
+        ),
+    }
+    return pa.schema([(x, types.get(x, pa.int64())) for x in _columns(PARTS)])
 
 
-def _table(rows: Sequence[Mapping[str, Any]], vector: Any) -> Any:
-    """Put rows into columns."""
+def _table(rows: Sequence[dict[str, Any]], schema: Any) -> Any:
     import pyarrow as pa
 
-    whole, real, text, data = (
-        pa.int64(), pa.float64(), pa.string(), pa.large_binary()
-    )  # fmt: skip
-    types = dict(
-        path=text, size=whole, changed=whole, duration=real, error=text,
-        tags=pa.list_(text), start=real, end=real, times=data, features=data,
-        state=data, thumbnail=data, vector=vector, facts_crc=whole,
-        data_crc=whole, vector_crc=whole, thumbnail_crc=whole,
-    )  # fmt: skip
-    columns = {name: [row.get(name) for row in rows] for name in types}
-    kind = vector.value_type.to_pandas_dtype()
-    columns['vector'] = [
-        x if x is None else np.frombuffer(x, kind) for x in columns['vector']
-    ]
-    return pa.table(
-        {name: pa.array(own, types[name]) for name, own in columns.items()}
-    )
+    kind = schema.field('vector').type.value_type.to_pandas_dtype()
+    for row in rows:
+        if isinstance(row.get('vector'), bytes):
+            row['vector'] = np.frombuffer(row['vector'], kind)
+    return pa.Table.from_pylist(rows, schema)
 
 
-def _vector_bytes(column: Any) -> list[bytes | None]:
-    """Take the bytes of vectors out of a column; None where it is null."""
-    there = iter(
-        column.combine_chunks()
-        .flatten()
-        .to_numpy()
-        .reshape(-1, column.type.list_size)
-    )
-    return [
-        next(there).tobytes() if is_there else None
-        for is_there in column.is_valid().to_pylist()
-    ]
-
-
-def _rows(table: Any) -> list[dict[str, Any]]:
-    """Turn a table into rows, faster than its own method."""
-    columns = table.to_pydict()
-    return [
-        dict(zip(columns, values, strict=True))
-        for values in zip(*columns.values(), strict=True)
-    ]
+def _bytes_of(vectors: Any) -> list[bytes]:
+    numbers = vectors.flatten().to_numpy()
+    width = vectors.type.list_size
+    return [x.tobytes() for x in numbers.reshape(-1, width)]
 
 
 def _int64(column: Any) -> Tensor:
     return torch.from_numpy(column.to_numpy().astype(np.int64))
-
-
-def _blocks(ids: Sequence[int], size: int = _IDS_AT_ONCE) -> Iterator[Any]:
-    for first in range(0, len(ids), size):
-        yield ids[first : first + size]
-
-
-def _listed(ids: Sequence[int]) -> str:
-    return ', '.join(str(int(x)) for x in ids)
-
-
-def _encode(path: str) -> str:
-    """Make text of a name of a file that is none, in which NUL is free."""
-    return re.sub(
-        '[\udc80-\udcff]', lambda x: f'\0{ord(x[0]) - 0xDC00:x}', path
-    )
-
-
-def _decode(path: str) -> str:
-    if '\0' not in path:
-        return path
-    return re.sub('\0(..)', lambda x: chr(0xDC00 + int(x[1], 16)), path)
 
 
 def _literal(text: str) -> str:
@@ -698,35 +532,18 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def filter_condition(where: MomentFilter | None) -> str:
-    """Turn a filter into further conditions on a row.
+def _sql(where: MomentFilter) -> str:
+    """Put the values of a filter into its condition."""
+    condition, values = where.to_sql()
+    rest = iter(values)
 
-    Example:
-        >>> filter_condition(MomentFilter(tags=("it's",)))
-        " AND array_has(tags, 'it''s')"
-    """
-    conditions = []
-    if where and where.glob:
-        pattern = _literal(_glob_to_regex(_encode(where.glob)))
-        conditions.append(f'regexp_like(path, {pattern})')
-    elif where and where.path:
-        path = _encode(where.path.rstrip('/'))
-        conditions.append(
-            f'(path = {_literal(path)} OR '
-            f'starts_with(path, {_literal(path + "/")}))'
-        )
-    if where:
-        for sign, seconds in (('>=', where.after), ('<', where.before)):
-            if seconds is not None:
-                # what int64 can hold
-                seconds = max(-9e9, min(seconds, 9e9))
-                conditions.append(f'changed {sign} {math.ceil(seconds * 1e9)}')
-        if where.min_duration is not None:
-            conditions.append(f'duration >= {float(where.min_duration)!r}')
-        if where.max_duration is not None:
-            conditions.append(f'duration <= {float(where.max_duration)!r}')
-        conditions += [f'array_has(tags, {_literal(x)})' for x in where.tags]
-    return ''.join(f' AND {condition}' for condition in conditions)
+    def literal(found: re.Match[str]) -> str:
+        value = next(rest)
+        if found[1]:
+            return f'regexp_like(path, {_literal(_glob_to_regex(str(value)))})'
+        return _literal(value) if isinstance(value, str) else repr(value)
+
+    return re.sub(r'(path GLOB )?\?', literal, condition)
 
 
 def _glob_to_regex(glob: str) -> str:
@@ -749,47 +566,3 @@ def _characters(found: re.Match[str]) -> str:
     """Write a character or a range, none of whose signs has a meaning."""
     first, last = found[1] or found[0], found[2] or found[0]
     return f'\\x{{{ord(first):x}}}-\\x{{{max(ord(first), ord(last)):x}}}'
-
-
-@contextlib.contextmanager
-def _told(where: str, writing: bool = False) -> Iterator[None]:
-    """Turn errors of Lance into ours."""
-    try:
-        yield
-    except VideoIndexError:
-        raise
-    except BaseException as err:
-        # a panic in Rust is no Exception
-        if not isinstance(err, OSError | ValueError | RuntimeError) and (
-            type(err).__name__ != 'PanicException'
-        ):
-            raise
-        words = str(err).partition(', /home')[0][:300]
-        if 'Dataset at path' in words and 'not found' in words:
-            raise FileNotFoundError(
-                f'An index was expected at {where}, but there is none. Make '
-                'it with tools/index.py.'
-            ) from err
-        if 'already exists' in words:
-            raise IndexWriteError(
-                f'{where} exists, so a new index cannot be made there. Give '
-                'another name.'
-            ) from err
-        if '://' in where and re.search(_UNREACHED, words):
-            kind = IndexWriteError if writing else VideoIndexError
-            raise kind(
-                f'{where} could not be reached: {words}. Check the address, '
-                'the network, and the credentials in the environment '
-                '(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, '
-                'for a server of your own, AWS_ENDPOINT_URL; likewise '
-                'GOOGLE_... or AZURE_...).'
-            ) from err
-        if writing:
-            raise IndexWriteError(
-                f'{where} could not be written: {words}. Make room, or check '
-                'the permissions of the folder.'
-            ) from err
-        raise DamagedIndexError(
-            f'{where} could not be read as an index: {words}. Check its '
-            'permissions, restore it from a copy, or make it again.'
-        ) from err

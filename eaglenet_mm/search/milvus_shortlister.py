@@ -71,15 +71,11 @@ class MilvusShortlister(Shortlister):
                 "[milvus]'."
             ) from err
         self.uri = uri
-        place = (
-            index.where
-            if '://' in index.where
-            else (os.path.abspath(index.where))
-        )
-        words = f'{index.model.fingerprint} {place}'
-        self.collection = (
-            f'eaglenet_{hashlib.sha256(words.encode()).hexdigest()[:24]}'
-        )
+        is_uri = '://' in index.where
+        place = index.where if is_uri else os.path.abspath(index.where)
+        words = f'{index.model.fingerprint} {place}'.encode()
+        digest = hashlib.sha256(words).hexdigest()
+        self.collection = f'eaglenet_{digest[:24]}'
         self._kind = 'AUTOINDEX' if is_server else 'FLAT'
         with self._told():
             self._client: Any = pymilvus.MilvusClient(
@@ -140,12 +136,8 @@ class MilvusShortlister(Shortlister):
             self._make_collection()
         for some in ids.split(_INSERT_ROWS):
             vectors = self.index.vectors(some).tolist()
-            rows = [
-                dict(id=moment_id, vector=vector)
-                for moment_id, vector in zip(
-                    some.tolist(), vectors, strict=True
-                )
-            ]
+            pairs = zip(some.tolist(), vectors, strict=True)
+            rows = [dict(id=number, vector=own) for number, own in pairs]
             # not 'insert': two machines may do this at the same time
             self._call('upsert', data=rows)
         if self._kind == 'FLAT':  # a file looks at rows one by one until then
@@ -154,13 +146,10 @@ class MilvusShortlister(Shortlister):
     def _make_collection(self) -> None:
         from pymilvus import DataType
 
+        (width,) = self.index.layout.vector.columns['vector'][1]
         schema = self._client.create_schema(auto_id=False)
         schema.add_field('id', DataType.INT64, is_primary=True)
-        schema.add_field(
-            'vector',
-            DataType.FLOAT_VECTOR,
-            dim=self.index.layout.vector.columns['vector'][1][0],
-        )
+        schema.add_field('vector', DataType.FLOAT_VECTOR, dim=width)
         built = self._client.prepare_index_params()
         built.add_index('vector', index_type=self._kind, metric_type='IP')
         self._call(

@@ -24,6 +24,11 @@ _WITHOUT_INFLUENCE = (
     'support_weight',
     'energy_support_weight',
 )
+_DECISIVE = {
+    'encoders': 'weights of the encoders',
+    'settings': 'settings of the encoders',
+    'frames': 'choice or size of frames',
+}
 
 
 @dataclass(frozen=True)
@@ -68,29 +73,20 @@ class ModelIdentity:
     def from_json(cls, content: Any, where: str) -> ModelIdentity:
         """Read an identity."""
         kinds = {'config': dict, 'untrained': list}
-        names = set(cls.__dataclass_fields__)
-        if (
-            not isinstance(content, dict)
-            or set(content) != names
-            or any(
-                not isinstance(content[n], kinds.get(n, str)) for n in names
-            )
-        ):
+        wanted = {x: kinds.get(x, str) for x in cls.__dataclass_fields__}
+        found = content if isinstance(content, dict) else {}
+        if {name: type(value) for name, value in found.items()} != wanted:
             raise DamagedIndexError(
                 f'{where}: what it says of its model is not understood '
                 f'({str(content)[:80]}). Make the index again.'
             )
-        return cls(**content)
+        return cls(**found)
 
     def require(self, wanted: ModelIdentity, owner: str) -> None:
         """Refuse rows of other encoders; heads may differ."""
         different = [
             words
-            for name, words in (
-                ('encoders', 'weights of the encoders'),
-                ('settings', 'settings of the encoders'),
-                ('frames', 'choice or size of frames'),
-            )
+            for name, words in _DECISIVE.items()
             if getattr(self, name) != getattr(wanted, name)
         ]
         if self.vectors and self.vectors != wanted.head:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import math
 import re
 import struct
@@ -10,13 +11,27 @@ import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from eaglenet_mm.search.errors import DamagedIndexError
 
+#: Columns of a file in a store; the last counts its moments.
+FACTS = 'path', 'size', 'changed', 'duration', 'error', 'tags', 'num_moments'
+#: Columns of files and moments, in parts with a checksum each.
+PARTS: dict[str, tuple[str, ...]] = {
+    'videos': FACTS,
+    'moments': ('start', 'end'),
+    'vectors': ('vector',),
+    'features': ('times', 'features', 'state'),
+    'thumbnails': ('thumbnail',),
+}
+MOMENT_PARTS = list(PARTS)[1:]
+_NO_TEXT = '\ufdd0'  # no character, so that it stands for what is none
 #: How numbers may be kept, the most exact first.
 PRECISIONS = ('float32', 'float16')
 
@@ -44,6 +59,37 @@ class IndexedFile:
     duration: float = 0.0
     error: str = ''
     tags: tuple[str, ...] = ()
+
+    def to_row(self, num_moments: int) -> tuple:
+        """Make the columns :data:`FACTS`, and their checksum."""
+        lines = [f'\n{json.dumps(tag)}' for tag in dict.fromkeys(self.tags)]
+        facts = (
+            encode_path(self.path),
+            self.size,
+            self.changed,
+            float(self.duration),
+            self.error.encode('utf-8', 'replace').decode(),
+            f'[{",".join(lines)}]',
+            num_moments,
+        )
+        return *facts, checksum(*facts)
+
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> IndexedFile:
+        """Read :data:`FACTS`."""
+        path, size, changed, duration, error, tags, _ = row
+        path = re.sub(f'{_NO_TEXT}(....)', lambda x: chr(int(x[1], 16)), path)
+        tags = tuple(json.loads(tags))
+        return cls(path, size, changed, duration, error, tags)
+
+
+def encode_path(path: str) -> str:
+    """Make text of the name of a file, which need not be text."""
+    return re.sub(
+        f'[\udc80-\udcff{_NO_TEXT}]',
+        lambda x: f'{_NO_TEXT}{ord(x[0]):x}',
+        path,
+    )
 
 
 @dataclass(frozen=True)
@@ -126,6 +172,30 @@ class MomentFilter:
             return ''
         return self.path if self.path.startswith('/') else f'*{self.path}'
 
+    def to_sql(self) -> tuple[str, list[str | int | float]]:
+        """Make a condition on :data:`FACTS` and the values of its ``?``."""
+        tests: list[tuple] = []
+        if self.glob:
+            tests.append(('path GLOB ?', encode_path(self.glob)))
+        elif self.path:
+            path = encode_path(self.path.rstrip('/'))
+            below = f'{path}/', f'{path}0'  # which comes after '/'
+            tests.append(('(path = ? OR path > ? AND path < ?)', path, *below))
+        for test, bound, kind in (
+            ('changed >= ?', self.after, _nanoseconds),
+            ('changed < ?', self.before, _nanoseconds),
+            ('duration >= ?', self.min_duration, float),
+            ('duration <= ?', self.max_duration, float),
+        ):
+            if bound is not None:
+                tests.append((test, kind(bound)))
+        for tag in self.tags:  # each begins a line of JSON
+            tests.append(('instr(tags, ?) > 0', f'\n{json.dumps(tag)}'))
+        return (
+            ' AND '.join(condition for condition, *_ in tests),
+            [value for _, *values in tests for value in values],
+        )
+
     @classmethod
     def parse(
         cls,
@@ -158,6 +228,11 @@ class MomentFilter:
             parse_seconds(max_duration) if max_duration else None,
             tuple(tags),
         )
+
+
+def _nanoseconds(seconds: float) -> int:
+    """Round up, within what an int64 can hold."""
+    return math.ceil(max(-9e9, min(seconds, 9e9)) * 1e9)
 
 
 def _is_text(value: Any, errors: str = 'strict') -> bool:
@@ -220,36 +295,33 @@ class Moments:
     @classmethod
     def join(cls, pieces: Sequence[Moments]) -> Moments:
         """Put rows one after the other; one piece at least."""
-        joined: dict[str, Any] = {}
-        for name in (x.name for x in fields(cls)):
-            parts = [getattr(piece, name) for piece in pieces]
-            if isinstance(parts[0], Tensor):
-                joined[name] = torch.cat(parts)
-            elif isinstance(parts[0], dict):
-                joined[name] = {
-                    key: torch.cat([part[key] for part in parts])
-                    for key in parts[0]
-                }
-            else:
-                joined[name] = [image for part in parts for image in part]
-        return cls(**joined)
+
+        def joined(parts: list) -> Any:
+            first = parts[0]
+            if isinstance(first, Tensor):
+                return torch.cat(parts)
+            if isinstance(first, dict):
+                return {x: torch.cat([own[x] for own in parts]) for x in first}
+            return [image for images in parts for image in images]
+
+        names = [x.name for x in fields(cls)]
+        return cls(*(joined([getattr(x, n) for x in pieces]) for n in names))
 
     def part(self, start: int, end: int) -> Moments:
         """Take some rows."""
         rows = slice(start, end)
-        return Moments(
-            self.spans[rows],
-            self.vectors[rows],
-            self.times[rows],
-            {name: own[rows] for name, own in self.features.items()},
-            {name: own[rows] for name, own in self.state.items()},
-            self.thumbnails[rows],
-        )
+        columns: list[Any] = [
+            {x: tensor[rows] for x, tensor in own.items()}
+            if isinstance(own, dict)
+            else own[rows]
+            for own in vars(self).values()
+        ]
+        return Moments(*columns)
 
 
 @dataclass
 class StoredMoment:
-    """One row as a store keeps it: columns of plain numbers and bytes."""
+    """One row as a store keeps it: the columns of :data:`MOMENT_PARTS`."""
 
     start: float
     end: float
@@ -257,16 +329,19 @@ class StoredMoment:
     times: bytes
     features: bytes
     state: bytes
-    thumbnail: bytes
+    thumbnail: bytes = b''
+
+    def to_parts(self) -> dict[str, tuple]:
+        """Make the columns of :data:`MOMENT_PARTS`, and their checksums."""
+        parts = {}
+        for part in MOMENT_PARTS:
+            own = [getattr(self, name) for name in PARTS[part]]
+            parts[part] = *own, checksum(*own)
+        return parts
 
 
-#: One byte a number for masks, else what torch and numpy agree on.
-_KINDS = {
-    'bool': torch.bool,
-    'float16': torch.float16,
-    'float32': torch.float32,
-    'int64': torch.int64,
-}
+#: Kinds of numbers, which numpy and torch name alike.
+_KINDS = ('bool', 'float16', 'float32', 'int64')
 
 
 @dataclass(frozen=True)
@@ -277,7 +352,7 @@ class Layout:
 
     Example:
         >>> layout = Layout.of({'frames': torch.zeros(1, 8, 32)}, 'float16')
-        >>> layout.columns, layout.num_bytes
+        >>> layout.columns, layout.dtype.itemsize
         ({'frames': ['float16', [8, 32]]}, 512)
     """
 
@@ -286,93 +361,73 @@ class Layout:
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor], precision: str) -> Layout:
         """Describe tensors of any number of rows."""
-        return cls(
-            {
-                name: [
-                    precision
-                    if tensor.is_floating_point()
-                    else str(tensor.dtype).removeprefix('torch.'),
-                    list(tensor.shape[1:]),
-                ]
-                for name, tensor in tensors.items()
-            }
-        )
+        columns = {}
+        for name, tensor in tensors.items():
+            kind = str(tensor.dtype).removeprefix('torch.')
+            kind = precision if tensor.is_floating_point() else kind
+            columns[name] = [kind, list(tensor.shape[1:])]
+        return cls(columns)
 
     @classmethod
     def from_json(cls, content: Any, where: str) -> Layout:
         """Check a layout that was read."""
-        if not isinstance(content, dict) or not all(
-            isinstance(column, list)
-            and len(column) == 2
-            and column[0] in _KINDS
-            and isinstance(column[1], list)
-            and all(isinstance(x, int) and x > 0 for x in column[1])
-            and math.prod(column[1]) < _MOST_NUMBERS
-            for column in content.values()
-        ):
-            raise DamagedIndexError(
-                f'{where}: expected names, kinds and shapes of tensors, but '
-                f'found {str(content)[:80]}. Make the index again.'
-            )
-        return cls(content)
+        try:
+            layout = cls(content)
+            layout.dtype  # noqa: B018  tells whether there is one
+            if all(kind in _KINDS for kind, _ in content.values()):
+                return layout
+        except (AttributeError, TypeError, ValueError):
+            pass
+        raise DamagedIndexError(
+            f'{where}: expected names, kinds and shapes of tensors, but found '
+            f'{str(content)[:80]}. Make the index again.'
+        )
 
-    @property
-    def num_bytes(self) -> int:
-        """int: Of a row."""
-        return sum(
-            math.prod(shape) * _KINDS[kind].itemsize
-            for kind, shape in self.columns.values()
+    @cached_property
+    def dtype(self) -> np.dtype:
+        """numpy.dtype: Of a row."""
+        return np.dtype(
+            [(x, kind, tuple(own)) for x, (kind, own) in self.columns.items()]
         )
 
     def pack(self, tensors: Mapping[str, Tensor]) -> list[bytes]:
         """Turn rows into bytes."""
-        rows: list[list[bytes]] = []
+        if not self.columns:
+            return []
+        rows = np.empty(len(next(iter(tensors.values()))), self.dtype)
         for name, (kind, shape) in self.columns.items():
-            tensor = tensors[name]
+            tensor = tensors[name].detach().cpu()
             if list(tensor.shape[1:]) != shape:
                 raise ValueError(
                     f"'{name}' of a moment must have shape {shape}, but has "
                     f'{list(tensor.shape[1:])}.'
                 )
-            kept = tensor.detach().cpu().to(_KINDS[kind])
+            kept = tensor.to(getattr(torch, kind))
             if kind == 'float16' and bool(kept.isinf().any()):
                 raise ValueError(
                     f"'{name}' reaches {tensor.abs().max().item():.3g}, but "
                     'float16 holds 65504 at most. Index with '
                     "precision='float32'."
                 )
-            block = kept.contiguous().numpy()
-            rows.append([row.tobytes() for row in block])
-        return [b''.join(parts) for parts in zip(*rows, strict=True)]
+            rows[name] = kept.numpy()
+        return [row.tobytes() for row in rows]
 
     def unpack(self, rows: Sequence[bytes]) -> dict[str, Tensor]:
         """Turn bytes into tensors, float32 if floating."""
-        size = self.num_bytes
-        if any(len(row) != size for row in rows):
+        dtype = self.dtype
+        if any(len(row) != dtype.itemsize for row in rows):
             raise DamagedIndexError(
-                f'A row of the index has not the {size} bytes it should '
-                'have. Index its video again.'
+                f'A row of the index has not the {dtype.itemsize} bytes it '
+                'should have. Index its video again.'
             )
-        joined = torch.zeros(0, dtype=torch.uint8)
-        if rows and size:
-            joined = torch.frombuffer(
-                bytearray().join(rows), dtype=torch.uint8
-            )
-        joined = joined.view(len(rows), size)
-        tensors, begin = {}, 0
-        for name, (kind, shape) in self.columns.items():
-            end = begin + math.prod(shape) * _KINDS[kind].itemsize
-            # a copy, which begins where numbers of any size may begin
-            block = joined[:, begin:end].clone(
-                memory_format=torch.contiguous_format
-            )
-            block = block.view(_KINDS[kind]).view(len(rows), *shape)
-            tensors[name] = block.float() if kind == 'float16' else block
-            begin = end
-        return tensors
-
-
-_MOST_NUMBERS = 2**28
+        if not self.columns:
+            return {}
+        joined = np.frombuffer(bytearray().join(rows), dtype)
+        tensors = {x: torch.from_numpy(joined[x].copy()) for x in self.columns}
+        return {
+            name: tensor.float() if tensor.dtype == torch.float16 else tensor
+            for name, tensor in tensors.items()
+        }
 
 
 @dataclass(frozen=True)

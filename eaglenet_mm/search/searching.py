@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -18,7 +19,7 @@ from eaglenet_mm.models.heads.base_pair_head import (
     unit_sentences,
 )
 from eaglenet_mm.search.errors import DamagedIndexError, OtherModelError
-from eaglenet_mm.search.records import MomentFilter
+from eaglenet_mm.search.records import Moment, MomentFilter
 from eaglenet_mm.search.shortlisters import Shortlister
 from eaglenet_mm.search.state_rows import restore_state
 from eaglenet_mm.search.video_index import VideoIndex
@@ -31,28 +32,12 @@ _ATTEMPTS = 2
 
 ResultT = TypeVar('ResultT')
 Ranked = tuple[Tensor, Tensor]  # ids and scores, the best first
+Group = list[tuple[int, float]]  # likewise, of one video
 
 
 @dataclass(frozen=True)
 class SearchHit:
     """A video, or a segment of one, that was found.
-
-    Args:
-        moment_id (int): Its number in the index.
-        path (str): Of the file.
-        start (float): First second.
-        end (float): Last second.
-        best_time (float): Second of the frame nearest to the query.
-        score (float): Of the head; higher is better. Of the first stage, if
-            a video was searched with.
-        similarity (float): Of the first stage: the cosine of the query and
-            the mean frame, unless the head has vectors of its own.
-        duration (float): Seconds of the file; 0 if unknown.
-        size (int): Bytes of the file when it was indexed.
-        changed (int): Time of its last change then, in nanoseconds.
-        tags (tuple[str, ...]): Of the file.
-        others (tuple[SearchHit, ...]): Further moments of the same video,
-            the best first, where hits are grouped.
 
     Example:
         >>> hit = SearchHit(7, '/videos/dog.mp4', 0.0, 9.5, 2.5, 0.4, 0.3)
@@ -60,17 +45,26 @@ class SearchHit:
         2.5
     """
 
+    #: Its number in the index.
     moment_id: int
     path: str
+    #: First and last second, and that of the frame nearest to the query.
     start: float
     end: float
     best_time: float
+    #: Of the head, higher is better; of the first stage, if a video was
+    #: searched with.
     score: float
+    #: Of the first stage: the cosine of the query and the mean frame, unless
+    #: the head has vectors of its own.
     similarity: float
+    #: Of the file: seconds (0 if unknown), bytes, the time of its last change
+    #: in nanoseconds when it was indexed, and tags.
     duration: float = 0.0
     size: int = 0
     changed: int = 0
     tags: tuple[str, ...] = ()
+    #: Further moments of the video, the best first, where hits are grouped.
     others: tuple[SearchHit, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -80,36 +74,36 @@ class SearchHit:
             dict[str, Any]: The fields, None in the place of what is no
             number, and ``exists``: whether the file is still there.
         """
-        plain = {
-            name: None
-            if isinstance(value, float) and not math.isfinite(value)
-            else value
-            for name, value in asdict(replace(self, others=())).items()
-        }
-        plain['tags'] = list(self.tags)
+        plain = dict(vars(self), tags=list(self.tags))
+        for name, value in plain.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                plain[name] = None
         plain['others'] = [other.to_dict() for other in self.others]
         return {**plain, 'exists': os.path.isfile(self.path)}
+
+
+@dataclass(frozen=True)
+class Page:
+    """Which of the hits are wanted, see :meth:`RetrievalInferencer.search`."""
+
+    k: int
+    offset: int = 0
+    where: MomentFilter | None = None
+    per_video: int = 0
+    shortlist: int = 100
+
+    def __post_init__(self) -> None:
+        if self.k < 1 or min(self.offset, self.shortlist, self.per_video) < 0:
+            raise ValueError(
+                'k must be at least 1, offset, shortlist and per_video at '
+                f'least 0, but they are {self.k}, {self.offset}, '
+                f'{self.shortlist} and {self.per_video}.'
+            )
 
 
 @dataclass
 class SearchAnswer:
     """What was found for one query; iterates over its hits.
-
-    Args:
-        hits (list[SearchHit]): The best first.
-        has_more (bool): Whether a larger ``offset`` gives more.
-        scored (int): Rows that the head scored; 0 if only the first stage
-            ran.
-        total (int): Rows that the filter allows.
-        unknown_words (list[str]): Words that the tokenizer has no id of.
-        unseen_words (list[str]): Words that the captions of the training do
-            not have; empty if those are not known.
-        p_value (float, optional): Share of calibration captions whose best
-            score is as low as this one's; None without a calibration.
-        nothing_found (bool): Whether that share is so low that the index
-            probably shows nothing of the kind.
-        cut_at (int, optional): Characters of the text that the model reads;
-            None for all.
 
     Example:
         >>> answer = SearchAnswer([], has_more=False, scored=0, total=0)
@@ -117,14 +111,23 @@ class SearchAnswer:
         0
     """
 
+    #: The best first.
     hits: list[SearchHit]
+    #: Whether a larger ``offset`` gives more.
     has_more: bool
+    #: Rows that the head scored (0 if only the first stage ran), and those
+    #: that the filter allows.
     scored: int
     total: int
+    #: Words that the tokenizer has no id of, and that the captions of the
+    #: training do not have, as far as those are known.
     unknown_words: list[str] = field(default_factory=list)
     unseen_words: list[str] = field(default_factory=list)
+    #: Share of calibration captions whose best score is as low; None without
+    #: a calibration. If it is very low, nothing of the kind was found.
     p_value: float | None = None
     nothing_found: bool = False
+    #: Characters of the text that the model reads; None for all.
     cut_at: int | None = None
     #: Best score of the query before filters and pages.
     top_score: float = math.nan
@@ -170,89 +173,46 @@ class VideoSearcher:
             )
 
     @torch.no_grad()
-    def search(
-        self,
-        text: TextFeatures,
-        count: int,
-        shortlist: int,
-        *,
-        offset: int = 0,
-        where: MomentFilter | None = None,
-        per_video: int = 0,
-    ) -> list[SearchAnswer]:
+    def search(self, text: TextFeatures, page: Page) -> list[SearchAnswer]:
         """Find videos by sentences.
 
-        ``shortlist`` rows, ``count`` at least, are scored and sorted; behind
-        them come the next as many, sorted among themselves, and so on. So
-        pages by ``offset`` never change what came before them.
+        ``shortlist`` rows, ``k`` at least, are scored and sorted; behind them
+        come the next as many, sorted among themselves, and so on. So pages by
+        ``offset`` never change what came before them.
         """
 
-        def run() -> list[SearchAnswer]:
-            allowed = self.index.select(where)
-            total = len(allowed)
-            block = max(shortlist, count)
-            everything = not shortlist or block >= total
-            whole = self._scores(text, allowed) if everything else None
+        def run(allowed: Tensor) -> list[SearchAnswer]:
+            block = max(page.shortlist, page.k)
+            everything = not page.shortlist or block >= len(allowed)
+            whole = self._scores(text, allowed) if everything else ()
             answers = []
             for n, one in enumerate(text.split(1)):
-
-                def rank(wanted: int, n: int = n, one: Any = one) -> Ranked:
-                    if whole is not None:
-                        return _sorted(allowed, whole[n])
-                    wanted = -(-wanted // block) * block
-                    near = self.shortlist(one, wanted, where)[0][1]
-                    blocks = [
-                        _sorted(ids, self._scores(one, ids)[0])
-                        for ids in (x.sort().values for x in near.split(block))
-                    ]
-                    ids, scores = zip(*blocks, strict=True)
-                    return torch.cat(ids), torch.cat(scores)
-
-                query = one.embeds.float().cpu()
-                side = self._text_vectors(one)
-                answer, ranked = self._answer(
-                    rank, total, count, offset, per_video, query, side
+                vector = self._text_vectors(one)
+                if everything:
+                    rounds = iter([_sorted(allowed, whole[n])])
+                else:
+                    score = partial(self._scores, one)
+                    rounds = self._rounds(vector, page, allowed, block, score)
+                answers.append(
+                    self._answer(rounds, allowed, page, one.embeds, vector)
                 )
-                answer.scored = len(ranked[0])
-                if not where and total:
-                    # of the first block, whatever page is shown
-                    answer.top_score = float(ranked[1][0])
-                answers.append(answer)
             return answers
 
-        return self._retry(run)
+        return self._retry(run, page)
 
     @torch.no_grad()
-    def search_video(
-        self,
-        video: VideoFeatures,
-        count: int,
-        *,
-        offset: int = 0,
-        where: MomentFilter | None = None,
-        per_video: int = 0,
-    ) -> SearchAnswer:
+    def search_video(self, video: VideoFeatures, page: Page) -> SearchAnswer:
         """Find videos by a video, with the first stage alone."""
-        side = video_vectors(self.head, video, self.index.model.vectors)
-        frames = video.frames[video.frame_mask].float().cpu()  # (n, D)
+        vector = video_vectors(self.head, video, self.index.model.vectors)
+        vector = vector.float().cpu()
+        frames = video.frames[video.frame_mask]  # (n, D)
 
-        def rank(wanted: int) -> Ranked:
-            found = self.shortlister.search(side.float().cpu(), wanted, where)
-            return found[0][1], found[0][0]
+        def run(allowed: Tensor) -> SearchAnswer:
+            rounds = self._rounds(vector, page, allowed)
+            answer = self._answer(rounds, allowed, page, frames, vector)
+            return replace(answer, scored=0, top_score=math.nan)
 
-        def run() -> SearchAnswer:
-            self.shortlister.synchronise()
-            return self._answer(
-                rank,
-                len(self.index.select(where)),
-                count,
-                offset,
-                per_video,
-                frames,
-                side,
-            )[0]
-
-        return self._retry(run)
+        return self._retry(run, page)
 
     @torch.no_grad()
     def shortlist(
@@ -266,16 +226,16 @@ class VideoSearcher:
         return self.shortlister.search(self._text_vectors(text), count, where)
 
     def _text_vectors(self, text: TextFeatures) -> Tensor:
-        if self.index.model.vectors:
-            return self.head.shortlist_text(text).float().cpu()
-        return unit_sentences(text).float().cpu()
+        own = self.index.model.vectors
+        make = self.head.shortlist_text if own else unit_sentences
+        return make(text).float().cpu()
 
-    def _retry(self, run: Callable[[], ResultT]) -> ResultT:
+    def _retry(self, run: Callable[[Tensor], ResultT], page: Page) -> ResultT:
         """Search anew where a writer replaced what was just found."""
         for _ in range(_ATTEMPTS):
             self.index.refresh()
             try:
-                return run()
+                return run(self.index.select(page.where))
             except KeyError as err:
                 if not self.index.refresh():
                     raise DamagedIndexError(
@@ -284,7 +244,7 @@ class VideoSearcher:
                     ) from err
         with self.index.store.snapshot():
             self.index.refresh()
-            return run()
+            return run(self.index.select(page.where))
 
     def _scores(self, text: TextFeatures, ids: Tensor) -> Tensor:
         """Score rows with the head, a block at a time, ``(B, n)``.
@@ -318,113 +278,140 @@ class VideoSearcher:
             }
             features['frame_mask'] = features['frame_mask'] == 0
             if self.head.needs_patches and 'patches' not in features:
-                frames = features['frames']
-                features['patches'] = frames.new_zeros(
-                    *frames.shape[:2],
-                    self.head.num_patches,
-                    frames.shape[-1],
+                *outer, width = features['frames'].shape
+                features['patches'] = features['frames'].new_zeros(
+                    *outer, self.head.num_patches, width
                 )
             self._template = self.head.prepare_video(VideoFeatures(**features))
         return self._template
 
+    def _rounds(
+        self,
+        vector: Tensor,
+        page: Page,
+        allowed: Tensor,
+        block: int = 1,
+        score: Callable[[Tensor], Tensor] | None = None,
+    ) -> Iterator[Ranked]:
+        """Rank rows a block at a time, twice as many in the next round."""
+        self.shortlister.synchronise()
+        wanted, total, done = page.offset + page.k, len(allowed), 0
+        while done < total:
+            count = -(-min(wanted, total) // block) * block
+            wanted *= 2
+            if count == done:
+                continue
+            found = self.shortlister.search(vector, count, page.where)
+            near, ids = (tensor[done:] for tensor in found[0])
+            if score is not None:
+                blocks = [
+                    _sorted(x, score(x)[0])
+                    for x in (x.sort().values for x in ids.split(block))
+                ]
+                ids, near = map(torch.cat, zip(*blocks, strict=True))
+            yield ids, near
+            done += len(ids)
+            if done < count:  # an approximate first stage has no more
+                return
+
     def _answer(
         self,
-        rank: Callable[[int], Ranked],
-        total: int,
-        count: int,
-        offset: int,
-        per_video: int,
+        rounds: Iterator[Ranked],
+        allowed: Tensor,
+        page: Page,
         query: Tensor,
-        side: Tensor,
-    ) -> tuple[SearchAnswer, Ranked]:
+        vector: Tensor,
+    ) -> SearchAnswer:
         """Show a page of what is ranked, as far as it must be."""
-        wanted, needed = offset + count, offset + count + bool(per_video)
-        ranked = (torch.zeros(0).long(), torch.zeros(0))
-        groups: list[list[tuple[int, float]]] = []
-        while total:
-            ranked = rank(min(wanted, total))
-            pairs = list(zip(*(x.tolist() for x in ranked), strict=True))
-            groups = self._group(pairs, per_video)
-            if len(groups) >= needed or len(pairs) >= total or not per_video:
+        total, end = len(allowed), page.offset + page.k
+        answer = SearchAnswer([], has_more=False, scored=0, total=total)
+        groups: list[Group] = []
+        seen: dict[str, tuple[list[Moment], list[Group]]] = {}
+        for ids, scores in rounds:
+            if not page.where and not answer.scored and len(ids):
+                # of the first block, whatever page is shown
+                answer.top_score = float(scores[0])
+            answer.scored += len(ids)
+            pairs = list(zip(ids.tolist(), scores.tolist(), strict=True))
+            if page.per_video:
+                self._group(pairs, page.per_video, groups, seen)
+            else:
+                groups += [[pair] for pair in pairs]
+            if len(groups) >= end + bool(page.per_video):
                 break
-            if len(pairs) < wanted:  # an approximate first stage has no more
-                break
-            wanted *= 2
-        page = groups[offset : offset + count]
-        hits = iter(self._hits([x for own in page for x in own], query, side))
-        shown = []
-        for own in page:
-            best, *others = (next(hits) for _ in own)
-            shown.append(replace(best, others=tuple(others)))
-        has_more = len(groups) > offset + count or (
-            not per_video and offset + count < total and len(page) == count
+        shown = groups[page.offset : end]
+        answer.has_more = len(groups) > end or (
+            not page.per_video and end < total and len(shown) == page.k
         )
-        return SearchAnswer(shown, has_more, 0, total), ranked
+        answer.hits = self._hits(shown, query.float().cpu(), vector)
+        return answer
 
     def _group(
-        self, pairs: Sequence[tuple[int, float]], per_video: int
-    ) -> list[list[tuple[int, float]]]:
+        self,
+        pairs: list[tuple[int, float]],
+        per_video: int,
+        groups: list[Group],
+        seen: dict[str, tuple[list[Moment], list[Group]]],
+    ) -> None:
         """Put further moments of a video behind its best."""
-        if not per_video:
-            return [[pair] for pair in pairs]
-        moments = self.index.store.moments([one for one, _ in pairs])
-        groups: list[list[tuple[int, float]]] = []
-        of_video: dict[str, list[list[tuple[int, float]]]] = {}
-        spans: dict[str, list[tuple[float, float]]] = {}
+        moments = self.index.store.moments([number for number, _ in pairs])
         for moment, pair in zip(moments, pairs, strict=True):
-            path = moment.file.path
-            seen = spans.setdefault(path, [])
-            if any(moment.start < b and moment.end > a for a, b in seen):
+            better, own = seen.setdefault(moment.file.path, ([], []))
+            if any(
+                moment.start < x.end and moment.end > x.start for x in better
+            ):
                 continue  # a better one shows the same seconds
-            seen.append((moment.start, moment.end))
-            own = of_video.setdefault(path, [])
+            better.append(moment)
             if len(own) < per_video:
                 own.append([pair])
                 groups.append(own[-1])
             else:
                 own[0].append(pair)
-        return groups
 
     def _hits(
         self,
-        pairs: Sequence[tuple[int, float]],
+        groups: list[Group],
         query: Tensor,
-        side: Tensor,
+        vector: Tensor,
     ) -> list[SearchHit]:
         """Describe rows; ``query`` is ``(n, D)`` for any ``n``."""
-        if not pairs:
+        numbers = [number for own in groups for number, _ in own]
+        if not numbers:
             return []
-        ids = torch.tensor([one for one, _ in pairs])
+        ids = torch.tensor(numbers)
         features, _, times = self.index.read(ids)
         # the frame that is nearest to any vector of the query
         unit = F.normalize(features['frames'].float(), dim=-1)
         nearness = (unit @ F.normalize(query, dim=-1).t()).amax(dim=-1)
         nearness[times.isnan()] = -torch.inf
         best = times.gather(1, nearness.argmax(dim=1, keepdim=True))[:, 0]
-        near = self.index.vectors(ids) @ side.float().cpu()[0]
-        return [
-            SearchHit(
-                moment.moment_id,
-                moment.file.path,
-                moment.start,
-                moment.end,
-                # times are rounded to float32, spans are not
-                min(max(second, moment.start), moment.end),
-                score,
-                similarity,
-                moment.file.duration,
-                moment.file.size,
-                moment.file.changed,
-                moment.file.tags,
-            )
-            for moment, (_, score), similarity, second in zip(
-                self.index.moments(ids),
-                pairs,
-                near.tolist(),
-                best.tolist(),
-                strict=True,
-            )
-        ]
+        near = self.index.vectors(ids) @ vector[0]
+        facts = zip(
+            self.index.store.moments(numbers),
+            best.tolist(),
+            near.tolist(),
+            strict=True,
+        )
+        hits = []
+        for own in groups:
+            described = []
+            for _, score in own:
+                moment, second, similarity = next(facts)
+                file = {**vars(moment.file)}
+                del file['error']
+                hit = SearchHit(
+                    moment.moment_id,
+                    start=moment.start,
+                    end=moment.end,
+                    # times are rounded to float32, spans are not
+                    best_time=min(max(second, moment.start), moment.end),
+                    score=score,
+                    similarity=similarity,
+                    **file,
+                )
+                described.append(hit)
+            hits.append(replace(described[0], others=tuple(described[1:])))
+        return hits
 
 
 def video_vectors(

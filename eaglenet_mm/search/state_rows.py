@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from torch import Tensor
 
@@ -15,30 +14,21 @@ FeaturesT = TypeVar('FeaturesT', bound=Features)
 def flatten_state(state: Features) -> dict[str, Tensor]:
     """List the tensors of a state by name, nested ones as ``outer.inner``."""
     tensors: dict[str, Tensor] = {}
-    for field in fields(state):
-        value = getattr(state, field.name)
+    for name, value in vars(state).items():
         if isinstance(value, Features):
-            for name, tensor in flatten_state(value).items():
-                tensors[f'{field.name}.{name}'] = tensor
+            inner = flatten_state(value)
+            tensors |= {f'{name}.{x}': own for x, own in inner.items()}
         elif value is not None:
-            tensors[field.name] = value
+            tensors[name] = value
     return tensors
 
 
 def restore_state(
-    template: FeaturesT, tensors: dict[str, Tensor], prefix: str = ''
+    template: FeaturesT, tensors: dict[str, Tensor]
 ) -> FeaturesT:
     """Make a state of the kind of another one.
 
     A file names tensors, never classes: those come from the head at hand.
     """
-    values: dict[str, Any] = {}
-    for field in fields(template):
-        value = getattr(template, field.name)
-        name = f'{prefix}{field.name}'
-        if isinstance(value, Features):
-            value = restore_state(value, tensors, f'{name}.')
-        elif value is not None:
-            value = tensors[name]
-        values[field.name] = value
-    return type(template)(**values)
+    names = iter(flatten_state(template))  # in the order of map
+    return template.map(lambda _: tensors[next(names)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from typing import Any
 
 from eaglenet_mm.registry import (
@@ -113,28 +112,17 @@ def _is_registered(kind: Any) -> bool:
         return True
     scope, _, name = kind.rpartition('.')
     if scope in _LIBRARIES:
-        return any(name in known for known in _names_of(scope))
-    if scope not in ('', SCOPE, 'mmengine', 'mmcv'):
+        try:
+            own = importlib.import_module(f'{scope}.registry')
+        except ImportError:
+            return False
+        known = [own.MODELS, own.TRANSFORMS]
+    elif scope in ('', SCOPE, 'mmengine', 'mmcv'):
+        known = [MODELS, TRANSFORMS, TOKENIZERS]
+    else:
         return False
-    return any(name in known for known in _own_names())
-
-
-def _own_names() -> Iterator[dict]:
-    """Names in our registries, and in those of MMEngine above them."""
-    for registry in (MODELS, TRANSFORMS, TOKENIZERS):
+    for registry in known:
         registry.import_from_location()
-        yield registry.module_dict
-        if registry.parent is not None:
-            yield registry.parent.module_dict
-
-
-def _names_of(library: str) -> Iterator[dict]:
-    """Names in the registries of another library, if it is installed."""
-    try:
-        registries = importlib.import_module(f'{library}.registry')
-    except ImportError:
-        return
-    for name in ('MODELS', 'TRANSFORMS'):
-        registry = getattr(registries, name)
-        registry.import_from_location()
-        yield registry.module_dict
+    if scope not in _LIBRARIES:  # those of MMEngine are above ours
+        known += [x.parent for x in known if x.parent is not None]
+    return any(name in registry.module_dict for registry in known)

@@ -32,16 +32,12 @@ ENDINGS = frozenset((
 
 @dataclass(frozen=True)
 class FoundVideos:
-    """What a search for videos found.
+    """What a search for videos found."""
 
-    Args:
-        paths (list[str]): Absolute paths of videos, sorted, each once.
-        passed_over (dict[str, int]): How many files of the searched folders
-            were not looked at because of their ending, by ending in lower
-            case; hidden files are not counted.
-    """
-
+    #: Absolute paths of videos, sorted, each once.
     paths: list[str]
+    #: How many files of the searched folders were not looked at, by their
+    #: ending in lower case; hidden files are not counted.
     passed_over: dict[str, int] = field(default_factory=dict)
 
 
@@ -90,29 +86,6 @@ def ending_of(path: str) -> str:
     return os.path.splitext(path)[1].lower()
 
 
-def describe_passed_over(
-    passed_over: Mapping[str, int], num_named: int = 5
-) -> str:
-    """Say how many files were not looked at, and their endings.
-
-    Example:
-        >>> describe_passed_over({'.txt': 2, '': 1})
-        '3 other files (2 .txt, 1 without an ending)'
-    """
-    if not passed_over:
-        return ''
-    total = sum(passed_over.values())
-    ordered = sorted(passed_over.items(), key=lambda item: -item[1])
-    named = [
-        printable(f'{count} {ending or "without an ending"}')
-        for ending, count in ordered[:num_named]
-    ]
-    rest = total - sum(count for _, count in ordered[:num_named])
-    if rest:
-        named.append(f'{rest} with others')
-    return f'{total} other file{"s" * (total > 1)} ({", ".join(named)})'
-
-
 def tell_passed_over(passed_over: Mapping[str, int]) -> str:
     """Say in a line of text that files were not looked at.
 
@@ -124,6 +97,23 @@ def tell_passed_over(passed_over: Mapping[str, int]) -> str:
     if sum(passed_over.values()) == 1:
         return f'{others} was not looked at; name it to have it read'
     return f'{others} were not looked at; name them to have them read'
+
+
+def describe_passed_over(
+    passed_over: Mapping[str, int], num_named: int = 5
+) -> str:
+    """Say how many files were not looked at, and their endings."""
+    total = sum(passed_over.values())
+    if not total:
+        return ''
+    ordered = sorted(passed_over.items(), key=lambda item: -item[1])
+    rest = sum(count for _, count in ordered[num_named:])
+    named = [
+        printable(f'{count} {ending or "without an ending"}')
+        for ending, count in ordered[:num_named]
+    ]
+    named += [f'{rest} with others'] * bool(rest)
+    return f'{total} other file{"s" * (total > 1)} ({", ".join(named)})'
 
 
 def _below(folder: Path) -> Iterable[str]:

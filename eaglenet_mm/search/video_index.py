@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from eaglenet_mm.search.errors import (
-    DamagedIndexError,
-    VideoIndexError,
-)
+from eaglenet_mm.search.errors import DamagedIndexError, VideoIndexError
 from eaglenet_mm.search.model_identity import ModelIdentity
 from eaglenet_mm.search.moment_store import MomentStore, store_kind
 from eaglenet_mm.search.records import (
@@ -24,11 +21,11 @@ from eaglenet_mm.search.records import (
     MomentFilter,
     MomentLayout,
     Moments,
+    StoredMoment,
 )
 
 #: Rows that are read and written together.
 _BLOCK = 256
-_FEW = 100
 
 
 class VideoIndex:
@@ -36,20 +33,17 @@ class VideoIndex:
 
     A row holds the vector of the first stage, what the video encoder made of
     the frames, their times, and a thumbnail; any head on the same encoders
-    can rank it. Rows have numbers that never change.
+    can rank it. Rows have numbers that never change. What the index says of
+    itself is in ``about``. Made by :meth:`create` and :meth:`load`.
 
     A path is one SQLite file; ``':memory:'`` lives as long as the process; a
     path that ends with ``.lance`` and a URI are Lance datasets. Every change
     is there when its method returns, whatever happens to the process
-    afterwards. Others may read meanwhile, and see it with :meth:`refresh`.
+    afterwards; after an :class:`IndexWriteError` nothing has changed. Others
+    may read meanwhile, and see changes with :meth:`refresh`.
 
-    Args:
-        store (MomentStore): Where it is kept; see :meth:`create` and
-            :meth:`load`.
-
-    Attributes:
-        about (dict[str, Any]): What it says of itself, as of the last
-            :meth:`refresh`.
+    Rows and files that are not there are a ``KeyError``, rows that are not
+    what was written a :class:`DamagedIndexError`.
 
     Example:
         >>> from eaglenet_mm.search.records import Moments
@@ -67,7 +61,7 @@ class VideoIndex:
     def __init__(self, store: MomentStore) -> None:
         self.store = store
         self.about = about = store.about
-        where = store.where
+        self.where = where = store.where
         if about.get('is_unfinished'):
             raise DamagedIndexError(
                 f'{where} is a copy that was not finished. Delete it, and '
@@ -78,9 +72,9 @@ class VideoIndex:
             self.segment: float = float(about['segment'])
             self.model = ModelIdentity.from_json(about['model'], where)
             self.layout = MomentLayout.from_json(about['layout'], where)
+        except DamagedIndexError:
+            raise
         except (KeyError, TypeError, ValueError) as err:
-            if isinstance(err, DamagedIndexError):
-                raise
             raise DamagedIndexError(
                 f'{where} lacks what an index says of itself ({err!r}). Make '
                 'it again.'
@@ -136,55 +130,37 @@ class VideoIndex:
         writable: bool = False,
         repair: bool = False,
     ) -> VideoIndex:
-        """Open an index.
+        """Open an index, to change it only if it is ``writable``.
 
-        Args:
-            where (str | PathLike): A file or URI.
-            writable (bool): Whether it will be changed. Default: False.
-            repair (bool): Whether to go on without what is damaged, which is
-                logged; needs ``writable``. Default: False.
-
-        Raises:
-            FileNotFoundError: If there is none.
-            DamagedIndexError: If it is not what was written, or of another
-                release.
-            IndexWriteError: If it is to be written and cannot be.
+        ``repair`` goes on without what is damaged, which is logged. A
+        ``FileNotFoundError`` if there is none.
         """
         where = os.fspath(where)
         store = store_kind(where).open(where, writable)
         try:
-            if repair:
-                for what, reason in store.repair().items():
-                    print_log(
-                        f'Left out of the index: {what}: {reason}',
-                        logger='current',
-                        level=logging.WARNING,
-                    )
+            for what, reason in store.repair().items() if repair else ():
+                print_log(
+                    f'Left out of the index: {what}: {reason}',
+                    logger='current',
+                    level=logging.WARNING,
+                )
             return cls(store)
         except BaseException:
             store.close()
             raise
 
     def save(self, where: str | os.PathLike, *, precision: str = '') -> None:
-        """Write a copy, in a store of either kind.
+        """Write a copy, in a store of either kind, at most as exact.
 
-        Args:
-            where (str | PathLike): A new file or URI.
-            precision (str): Of the copy. Default: the same.
-
-        Raises:
-            IndexWriteError: If it cannot be written. What is there then
-                cannot be opened.
-            VideoIndexError: If the index is less exact.
+        What an interrupted copy leaves cannot be opened.
         """
-        copy = VideoIndex.create(
+        with VideoIndex.create(
             where,
             self.model,
             self._moments(self.ids[:1]),
             precision=precision or self.precision,
             segment=self.segment,
-        )
-        with copy:
+        ) as copy:
             copy.set_about('is_unfinished', True)
             copy.merge(self)
             for name in self.about.keys() - copy.about.keys():
@@ -216,21 +192,12 @@ class VideoIndex:
         self._version = None
 
     @property
-    def where(self) -> str:
-        """str: The file or URI."""
-        return self.store.where
-
-    @property
     def has_ann(self) -> bool:
         """bool: Whether the store has an index of the vectors."""
         return getattr(self.store, 'has_ann', False)
 
     def build_ann(self) -> None:
-        """Make an index of the vectors, for a first stage that uses it.
-
-        Raises:
-            VideoIndexError: If the store cannot have one, or rows are few.
-        """
+        """Make an index of the vectors, for a first stage that uses it."""
         if not hasattr(self.store, 'build_ann'):
             raise VideoIndexError(
                 f'{self.where} is one file, whose vectors are compared in '
@@ -264,33 +231,21 @@ class VideoIndex:
         return self.store.ids(where) if where else self.ids
 
     def moments(self, ids: Tensor) -> list[Moment]:
-        """Describe rows, int64, shape ``(n,)``.
-
-        Raises:
-            KeyError: If one does not exist.
-        """
+        """Describe rows."""
         return self.store.moments(ids.tolist())
 
     def moment(self, moment_id: int) -> Moment:
-        """Describe a row.
-
-        Raises:
-            KeyError: If it does not exist.
-        """
+        """Describe a row."""
         return self.store.moments([moment_id])[0]
 
     def thumbnail(self, moment_id: int) -> bytes:
-        """Read the JPEG of a row.
-
-        Raises:
-            KeyError: If it does not exist.
-        """
+        """Read the JPEG of a row."""
         return self.store.thumbnail(moment_id)
 
     def vectors(self, ids: Tensor | None = None) -> Tensor:
-        """Read vectors of the first stage, float32, shape ``(n, C)``.
+        """Read vectors of the first stage, of all rows if ``ids`` is None.
 
-        Of all rows if ``ids`` is None.
+        Float32, shape ``(n, C)``.
         """
         rows = self.store.vectors((self.ids if ids is None else ids).tolist())
         return self.layout.vector.unpack(rows)['vector']
@@ -300,55 +255,47 @@ class VideoIndex:
     ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         """Read features, the state of the head, and times of frames.
 
-        Args:
-            ids (Tensor): Shape ``(n,)``, at least one.
-
-        Returns:
-            tuple[dict[str, Tensor], dict[str, Tensor], Tensor]: By name,
-            shape ``(n, ...)``; the state is empty where none is kept; times
-            in seconds, NaN where padded, shape ``(n, F)``.
-
-        Raises:
-            KeyError: If a row does not exist.
-            DamagedIndexError: If one is not what was written.
+        By name, shape ``(n, ...)``; the state is empty where none is kept;
+        times in seconds, NaN where padded, shape ``(n, F)``.
         """
         rows = self.store.take(ids.tolist(), thumbnails=False)
+        return self._unpack(rows)
+
+    def _unpack(
+        self, rows: Sequence[StoredMoment]
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
         return (
             self.layout.features.unpack([row.features for row in rows]),
             self.layout.state.unpack([row.state for row in rows]),
             self.layout.times.unpack([row.times for row in rows])['times'],
         )
 
+    def _moments(self, ids: Tensor) -> Moments:
+        """Read rows whole."""
+        rows = self.store.take(ids.tolist(), thumbnails=True)
+        features, state, times = self._unpack(rows)
+        spans = [[row.start, row.end] for row in rows]
+        return Moments(
+            torch.tensor(spans, dtype=torch.float64),
+            self.vectors(ids),
+            times,
+            features,
+            state,
+            [row.thumbnail for row in rows],
+        )
+
     def add(self, file: IndexedFile, moments: Moments | None) -> Tensor:
-        """Add a file, in the place of what was known of it.
-
-        Args:
-            file (IndexedFile): The file, with its ``error`` if it could not
-                be read.
-            moments (Moments, optional): Its rows; None if unreadable.
-
-        Returns:
-            Tensor: Numbers of the new rows, int64, shape ``(n,)``.
-
-        Raises:
-            IndexWriteError: If it cannot be written; nothing has changed.
-        """
+        """Add a file, see :meth:`add_many`."""
         return self.add_many([(file, moments)])
 
     def add_many(
         self, files: Sequence[tuple[IndexedFile, Moments | None]]
     ) -> Tensor:
-        """Add files together: all of them are there afterwards, or none.
+        """Add different files, in the place of what was known of them.
 
-        Args:
-            files (Sequence[tuple[IndexedFile, Moments | None]]): Different
-                files, each as for :meth:`add`.
-
-        Returns:
-            Tensor: Numbers of the new rows, int64, shape ``(n,)``.
-
-        Raises:
-            IndexWriteError: If they cannot be written; nothing has changed.
+        All together or none. Moments are None, and the file has an
+        ``error``, if it could not be read. Gives the numbers of the new rows,
+        int64, shape ``(n,)``.
         """
         ids = self.store.replace(
             [
@@ -360,11 +307,7 @@ class VideoIndex:
         return torch.tensor(ids, dtype=torch.int64)
 
     def remove(self, paths: Iterable[str]) -> int:
-        """Take files out, and tell how many rows are gone.
-
-        Raises:
-            KeyError: If a file is not in the index; nothing has changed.
-        """
+        """Take files out, and tell how many rows are gone."""
         paths, before = self._known(paths), len(self)
         if paths:
             self.store.remove(paths)
@@ -372,24 +315,13 @@ class VideoIndex:
         return before - len(self)
 
     def set_tags(self, paths: Iterable[str], tags: Sequence[str]) -> None:
-        """Give files tags, in the place of those they have.
-
-        Raises:
-            KeyError: If a file is not in the index; nothing has changed.
-        """
+        """Give files tags, in the place of those they have."""
         self.store.set_tags(self._known(paths), tags)
         self._version = None
 
     def _known(self, paths: Iterable[str]) -> list[str]:
         paths = list(paths)
-        # listing all files takes longer than asking for a few
-        few = self._files is None and len(paths) < _FEW
-        files: Container[str] = () if few else self.files
-        unknown = [
-            path
-            for path in paths
-            if not (self._has(path) if few else path in files)
-        ]
+        unknown = [path for path in paths if path not in self.files]
         if unknown:
             raise KeyError(
                 f'{len(unknown)} files are not in the index, the first is '
@@ -397,29 +329,12 @@ class VideoIndex:
             )
         return paths
 
-    def _has(self, path: str) -> bool:
-        try:
-            self.store.ids_of(path)
-        except KeyError:
-            return False
-        except DamagedIndexError:  # what is damaged may be removed, too
-            pass
-        return True
-
     def merge(self, other: VideoIndex, *, replace: bool = False) -> None:
         """Take over the files of another index of the same encoders.
 
-        Some files after the other: after an error some may be there.
-
-        Args:
-            other (VideoIndex): The other index, which stays as it is.
-            replace (bool): Whether files that both have are taken from the
-                other one. Default: False, they are an error.
-
-        Raises:
-            OtherModelError: If other encoders made it.
-            VideoIndexError: If both have a file, segments or what heads have
-                prepared differ, or the other one is less exact.
+        Files that both have are taken with ``replace``, else an error.
+        Segments, and what heads have prepared, must not differ. After an
+        error while writing some files may be there.
         """
         other.model.require(self.model, 'the other index')
         kept = [
@@ -430,27 +345,30 @@ class VideoIndex:
             )
             for own in (self, other)
         ]
+        both = sorted(self.files.keys() & other.files.keys())
+        wrong = ''
         if kept[0] != kept[1]:
-            raise VideoIndexError(
+            wrong = (
                 'The indexes keep what different heads prepared. Make one of '
                 'them again with the head of the other.'
             )
-        if (self.precision, other.precision) == PRECISIONS:
-            raise VideoIndexError(
+        elif (self.precision, other.precision) == PRECISIONS:
+            wrong = (
                 'The other index is less exact (float16), and what it has '
                 'lost does not come back. Merge into one with float16.'
             )
-        if other.segment != self.segment:
-            raise VideoIndexError(
+        elif other.segment != self.segment:
+            wrong = (
                 f'The segments of one index are {self.segment:g} seconds, of '
                 f'the other {other.segment:g}. Index with the same segments.'
             )
-        both = sorted(self.files.keys() & other.files.keys())
-        if both and not replace:
-            raise VideoIndexError(
+        elif both and not replace:
+            wrong = (
                 f'{len(both)} files are in both indexes, the first is '
                 f'{both[0]}. Remove them from one, or give replace=True.'
             )
+        if wrong:
+            raise VideoIndexError(wrong)
         waiting: list[tuple[IndexedFile, Moments | None]] = []
         for file in other.files.values():
             ids = other.store.ids_of(file.path)
@@ -459,17 +377,3 @@ class VideoIndex:
                 self.add_many(waiting)
                 waiting = []
         self.add_many(waiting)
-
-    def _moments(self, ids: Tensor) -> Moments:
-        """Read rows whole."""
-        features, state, times = self.read(ids)
-        rows = self.store.take(ids.tolist(), thumbnails=True)
-        spans = [[row.start, row.end] for row in rows]
-        return Moments(
-            torch.tensor(spans, dtype=torch.float64),
-            self.vectors(ids),
-            times,
-            features,
-            state,
-            [row.thumbnail for row in rows],
-        )

@@ -13,39 +13,28 @@ MAX_HITS = 100
 
 
 class Settings(BaseModel, extra='forbid', hide_input_in_errors=True):
-    """How an index is served.
-
-    Args:
-        host (str): What the server listens on. Default: '127.0.0.1'.
-        allowed_host (list[str]): Further names under which it is reached,
-            also ``*.example.org``. Default: [].
-        root_path (str): Path below which a proxy shows it. Default: ''.
-        token (str): Bearer token that ``/v1`` asks for. Default: '', none.
-        shortlist (int): Moments that the head scores; 0 for all. Default:
-            100.
-        reject (float, optional): Share of good queries that may be told that
-            nothing was found; of a calibrated index. Default: None.
-        max_upload (int): Megabytes of a clip. Default: 200.
-        time_limit (float): Seconds until an answer must have begun. Default:
-            120.
-        example (list[str]): Queries that the page offers.
-
-    Raises:
-        ValueError: If a value is out of its range.
+    """How an index is served; ``ValueError`` if a value is out of range.
 
     Example:
         >>> Settings(token='0123456789abcdef').host
         '127.0.0.1'
     """
 
+    #: What the server listens on, and further names under which it is
+    #: reached, also ``*.example.org``.
     host: str = '127.0.0.1'
     allowed_host: list[str] = []
+    #: Path below which a proxy shows it.
     root_path: str = ''
+    #: Bearer token that ``/v1`` asks for, if any.
     token: str = Field(default='', pattern='^([!-~]{16,})?$', repr=False)
+    #: Moments that the head scores; 0 for all.
     shortlist: int = Field(default=100, ge=0)
+    #: Share of good queries that may be told that nothing was found.
     reject: float | None = Field(default=None, gt=0, lt=1)
-    max_upload: int = Field(default=200, ge=1)
-    time_limit: float = Field(default=120, gt=0)
+    max_upload: int = Field(default=200, ge=1)  # megabytes of a clip
+    time_limit: float = Field(default=120, gt=0)  # until an answer begins
+    #: Queries that the page offers.
     example: list[str] = [
         'a dog runs into the sea',
         'people dance',

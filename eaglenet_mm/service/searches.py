@@ -273,11 +273,9 @@ def kind_of(path: str) -> str:
 
 
 def file_trouble(file: IndexedFile) -> tuple[int, str] | None:
-    """Tell why a file of the index cannot be shown.
+    """Tell why a file cannot be shown: status of HTTP and a sentence.
 
-    Returns:
-        tuple[int, str] | None: Status of HTTP and a sentence; None if it can
-        be shown. A file that has changed is not the one that was indexed.
+    None if it can. One that has changed is not the one that was indexed.
     """
     name = _text(os.path.basename(file.path))
     try:

@@ -158,9 +158,9 @@ class DyingRay:
         assert resources == dict(num_cpus=1, num_gpus=0)
 
         def make(kind):
-            def start(*arguments):
+            def start(*arguments, **settings):
                 self.started += 1
-                actor = Thing(own=kind(*arguments))
+                actor = Thing(own=kind(*arguments, **settings))
                 actor.encode = Thing(
                     remote=lambda files: Thing(own=actor.own, files=files)
                 )

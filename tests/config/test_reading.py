@@ -13,6 +13,7 @@ from mmengine.config import Config
 from mmengine.hub import get_config, get_model
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
+from torch.utils.data import DataLoader
 
 from eaglenet_mm.apis import find_config
 from eaglenet_mm.config import reading
@@ -43,6 +44,34 @@ def child(tmp_path):
         return path
 
     return write
+
+
+@pytest.mark.parametrize(
+    'given', ['persistent_workers=True, prefetch_factor=4, timeout=9', '']
+)
+def test_no_workers_need_no_other_setting(child, given):
+    """torch refuses each of these, and fork as well, without workers."""
+    loader = f'dict({given or "persistent_workers=True"})'
+    context = "train_dataloader.update(multiprocessing_context='fork')"
+    path = child(f'train_dataloader = {loader}\n{context if given else ""}')
+    cfg = open_config(path, {'train_dataloader.num_workers': 0})
+    options = cfg.train_dataloader
+    for key in ('dataset', 'sampler', 'batch_sampler', 'collate_fn'):
+        options.pop(key, None)
+    assert len(list(DataLoader(range(64), **options))) == 1
+    kept = open_config(path, {'train_dataloader.num_workers': 1})
+    assert kept.train_dataloader.persistent_workers
+
+
+@pytest.mark.parametrize(
+    'name', ['eaglenet_msvd', 'eaglenet_msrvtt', 'eaglenet_didemo']
+)
+def test_shipped_loaders_run_without_workers(name):
+    loaders = 'train_dataloader', 'val_dataloader', 'test_dataloader'
+    cfg = open_config(name, {f'{x}.num_workers': 0 for x in loaders})
+    for loader in loaders:
+        rest = {k: v for k, v in cfg[loader].items() if 'worker' in k}
+        list(DataLoader([1], **rest))
 
 
 @pytest.mark.parametrize(

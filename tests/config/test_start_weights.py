@@ -211,10 +211,10 @@ def test_retriever_of_a_complete_checkpoint(
 
 def test_weights_deep_in_a_config_are_named() -> None:
     """Start weights count as weights, wherever they stand."""
-    from eaglenet_mm.apis.retriever_loading import _names_weights
+    from eaglenet_mm.config.start_weights import names_weights
 
     deep = dict(backbone=[dict(init_cfg=[dict(type='Pretrained')])])
-    assert _names_weights(deep)
-    assert _names_weights(dict(type='open_clip', arch='local-dir:/a'))
-    assert not _names_weights(dict(arch='local-dir:/a', pretrained=False))
-    assert not _names_weights(VIDEO_ENCODER)
+    assert names_weights(deep)
+    assert names_weights(dict(type='open_clip', arch='local-dir:/a'))
+    assert not names_weights(dict(arch='local-dir:/a', pretrained=False))
+    assert not names_weights(VIDEO_ENCODER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from mmengine.config import Config
 
 from eaglenet_mm.config.knobs import KNOBS, Request
 from eaglenet_mm.config.reading import open_config
+from eaglenet_mm.launching import add_config_arguments
 from eaglenet_mm.registry import MODELS, TRANSFORMS
 from tests.some_cases import mostly_nightly
 
@@ -272,6 +274,20 @@ def test_a_frame_cache_is_set_for_all_data_sets() -> None:
     assert [d.frame_cache for d in datasets(cfg)] == ['cache'] * 3
     with pytest.raises(TypeError, match='got 3'):
         open_config('eaglenet_story', {'frame_cache': 3})
+
+
+def test_exchanged_backbones() -> None:
+    """On the command line: without a rest of the one before."""
+    place = 'model.video_encoder.backbone'
+    options = ['_delete_=True', 'type=mmaction.ResNet', 'depth=18']
+    parser = argparse.ArgumentParser()
+    add_config_arguments(parser)
+    given = ['--cfg-options', *(f'{place}.{option}' for option in options)]
+    cfg = open_config(
+        'eaglenet_swin3d_msrvtt', parser.parse_args(given).cfg_options
+    )
+    expected = dict(type='mmaction.ResNet', depth=18)
+    assert cfg.model.video_encoder.backbone == expected
 
 
 def test_frames_that_differ_are_named() -> None:

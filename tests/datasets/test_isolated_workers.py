@@ -63,10 +63,18 @@ def test_no_tasks() -> None:
     assert list(run_isolated(act, [], num_workers=2, time_limit=0)) == []
 
 
-@pytest.mark.parametrize(('num_workers', 'limit'), [(0, 1), (1, -1)])
+@pytest.mark.parametrize(('num_workers', 'limit'), [(-1, 1), (1, -1)])
 def test_impossible_numbers(num_workers: int, limit: float) -> None:
-    with pytest.raises(ValueError, match='at least 1 worker'):
+    with pytest.raises(ValueError, match='at least 0 workers'):
         list(run_isolated(act, [], num_workers=num_workers, time_limit=limit))
+
+
+def test_without_workers_in_this_process() -> None:
+    outcomes = list(
+        run_isolated(identity, range(2), num_workers=0, time_limit=9)
+    )
+    assert [outcome.index for outcome in outcomes] == [0, 1]
+    assert {outcome.value for outcome in outcomes} == {os.getpid()}
 
 
 def identity(task: object) -> int:

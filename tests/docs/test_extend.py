@@ -19,7 +19,9 @@ from tests.models.tiny import FRAMES
 @pytest.fixture(scope='module')
 def example(repository: Path) -> str:
     text = (repository / 'docs/extend.md').read_text(encoding='utf-8')
-    match = re.search(r'<!-- example -->\n```python\n(.*?)```', text, re.S)
+    match = re.search(
+        r'<!-- file: soft_pooling.py -->\n```python\n(.*?)```', text, re.S
+    )
     assert match is not None
     return match[1]
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from eaglenet_mm.search import lance_store
+from eaglenet_mm.search import lance_store, moment_store
 from eaglenet_mm.search.errors import DamagedIndexError, VideoIndexError
-from eaglenet_mm.search.lance_store import LanceStore, filter_condition
+from eaglenet_mm.search.lance_store import LanceStore
 from eaglenet_mm.search.records import IndexedFile, MomentFilter
 from eaglenet_mm.search.shortlisters import TorchShortlister, build_shortlister
 from eaglenet_mm.search.video_index import VideoIndex
@@ -103,8 +103,8 @@ class TestAddress:
             LanceStore.open(where)
 
     def test_an_index_of_a_later_release(self, store, monkeypatch):
-        monkeypatch.setattr(lance_store, '_VERSION', 2)
-        with pytest.raises(DamagedIndexError, match=r'version 1.*version 2'):
+        monkeypatch.setattr(moment_store, 'VERSION', 3)
+        with pytest.raises(DamagedIndexError, match=r'version 2.*version 3'):
             LanceStore.open(store.where)
 
     def test_without_pylance(self, store, monkeypatch):
@@ -186,10 +186,6 @@ def test_patterns_mean_what_they_mean_to_sqlite(store):
             for name in names
             if run('SELECT ? GLOB ?', (name, where.glob)).fetchone()[0]
         }, where.path
-
-
-def test_an_empty_filter_is_no_condition():
-    assert filter_condition(None) == filter_condition(MomentFilter()) == ''
 
 
 class TestLanceShortlister:

@@ -26,8 +26,9 @@ from eaglenet_mm.datasets.video_readers import (
     VideoTimeoutError,
     opening,
 )
-from eaglenet_mm.search import moment_pipeline
-from eaglenet_mm.search.moment_reading import MomentReader, ReadMoments
+from eaglenet_mm.search import moment_reading
+from eaglenet_mm.search.moment_reading import MomentReader
+from tests.search.joined_moments import join
 
 #: Frames a second of the videos below.
 RATE = 5
@@ -140,29 +141,22 @@ def path(tmp_path: Path) -> str:
 
 def read(
     path: str, segment: float = 10.0, **options: Any
-) -> tuple[ReadMoments, list[int]]:
+) -> tuple[Any, list[int]]:
     """Read a file; return all of it, and how many came in each piece."""
     options = dict(num_workers=0) | options
     reader = MomentReader(PIPELINE, segment=segment, **options)
-    joined, sizes, last = ReadMoments(), [], []
-    for name, found, is_last in reader.read([path]):
-        assert name == path
-        joined.spans += found.spans
-        joined.frames += found.frames
-        joined.frame_times += found.frame_times
-        joined.thumbnails += found.thumbnails
-        joined.duration = found.duration
-        sizes.append(len(found.frames))
-        last.append(is_last)
-        joined.error = joined.error or found.error
+    pieces = list(reader.read([path]))
+    assert {name for name, _, _ in pieces} == {path}
+    last = [is_last for _, _, is_last in pieces]
     assert last == [*[False] * (len(last) - 1), True]
+    joined = join(found for _, found, _ in pieces)
     assert 'annotation' not in joined.error
     for (start, end), frames, times in zip(
         joined.spans, joined.frames, joined.frame_times, strict=True
     ):
         assert all(start <= second < end for second in times)
         assert frames.shape == (len(times), 3, 8, 8)
-    return joined, sizes
+    return joined, joined.sizes
 
 
 def numbers(frames: np.ndarray) -> list[int]:
@@ -273,8 +267,8 @@ def test_damage_in_the_middle(
     span = '200 to 210 s' if can_seek else 'from 200 s on'
     assert found.error == f'{span}: no picture'
     assert found.duration == 300
-    # the second pass, for one frame, tells whether there is a way past it
-    assert fake.passes == 2 + can_seek
+    # the second pass tells whether there is a way past it
+    assert fake.passes == 2
 
 
 def test_all_damage_is_told(fake: type[FakeReader], path: str) -> None:
@@ -320,7 +314,7 @@ def test_what_a_transform_raises_is_the_trouble_of_its_file(
     other = tmp_path / 'other.mp4'
     other.touch()
     reader = MomentReader(PIPELINE, segment=10, num_workers=0)
-    resize = reader.pipeline.transforms[3]
+    resize = reader.transforms[3]
     resize.transform = lambda results: 1 / 0
     found = list(reader.read([path, str(other)]))
     assert [name for name, _, _ in found] == [path, str(other)]
@@ -392,7 +386,7 @@ def test_a_pipeline_without_frames() -> None:
 def test_segments_leave_a_slow_process_before_a_piece_is_full(
     fake: type[FakeReader], path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moment_pipeline, '_SECONDS_AT_ONCE', 0.2)
+    monkeypatch.setattr(moment_reading, '_SECONDS_AT_ONCE', 0.2)
     # a quarter of a second for a segment
     fake.wrong = dict.fromkeys(range(25, 300, 50), lambda: time.sleep(0.25))
     fake.wrong[225] = lambda: os.kill(os.getpid(), signal.SIGKILL)
@@ -417,3 +411,13 @@ def test_a_file_is_closed_whatever_happens(
     assert len(closed) == 1
     # the name of the file is known where this is told
     assert path not in found.error
+
+
+def test_errors_of_own_videos_name_no_annotation(
+    fake: type[FakeReader], path: str
+) -> None:
+    """A folder has none."""
+    reader = MomentReader(PIPELINE, num_workers=0)
+    ((_, found, _),) = reader.read({'clip': (path, (70.0, 80.0))})
+    assert 'No frame lies between 70' in found.error
+    assert 'annotation' not in found.error

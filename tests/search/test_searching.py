@@ -16,7 +16,7 @@ from torch import Tensor
 from eaglenet_mm.models.heads import BasePairHead
 from eaglenet_mm.search.errors import DamagedIndexError, OtherModelError
 from eaglenet_mm.search.records import MomentFilter, Moments
-from eaglenet_mm.search.searching import SearchAnswer, VideoSearcher
+from eaglenet_mm.search.searching import Page, SearchAnswer, VideoSearcher
 from eaglenet_mm.search.shortlisters import build_shortlister
 from eaglenet_mm.search.video_index import VideoIndex
 from eaglenet_mm.structures import EmbedsState, TextFeatures, VideoFeatures
@@ -81,7 +81,7 @@ def test_of_equal_scores_the_earlier_row_comes_first() -> None:
     searcher = make_searcher([make_moments(number) for number in range(9)])
     similarities, found = searcher.shortlist(text(), 5)[0]
     assert found.tolist() != sorted(found.tolist())
-    (answer,) = searcher.search(text(), 5, 5)
+    (answer,) = searcher.search(text(), Page(5, shortlist=5))
     assert ids(answer) == sorted(found.tolist())
     by_row = dict(zip(found.tolist(), similarities.tolist(), strict=True))
     for hit in answer:
@@ -97,7 +97,9 @@ def test_the_best_moment_is_never_padding() -> None:
     frames[:, -1] = 0
     moments.features['frames'] = frames
     moments.times[:, -1] = torch.nan
-    (answer,) = make_searcher([moments]).search(TextFeatures(query), 1, 0)
+    (answer,) = make_searcher([moments]).search(
+        TextFeatures(query), Page(1, shortlist=0)
+    )
     assert answer[0].best_time == 0.0
 
 
@@ -106,20 +108,20 @@ def test_the_best_moment_lies_in_its_segment() -> None:
     moments = make_moments(1)
     moments.spans = torch.tensor([[2.0999999999, 2.5]], dtype=torch.float64)
     moments.times[:] = 2.0999999999
-    (answer,) = make_searcher([moments]).search(text(), 1, 0)
+    (answer,) = make_searcher([moments]).search(text(), Page(1, shortlist=0))
     assert answer[0].best_time == answer[0].start == 2.0999999999
 
 
 @pytest.mark.parametrize('shortlist', [0, 3])
 def test_an_empty_index(shortlist: int) -> None:
     searcher = make_searcher([])
-    answers = searcher.search(text(count=2), 3, shortlist)
+    answers = searcher.search(text(count=2), Page(3, shortlist=shortlist))
     assert [len(answer) for answer in answers] == [0, 0]
     assert not answers[0].has_more
     video = VideoFeatures(
         torch.randn(1, FRAMES, WIDTH), torch.ones(1, FRAMES).bool()
     )
-    assert len(searcher.search_video(video, 3)) == 0
+    assert len(searcher.search_video(video, Page(3))) == 0
 
 
 @pytest.mark.parametrize('shortlist', [0, 4, 100])
@@ -128,7 +130,7 @@ def test_pages_follow_each_other(shortlist: int) -> None:
     head = FirstFrameHead()
     searcher = make_searcher([make_moments(n) for n in range(11)], head)
     pages = [
-        searcher.search(text(), 2, shortlist, offset=offset)[0]
+        searcher.search(text(), Page(2, shortlist=shortlist, offset=offset))[0]
         for offset in range(0, 12, 2)
     ]
     found = [number for page in pages for number in ids(page)]
@@ -148,9 +150,9 @@ def test_several_texts_are_searched_as_one_by_one() -> None:
         [make_moments(n, 3) for n in range(20)], FirstFrameHead()
     )
     for shortlist in (0, 7):
-        together = searcher.search(text(count=5), 3, shortlist)
+        together = searcher.search(text(count=5), Page(3, shortlist=shortlist))
         for place, one in enumerate(text(count=5).split(1)):
-            (alone,) = searcher.search(one, 3, shortlist)
+            (alone,) = searcher.search(one, Page(3, shortlist=shortlist))
             assert ids(together[place]) == ids(alone)
 
 
@@ -159,8 +161,8 @@ def test_hits_of_one_video() -> None:
     searcher = make_searcher(
         [make_moments(n, 4) for n in range(5)], FirstFrameHead()
     )
-    (flat,) = searcher.search(text(), 20, 0)
-    (grouped,) = searcher.search(text(), 20, 0, per_video=1)
+    (flat,) = searcher.search(text(), Page(20, shortlist=0))
+    (grouped,) = searcher.search(text(), Page(20, shortlist=0, per_video=1))
     assert len(grouped) == 5
     assert len({hit.path for hit in grouped}) == 5
     for hit in grouped:
@@ -170,17 +172,21 @@ def test_hits_of_one_video() -> None:
     pages = [
         hit.path
         for offset in range(0, 6, 2)
-        for hit in searcher.search(text(), 2, 3, offset=offset, per_video=1)[0]
+        for hit in searcher.search(
+            text(), Page(2, shortlist=3, offset=offset, per_video=1)
+        )[0]
     ]
     assert len(pages) == len(set(pages)) == 5
-    (two,) = searcher.search(text(), 20, 0, per_video=2)
+    (two,) = searcher.search(text(), Page(20, shortlist=0, per_video=2))
     assert len(two) == 10
 
 
 def test_overlapping_moments_are_one() -> None:
     moments = make_moments(1, 3)
     moments.spans = torch.tensor([[0, 10], [5, 15], [10, 20]]).double()
-    (answer,) = make_searcher([moments]).search(text(), 9, 0, per_video=1)
+    (answer,) = make_searcher([moments]).search(
+        text(), Page(9, shortlist=0, per_video=1)
+    )
     (hit,) = answer
     # all scores are equal: the first stands, the second overlaps it
     assert (hit.start, [x.start for x in hit.others]) == (0.0, [10.0])
@@ -196,11 +202,13 @@ def test_a_filter_limits_both_stages() -> None:
     searcher = over(index, FirstFrameHead())
     where = MomentFilter(min_duration=3, before=9.0)
     for shortlist in (0, 2, 50):
-        (answer,) = searcher.search(text(), 99, shortlist, where=where)
+        (answer,) = searcher.search(
+            text(), Page(99, shortlist=shortlist, where=where)
+        )
         assert {hit.duration for hit in answer} == {3, 4, 5, 6, 7, 8}
         assert answer.total == 6
     (none,) = searcher.search(
-        text(), 9, 4, where=MomentFilter(path='/nowhere')
+        text(), Page(9, shortlist=4, where=MomentFilter(path='/nowhere'))
     )
     assert (len(none), none.total) == (0, 0)
 
@@ -211,9 +219,9 @@ def test_what_is_committed_meanwhile_is_found(tmp_path: Any) -> None:
     writer.add(make_file(0), make_moments(0))
     reader = VideoIndex.load(tmp_path / 'index')
     searcher = over(reader, FirstFrameHead())
-    assert len(searcher.search(text(), 9, 0)[0]) == 1
+    assert len(searcher.search(text(), Page(9, shortlist=0))[0]) == 1
     writer.add(make_file(1), make_moments(1))
-    assert len(searcher.search(text(), 9, 0)[0]) == 2
+    assert len(searcher.search(text(), Page(9, shortlist=0))[0]) == 2
     read, replaced = reader.read, []
 
     def race(wanted: Tensor) -> Any:
@@ -223,10 +231,10 @@ def test_what_is_committed_meanwhile_is_found(tmp_path: Any) -> None:
         return read(wanted)
 
     reader.read = race  # type: ignore[method-assign]
-    (answer,) = searcher.search(text(), 9, 0)
+    (answer,) = searcher.search(text(), Page(9, shortlist=0))
     assert sorted(ids(answer)) == [2, 3]
     writer.remove(['/videos/0.mp4', '/videos/1.mp4'])
-    assert len(searcher.search(text(), 9, 0)[0]) == 0
+    assert len(searcher.search(text(), Page(9, shortlist=0))[0]) == 0
 
 
 def test_a_head_that_needs_what_is_not_kept() -> None:
@@ -256,7 +264,9 @@ def test_a_writer_that_never_rests(
 
         monkeypatch.setattr(index.store, 'take', read)
         for shortlist in (0, 2):
-            (answer,) = over(index).search(text(), 1, shortlist)
+            (answer,) = over(index).search(
+                text(), Page(1, shortlist=shortlist)
+            )
             assert len(answer) == 1
 
 
@@ -270,4 +280,4 @@ def test_a_row_that_is_listed_and_missing(tmp_path: Path) -> None:
         VideoIndex.load(tmp_path / 'index') as index,
         pytest.raises(DamagedIndexError, match='--repair'),
     ):
-        over(index).search(text(), 1, 0)
+        over(index).search(text(), Page(1, shortlist=0))

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import numpy as np
 import pytest
 
 from eaglenet_mm.datasets.video_readers import PyAVReader
-from eaglenet_mm.search.moment_reading import MomentReader, ReadMoments
+from eaglenet_mm.search.moment_reading import MomentReader
 from tests.datasets.video_readers import made_videos as made
 from tests.datasets.video_readers.made_videos import MadeVideo, read_numbers
+from tests.search.joined_moments import join
 
 # the pictures stay whole, so that their numbers can be read
 PIPELINE = [
@@ -43,16 +45,9 @@ KINDS: dict[str, Callable[[Path], MadeVideo]] = {
 }
 
 
-def read(path: Path, segment: float) -> ReadMoments:
-    joined = ReadMoments()
+def read(path: Path, segment: float) -> SimpleNamespace:
     reader = MomentReader(PIPELINE, segment=segment, num_workers=0)
-    for _, found, _ in reader.read([str(path)]):
-        joined.spans += found.spans
-        joined.frames += found.frames
-        joined.frame_times += found.frame_times
-        joined.duration = found.duration
-        joined.error = found.error
-    return joined
+    return join(found for _, found, _ in reader.read([str(path)]))
 
 
 @pytest.mark.parametrize('kind', KINDS)

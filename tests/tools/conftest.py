@@ -35,6 +35,7 @@ def call_tool(monkeypatch):
         # as Python does for a script
         monkeypatch.syspath_prepend(str((TOOLS / name).parent))
         monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
+        monkeypatch.setattr(sys, 'excepthook', sys.excepthook)
         runpy.run_path(str(TOOLS / name), run_name='__main__')
 
     return call

@@ -18,7 +18,6 @@ import torch
 from mmengine.config import Config
 
 from eaglenet_mm.apis import VideoIndex
-from eaglenet_mm.datasets import read_annotation
 from eaglenet_mm.datasets.story import write_story_dataset
 from eaglenet_mm.models.heads.eaglenet_head import CompiledScore
 from eaglenet_mm.registry import MODELS
@@ -434,7 +433,6 @@ def test_formulas_are_what_the_counters_count(
             ('segments', '--lengths', 30, '--piece', 20),
             'multiples of --piece 20',
         ),
-        ('wide_gallery', ('no/seed0',), 'no/seed0 is not a run folder'),
     ],
 )
 def test_what_cannot_be_measured_is_refused(
@@ -620,46 +618,3 @@ def test_search_recall(
     )['rows']  # fmt: skip
     assert 0 <= told[0]['AUROC'] <= 1
     assert told[1]['good queries that pass'] >= 70
-
-
-@pytest.mark.nightly
-def test_wide_gallery(
-    repository: Path, benchmark: Run, tmp_path: Path
-) -> None:
-    """Two runs of a config, with one video of each combination."""
-    data = tmp_path / 'story'
-    write_story_dataset(data, limit=3, workers=1)
-    config = Config.fromfile(repository / 'configs/mean_pooling_story.py')
-    runs = [tmp_path / 'mean-1234' / f'seed{seed}' for seed in (0, 1)]
-    for seed, run in enumerate(runs):
-        (run / 'train').mkdir(parents=True)
-        config.dump(run / 'config.py')
-        torch.manual_seed(seed)
-        weights = MODELS.build(config.model).state_dict()
-        torch.save(dict(state_dict=weights), run / 'train/best_epoch_1.pth')
-    report = benchmark(
-        'wide_gallery', *runs, '--data-root', data, '--threads', 1
-    )
-    (row,) = report['rows']
-    assert (row['config'], row['runs']) == ('mean-1234', 2)
-    # ten of nine videos
-    assert row['t2v R@10 of 9'] == '100.0 ± 0.0'
-    assert row['times chance'] == 1
-    for metrics in report['metrics']['mean-1234']:
-        assert 0 <= metrics['t2v/R1'] <= metrics['t2v/R5'] <= 100
-
-
-def test_distractors_are_one_of_each_combination(
-    in_process: Path, tmp_path: Path
-) -> None:
-    """Test videos come first; distractors have no captions."""
-    write_story_dataset(tmp_path, limit=3, workers=1)
-    wide_gallery = importlib.import_module('wide_gallery')
-    header, records = wide_gallery.gallery(tmp_path)
-    assert header['split'] == 'test'
-    _, test = read_annotation(tmp_path / 'test.json')
-    assert records[: len(test)] == test
-    names = [record['video_id'] for record in records]
-    assert len({name.rpartition('-')[0] for name in names}) == len(names) == 9
-    assert all(name.endswith('-0') for name in names)
-    assert not any(record['captions'] for record in records[len(test) :])

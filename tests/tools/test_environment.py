@@ -54,16 +54,34 @@ def test_python_by_preference(checkout):
 
 def test_installs_once_and_again_when_the_pins_change(checkout):
     called = checkout / 'called'
-    result = run(checkout, 'ensure_environment')
+    result = run(checkout, 'ensure_environment lite,serve')
     assert result.returncode == 0, result.stderr
     assert 'Installing into' in result.stdout
-    assert '-c constraints.txt -e .[dev,lite]' in called.read_text()
-    result = run(checkout, 'ensure_environment')
+    assert '-c constraints.txt -e .[lite,serve]' in called.read_text()
+    result = run(checkout, 'ensure_environment lite,serve')
     assert 'Using the environment' in result.stdout
     assert len(called.read_text().splitlines()) == 1
     (checkout / 'constraints.txt').write_text('changed')
-    run(checkout, 'ensure_environment')
+    run(checkout, 'ensure_environment lite,serve')
     assert len(called.read_text().splitlines()) == 2
+
+
+def test_extras_are_added_and_kept(checkout):
+    called = checkout / 'called'
+
+    def installs(extras):
+        run(checkout, f'ensure_environment {extras}')
+        return len(called.read_text().splitlines())
+
+    assert installs('lite,serve') == 1
+    assert installs('dev,lite') == 2
+    # both are there now, in any order
+    assert installs('serve,lite') == 2
+    assert installs('lite,dev') == 2
+    (checkout / 'constraints.txt').write_text('changed')
+    assert installs('lite') == 3
+    # pins changed since the others were installed
+    assert installs('dev,lite') == 4
 
 
 @pytest.mark.nightly
@@ -71,9 +89,9 @@ def test_a_failed_install_is_tried_again(checkout):
     python = checkout / '.venv' / 'bin' / 'python'
     working = python.read_text()
     python.write_text('#!/bin/sh\nexit 1\n')
-    assert run(checkout, 'ensure_environment').returncode != 0
+    assert run(checkout, 'ensure_environment lite').returncode != 0
     python.write_text(working)
-    assert 'Installing' in run(checkout, 'ensure_environment').stdout
+    assert 'Installing' in run(checkout, 'ensure_environment lite').stdout
 
 
 @pytest.mark.nightly
@@ -82,7 +100,7 @@ def test_makes_an_environment_where_there_is_none(checkout):
     command = (
         'find_base_python() { echo make_venv; }; '
         'make_venv() { mkdir -p "$3/bin"; cp /bin/true "$3/bin/python"; }; '
-        'ensure_environment; echo "$python"'
+        'ensure_environment lite; echo "$python"'
     )
     new = f'{checkout}/new'
     result = run(checkout, command, EAGLENET_MM_VENV=new)

@@ -13,7 +13,7 @@ import pytest
 
 from eaglenet_mm.apis import FeatureFile
 from eaglenet_mm.apis.retriever_encoding import RetrieverEncoder
-from eaglenet_mm.search.moment_reading import ReadMoments
+from eaglenet_mm.search.moment_reading import ReadMoment
 from tests.datasets.video_readers.made_videos import cut_off, write_constant
 
 CONFIG = ('--config', 'configs/eaglenet_story.py', '--untrained')
@@ -101,7 +101,7 @@ def test_an_interrupted_run(
     calls: list[str] = []
 
     def interrupted(
-        encoder: RetrieverEncoder, found: ReadMoments, names: list[str]
+        encoder: RetrieverEncoder, found: list[ReadMoment], names: list[str]
     ) -> Any:
         if names != ['a black frame']:
             calls.extend(names)
@@ -145,7 +145,7 @@ def test_two_runs_at_once(
     told: list[str] = []
 
     def second(
-        encoder: RetrieverEncoder, found: ReadMoments, names: list[str]
+        encoder: RetrieverEncoder, found: list[ReadMoment], names: list[str]
     ) -> Any:
         if not told:
             told.append('')

@@ -310,10 +310,31 @@ def test_another_best_starts_to_compare_anew(train, config, tmp_path):
     assert len(list((tmp_path / 'again').glob('best_mini_error_*'))) == 1
 
 
-def test_a_finished_training_says_so(train, config):
-    path = config('plain')
-    folder = train(path, 'work', '--cfg-options', 'train_cfg.max_epochs=1')
-    before = (folder / 'epoch_1.pth').read_bytes()
-    train(path, 'work', '--resume', '--cfg-options', 'train_cfg.max_epochs=1')
-    assert (folder / 'epoch_1.pth').read_bytes() == before
+ITERATIONS = (
+    "train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', "
+    'max_iters=4)\n'
+    'default_hooks = dict(checkpoint=dict(by_epoch=False, interval=4))\n'
+)
+
+
+@pytest.mark.parametrize(
+    ('lines', 'done', 'mend'),
+    [
+        ('train_cfg = dict(max_epochs=1)\n', '1 of 1 epochs', 'max_epochs=2'),
+        ('train_cfg = dict(max_epochs=3)\n', '3 of 3 epochs', 'max_epochs=6'),
+        (ITERATIONS, '4 of 4 iterations', 'max_iters=8'),
+        (FLEXIBLE, '4 of 4 epochs', 'max_epochs=8'),
+    ],
+)
+def test_a_finished_training_says_so(train, config, lines, done, mend):
+    path = config('plain', lines)
+    folder = train(path, 'work')
+    before = {file: file.read_bytes() for file in folder.glob('*.pth')}
+    assert not told(folder, 'Nothing is left to train')
+    train(path, 'work', '--resume')
+    assert {file: file.read_bytes() for file in before} == before
+    (line,) = told(folder, 'Nothing is left to train')
+    assert f'.pth has trained {done}. ' in line
+    assert f'--cfg-options train_cfg.{mend} ' in line
+    train(path, 'work', '--resume', '--cfg-options', f'train_cfg.{mend}')
     assert len(told(folder, 'Nothing is left to train')) == 1

@@ -13,6 +13,9 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from eaglenet_mm.config import open_config
+from eaglenet_mm.engine.hooks import StartWeightsHook, StrictResumeHook
+from eaglenet_mm.launching import build_runner
 from eaglenet_mm.utils import UnsafeCheckpointError, load_checkpoint_file
 
 TOOLS = Path(__file__).resolve().parents[2] / 'tools'
@@ -234,6 +237,37 @@ def test_scripts_are_valid(path):
     if path.name != 'environment.sh':  # that one is sourced
         assert 'set -euo pipefail' in path.read_text()
         assert os.access(path, os.X_OK)
+
+
+@pytest.mark.parametrize(
+    ('option', 'told'),
+    [('train_cgf.max_epochs=1', 'did you mean'), ('model.type=Mini', 'Mini')],
+)
+def test_a_wrong_config_ends_with_the_message_alone(
+    environment, mini_config, tmp_path, option, told
+):
+    result = subprocess.run(
+        [
+            *(sys.executable, TOOLS / 'train.py', mini_config),
+            *('--work-dir', tmp_path, '--cfg-options', option),
+        ],
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 1
+    last = result.stderr.splitlines()[-1]
+    assert last.startswith('train.py: KeyError: ')
+    assert told in last
+    assert 'Traceback' not in result.stderr
+
+
+def test_every_run_has_the_checks(mini_config, tmp_path, monkeypatch):
+    """Also of a config that does not inherit ours."""
+    monkeypatch.syspath_prepend(str(mini_config.parent))
+    cfg = open_config(mini_config, dict(work_dir=str(tmp_path)))
+    hooks = {type(hook) for hook in build_runner(cfg, strict=False).hooks}
+    assert {StartWeightsHook, StrictResumeHook} <= hooks
 
 
 PURE = """

@@ -75,20 +75,23 @@ def make_parser(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_options(
-        parser,
+    chosen = dict(
         threads=(int, 'of one process; default: all cores'),
         repeats=(5, 'timed runs, for the median'),
         json=(Path, 'where to write the result'),
     )
     for group in groups:
-        add_options(parser, **OPTIONS[group])
+        chosen |= OPTIONS[group]
     parser.set_defaults(device='cpu', seed=0)
     for name, option in options.items():
-        if isinstance(option, tuple):
-            add_options(parser, **{name: option})
-        else:
-            parser.set_defaults(**{name: option})
+        if not isinstance(option, tuple):
+            if name not in chosen:
+                parser.set_defaults(**{name: option})
+                continue
+            _, about, *choices = chosen[name]
+            option = (option, about.partition('; default')[0], *choices)
+        chosen[name] = option
+    add_options(parser, **chosen)
     return parser
 
 

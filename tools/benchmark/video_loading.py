@@ -285,7 +285,7 @@ def measure_loader(
         dict(
             batch_size=args.batch,
             num_workers=args.workers,
-            persistent_workers=True,
+            persistent_workers=args.workers > 0,
             pin_memory=bench.device.type == 'cuda',
             collate_fn=dict(type='pseudo_collate'),
             sampler=dict(type='DefaultSampler', shuffle=False),
@@ -404,7 +404,7 @@ def segments() -> None:
     def read(path: str) -> int:
         count = 0
         for _, found, _ in reader.read([path]):
-            count += len(found.spans)
+            count += len(found.moments)
             if found.error:
                 raise SystemExit(f'{path}: {found.error}')
         return count

@@ -285,20 +285,23 @@ def reject() -> None:
     bench.add({'AUROC': float((higher + ties / 2).mean())})
     generator = torch.Generator().manual_seed(0)
     for alpha in args.alphas:
-        passed, refused = [], []
+        passed, absent_passed = [], []
         for _ in range(args.splits):
             order = good[torch.randperm(len(good), generator=generator)]
             half = len(good) // 2
-            least = Calibration.of('', 0, order[:half].tolist()).threshold(
-                alpha
-            )
-            passed.append((order[half:] >= least).double().mean().item())
-            refused.append((absent < least).double().mean().item())
+            p_value = Calibration.of('', 0, order[:half].tolist()).p_value
+            for scores, shares in (
+                (order[half:], passed),
+                (absent, absent_passed),
+            ):
+                own = [p_value(score) > alpha for score in scores.tolist()]
+                shares.append(statistics.fmean(own))
         bench.add(
             {
                 'alpha': alpha,
                 'good queries that pass': 100 * statistics.fmean(passed),
-                'absent ones refused': 100 * statistics.fmean(refused),
+                'absent ones refused': 100
+                - 100 * statistics.fmean(absent_passed),
             }
         )
     bench.print_table(

@@ -15,10 +15,14 @@ def main() -> None:
     """Generate the data set unless it is complete."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
-    add('--out', type=Path, default=Path('data/story'), help='folder to write')
-    add('--seed', type=int, default=0, help='of split, videos and captions')
+    default = 'default: %(default)s'
+    out = f'folder to write; {default}'
+    add('--out', type=Path, default=Path('data/story'), help=out)
+    seed = f'of split, videos and captions; {default}'
+    add('--seed', type=int, default=0, help=seed)
     add('--limit', type=int, help='videos of each split; default: all')
-    add('--workers', type=int, default=2, help='processes that draw')
+    workers = f'processes that draw; {default}'
+    add('--workers', type=int, default=2, help=workers)
     args = parser.parse_args()
     options = vars(args)
     out = options.pop('out')

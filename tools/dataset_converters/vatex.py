@@ -24,6 +24,7 @@ if __name__ == '__main__':
             type=str,
             choices=('en', 'zh'),
             default='en',
-            help='of the captions, where a file has both',
+            help='of the captions, where a file has both; '
+            'default: %(default)s',
         ),
     )

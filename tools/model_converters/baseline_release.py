@@ -4,6 +4,7 @@ import argparse
 
 from converting import make_parser, parse_args, read_input, write_output
 
+from eaglenet_mm.launching import spare_tracebacks
 from eaglenet_mm.models.converters import METHODS, convert_baseline_release
 
 
@@ -32,4 +33,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    spare_tracebacks()
     main()

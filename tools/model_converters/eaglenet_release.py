@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from converting import make_parser, parse_args, read_input, write_output
 
+from eaglenet_mm.launching import spare_tracebacks
 from eaglenet_mm.models.converters import convert_eaglenet_release
 
 
@@ -20,4 +21,5 @@ def main() -> None:
 
 
 if __name__ == '__main__':
+    spare_tracebacks()
     main()

@@ -14,6 +14,7 @@ model = dict(
     ),
     text_encoder=dict(
         type='CLIPTextEncoder',
+        pretrained=False,
         arch=dict(
             embed_dim=96,
             quick_gelu=True,
@@ -28,6 +29,7 @@ model = dict(
     ),
     video_encoder=dict(
         type='CLIPVideoEncoder',
+        pretrained=False,
         arch=dict(
             embed_dim=96,
             quick_gelu=True,

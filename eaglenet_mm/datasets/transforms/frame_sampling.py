@@ -285,8 +285,7 @@ class SampleFrames(BaseTransform):
             mend = (
                 'Encode it again, or leave it out.'
                 if start is None and end is None
-                else "Correct 'start' and 'end' in the annotation, or leave "
-                'the video out of it.'
+                else "Correct its 'start' and 'end', or leave it out."
             )
             raise ValueError(
                 f'No frame lies between {start or 0} and {end} seconds of a '

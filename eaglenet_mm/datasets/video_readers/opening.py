@@ -40,8 +40,8 @@ def open_video(
     """Open a video with a suitable reader.
 
     ``'auto'`` is PyAV, which is exact for every container and was the fastest
-    in measurements (see ``docs/data.md``), or OpenCV where PyAV is not
-    installed.
+    in measurements (see ``docs/reading_videos.md``), or OpenCV where PyAV is
+    not installed.
 
     Args:
         source (str | bytes): Path or content of the file.

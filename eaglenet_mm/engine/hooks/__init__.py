@@ -16,6 +16,7 @@ from eaglenet_mm.engine.hooks.retrieval_early_stopping_hook import (
 from eaglenet_mm.engine.hooks.retrieval_visualization_hook import (
     RetrievalVisualizationHook,
 )
+from eaglenet_mm.engine.hooks.start_weights_hook import StartWeightsHook
 from eaglenet_mm.engine.hooks.strict_resume_hook import StrictResumeHook
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     'RetrievalCheckpointHook',
     'RetrievalEarlyStoppingHook',
     'RetrievalVisualizationHook',
+    'StartWeightsHook',
     'StrictResumeHook',
 ]

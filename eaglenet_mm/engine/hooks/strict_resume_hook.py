@@ -12,7 +12,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 from eaglenet_mm.engine.hooks.metric_rules import check_other_rules
 from eaglenet_mm.engine.hooks.retrieval_checkpoint_hook import (
@@ -87,10 +87,19 @@ class StrictResumeHook(Hook):
         if loop.iter and (
             loop.iter >= loop.max_iters or loop.epoch >= loop.max_epochs > 1
         ):
+            unit, key, done, end = (
+                ('iterations', 'max_iters', loop.iter, loop.max_iters)
+                if isinstance(loop, IterBasedTrainLoop)
+                else ('epochs', 'max_epochs', loop.epoch, loop.max_epochs)
+            )
             print_log(
-                f'Nothing is left to train: the checkpoint is of epoch '
-                f'{loop.epoch}, iteration {loop.iter}, and the config ends '
-                f'at epoch {loop.max_epochs}, iteration {loop.max_iters}.',
+                f'Nothing is left to train: {self._resumed} has trained '
+                f'{done} of {end} {unit}. To train longer, resume with a '
+                'larger number: --cfg-options '
+                f'train_cfg.{key}={2 * done} (and default_hooks.'
+                'strict_resume.stretch_schedule=True for a schedule of that '
+                'length). To train again, give another --work-dir without '
+                '--resume.',
                 logger='current',
                 level=logging.WARNING,
             )

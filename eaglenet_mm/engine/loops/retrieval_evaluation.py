@@ -854,8 +854,7 @@ def check_texts(text: TextFeatures, caption_indices: Sequence[int]) -> None:
     broken = [caption_indices[i] for i in torch.where(~finite)[0].tolist()]
     if broken:
         raise ValueError(
-            'Text features must be finite, but those of captions '
-            f'{broken[:5]} (counted in the order of the annotation file) are '
-            f'not; {len(broken)} of {len(finite)} in this block. Check the '
-            'weights.'
+            'Text features must be finite, but those of sentences '
+            f'{broken[:5]} (in their order, from 0) are not; {len(broken)} of '
+            f'{len(finite)} in this block. Check the weights.'
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os.path as osp
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -144,6 +145,12 @@ def _timm_backbone(config: Mapping[str, Any]) -> Backbone:
     if not timm.is_model(model_name.partition('.')[0]):
         raise _unknown_backbone(name, 'timm', timm.list_models())
     options = {'pretrained': False, 'num_classes': 0, **options}
+    if isinstance(options['pretrained'], str):
+        raise ValueError(
+            f"The backbone '{name}' takes pretrained=True or False, but got "
+            f'{options["pretrained"]!r}. For a file, set checkpoint of the '
+            'encoder.'
+        )
     # an overlay may name a file
     if options['pretrained'] and 'pretrained_cfg_overlay' not in options:
         _require_timm_weights(model_name)
@@ -195,7 +202,7 @@ def _registry_backbone(config: Mapping[str, Any]) -> Backbone:
             known = sorted(registry.module_dict) if own else []
             raise _unknown_backbone(name, scope or SCOPE, known)
         # within the scope, so that a backbone finds its own parts
-        module = registry.build({**config, 'type': bare})
+        module = registry.build({**_known_weights(config), 'type': bare})
     return _complete(module, name)
 
 
@@ -203,8 +210,30 @@ def _class_backbone(config: Mapping[str, Any], kind: type) -> Backbone:
     """Build a backbone from a class, as pure Python configs name it."""
     scope = kind.__module__.partition('.')[0]
     with MODELS.switch_scope_and_registry(scope) as registry:
-        module = registry.build({**config, 'type': kind})
+        module = registry.build({**_known_weights(config), 'type': kind})
     return _complete(module, scoped_name(kind))
+
+
+def _known_weights(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Check ``pretrained``, which MMEngine's backbones read much later.
+
+    False, which they do not know, is left out.
+    """
+    settings = dict(config)
+    source = settings.get('pretrained')
+    if source is False:
+        del settings['pretrained']
+    if (
+        isinstance(source, str)
+        and '://' not in source
+        and not osp.isfile(osp.expanduser(source))
+    ):
+        raise FileNotFoundError(
+            f"pretrained='{source}' of the backbone '{config['type']}' is "
+            'neither a file nor a URL. Correct it, or set it to None if it '
+            'belongs to the backbone that was there before.'
+        )
+    return settings
 
 
 def _complete(module: Any, name: str) -> Backbone:

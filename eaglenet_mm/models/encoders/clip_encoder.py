@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -60,8 +59,8 @@ class CLIPEncoder(BaseModule):
         pretrained (str or bool, optional): An open_clip tag, for example
             ``'openai'``; a local file (OpenAI's TorchScript archive, a state
             dict or safetensors); None for the weights of a model folder, or
-            else random weights with a warning; False for random weights
-            without a warning. Default: None.
+            else random weights, of which a training warns unless a
+            checkpoint replaces them; False for random weights. Default: None.
         frozen (str, optional): ``'release'`` freezes what EagleNet's release
             freezes: token, patch, class and position embeddings, and the norm
             before the blocks. Default: None, nothing.
@@ -144,16 +143,8 @@ class CLIPEncoder(BaseModule):
         loaded = load_start_weights(
             self.tower, self.side, arch, pretrained, resize_positions
         )
-        name = type(self).__name__
         if loaded:
-            print_log(f'{name}: {loaded}.', logger='current')
-        elif pretrained is None:
-            print_log(
-                f'{name}: random weights (pretrained=None). Set pretrained, '
-                'or load a checkpoint before using its features.',
-                logger='current',
-                level=logging.WARNING,
-            )
+            print_log(f'{type(self).__name__}: {loaded}.', logger='current')
         if precision == 'fp16':
             convert_weights_to_lp(self.tower, torch.float16)
         #: Names of the tower's tensors before and after adding LoRA.

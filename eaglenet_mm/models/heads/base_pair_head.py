@@ -193,7 +193,7 @@ class BasePairHead(BaseModule, ABC):
                 raise ValueError(
                     f'{name} needs a real frame of each video, but '
                     f'{len(empty)} have none, the first at position '
-                    f'{int(empty[0])}. Remove them from the annotations.'
+                    f'{int(empty[0])}. Leave them out.'
                 )
         if self.needs_patches and video.patches is None:
             raise ValueError(

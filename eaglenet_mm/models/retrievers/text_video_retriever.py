@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
+from typing import Any
 
 import torch
 from mmengine.model import BaseModel
@@ -23,6 +25,7 @@ from eaglenet_mm.structures import (
     VideoFeatures,
 )
 from eaglenet_mm.utils.downloads import naming_keys
+from eaglenet_mm.utils.type_name import type_name
 
 
 @MODELS.register_module()
@@ -51,6 +54,8 @@ class TextVideoRetriever(BaseModel):
             Default: None, the whole batch.
 
     Raises:
+        TypeError: If a part has an option that its class does not have, as
+            after an exchange.
         ValueError: If the parts disagree in width, number of frames or pixel
             statistics, an encoder does not provide what the head needs, or
             ``encoder_micro_batch`` is not a positive integer.
@@ -100,9 +105,9 @@ class TextVideoRetriever(BaseModel):
             'model.video_encoder': video_encoder,
         }
         with naming_keys(self._settings):
-            self.text_encoder = MODELS.build(text_encoder)
-            self.video_encoder = MODELS.build(video_encoder)
-        self.head: BasePairHead = MODELS.build(head)
+            self.text_encoder = _build_part('text_encoder', text_encoder)
+            self.video_encoder = _build_part('video_encoder', video_encoder)
+        self.head: BasePairHead = _build_part('head', head)
         self.encoder_micro_batch = encoder_micro_batch
         self._check_agreement('embed_dim', 'text_encoder', 'video_encoder')
         self._check_agreement('embed_dim', 'text_encoder', 'head')
@@ -272,6 +277,49 @@ class TextVideoRetriever(BaseModel):
         for sample, own in zip(samples, rows, strict=True):
             sample.scores = own
         return samples
+
+
+def _build_part(name: str, settings: dict) -> Any:
+    """Build a part; say what to do with options of the one before."""
+    try:
+        return MODELS.build(settings)
+    except TypeError as err:
+        match = re.search(
+            r'(\w+)(?:(?:\.__init__)?\(\) got an unexpected keyword argument'
+            r"| has no option) '(\w+)'",
+            str(err),
+        )
+        place = match and _find_option(
+            f'model.{name}', settings, *match.groups()
+        )
+        if not match or not place:
+            raise
+        raise TypeError(
+            f'{str(err).rstrip(".")}. Leave out {place}.{match[2]}. If it '
+            'belongs to the part that was there before, leave out all of that '
+            f'one: --cfg-options {place}._delete_=True {place}.type=... and '
+            'what else the new one needs.'
+        ) from err
+
+
+def _find_option(
+    place: str, settings: Mapping[str, Any], kind: str, option: str
+) -> str:
+    """Find the settings of a class that were given an option; '' if none.
+
+    Those of the innermost part with such an option, if none names the class:
+    timm builds classes by the names of models.
+    """
+    below = [
+        found
+        for key, value in settings.items()
+        if isinstance(value, Mapping)
+        and (found := _find_option(f'{place}.{key}', value, kind, option))
+    ]
+    is_own = option in settings and 'type' in settings
+    if is_own and (type_name(settings) == kind or not below):
+        return place
+    return below[0] if below else ''
 
 
 def number_videos(samples: Sequence[RetrievalDataSample]) -> Tensor | None:

@@ -96,10 +96,9 @@ def test_segments_lie_where_their_frames_are(folder: Path) -> None:
     ends: dict[str, float] = {}
     for path, found, _ in reader.read(paths):
         assert found.error == ''
-        for (start, end), times in zip(
-            found.spans, found.frame_times, strict=True
-        ):
-            assert all(start <= time < end for time in times)
+        for moment in found.moments:
+            start, end = moment.span
+            assert all(start <= time < end for time in moment.times)
             ends[Path(path).name] = end
     for name, (_, _, end) in TIMES.items():
         assert ends[name] == pytest.approx(end, abs=2e-3)

@@ -1,7 +1,6 @@
 """What both encoders share."""
 
 import copy
-import logging
 
 import pytest
 import torch
@@ -51,16 +50,11 @@ def test_pretrained_weights_survive_init_weights(side, tmp_path):
 
 
 @both
-def test_random_weights_are_said(side, tmp_path, caplog, monkeypatch):
+def test_loaded_weights_are_said(side, tmp_path, caplog, monkeypatch):
     logger = MMLogger.get_current_instance()
     monkeypatch.setattr(logger, 'handlers', [caplog.handler])
-    make(side)
-    assert caplog.records[-1].levelno == logging.WARNING
-    assert f'CLIP{side.title()}Encoder: random weights' in caplog.text
-    caplog.clear()
     torch.save(reference_clip().state_dict(), tmp_path / 'clip.pt')
     make(side, pretrained=str(tmp_path / 'clip.pt'))
-    assert 'random weights' not in caplog.text
     assert 'tensors loaded' in caplog.text
 
 

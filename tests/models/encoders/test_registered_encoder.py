@@ -505,6 +505,21 @@ def test_impossible_sizes_and_statistics(options: dict, message: str) -> None:
         RegisteredEncoder(**{**config, **options})
 
 
+@pytest.mark.parametrize('name', ['mmaction.ResNet', 'timm.resnet18'])
+def test_weights_of_the_backbone_before(name: str) -> None:
+    """A tag of open_clip says nothing to other libraries."""
+    backbone = dict(type=name, pretrained='webli')
+    with pytest.raises((FileNotFoundError, ValueError), match=f"{name}'.*"):
+        RegisteredEncoder(backbone, image_size=32)
+
+
+def test_no_weights_are_false_everywhere() -> None:
+    backbone = dict(type='mmaction.ResNet', depth=18, pretrained=False)
+    encoder = RegisteredEncoder(backbone, image_size=32)
+    encoder.init_weights()  # where it would be refused
+    assert encoder.backbone.pretrained is None
+
+
 def test_a_backbone_by_its_class() -> None:
     """As pure Python configs, and dumps of them, name it."""
     from mmaction.models.backbones import ResNet

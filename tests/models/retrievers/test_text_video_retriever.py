@@ -69,6 +69,57 @@ def test_parts_must_agree(head: dict, frames: int, message: str) -> None:
         )
 
 
+RESNET = dict(type='timm.resnet18', num_stages=4)  # as mmaction's has it
+
+
+@pytest.mark.parametrize(
+    ('part', 'change', 'place', 'option'),
+    [
+        ('head', dict(type='MeanPoolingHead'), 'head', 'num_candidates'),
+        (
+            'head',
+            dict(loss_match=dict(type='InfoNCELoss', margin=1)),
+            'head.loss_match',
+            'margin',
+        ),
+        (
+            'video_encoder',
+            dict(type='RegisteredEncoder', backbone=RESNET),
+            'video_encoder',
+            'arch',
+        ),
+        (
+            'text_encoder',
+            dict(depth=1),
+            'text_encoder',
+            'depth',
+        ),
+    ],
+)
+def test_options_of_the_part_before(
+    part: str, change: dict, place: str, option: str
+) -> None:
+    """As the command line leaves them when it exchanges only the type."""
+    parts = dict(
+        text_encoder=TEXT_ENCODER,
+        video_encoder=VIDEO_ENCODER,
+        head=eaglenet_head(),
+    )
+    parts[part] = {**parts[part], **change}
+    place = f'model.{place}'
+    with pytest.raises(
+        TypeError, match=rf'{place}\.{option}.* {place}\._delete_=True'
+    ):
+        TextVideoRetriever(**parts)
+
+
+def test_options_of_the_backbone_before() -> None:
+    encoder = dict(type='RegisteredEncoder', backbone=RESNET, image_size=32)
+    with pytest.raises(TypeError, match='num_stages') as info:
+        TextVideoRetriever(TEXT_ENCODER, encoder, eaglenet_head())
+    assert 'model.video_encoder.backbone._delete_=True' in str(info.value)
+
+
 def test_non_finite_features_end_the_step() -> None:
     model = tiny_retriever().train()
     inputs = tiny_inputs(3)
