@@ -244,7 +244,8 @@ def test_a_release_pipeline_is_read_by_the_clock(tmp_path):
             rows = pickle.load(opened)
         scores.append(torch.stack([row['window_scores'] for row in rows]))
     assert torch.equal(*scores)
-    torch.testing.assert_close(scores[0], torch.eye(3))
+    # the codec rounds colours
+    torch.testing.assert_close(scores[0], torch.eye(3), atol=0.01, rtol=0)
 
 
 def test_a_header_that_says_too_much(tmp_path, monkeypatch):
