@@ -113,6 +113,7 @@ def change_records(path: Path, change: Callable[[dict], Any]) -> Path:
 def dataset_config(
     ann_file: Path, *, sampling: dict | None = None, **changes: Any
 ) -> dict[str, Any]:
+    sampling = sampling or dict(fps=4, mode='clean')
     words = dict(type='WordTokenizer', vocabulary=list(COLOURS))
     return dict(
         type='TextVideoDataset',
@@ -122,7 +123,7 @@ def dataset_config(
         serialize_data=False,  # collects garbage, for seconds
         pipeline=[
             dict(type='OpenVideo'),
-            dict(type='SampleFrames', num_frames=FRAMES, fps=4, mode='clean'),
+            dict(type='SampleFrames', num_frames=FRAMES, **sampling),
             dict(type='DecodeFrames'),
             dict(type='TokenizeCaptions', tokenizer=words, max_words=4),
             dict(type='PackRetrievalInputs'),
