@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import io
 import time
 from collections import deque
@@ -27,7 +26,6 @@ from torch import Tensor
 from eaglenet_mm.datasets.isolated_workers import run_isolated
 from eaglenet_mm.datasets.transforms import (
     DecodeFrames,
-    SampleFrames,
     TokenizeCaptions,
     clock_times,
 )
@@ -40,6 +38,7 @@ from eaglenet_mm.datasets.video_readers import (
     VideoTimeoutError,
     reading_progress,
 )
+from eaglenet_mm.datasets.windows import by_the_clock
 from eaglenet_mm.registry import SCOPE, TRANSFORMS
 from eaglenet_mm.search.segments import SHOTS, cut_segments, find_shots
 
@@ -47,8 +46,6 @@ from eaglenet_mm.search.segments import SHOTS, cut_segments, find_shots
 #: those that are there are passed on. A process that dies loses no more.
 _SEGMENTS_AT_ONCE = 8
 _SECONDS_AT_ONCE = 5
-#: Frames a second, of which some are chosen, where a config takes every one.
-_EVERY_FRAME = 30
 #: Times that a file may turn out to be of another length.
 _MOST_SURPRISES = 3
 #: How often all of a damaged file may be decoded to get past the damage.
@@ -330,7 +327,7 @@ class _SegmentPass:
             self._opened = transform(self._opened)
             if 'video_reader' in self._opened:
                 self._reader = self._opened['video_reader']
-                self._choosing = list(map(_by_the_clock, before[place:]))
+                self._choosing = list(map(by_the_clock, before[place:]))
                 return
         raise ValueError(
             'The pipeline of the config opens no video before DecodeFrames. '
@@ -429,16 +426,6 @@ class _SegmentPass:
 def _item(path: str, span: Span | None = None) -> dict[str, Any]:
     start, end = span or (None, None)
     return dict(video_id=path, video=path, start=start, end=end)
-
-
-def _by_the_clock(transform: Callable) -> Callable:
-    """Make a transform choose frames by the clock."""
-    if not isinstance(transform, SampleFrames) or transform.mode == 'clean':
-        return transform
-    transform = copy.copy(transform)
-    transform.mode = 'clean'
-    transform.fps = transform.fps or _EVERY_FRAME
-    return transform
 
 
 def _middle(numbers: Sequence[int]) -> int:

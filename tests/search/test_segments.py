@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from eaglenet_mm.datasets.transforms import (
+    DecodeFrames,
+    OpenVideo,
+    SampleFrames,
+)
 from eaglenet_mm.datasets.video_readers import VideoReadError, open_video
+from eaglenet_mm.datasets.windows import SampleWindows
 from eaglenet_mm.search import segments
 from eaglenet_mm.search.moment_reading import MomentReader
 from eaglenet_mm.search.segments import (
@@ -102,6 +108,31 @@ def test_frames_of_overlapping_segments(tmp_path: Path) -> None:
     together = dict(zip(found.spans, found.frames, strict=True))
     for span, frames in zip(alone.spans[:-1], alone.frames, strict=False):
         np.testing.assert_array_equal(together[span], frames)
+
+
+@pytest.mark.parametrize('overlap', [0.0, 0.5])
+@pytest.mark.parametrize('kind', [made.write_constant, made.late_start])
+def test_a_test_measures_the_segments_of_an_index(
+    tmp_path: Path, kind: Any, overlap: float
+) -> None:
+    """``MomentMetric`` and an index read the same frames."""
+    video = kind(tmp_path / 'a.mp4')
+    found = read(video.path, segment=1.5, overlap=overlap)
+    results: dict[str, Any] = dict(
+        video_id='a', video=str(video.path), start=None, end=None
+    )
+    for transform in (
+        OpenVideo(),
+        SampleWindows(SampleFrames(num_frames=12), [1.5], overlap=overlap),
+        DecodeFrames(),
+    ):
+        results = transform(results)
+    assert [(x, y) for x, y, _ in results['windows']] == found.spans
+    for (_, _, places), frames in zip(
+        results['windows'], found.frames, strict=True
+    ):
+        own = np.stack([results['frames'][place] for place in places])
+        np.testing.assert_array_equal(own.transpose(0, 3, 1, 2), frames)
 
 
 def test_damage_takes_the_segments_that_need_it(tmp_path: Path) -> None:
