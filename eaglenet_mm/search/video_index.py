@@ -25,6 +25,8 @@ from eaglenet_mm.search.records import (
 )
 from eaglenet_mm.search.segments import SHOTS, check_segment, make_detector
 
+#: Files that are asked for one by one.
+_FEW = 100
 #: Rows that are read and written together.
 _BLOCK = 256
 
@@ -326,13 +328,25 @@ class VideoIndex:
 
     def _known(self, paths: Iterable[str]) -> list[str]:
         paths = list(paths)
-        unknown = [path for path in paths if path not in self.files]
+        # listing all files takes longer than asking for a few
+        few = self._files is None and len(paths) < _FEW
+        has = self._has if few else self.files.__contains__
+        unknown = [path for path in paths if not has(path)]
         if unknown:
             raise KeyError(
                 f'{len(unknown)} files are not in the index, the first is '
                 f'{unknown[0]}. Paths are absolute.'
             )
         return paths
+
+    def _has(self, path: str) -> bool:
+        try:
+            self.store.ids_of(path)
+        except KeyError:
+            return False
+        except DamagedIndexError:  # what is damaged may be removed, too
+            pass
+        return True
 
     def merge(self, other: VideoIndex, *, replace: bool = False) -> None:
         """Take over the files of another index of the same encoders.
