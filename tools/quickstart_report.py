@@ -2,6 +2,9 @@
 
 import argparse
 import json
+import os
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +82,9 @@ def search(
         )
     }
     queries = [query] if query else list(told)[:TRIED]
-    inferencer = RetrievalInferencer.of_index(str(index))
+    # what it prints while loading is nothing for a summary
+    with redirect_stdout(sys.stderr):
+        inferencer = RetrievalInferencer.of_index(str(index))
     answers = inferencer.search(queries, k=3, per_video=1)
     places = range(len(queries))
     found = [p for p in places if is_right(answers[p][0], told, queries[p])]
@@ -125,11 +130,11 @@ def main() -> None:
     console.print(make_table(annotation, args.out))
     query = search(console, annotation, args.index, args.query)
     lines = (
-        f'\nResults, to look at:  {args.out / "page" / "index.html"}',
+        f'\nResults, to look at:  {args.out / "page" / "results.html"}',
         f'Index of the videos:  {args.index}',
         f'Checkpoints and logs: {args.out}',
         '\nGo on:',
-        '  source .venv/bin/activate',
+        f'  source {os.path.relpath(sys.prefix)}/bin/activate',
         f'  eaglenet-mm search {args.index} "{query}"',
         f'  eaglenet-mm serve {args.index}    # and open the page it names',
     )
