@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -124,14 +126,18 @@ def main() -> None:
     console = Console(width=100)
     console.print(make_table(annotation, args.out))
     query = search(console, annotation, args.index, args.query)
+    environment = Path(sys.prefix)
+    if environment.is_relative_to(Path.cwd()):
+        environment = environment.relative_to(Path.cwd())
     lines = (
         f'\nResults, to look at:  {args.out / "page" / "index.html"}',
         f'Index of the videos:  {args.index}',
         f'Checkpoints and logs: {args.out}',
         '\nGo on:',
-        '  source .venv/bin/activate',
-        f'  eaglenet-mm search {args.index} "{query}"',
-        f'  eaglenet-mm serve {args.index}    # and open the page it names',
+        f'  source {shlex.quote(str(environment / "bin" / "activate"))}',
+        f'  eaglenet-mm search {shlex.join([str(args.index), query])}',
+        f'  eaglenet-mm serve {shlex.quote(str(args.index))}'
+        '    # and open the page it names',
     )
     console.print('\n'.join(lines), highlight=False, soft_wrap=True)
 
