@@ -45,7 +45,8 @@ launch_slurm() {
         --gres="gpu:$gpus_per_node" --ntasks="$gpus" \
         --ntasks-per-node="$gpus_per_node" \
         --cpus-per-task="${CPUS_PER_TASK:-5}" --kill-on-bad-exit=1 \
-        "${more[@]}" "$(find_python)" -u "$repository/tools/$3" "${@:4}"
+        ${more[@]+"${more[@]}"} "$(find_python)" -u \
+        "$repository/tools/$3" "${@:4}"
 }
 
 # ensure_environment EXTRAS: create the virtual environment (.venv or
@@ -60,14 +61,17 @@ ensure_environment() {
         echo "Making a virtual environment in $venv with $base"
         "$base" -m venv "$venv"
     fi
-    local stamp=$venv/eaglenet_mm.installed pins found=() extra missing=
+    local stamp=$venv/eaglenet_mm.installed pins extra known='' found=''
+    local missing=''
     pins=$(cd "$repository" && { pwd && cat setup.py pyproject.toml \
         constraints.txt; } | cksum)
-    if [ -f "$stamp" ]; then mapfile -t found <"$stamp"; fi
+    if [ -f "$stamp" ]; then
+        { read -r known && read -r found; } <"$stamp" || true
+    fi
     for extra in ${extras//,/ }; do
-        [[ " ${found[1]:-} " == *" $extra "* ]] || missing+=" $extra"
+        [[ " $found " == *" $extra "* ]] || missing+=" $extra"
     done
-    if [ "${found[0]:-}" = "$pins" ] && [ -z "$missing" ]; then
+    if [ "$known" = "$pins" ] && [ -z "$missing" ]; then
         echo "Using the environment in $venv"
         return
     fi
@@ -76,8 +80,8 @@ ensure_environment() {
     (cd "$repository" && "$python" -m pip install --quiet \
         --disable-pip-version-check -c constraints.txt -e ".[$extras]")
     # after a change of the pins, extras of before may not fit any more
-    [ "${found[0]:-}" = "$pins" ] || found=()
-    printf '%s\n%s\n' "$pins" "${found[1]:-} ${extras//,/ }" >"$stamp"
+    [ "$known" = "$pins" ] || found=
+    printf '%s\n%s\n' "$pins" "$found ${extras//,/ }" >"$stamp"
 }
 
 # The wheel of torchcodec has no FFmpeg: link the libraries of PyAV's wheel under

@@ -46,15 +46,17 @@ quietly() {
     fi
 }
 
-stop() {
-    trap - INT TERM
-    echo 'Stopped. The same command goes on from the last checkpoint.' >&2
-    # shellcheck disable=SC2046
-    kill $(jobs -p) 2>/dev/null || true
-    wait
-    exit 130
+# What is done beside the rest ends with the script, however that ends.
+slow=
+leave() {
+    if [ -n "$slow" ]; then
+        kill -- "-$slow" 2>/dev/null || true
+        wait "$slow" 2>/dev/null || true
+    fi
 }
-trap stop INT TERM
+trap leave EXIT
+trap 'echo "Stopped. The same command goes on from the last checkpoint." >&2
+exit 130' INT TERM HUP
 
 # A number that changes with code, configs, annotations and seed.
 fingerprint() {
@@ -80,7 +82,7 @@ train() {
         echo "$inputs" >"$folder/started"
     fi
     "$python" tools/train.py "configs/$name.py" --work-dir "$folder" \
-        "${resume[@]}" --cfg-options frame_cache=frame_cache \
+        ${resume[@]+"${resume[@]}"} --cfg-options frame_cache=frame_cache \
         randomness.seed="$seed" >"$folder/log.txt" 2>&1 || {
         printf '\nTraining %s failed. The end of %s/log.txt:\n' \
             "$name" "$folder" >&2
@@ -121,12 +123,15 @@ quietly "$python" tools/cache_frames.py configs/eaglenet_story.py --workers 2
 
 step 'training: EagleNet beside mean pooling, then X-Pool, a core each'
 inputs=$(fingerprint | cksum)
+set -m # a process group of its own, to end all of it
 train eaglenet_story &
 slow=$!
+set +m
 # the two cheap ones take as long as the dear one
 train mean_pooling_story
 train x_pool_story
 wait "$slow"
+slow=
 
 step 'testing on scenes never seen; a page of the results'
 checkpoint=$(best eaglenet_story)

@@ -2,7 +2,7 @@
 
 import argparse
 import json
-import os
+import shlex
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -129,14 +129,18 @@ def main() -> None:
     console = Console(width=100)
     console.print(make_table(annotation, args.out))
     query = search(console, annotation, args.index, args.query)
+    environment = Path(sys.prefix)
+    if environment.is_relative_to(Path.cwd()):
+        environment = environment.relative_to(Path.cwd())
     lines = (
         f'\nResults, to look at:  {args.out / "page" / "results.html"}',
         f'Index of the videos:  {args.index}',
         f'Checkpoints and logs: {args.out}',
         '\nGo on:',
-        f'  source {os.path.relpath(sys.prefix)}/bin/activate',
-        f'  eaglenet-mm search {args.index} "{query}"',
-        f'  eaglenet-mm serve {args.index}    # and open the page it names',
+        f'  source {shlex.quote(str(environment / "bin" / "activate"))}',
+        f'  eaglenet-mm search {shlex.join([str(args.index), query])}',
+        f'  eaglenet-mm serve {shlex.quote(str(args.index))}'
+        '    # and open the page it names',
     )
     console.print('\n'.join(lines), highlight=False, soft_wrap=True)
 

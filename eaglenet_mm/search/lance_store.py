@@ -46,6 +46,7 @@ _SMALL, _MANY_SMALL = 5000, 100  # rows of a fragment; such fragments
 _KEPT = datetime.timedelta(minutes=10)  # old versions, for their readers
 _EF = 200  # candidates at least
 _LEAST_INDEXED, _ROWS_OF_PARTITION, _PARTITIONS = 1000, 250_000, 20
+_BOUND = 'vectors', 'features', 'thumbnails'  # to the moment of their row
 _NOTHING = '[^\\x{0}-\\x{10ffff}]'  # an expression without a match
 
 
@@ -64,7 +65,8 @@ class LanceStore(MomentStore):
     A row is a moment, with the facts of its file, or a file without any. One
     more row, without a path, counts the moments; every commit replaces it,
     so that Lance refuses one of two that were made from the same version.
-    The number of a moment is its stable row id.
+    The number of a moment is its stable row id. To the checksum of a moment
+    that of its path is added, and this sum to those of its other parts.
 
     Lance writes with a commit that holds or not; on a local disk it does not
     wait for the disk, so that a loss of power may take the last ones.
@@ -161,6 +163,8 @@ class LanceStore(MomentStore):
     def _select(
         self, parts: Sequence[str], ids: Sequence[int]
     ) -> Iterable[Sequence[Any]]:
+        import pyarrow.compute as pc
+
         conditions = ['start IS NOT NULL']
         if len(ids) < max(_IDS_AT_ONCE, self._dataset.count_rows() // 2):
             some = [str(int(x)) for x in ids if 0 <= x < 2**63]
@@ -169,16 +173,23 @@ class LanceStore(MomentStore):
                 for x in range(0, len(some), _IDS_AT_ONCE)
             ]
         names = _columns(parts)
+        links = ['moments_crc', *['path'] * ('moments' in parts)]
         for condition in conditions:
-            table = self._scan(names, condition)
+            table = self._scan(
+                list(dict.fromkeys([*names, *links])), condition
+            )
             # those of files without moments have none
             table = table.filter(table[names[-1]].is_valid())
+            bonds = _bonds(table, parts)
             columns = [table['_rowid'].to_pylist()]
             for name in names:
-                is_vector = name == 'vector'
                 column = table[name].combine_chunks()
+                if name in bonds:
+                    column = pc.subtract(column, bonds[name])
                 columns.append(
-                    _bytes_of(column) if is_vector else column.to_pylist()
+                    _bytes_of(column)
+                    if name == 'vector'
+                    else column.to_pylist()
                 )
             with told(self.where):
                 yield from zip(*columns, strict=True)
@@ -485,7 +496,24 @@ def _row(
     parts = {'videos': file.to_row(num_moments)}
     parts |= moment.to_parts() if moment else {}
     values = [value for own in parts.values() for value in own]
-    return dict(zip(_columns(parts), values, strict=True))
+    row = dict(zip(_columns(parts), values, strict=True))
+    # what a row has in common, so that parts of two rows are not mixed up
+    if moment:
+        row['moments_crc'] += checksum(row['path'])
+        for part in _BOUND:
+            row[f'{part}_crc'] += row['moments_crc']
+    return row
+
+
+def _bonds(table: Any, parts: Sequence[str]) -> dict[str, Any]:
+    """What was added to checksums, by the names of their columns."""
+    import pyarrow as pa
+
+    bonds = {f'{part}_crc': table['moments_crc'] for part in _BOUND}
+    if 'moments' in parts:
+        own = [checksum(path or '') for path in table['path'].to_pylist()]
+        bonds['moments_crc'] = pa.array(own, pa.int64())
+    return bonds
 
 
 def _columns(parts: Iterable[str]) -> list[str]:

@@ -17,7 +17,12 @@ import torch
 from eaglenet_mm.search import lance_store, moment_store
 from eaglenet_mm.search.errors import DamagedIndexError, VideoIndexError
 from eaglenet_mm.search.lance_store import LanceStore
-from eaglenet_mm.search.records import IndexedFile, MomentFilter
+from eaglenet_mm.search.records import (
+    MOMENT_PARTS,
+    PARTS,
+    IndexedFile,
+    MomentFilter,
+)
 from eaglenet_mm.search.shortlisters import TorchShortlister, build_shortlister
 from eaglenet_mm.search.video_index import VideoIndex
 from tests.search.index_rows import make_file, make_index, make_moments
@@ -91,6 +96,31 @@ class TestCommit:
         assert not orphan.exists()
         assert set(read_all(store)) == {'/a'}
         assert store.verify() == {}
+
+
+@pytest.mark.parametrize('part', MOMENT_PARTS)
+def test_parts_of_two_rows_are_not_mixed_up(store, part, monkeypatch):
+    ids = store.replace([(IndexedFile(f'/{n}', 1, 1), rows(1, n))
+                         for n in range(3)])  # fmt: skip
+    scan, own = store._scan, [*PARTS[part], f'{part}_crc']
+
+    def mixed(names, condition, **options):
+        table = scan(names, condition, **options)
+        for name in set(own) & set(table.column_names):
+            place = table.column_names.index(name)
+            column = table[name].take(list(range(len(table)))[::-1])
+            table = table.set_column(place, table.field(name), column)
+        return table
+
+    monkeypatch.setattr(store, '_scan', mixed)
+    read = dict(
+        moments=store.moments,
+        vectors=store.vectors,
+        features=lambda ids: store.take(ids, thumbnails=False),
+        thumbnails=lambda ids: store.take(ids, thumbnails=True),
+    )
+    with pytest.raises(DamagedIndexError):
+        read[part](ids)
 
 
 class TestAddress:

@@ -32,7 +32,8 @@ def run(checkout, command, **variables):
         [
             'bash',
             '-c',
-            f'set -euo pipefail; source {checkout}/tools/'
+            # macOS has a bash without it
+            f'enable -n mapfile; set -euo pipefail; source {checkout}/tools/'
             f'environment.sh; {command}',
         ],
         env={**keep, **variables},
