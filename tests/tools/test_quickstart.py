@@ -17,7 +17,9 @@ STAND_IN = r"""#!/bin/bash
 echo "$*" >>"$CALLS"
 case $1 in
     tools/train.py)
-        case $2 in *eaglenet_story.py) sleep "${SECONDS_OF_EAGLENET:-0}" ;; esac
+        case $2 in
+            *eaglenet_story.py) sleep "${SECONDS_OF_EAGLENET:-0}" ;;
+        esac
         if [ -e "$FAIL" ]; then echo "the reason of it" >&2; exit 1; fi
         touch "$4/best_t2v_R1_epoch_3.pth"
         ;;
