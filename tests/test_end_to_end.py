@@ -116,7 +116,9 @@ def test_losses_fall_and_have_every_term(trained: Path) -> None:
         'loss_energy',
         'loss_energy_support',
     } <= set(rows[1])
-    assert rows[4]['loss'] < rows[1]['loss']
+    # energies, trained against each other, may rise
+    for term in ('loss_match', 'loss_support'):
+        assert rows[4][term] < rows[1][term]
 
 
 @pytest.mark.nightly
@@ -268,7 +270,9 @@ def test_mixed_precision_and_moving_average(
     output = run_script(*command, folder=folder)
     assert 'bfloat16' in output
     rows = losses(folder / 'ema')
-    assert rows[4]['loss'] < rows[1]['loss']
+    # energies, trained against each other, may rise
+    for term in ('loss_match', 'loss_support'):
+        assert rows[4][term] < rows[1][term]
     checkpoint = last_checkpoint(folder / 'ema')
     saved = load_checkpoint_file(checkpoint)
     raw = saved['ema_state_dict']  # MMEngine saves the averages as weights

@@ -150,4 +150,7 @@ quietly "$python" tools/index.py "$data/videos/test" --out "$index" \
 
 step 'done'
 "$python" tools/quickstart_report.py "$data/test.json" "$out" "$index" \
-    ${QUERY:+--query "$QUERY"} | tee -a "$log"
+    ${QUERY:+--query "$QUERY"} 2>>"$log" | tee -a "$log" || {
+    tail -n 15 "$log" >&2
+    exit 1
+}

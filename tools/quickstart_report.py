@@ -4,6 +4,7 @@ import argparse
 import json
 import shlex
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,9 @@ def search(
         )
     }
     queries = [query] if query else list(told)[:TRIED]
-    inferencer = RetrievalInferencer.of_index(str(index))
+    # what it prints while loading is nothing for a summary
+    with redirect_stdout(sys.stderr):
+        inferencer = RetrievalInferencer.of_index(str(index))
     answers = inferencer.search(queries, k=3, per_video=1)
     places = range(len(queries))
     found = [p for p in places if is_right(answers[p][0], told, queries[p])]
@@ -130,7 +133,7 @@ def main() -> None:
     if environment.is_relative_to(Path.cwd()):
         environment = environment.relative_to(Path.cwd())
     lines = (
-        f'\nResults, to look at:  {args.out / "page" / "index.html"}',
+        f'\nResults, to look at:  {args.out / "page" / "results.html"}',
         f'Index of the videos:  {args.index}',
         f'Checkpoints and logs: {args.out}',
         '\nGo on:',

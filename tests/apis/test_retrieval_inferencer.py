@@ -125,8 +125,10 @@ def test_segments_are_found_as_moments(
 ) -> None:
     index = inferencer.encode_videos(videos[:2], segment=0.5)
     spans = [(e.start, e.end) for e in index.moments(index.ids)]
-    assert spans[:3] == [(0.0, 0.5), (0.5, 1.0), (1.0, 1.375)]
-    assert len(spans) == 6
+    assert spans[:3] == [(0.0, 0.5), (0.5, 1.0), (1.0, 1.5)]
+    durations = [index.files[path].duration for path in videos[:2]]
+    assert spans[-1][1] == durations[1]
+    assert len(spans) == sum(round(2 * x) for x in durations)
     for hit in inferencer.search(QUERY, 6):
         assert hit.start <= hit.best_time < hit.end
 
@@ -463,13 +465,14 @@ def test_videos_in_batches(
     broken.touch()
     paths = [*videos[:5], str(broken)]
     found, calls = [], []
+    count = 10  # two segments a file
     for batch in (1, 4):
         one = RetrievalInferencer(
             cfg, weights, num_workers=0, video_batch=batch
         )
         calls.append(_count_calls(one, monkeypatch))
-        index = one.encode_videos(paths, segment=0.7)
-        assert len(index) == 10
+        index = one.encode_videos(paths, segment=3.0)
+        assert len(index) == count
         assert one.report is not None
         assert list(one.report.unreadable) == [str(broken)]
         found.append(

@@ -58,7 +58,7 @@ def test_no_workers_need_no_other_setting(child, given):
     options = cfg.train_dataloader
     for key in ('dataset', 'sampler', 'batch_sampler', 'collate_fn'):
         options.pop(key, None)
-    assert len(list(DataLoader(range(64), **options))) == 1
+    assert len(list(DataLoader(range(64), **options))) == 2
     kept = open_config(path, {'train_dataloader.num_workers': 1})
     assert kept.train_dataloader.persistent_workers
 

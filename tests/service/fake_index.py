@@ -34,6 +34,7 @@ class FakeIndex:
     def __init__(self, moments: Sequence[Moment], segment: float = 4) -> None:
         self.moments = {moment.moment_id: moment for moment in moments}
         self.segment = segment
+        self.overlap = 0.0
         self.store = self
         self.next: Sequence[Moment] | None = None
 

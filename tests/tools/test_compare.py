@@ -287,16 +287,16 @@ def story_options(story):
     ('name', 'products'),
     [
         ('mean_pooling', 96),
-        # logits and sum of 6 frames, and the linear layer
-        ('x_pool', 2 * 6 * 96 + 96 * 96),
+        # logits and sum of 8 frames, and the linear layer
+        ('x_pool', 2 * 8 * 96 + 96 * 96),
         pytest.param(
             't_mass',
             # that; cosines and radius; three sums over 20 trials
-            2 * 6 * 96 + 96 * 96 + 2 * 6 * 96 + 3 * 20 * 96,
+            2 * 8 * 96 + 96 * 96 + 2 * 8 * 96 + 3 * 20 * 96,
             marks=pytest.mark.nightly,
         ),
         # cosines of words and frames
-        pytest.param('wti', 24 * 6 * 96, marks=pytest.mark.nightly),
+        pytest.param('wti', 32 * 8 * 96, marks=pytest.mark.nightly),
     ],
 )
 def test_cost_of_a_pair(story, name, products):

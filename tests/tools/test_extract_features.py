@@ -58,7 +58,7 @@ def test_a_folder_with_a_broken_video(
     tool: Callable, story: Path, tmp_path: Path
 ) -> None:
     folder, out = tmp_path / 'videos', tmp_path / 'f.safetensors'
-    shutil.copytree(story / 'videos', folder)
+    shutil.copytree(story / 'videos/test', folder)
     count = len(list(folder.iterdir()))
     broken = folder / 'broken\x1b.mp4'
     broken.write_bytes(b'no video')

@@ -83,7 +83,7 @@ def test_a_video_deleted_after_indexing(
     broken.write_bytes(b'no video')
     (copy / 'broken [b].srt').touch()
     tool('index', copy, '--config', CONFIG, '--untrained', '--out', out)
-    gone = sorted(copy.glob('*-0.mp4'))[0]
+    gone = sorted(copy.glob('test-*.mp4'))[0]
     gone.unlink()
     found = tool('search', out, 'a ring', '-k', 999, '--json')
     missing = [r for r in json.loads(found.stdout) if not r['exists']]

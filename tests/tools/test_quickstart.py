@@ -17,7 +17,9 @@ STAND_IN = r"""#!/bin/bash
 echo "$*" >>"$CALLS"
 case $1 in
     tools/train.py)
-        if [[ $2 == *eaglenet_story.py ]]; then sleep "${DELAY:-0}"; fi
+        case $2 in
+            *eaglenet_story.py) sleep "${SECONDS_OF_EAGLENET:-0}" ;;
+        esac
         if [ -e "$FAIL" ]; then echo "the reason of it" >&2; exit 1; fi
         touch "$4/best_t2v_R1_epoch_3.pth"
         ;;
@@ -163,7 +165,7 @@ def test_a_failed_training_is_told_and_goes_on_later(quickstart, checkout):
 def test_a_failure_ends_what_is_trained_beside_it(quickstart, checkout):
     (checkout / 'fail').touch()
     start = time.monotonic()  # pipes are open as long as anybody writes
-    quickstart(expected=1, DELAY='60')
+    quickstart(expected=1, SECONDS_OF_EAGLENET='60')
     assert time.monotonic() - start < 30
 
 

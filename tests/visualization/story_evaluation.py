@@ -27,6 +27,8 @@ def write_story(folder: Path, **changes: str) -> Path:
         content = json.loads(path.read_text())
         for record in content['data_list']:
             record['video'] = changes.get(record['video_id'], record['video'])
+            del record['moments'], record['captions'][2:]
+        content['metainfo']['num_captions'] = 2 * len(content['data_list'])
         path.write_text(json.dumps(content))
     return folder
 

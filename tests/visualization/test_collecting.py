@@ -45,7 +45,7 @@ def test_captions_and_videos_are_those_of_the_file(shown) -> None:
     assert results.video_ids == [item['video_id'] for item in items]
     assert results.captions == [x for item in items for x in item['captions']]
     assert results.targets == [place for place in range(12) for _ in '12']
-    assert results.num_frames == 6
+    assert results.num_frames == 8
 
 
 def test_scores_are_those_of_the_head(shown) -> None:
@@ -92,7 +92,7 @@ def test_every_video_shown_has_its_frames(shown) -> None:
     columns = {item.column for q in results.queries for item in q.results}
     assert [video.column for video in results.videos] == sorted(columns)
     for video in results.videos:
-        assert (video.num_images, video.height) == (6, 32)
+        assert (video.num_images, video.height) == (8, 24)
         assert video.problem == ''
 
 

@@ -89,8 +89,10 @@ def assert_equal_items(one: Any, other: Any) -> None:
     for key, value in one['inputs'].items():
         assert value.dtype == other['inputs'][key].dtype
         assert torch.equal(value, other['inputs'][key])
-    samples = one['data_samples'], other['data_samples']
-    assert samples[0].metainfo == samples[1].metainfo
+    facts = [dict(x['data_samples'].metainfo) for x in (one, other)]
+    for fact in facts:
+        fact.pop('frame_times', None)  # a cache does not know them
+    assert facts[0] == facts[1]
 
 
 def test_items_are_the_same(

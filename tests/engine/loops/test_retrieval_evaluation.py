@@ -39,7 +39,7 @@ def test_non_finite_video_features_name_the_videos():
 def test_non_finite_text_features_name_the_captions():
     evaluation, _ = evaluation_of(TinyVideos(3).items, broken_text=True)
     evaluation.gather()
-    with pytest.raises(ValueError, match=r'captions \[1\].*1 of 3 in this'):
+    with pytest.raises(ValueError, match=r'sentences \[1\].*1 of 3 in this'):
         list(evaluation.encode_texts())
 
 

@@ -284,8 +284,8 @@ def test_progress_bar_is_drawn(tmp_path, capsys):
     build_runner(str(tmp_path), dataset=DATASET).test()
     shown = capsys.readouterr().out
     assert 'video batches' in shown
-    assert '4/4' in shown
-    assert f'{NUM_CAPTIONS}/{NUM_CAPTIONS}' in shown
+    assert '4 of 4' in shown
+    assert f'{NUM_CAPTIONS} of {NUM_CAPTIONS}' in shown
 
 
 @pytest.mark.parametrize(
