@@ -14,6 +14,7 @@ from mmengine.dataset import pseudo_collate
 from eaglenet_mm.apis.retriever_loading import load_retriever
 from eaglenet_mm.config.frame_counts import check_frame_counts
 from eaglenet_mm.datasets.video_readers import VideoReadError
+from eaglenet_mm.datasets.windows import pad_times
 from eaglenet_mm.engine.loops.retrieval_evaluation import (
     check_texts,
     check_videos,
@@ -25,11 +26,7 @@ from eaglenet_mm.search.model_identity import (
     hash_settings,
     hash_weights,
 )
-from eaglenet_mm.search.moment_reading import (
-    MomentReader,
-    ReadMoment,
-    pad_times,
-)
+from eaglenet_mm.search.moment_reading import MomentReader, ReadMoment
 from eaglenet_mm.search.records import Moments
 from eaglenet_mm.search.searching import video_vectors
 from eaglenet_mm.search.state_rows import flatten_state

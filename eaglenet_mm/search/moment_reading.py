@@ -19,9 +19,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from eaglenet_mm.datasets.isolated_workers import run_isolated
 from eaglenet_mm.datasets.transforms import (
@@ -337,9 +335,10 @@ class _SegmentPass:
     def _choose(self) -> deque[_Segment]:
         """Cut what is not done yet; segments without a frame are left out."""
         segments: deque[_Segment] = deque()
+        spans = self._cut()  # which may correct the duration
         self._duration = self._reader.timeline.duration
         overlap = self._pipeline.overlap
-        for start, end in self._cut():
+        for start, end in spans:
             if end <= self._done:
                 continue
             span = (start if overlap else max(start, self._done)), end
@@ -361,7 +360,10 @@ class _SegmentPass:
             )
         if self._shots is None:
             self._shots = find_shots(self._reader)
-        return self._shots
+        # the video may have turned out to be shorter or longer since
+        end = self._reader.timeline.duration
+        starts = [start for start, _ in self._shots if start < end]
+        return list(pairwise([*starts, end]))
 
     def _stream(self, segments: deque[_Segment]) -> Iterator[ReadMoment]:
         """Decode what segments need, and take away those that are done."""
@@ -449,26 +451,3 @@ def _describe(err: Exception, path: str) -> str:
     if isinstance(err, VideoReadError | FileNotFoundError):
         return words
     return f'{type(err).__name__}: {words}'
-
-
-def pad_times(
-    times: Sequence[Sequence[float]], num_steps: int, num_frames: int
-) -> Tensor:
-    """Put times of the frames read into one tensor, NaN where padded.
-
-    An encoder that makes fewer steps than it takes frames gets their mean
-    times; seconds, float32, ``(n, num_steps)``.
-    """
-    padded = torch.full((len(times), num_frames), float('nan'))
-    for row, own in zip(padded, times, strict=True):
-        row[: len(own)] = torch.tensor(own, dtype=torch.float32)[:num_frames]
-    if num_steps == num_frames:
-        return padded
-    edges = [step * num_frames // num_steps for step in range(num_steps + 1)]
-    return torch.stack(
-        [
-            padded[:, start : max(end, start + 1)].nanmean(dim=1)
-            for start, end in pairwise(edges)
-        ],
-        dim=1,
-    )

@@ -223,7 +223,8 @@ class MomentStore(ABC):
         if version is None:
             raise DamagedIndexError(
                 f'{self.where} is empty, or a file of another program. Give '
-                'the name of an index.'
+                'the name of an index; or delete it, if it was left by a run '
+                'that was stopped while it made one.'
             )
         if version != VERSION:
             raise DamagedIndexError(

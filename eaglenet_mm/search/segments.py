@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import closing, suppress
+from contextlib import closing
 from itertools import pairwise
 from typing import Any
 
@@ -11,7 +11,11 @@ import cv2
 import numpy as np
 
 from eaglenet_mm.datasets.transforms.frame_sampling import clean_frames
-from eaglenet_mm.datasets.video_readers import VideoReader, VideoReadError
+from eaglenet_mm.datasets.video_readers import (
+    VideoReader,
+    VideoReadError,
+    VideoTimelineError,
+)
 from eaglenet_mm.datasets.windows import Span, cut_windows
 from eaglenet_mm.search.records import parse_seconds
 
@@ -86,20 +90,10 @@ def find_shots(reader: Any) -> list[Span]:
     least. Where a damaged file can be read no further, the rest counts as one
     shot. Shots above ``LONGEST_SHOT`` are cut into windows.
     """
-    from scenedetect import FrameTimecode
-
-    timeline = reader.timeline
-    edges = [timeline.begin]
-    numbers = clean_frames(timeline, fps=_LOOKS)
-    detector = make_detector()
-    with (
-        suppress(VideoReadError),  # what cannot be read is told later
-        closing(reader.stream(numbers)) as frames,
-    ):
-        for place, (_, frame) in enumerate(frames):
-            code = FrameTimecode(place, fps=float(_LOOKS))
-            for cut in detector.process_frame(code, _small(frame)):
-                edges.append(timeline.seconds(numbers[cut.frame_num]))
+    try:
+        edges = _find_edges(reader)
+    except VideoTimelineError:  # it is corrected now
+        edges = _find_edges(reader)
     edges.append(reader.timeline.duration)
     return [
         window
@@ -107,6 +101,27 @@ def find_shots(reader: Any) -> list[Span]:
         if end > start
         for window in cut_windows(start, end, LONGEST_SHOT)
     ]
+
+
+def _find_edges(reader: Any) -> list[float]:
+    """Find when shots begin, as far as the video can be read."""
+    from scenedetect import FrameTimecode
+
+    timeline = reader.timeline
+    edges = [timeline.begin]
+    numbers = clean_frames(timeline, fps=_LOOKS)
+    detector = make_detector()
+    try:
+        with closing(reader.stream(numbers)) as frames:
+            for place, (_, frame) in enumerate(frames):
+                code = FrameTimecode(place, fps=float(_LOOKS))
+                for cut in detector.process_frame(code, _small(frame)):
+                    edges.append(timeline.seconds(numbers[cut.frame_num]))
+    except VideoTimelineError:
+        raise
+    except VideoReadError:
+        pass  # what cannot be read is told later
+    return edges
 
 
 def make_detector() -> Any:

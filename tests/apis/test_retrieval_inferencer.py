@@ -19,10 +19,10 @@ from PIL import Image
 
 from eaglenet_mm.apis import RetrievalInferencer, VideoIndex
 from eaglenet_mm.datasets.video_readers import VideoReadError, open_video
+from eaglenet_mm.datasets.windows import pad_times
 from eaglenet_mm.engine.loops.retrieval_evaluation import RetrievalEvaluation
 from eaglenet_mm.registry import DATASETS, MODELS
 from eaglenet_mm.search.errors import OtherModelError, VideoIndexError
-from eaglenet_mm.search.moment_reading import pad_times
 
 QUERY = 'a red square moves left'
 

@@ -140,7 +140,7 @@ def path(tmp_path: Path) -> str:
 
 
 def read(
-    path: str, segment: float = 10.0, **options: Any
+    path: str, segment: float | str = 10.0, **options: Any
 ) -> tuple[Any, list[int]]:
     """Read a file; return all of it, and how many came in each piece."""
     options = dict(num_workers=0) | options
@@ -223,6 +223,18 @@ def test_a_video_that_goes_on(fake: type[FakeReader], path: str) -> None:
     assert found.duration == 94
     assert not found.error
     assert fake.passes == 2
+
+
+def test_shots_of_a_video_that_goes_on(
+    fake: type[FakeReader], path: str
+) -> None:
+    pytest.importorskip('scenedetect')
+    fake.seconds, fake.true_seconds = 40.0, 94.0
+    found, _ = read(path, segment='shots')
+    # levels of grey begin anew at frame 256
+    assert found.spans == [(0.0, 30.0), (30.0, 51.2), (51.2, 94.0)]
+    assert found.duration == 94
+    assert not found.error
 
 
 def test_a_video_that_ends_early(fake: type[FakeReader], path: str) -> None:
