@@ -108,9 +108,8 @@ best() {
 # measure CONFIG CHECKPOINT NAME [OPTIONS]: test on scenes never seen.
 measure() {
     quietly "$python" tools/test.py "configs/$1.py" "$2" \
-        --work-dir "$out/$3" --moments 2s --overlap 0.5 --corpus "${@:4}" \
-        --cfg-options frame_cache=frame_cache \
-        randomness.seed="$seed"
+        --work-dir "$out/$3" "${@:4}" \
+        --cfg-options frame_cache=frame_cache randomness.seed="$seed"
 }
 
 step 'environment'
@@ -135,10 +134,11 @@ slow=
 
 step 'testing on scenes never seen; a page of the results'
 checkpoint=$(best eaglenet_story)
+moments=(--moments 2s --overlap 0.5 --corpus)
 measure eaglenet_story "$checkpoint" eaglenet_story/test \
-    --show-dir "$out/page"
+    "${moments[@]}" --show-dir "$out/page"
 for name in mean_pooling_story x_pool_story; do
-    measure "$name" "$(best "$name")" "$name/test"
+    measure "$name" "$(best "$name")" "$name/test" "${moments[@]}"
 done
 measure eaglenet_story none untrained
 
