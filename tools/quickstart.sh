@@ -90,6 +90,7 @@ train() {
         return 1
     }
     echo "$inputs" >"$folder/finished"
+    step "  $name is trained"
 }
 
 # Print the best checkpoint of a training.
