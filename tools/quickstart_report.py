@@ -55,7 +55,8 @@ def make_table(annotation: dict[str, Any], out: Path) -> Table:
         title=f'{about["num_videos"]} videos of scenes never seen in '
         f'training, {about["num_captions"]} captions',
         caption='moment: of all 2 s windows of all videos, the best one is '
-        'the scene that is told (IoU 0.5); in its video: of that video alone',
+        'the scene that is told (IoU 0.5); in its video: of that video alone, '
+        'where a window shows one scene and a mean is enough',
     )
     table.add_column('percent')
     for name in KEYS.values():
@@ -92,8 +93,9 @@ def search(
     query = queries[place]
     note = ''
     if len(queries) > 1:
-        note = f' (caption {place + 1} of the list; of the first '
-        note += f'{len(queries)}, {len(found)} are found like this)'
+        note = f'\n(the first caption of the test whose scene is the first '
+        note += f'hit: number {place + 1}; {len(found)} of the first '
+        note += f'{len(queries)} are)'
     console.print(f'\nSearch: "{query}"{note}', highlight=False)
     for hit in answers[place]:
         right = '   <- this is what it tells' * is_right(hit, told, query)

@@ -110,9 +110,9 @@ def knob_places(cfg: Config, name: str) -> Places:
             f'{place.removesuffix("data_root")}frame_cache': None
             for place in _in_datasets(cfg, 'data_root', SPLITS)
         }
-    if name == 'batch_size':
+    if name in ('batch_size', 'num_workers'):
         return {
-            f'{loader}.batch_size': cfg[loader].get('batch_size')
+            f'{loader}.{name}': cfg[loader].get(name)
             for loader in LOADERS
             if cfg.get(loader)
         }
@@ -129,6 +129,19 @@ def _batch_size(request: Request) -> Places:
     if not places:
         raise request.refusal('it has no data loader.')
     return dict.fromkeys(request.following(places) or places, request.value)
+
+
+def _num_workers(request: Request) -> Places:
+    value = request.value
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(
+            'num_workers must be a whole number of at least 0, but got '
+            f'{value!r}.'
+        )
+    places = knob_places(request.cfg, 'num_workers')
+    if not places:
+        raise request.refusal('it has no data loader.')
+    return dict.fromkeys(places, value)
 
 
 def _data_root(request: Request) -> Places:
@@ -306,6 +319,7 @@ KNOBS: dict[str, Callable[[Request], Places]] = {
     'image_size': _image_size,
     'max_words': _max_words,
     'num_frames': _num_frames,
+    'num_workers': _num_workers,
 }
 
 

@@ -269,6 +269,16 @@ def test_a_config_without_such_settings(name: str) -> None:
         Request(Config(dict(model=dict())), name, value).settings()
 
 
+def test_workers_are_set_for_all_loaders() -> None:
+    cfg = open_config('eaglenet_msrvtt', {'num_workers': 0})
+    for split in ('train', 'val', 'test'):
+        loader = cfg[f'{split}_dataloader']
+        assert loader.num_workers == 0
+        assert not loader.get('persistent_workers')
+    with pytest.raises(ValueError, match='got -1'):
+        open_config('eaglenet_msrvtt', {'num_workers': -1})
+
+
 def test_a_frame_cache_is_set_for_all_data_sets() -> None:
     cfg = open_config('eaglenet_didemo', {'frame_cache': 'cache'})
     assert [d.frame_cache for d in datasets(cfg)] == ['cache'] * 3

@@ -261,7 +261,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         (tmp_path / 'data/mine/videos' / name).symlink_to(path)
         captions = [f'a red square {number}', 'a blue ring']
         records.append(
-            dict(video_id=str(number), video=name, captions=captions)
+            dict(
+                video_id=str(number),
+                video=name,
+                captions=captions,
+                moments=[[[0, 0.5]]] * 2,
+            )
         )
     for place in ('data/story', 'data/mine'):
         for split in ('train', 'val', 'test'):

@@ -113,15 +113,15 @@ def test_the_first_caption_that_is_found(report):
     }
     output, asked = report(hits)
     assert asked == ['a ring grows', 'a bar falls']
-    assert 'Search: "a bar falls" (caption 2 of the list' in output
-    assert 'of the first 2, 1 are found like this' in output
+    assert 'Search: "a bar falls"' in output
+    assert 'number 2; 1 of the first 2 are' in output
     assert '2.5 to 4.5 s' in output
     assert '<- this is what it tells' in output
 
 
 def test_nothing_is_called_right_that_is_not(report):
     output, _ = report({})
-    assert 'of the first 2, 0 are found like this' in output
+    assert '0 of the first 2 are' in output
     assert '<-' not in output
 
 
@@ -129,7 +129,7 @@ def test_a_query_of_the_user(report):
     output, asked = report({}, '--query', 'something else')
     assert asked == ['something else']
     assert 'Search: "something else"' in output
-    assert 'of the list' not in output
+    assert 'number' not in output
 
 
 def test_a_missing_test_is_an_error(report, results):

@@ -230,7 +230,7 @@ def window_loader(dataloader: DataLoader, metric: MomentMetric) -> DataLoader:
         raise ValueError(
             'MomentMetric measures found moments, but no caption of '
             f"{type(dataset).__name__} has any: records need 'moments' (see "
-            'docs/data.md), and ParagraphDataset drops them. Add them, or '
+            'docs/own_data.md), and ParagraphDataset drops them. Add them, or '
             'leave MomentMetric (--moments) out.'
         )
     return DataLoader(

@@ -204,8 +204,9 @@ class MomentMetric(BaseMetric):
         if not read:
             raise ValueError(
                 'MomentMetric measures found moments, but no caption of this '
-                "evaluation has any: records need 'moments' (see docs/data.md)"
-                ', and ParagraphDataset drops them. Add them, or leave '
+                "evaluation has any: records need 'moments' (see "
+                'docs/own_data.md), and ParagraphDataset drops them. Add '
+                'them, or leave '
                 'MomentMetric (--moments) out.'
             )
         thresholds, at = self.iou_thresholds, self.recall_at
