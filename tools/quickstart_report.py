@@ -93,7 +93,7 @@ def search(
     query = queries[place]
     note = ''
     if len(queries) > 1:
-        note = f'\n(the first caption of the test whose scene is the first '
+        note = '\n(the first caption of the test whose scene is the first '
         note += f'hit: number {place + 1}; {len(found)} of the first '
         note += f'{len(queries)} are)'
     console.print(f'\nSearch: "{query}"{note}', highlight=False)
