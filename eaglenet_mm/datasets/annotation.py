@@ -67,8 +67,8 @@ def read_annotation(
     if not path.is_file():
         raise FileNotFoundError(
             f"Annotation file '{path}' does not exist. Check 'ann_file' and "
-            "'data_root' in the config, or make the file with a converter of "
-            'tools/dataset_converters.'
+            "'data_root' in the config, or make the file with a converter: "
+            'eaglenet-mm convert, or tools/dataset_converters.'
         )
     try:
         # utf-8-sig also accepts the byte order mark of Windows editors

@@ -126,7 +126,9 @@ class SampleWindows(BaseTransform):
 
     def spans(self, begin: float, end: float, shown_from: float) -> list[Span]:
         """Cut a clip; equal windows of several lengths count once."""
-        stride = min(self.lengths) * (1 - self.overlap)
+        # without overlap as an index cuts, to the last bit
+        plain = len(self.lengths) == 1 and not self.overlap
+        stride = None if plain else min(self.lengths) * (1 - self.overlap)
         cut = [
             cut_windows(begin, end, x, stride=stride, shown_from=shown_from)
             for x in self.lengths

@@ -80,6 +80,11 @@ def test_neighbours_do_not_overlap_by_rounding() -> None:
     assert all(end == start for (_, end), (start, _) in pairwise(spans))
 
 
+def test_a_test_cuts_as_an_index_does_to_the_last_bit() -> None:
+    sampler = SampleWindows(SampleFrames(num_frames=4), [0.1])
+    assert sampler.spans(0.0, 50.0, 0.0) == cut_segments(reader(50), 0.1)
+
+
 def test_segments_of_a_late_video() -> None:
     """A recording may begin at the time of day, in seconds since 1970."""
     late = 1.6e9
