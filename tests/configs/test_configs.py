@@ -322,6 +322,15 @@ def test_metafile_names_every_config(folder: Path) -> None:
         assert model['Name'] == Path(model['Config']).stem
         short = CONFIGS / f'{model["Alias"]}.py'
         assert f'{folder.name}/{model["Name"]}.py' in short.read_text()
+        # what it says, and what the name says, is what is trained
+        cfg = load(short)
+        batch, epochs = (
+            cfg.train_dataloader.batch_size,
+            cfg.train_cfg.max_epochs,
+        )
+        assert model['Metadata']['Batch Size'] == batch
+        assert model['Metadata']['Epochs'] == epochs
+        assert f'xb{batch}-u{cfg.num_frames}-{epochs}e_' in model['Name']
 
 
 @pytest.mark.parametrize('name', ['msrvtt', 'msvd', 'vatex', 'didemo'])
