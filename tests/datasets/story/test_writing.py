@@ -104,6 +104,16 @@ def test_what_is_told_is_shown_in_its_moment(story):
                 assert (shade[:, 0] > shade[:, 2] + 40).all()
 
 
+def test_a_frame_is_shown_when_a_scene_starts(story):
+    """Also where frames were left out: a moment has no frame of another."""
+    for split in ('train', 'val', 'test'):
+        for record in read_annotation(story / f'{split}.json')[1]:
+            path = str(story / 'videos' / record['video'])
+            timeline = open_video(path, backend='pyav').timeline
+            shown = {timeline.seconds(k) for k in range(len(timeline))}
+            assert {start for ((start, _),) in record['moments']} <= shown
+
+
 def test_some_videos_have_a_variable_rate(story):
     variable = 0
     for path in (story / 'videos').rglob('*.mp4'):
